@@ -1,0 +1,1 @@
+"""Quantized BART: quantizers, training, data, lowering, the bundled checkpoint."""

@@ -1,0 +1,1 @@
+"""The accelerator, generated with Amaranth."""

@@ -1,0 +1,1 @@
+"""Cycle-accurate simulation: Verilator build, compiled harness, runner, cocotb benches."""
