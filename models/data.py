@@ -37,6 +37,7 @@ VOCAB_SIZE = 4096
 MAX_SOURCE = 64
 MAX_TARGET = 24
 FAMILY_CAP = 4
+NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
 
 _PERMUTATIONS = 64
 _BAND_ROWS = 4
@@ -188,7 +189,9 @@ def split_by_family(
     return splits
 
 
-def split_by_name(rows: Iterable[tuple[Example, Sequence[str]]], names: dict[str, list[str]]) -> dict[str, list[Example]]:
+def split_by_name(
+    rows: Iterable[tuple[Example, Sequence[str]]], names: dict[str, list[str]]
+) -> dict[str, list[Example]]:
     """Splits with the packages that `names` lists; packages that left the index are left out."""
     by_package: dict[str, Example] = {}
     for example, _ in rows:
@@ -244,9 +247,14 @@ def load_tokenizer(folder: Path):
     )
 
 
+def cut(ids: Sequence[int], limit: int) -> list[int]:
+    """`ids` cut to `limit` tokens, the last one staying ``</s>``."""
+    return list(ids) if len(ids) <= limit else [*ids[: limit - 1], EOS]
+
+
 def encode(tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
-    """Token ids ``<s> ... </s>`` of each text, cut to `limit` tokens (the last one stays ``</s>``)."""
-    return [ids[: limit - 1] + [EOS] if len(ids) > limit else ids for ids in tokenizer(list(texts))["input_ids"]]
+    """Token ids ``<s> ... </s>`` of each text, cut to `limit` tokens."""
+    return [cut(ids, limit) for ids in tokenizer(list(texts))["input_ids"]]
 
 
 # -- the folder --------------------------------------------------------------------------------
@@ -297,3 +305,18 @@ def build_dataset(out_dir: Path, seed: int = 0, index: str | None = None) -> dic
     else:
         train_tokenizer((text for e in splits["train"] for text in (e.source, e.target)), out_dir / "tokenizer.json")
     return {split: len(examples) for split, examples in splits.items()}
+
+
+def write_bundle(data_dir: Path, out_dir: Path = BUNDLED, demos: int = 36, seed: int = 0) -> None:
+    """Write what is committed of a data set: package names of each split, tokenizer, demo texts."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    splits = {split: read_examples(data_dir, split) for split in SPLITS}
+    names = {split: [e.package for e in examples] for split, examples in splits.items()}
+    (out_dir / "splits.json.xz").write_bytes(lzma.compress(json.dumps(names).encode(), preset=9))
+    shutil.copyfile(Path(data_dir) / "tokenizer.json", out_dir / "tokenizer.json")
+    short = [e for e in splits["test"] if 20 <= len(e.source.split()) <= 60]
+    texts = sorted(random.Random(seed).sample(short, min(demos, len(short))), key=lambda e: e.package)
+    document = {"notice": NOTICE, "origin": "https://packages.debian.org/bookworm/", "texts": [vars(e) for e in texts]}
+    (out_dir / "demo_texts.json").write_text(
+        json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
