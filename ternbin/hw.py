@@ -1,0 +1,154 @@
+"""The one description of an accelerator: a frozen, validated configuration with named instances."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ternbin.errors import InputError
+
+KINDS = ("ternary", "binary")
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HwConfig:
+    """Geometry of the accelerator. Depths are words per bank.
+
+    The array has ``rows`` x ``cols`` elements, each a dot product of ``lanes`` codes a cycle into an accumulator of
+    ``acc_bits``. Rows hold output features or keys, columns hold tokens or queries. ``kind`` is the element: "ternary"
+    (planes nonzero and negative; runs every code type) or "binary" (one plane, XNOR-popcount; 1-bit models with an 8-bit
+    LM head). The vector unit and the epilogue are ``rows`` lanes wide.
+
+    Raises InputError, naming the field, for a configuration that cannot be built.
+    """
+
+    name: str = "custom"
+    kind: str = "ternary"
+    rows: int = 16
+    cols: int = 4
+    lanes: int = 32
+    acc_bits: int = 24
+    res_bits: int = 16
+    axi_data_bits: int = 64
+    axi_addr_bits: int = 32
+    abuf_words: int = 2048  # codes of activations, `cols` banks
+    wbuf_words: int = 1024  # weight tiles, `rows` banks
+    kbuf_words: int = 1024  # keys and transposed values, `rows` banks
+    rbuf_words: int = 2048  # residual stream, one bank, `rows` values a word
+    sbuf_words: int = 1024  # attention scores, one bank, `rows` accumulators a word
+    pbuf_words: int = 1024  # thresholds, scales, biases, LayerNorm parameters, `rows` x 16 bits a word
+    idbuf_words: int = 256  # token ids
+    queue_depth: int = 4  # instructions waiting per unit
+    burst_beats: int = 16  # longest AXI burst
+    kv_external: bool = False  # keep keys and values of decoding in external memory
+    clock_mhz: float = 500.0  # only turns cycles into seconds and leakage into energy
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        limits = {
+            "rows": (4, 64), "cols": (1, 64), "lanes": (16, 256), "axi_data_bits": (32, 512), "burst_beats": (1, 256),
+        }
+        for field, (low, high) in limits.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or not low <= value <= high or not _is_power_of_two(value):
+                raise InputError(
+                    f"hardware configuration: {field} must be a power of two from {low} to {high}, not {value!r}"
+                )
+        ranges = {"acc_bits": (16, 32), "res_bits": (8, 20), "axi_addr_bits": (24, 40), "queue_depth": (1, 16)}
+        ranges |= {f"{m}_words": (16, 1 << 20) for m in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
+        for field, (low, high) in ranges.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise InputError(f"hardware configuration: {field} must be from {low} to {high}, not {value!r}")
+        if self.rows > self.lanes:
+            raise InputError(f"hardware configuration: rows must be at most lanes ({self.lanes}), not {self.rows}")
+        if self.axi_data_bits > self.code_word_bits:
+            raise InputError(
+                "hardware configuration: axi_data_bits must be at most lanes x planes "
+                f"({self.code_word_bits}), not {self.axi_data_bits}"
+            )
+        if self.axi_data_bits > self.rows * 16:
+            raise InputError(
+                f"hardware configuration: axi_data_bits must be at most rows x 16 ({self.rows * 16}), "
+                f"not {self.axi_data_bits}"
+            )
+        if not self.clock_mhz > 0:
+            raise InputError(f"hardware configuration: clock_mhz must be positive, not {self.clock_mhz!r}")
+
+    @property
+    def planes(self) -> int:
+        """Bit planes of one stored code word: 2 (nonzero, negative) or 1 (positive)."""
+        return 2 if self.kind == "ternary" else 1
+
+    @property
+    def code_word_bits(self) -> int:
+        return self.lanes * self.planes
+
+    @property
+    def res_container(self) -> int:
+        """Bits that one residual value occupies in a word: 16, or 32 above 16 bits."""
+        return 16 if self.res_bits <= 16 else 32
+
+    @property
+    def res_word_bits(self) -> int:
+        return self.rows * self.res_container
+
+    @property
+    def param_word_bits(self) -> int:
+        return self.rows * 16
+
+    @property
+    def score_word_bits(self) -> int:
+        return self.rows * self.acc_bits
+
+    @property
+    def axi_bytes(self) -> int:
+        return self.axi_data_bits // 8
+
+    @property
+    def peak_macs(self) -> int:
+        """Multiply-accumulates a cycle for 1- and 2-bit codes."""
+        return self.rows * self.cols * self.lanes
+
+    def asdict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+NAMED = {
+    config.name: config
+    for config in (
+        HwConfig(name="tiny", rows=4, cols=2, lanes=16, axi_data_bits=32, abuf_words=512, wbuf_words=256,
+                 kbuf_words=512, rbuf_words=1024, sbuf_words=256, pbuf_words=256, idbuf_words=64),
+        HwConfig(name="small"),
+        HwConfig(name="tiny-binary", kind="binary", rows=4, cols=2, lanes=32, axi_data_bits=32, abuf_words=512,
+                 wbuf_words=256, kbuf_words=512, rbuf_words=1024, sbuf_words=256, pbuf_words=256, idbuf_words=64),
+        HwConfig(name="small-binary", kind="binary", lanes=64),
+    )
+}
+
+
+def load_hw(spec: str) -> HwConfig:
+    """A named configuration, or one read from a TOML file (flat keys, the fields of HwConfig).
+
+    Raises InputError for an unknown name, an unreadable or broken file, or an unknown or impossible field.
+    """
+    if spec in NAMED:
+        return NAMED[spec]
+    path = Path(spec)
+    if path.suffix != ".toml":
+        raise InputError(f"--hw must be one of {', '.join(NAMED)} or a .toml file, not {spec!r}")
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(HwConfig)})
+    if unknown:
+        raise InputError(f"{path}: unknown field {unknown[0]!r}")
+    return HwConfig(**({"name": path.stem} | values))

@@ -1,0 +1,223 @@
+"""Instruction set: one 512-bit format per operation, register map, error codes. No Amaranth here.
+
+Every instruction starts with ``opcode`` (8 bits), ``wait`` and ``signal`` (one bit per unit) and ``check``: the XOR of the
+32 halfwords of an instruction must equal CHECK, so that flipped bits stop the core instead of computing something else.
+
+Tokens: for every ordered pair of units there is a counter. ``signal`` bit u of an instruction on unit v adds one to (v, u) when
+the instruction is done; ``wait`` bit v of an instruction on unit u takes one from (v, u), and holds the instruction until it can.
+The bit of the own unit waits for nothing but that earlier instructions of the same unit are done.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from ternbin.errors import InputError
+
+INSTRUCTION_BITS = 512
+INSTRUCTION_BYTES = INSTRUCTION_BITS // 8
+CHECK = 0x7E57
+
+
+class Unit(IntEnum):
+    LOAD = 0
+    EXECUTE = 1
+    VECTOR = 2
+    STORE = 3
+
+
+class Op(IntEnum):
+    END = 1  # wait until every unit is idle, raise done and the interrupt
+    LOAD = 2
+    STORE = 3
+    GEMM = 4
+    LAYERNORM = 5
+    SOFTMAX = 6
+    QUANT = 7
+    EMBED = 8
+
+
+UNIT_OF = {
+    Op.LOAD: Unit.LOAD, Op.STORE: Unit.STORE, Op.GEMM: Unit.EXECUTE, Op.LAYERNORM: Unit.VECTOR,
+    Op.SOFTMAX: Unit.VECTOR, Op.QUANT: Unit.VECTOR, Op.EMBED: Unit.VECTOR,
+}
+
+
+class Mem(IntEnum):
+    """On-chip memories, as LOAD and STORE name them."""
+
+    ABUF = 0  # cols banks of code words
+    WBUF = 1  # rows banks of code words
+    KBUF = 2  # rows banks of code words
+    RBUF = 3  # one bank of residual words
+    PBUF = 4  # one bank of parameter words
+    IDBUF = 5  # one bank: id (32 bits) and, on chip only, logit (64 bits)
+    LUTV = 6  # exp table of the vector unit: 256 x 16 bits
+    LUTX = 7  # GELU table of the epilogue: 256 x 16 bits
+    SBUF = 8  # one bank of score words; neither loaded nor stored
+
+
+class Epilogue(IntEnum):
+    CODES = 0  # thresholds -> 1- or 2-bit codes
+    CODES8 = 1  # scale, bias, shift, clip (, table) -> 8 bit planes
+    RESIDUAL = 2  # scale, bias, shift, add to the residual word in place, saturate
+    SCORES = 3  # accumulators to SBUF
+    ARGMAX = 4  # scale, bias, running maximum
+
+
+class Dest(IntEnum):
+    TOKENS = 0  # ABUF, a token's features along the lanes
+    KEYS = 1  # KBUF, a key's features along the lanes
+    TRANSPOSED = 2  # KBUF, keys along the lanes
+
+
+class Kind(IntEnum):
+    """How a code is stored: see the code types in docs/architecture.md."""
+
+    TERNARY = 0
+    BINARY = 1
+    INT8 = 2
+    UINT8 = 3
+
+
+class ErrorCode(IntEnum):
+    NONE = 0
+    OPCODE = 1
+    CHECK = 2
+    FIELD = 3
+    ADDRESS = 4  # on-chip memory address out of range
+    BUS_READ = 5
+    BUS_WRITE = 6
+    TIMEOUT = 7  # no unit made progress for WATCHDOG_CYCLES
+    TOKEN = 8  # a token counter overflowed
+
+
+WATCHDOG_CYCLES = 1 << 16
+ADDR = 20  # bits of an on-chip word address
+STRIDE = 16
+
+HEADER = (("opcode", 8), ("wait", 4), ("signal", 4), ("check", 16))
+
+_TRANSFER = (
+    ("mem", 4), ("bank", 6), ("addr", ADDR), ("inner", 16), ("outer", 16), ("dram", 40), ("stride", 32),
+    ("indirect", 1), ("index", 16), ("expand", 1),
+)
+
+# Signed fields have a negative width.
+FIELDS: dict[Op, tuple[tuple[str, int], ...]] = {
+    Op.END: (),
+    Op.LOAD: _TRANSFER,
+    Op.STORE: _TRANSFER,
+    Op.GEMM: (
+        ("row_kbuf", 1), ("row_addr", ADDR), ("row_stride", STRIDE), ("row_plane", STRIDE), ("row_planes", 4),
+        ("row_signed", 1),
+        ("col_addr", ADDR), ("col_stride", STRIDE), ("col_plane", STRIDE), ("col_planes", 4), ("col_signed", 1),
+        ("chunks", 12), ("row_tiles", 16), ("col_tiles", 10), ("tokens", 12), ("acc_init", -24), ("rowsum", 1),
+        ("epilogue", 3), ("dest", 2), ("kind", 2), ("param_addr", ADDR), ("param_stride", 4), ("thresholds", 3),
+        ("base", -2), ("dirs", 4), ("shift", 6), ("lut", 1),
+        ("dst_addr", ADDR), ("dst_stride", STRIDE), ("dst_plane", STRIDE), ("lane", 12), ("key", 12),
+        ("index", 24), ("first", 1), ("last", 1),
+    ),
+    Op.LAYERNORM: (
+        ("src_addr", ADDR), ("src_stride", STRIDE), ("dst_addr", ADDR), ("dst_stride", STRIDE), ("tokens", 12),
+        ("words", 12), ("features", 14), ("param_addr", ADDR), ("shift", 6), ("eps", 64),
+    ),
+    Op.SOFTMAX: (
+        ("src_addr", ADDR), ("src_stride", STRIDE), ("queries", 12), ("keys", 12), ("causal", 1), ("granules", 12),
+        ("dst_addr", ADDR), ("dst_stride", STRIDE), ("dst_plane", STRIDE), ("kind", 2), ("power", 1), ("mul", 16),
+        ("shift", 6), ("c1", 20), ("c2", 20), ("recip", 48),
+    ),
+    Op.QUANT: (
+        ("src_addr", ADDR), ("src_stride", STRIDE), ("tokens", 12), ("words", 12), ("features", 14),
+        ("dst_addr", ADDR), ("dst_stride", STRIDE), ("dst_plane", STRIDE), ("kind", 2), ("t0", -24), ("t1", -24),
+        ("mul", 24), ("shift", 6),
+    ),
+    Op.EMBED: (
+        ("src_addr", ADDR), ("src_stride", STRIDE), ("tokens", 12), ("words", 12), ("features", 14),
+        ("scale_addr", ADDR), ("dst_addr", ADDR), ("dst_stride", STRIDE),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One operation with its field values (missing fields are 0) and the units it waits for and signals."""
+
+    op: Op
+    fields: dict[str, int] = field(default_factory=dict)
+    wait: frozenset[Unit] = frozenset()
+    signal: frozenset[Unit] = frozenset()
+
+    def __getitem__(self, name: str) -> int:
+        return self.fields.get(name, 0)
+
+
+def layout(op: Op) -> dict[str, tuple[int, int, bool]]:
+    """Field name -> (lowest bit, bits, signed), header included."""
+    result, low = {}, 0
+    for name, width in HEADER + FIELDS[op]:
+        result[name] = (low, abs(width), width < 0)
+        low += abs(width)
+    assert low <= INSTRUCTION_BITS
+    return result
+
+
+def _fold(word: int) -> int:
+    parity = 0
+    for _ in range(INSTRUCTION_BITS // 16):
+        parity ^= word & 0xFFFF
+        word >>= 16
+    return parity
+
+
+def encode(instruction: Instruction) -> int:
+    """The 512-bit word. Raises InputError for an unknown field or a value that does not fit."""
+    places = layout(instruction.op)
+    values = dict(instruction.fields)
+    values["opcode"] = int(instruction.op)
+    values["wait"] = sum(1 << unit for unit in instruction.wait)
+    values["signal"] = sum(1 << unit for unit in instruction.signal)
+    word = 0
+    for name, value in values.items():
+        if name not in places:
+            raise InputError(f"{instruction.op.name}: unknown field {name!r}")
+        low, bits, signed = places[name]
+        least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+        if not least <= value <= most:
+            raise InputError(f"{instruction.op.name}: {name} must be from {least} to {most}, not {value}")
+        word |= (int(value) & ((1 << bits) - 1)) << low
+    check_low = places["check"][0]
+    return word | (_fold(word) ^ CHECK) << check_low
+
+
+def decode(word: int) -> Instruction:
+    """Inverse of encode. Raises InputError for a wrong check or opcode."""
+    if _fold(word) != CHECK:
+        raise InputError(f"instruction check must be {CHECK:#06x}, not {_fold(word):#06x}")
+    try:
+        op = Op(word & 0xFF)
+    except ValueError:
+        raise InputError(f"opcode must be one of {[int(o) for o in Op]}, not {word & 0xFF}") from None
+    values = {}
+    for name, (low, bits, signed) in layout(op).items():
+        value = word >> low & ((1 << bits) - 1)
+        values[name] = value - (1 << bits) if signed and value >> bits - 1 else value
+    wait, signal = values.pop("wait"), values.pop("signal")
+    del values["opcode"], values["check"]
+    return Instruction(
+        op,
+        values,
+        frozenset(u for u in Unit if wait >> u & 1),
+        frozenset(u for u in Unit if signal >> u & 1),
+    )
+
+
+# AXI4-Lite registers, 32 bits each, byte offsets.
+REG_ID, ID_VALUE = 0x000, 0x54424E31
+REG_CTRL = 0x008  # write: bit 0 start, bit 1 interrupt enable, bit 2 clear counters
+REG_STATUS = 0x00C  # bit 0 busy, bit 1 done, bit 2 error; write anything to clear done and error
+REG_ERROR = 0x010  # ErrorCode
+REG_ERROR_ADDR = 0x014  # byte address of the instruction (or of the bus transfer for BUS_*), low 32 bits
+REG_ERROR_ADDR_HI = 0x018
+REG_PROGRAM = 0x020  # byte address of the first instruction, low 32 bits
+REG_PROGRAM_HI = 0x024
+REG_COUNTERS = 0x400  # 64 bits each, in the order of the manifest
