@@ -1,105 +1,59 @@
 """Training: the full-precision teacher, then the quantized student distilled from it.
 
-Both run on one CPU thread against a wall-clock budget: the learning rate follows the fraction of the
-budget that is spent, so a run ends on time whatever the machine does.  State is saved every few minutes
-and a second call with the same folder continues where the first one stopped.
+Both run against a budget of minutes or steps on a given number of CPU threads, and continue where they
+stopped when called again with the same folder.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import argparse
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from ternbin.errors import InputError
 from ternbin.models import data as dataset
-
-STATE_FILE = "state.pt"
-LOG_FILE = "log.jsonl"
+from ternbin.models.batches import Batch, Row, encode_examples, epoch_batches
+from ternbin.models.evaluate import load_model, mean_nll, strip_boilerplate
+from ternbin.models.fit import Budget, Schedule, fit, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Hyper-parameters of one run; times are fractions of the budget."""
+class TeacherRecipe:
+    """Settings of the teacher; fractions are of the budget.
 
-    lr: float = 1.2e-3
-    warmup: float = 0.02
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
+    For the first `lead_fraction` the target is the beginning of the description itself: copying is learned
+    within minutes from this exact signal, and the synopses build on it.  Until `short_fraction`, sources are
+    cut to `short_source` tokens, which makes steps cheaper.  From `dropout_start`, when rows begin to be seen
+    again and again, residual dropout is on.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
     label_smoothing: float = 0.1
-    dropout: float = 0.0
     batch_tokens: int = 1200
-    lead_fraction: float = 0.0
+    lead_fraction: float = 0.05
     short_source: int = 44
     short_fraction: float = 0.5
+    dropout: float = 0.1
+    dropout_start: float = 0.25
 
 
-@dataclass
-class Batch:
-    """Padded token ids: `source` (B, S), `mask` (B, S), `labels` (B, T) with -100 on padding."""
+@dataclass(frozen=True, kw_only=True)
+class StudentRecipe:
+    """Settings of the student: loss = `soft` x KL + `hard` x cross-entropy + `hidden` x MSE of hidden states.
 
-    source: torch.Tensor
-    mask: torch.Tensor
-    labels: torch.Tensor
+    `scale_lr` multiplies the learning rate of the activation steps.
+    """
 
-
-# -- batches -----------------------------------------------------------------------------------
-
-
-def pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Right-pad integer rows with `value` to a (rows, longest) int64 tensor."""
-    longest = max(map(len, rows))
-    return torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows])
-
-
-def cut(ids: Sequence[int], limit: int) -> list[int]:
-    """`ids` cut to `limit` tokens, the last one staying ``</s>``."""
-    return list(ids) if len(ids) <= limit else [*ids[: limit - 1], dataset.EOS]
-
-
-def collate(rows: Sequence[tuple[list[int], list[int]]]) -> Batch:
-    """Pad (source ids, target ids) rows into a batch."""
-    source = pad_rows([row[0] for row in rows], dataset.PAD)
-    labels = pad_rows([row[1] for row in rows], -100)
-    return Batch(source, (source != dataset.PAD).long(), labels)
-
-
-def epoch_batches(
-    rows: Sequence[tuple[list[int], list[int]]], budget: int, source_limit: int, rng: random.Random
-) -> Iterator[Batch]:
-    """One shuffled pass over `rows` in batches of like lengths and at most `budget` padded tokens."""
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    for start in range(0, len(order), 4096):
-        chunk = [(cut(rows[i][0], source_limit), rows[i][1]) for i in order[start : start + 4096]]
-        chunk.sort(key=lambda row: (len(row[0]), len(row[1])))
-        groups: list[list[tuple[list[int], list[int]]]] = [[]]
-        longest = 0
-        for row in chunk:
-            longest = max(longest, len(row[0]) + len(row[1]))
-            if groups[-1] and longest * (len(groups[-1]) + 1) > budget:
-                groups.append([])
-                longest = len(row[0]) + len(row[1])
-            groups[-1].append(row)
-        rng.shuffle(groups)
-        yield from map(collate, groups)
-
-
-def load_rows(data_dir: Path, split: str, targets: Callable[[dataset.Example], str] | None = None):
-    """Token ids (source, target) of a split; `targets` replaces the synopsis by another text."""
-    tokenizer = dataset.load_tokenizer(data_dir)
-    examples = dataset.read_examples(data_dir, split)
-    sources = dataset.encode(tokenizer, [e.source for e in examples], dataset.MAX_SOURCE)
-    texts = [e.target if targets is None else targets(e) for e in examples]
-    return list(zip(sources, dataset.encode(tokenizer, texts, dataset.MAX_TARGET), strict=True))
+    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-3))
+    soft: float = 1.0
+    hard: float = 1.0
+    hidden: float = 0.3
+    scale_lr: float = 5.0
+    batch_tokens: int = 1200
 
 
 # -- the teacher -------------------------------------------------------------------------------
@@ -122,8 +76,6 @@ def teacher_config(**overrides):
         scale_embedding=True,
         max_position_embeddings=128,
         dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
         bos_token_id=dataset.BOS,
         pad_token_id=dataset.PAD,
         eos_token_id=dataset.EOS,
@@ -141,7 +93,7 @@ def sinusoids(rows: int, width: int) -> torch.Tensor:
 
 
 def init_teacher(config, seed: int = 0):
-    """Stock BART with Xavier matrices, unit-variance scaled embeddings and sinusoidal positions."""
+    """Stock BART with Xavier matrices, scaled embeddings of unit variance and sinusoidal positions."""
     from transformers import BartForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -157,130 +109,41 @@ def init_teacher(config, seed: int = 0):
     return model
 
 
-def teacher_loss(model, batch: Batch, recipe: Recipe) -> torch.Tensor:
+def teacher_groups(model, schedule: Schedule) -> list[dict]:
+    """Parameter groups: weight decay for matrices, none for biases and norms."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    decay = schedule.weight_decay
+    return [
+        dict(params=matrices, lr=schedule.lr, weight_decay=decay),
+        dict(params=vectors, lr=schedule.lr, weight_decay=0.0),
+    ]
+
+
+def set_residual_dropout(model, rate: float) -> None:
+    """Set the dropout of embeddings and sublayer outputs of a stock BART."""
+    for stack in (model.model.encoder, model.model.decoder):
+        for module in (stack, *stack.layers):
+            module.dropout = rate
+
+
+def teacher_loss(model, batch: Batch, recipe: TeacherRecipe, progress: float) -> torch.Tensor:
     """Label-smoothed cross-entropy, mean over target tokens."""
-    logits = model(input_ids=batch.source, attention_mask=batch.mask, labels=batch.labels).logits
-    return F.cross_entropy(
-        logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100, label_smoothing=recipe.label_smoothing
-    )
+    set_residual_dropout(model, recipe.dropout if progress >= recipe.dropout_start else 0.0)
+    logits = model(**batch.inputs()).logits
+    return F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), label_smoothing=recipe.label_smoothing)
 
 
-@torch.no_grad()
-def validation_nll(model, rows, batch_tokens: int = 4000) -> float:
-    """Mean negative log-likelihood, in nats a target token, of `rows` under `model`."""
-    model.eval()
-    total, count = 0.0, 0
-    for batch in epoch_batches(rows, batch_tokens, dataset.MAX_SOURCE, random.Random(0)):
-        logits = model(input_ids=batch.source, attention_mask=batch.mask, labels=batch.labels).logits
-        total += F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="sum").item()
-        count += int((batch.labels != -100).sum())
-    model.train()
-    return total / count
-
-
-# -- the loop ----------------------------------------------------------------------------------
-
-
-class Budget:
-    """Progress of a run in [0, 1], by wall-clock minutes or by steps."""
-
-    def __init__(self, minutes: float | None, steps: int | None):
-        if (minutes is None) == (steps is None):
-            raise InputError(f"budget must be minutes or steps, not minutes={minutes!r} and steps={steps!r}")
-        self.minutes, self.steps = minutes, steps
-        self.spent, self.step = 0.0, 0
-        self._clock = time.monotonic()
-
-    def tick(self) -> None:
-        """Count one step and the time since the last call."""
-        now = time.monotonic()
-        self.spent += now - self._clock
-        self._clock = now
-        self.step += 1
-
-    @property
-    def progress(self) -> float:
-        return min(1.0, self.step / self.steps if self.steps else self.spent / 60 / self.minutes)
-
-
-def learning_rate(progress: float, recipe: Recipe) -> float:
-    """Factor in [0, 1]: linear warm-up, then linear decay to 1%."""
-    if progress < recipe.warmup:
-        return max(0.01, progress / recipe.warmup)
-    return max(0.01, (1 - progress) / (1 - recipe.warmup))
-
-
-def save_state(folder: Path, model, optimizer, budget: Budget, epoch: int) -> None:
-    """Write the resume state in one step, so that an interrupted write leaves the old one."""
-    state = dict(model=model.state_dict(), optimizer=optimizer.state_dict())
-    state |= dict(spent=budget.spent, step=budget.step, epoch=epoch)
-    partial = folder / (STATE_FILE + ".part")
-    torch.save(state, partial)
-    partial.replace(folder / STATE_FILE)
-
-
-def load_state(folder: Path, model, optimizer, budget: Budget) -> int:
-    """Restore a saved run, if there is one, and return the epoch to start with."""
-    path = folder / STATE_FILE
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    budget.spent, budget.step = state["spent"], state["step"]
-    return state["epoch"]
-
-
-def fit(
-    model,
-    optimizer,
-    loss_of: Callable[[Batch], torch.Tensor],
-    batches_of_epoch: Callable[[int, float], Iterator[Batch]],
-    *,
-    out_dir: Path,
-    recipe: Recipe,
-    budget: Budget,
-    checkpoint: Callable[[Path], None],
-    validate: Callable[[], float],
-    save_every: float = 180.0,
-) -> None:
-    """Train until the budget is spent; log, validate and save every `save_every` seconds."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    epoch = load_state(out_dir, model, optimizer, budget)
-    base = [group["lr"] for group in optimizer.param_groups]
-    base = [group.setdefault("base_lr", lr) for group, lr in zip(optimizer.param_groups, base, strict=True)]
-    last_save, losses = budget.spent, []
-    model.train()
-    while budget.progress < 1:
-        for batch in batches_of_epoch(epoch, budget.progress):
-            factor = learning_rate(budget.progress, recipe)
-            for group, lr in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = lr * factor
-            loss = loss_of(batch)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimizer.step()
-            losses.append(loss.item())
-            budget.tick()
-            if budget.spent - last_save >= save_every or budget.progress >= 1:
-                entry = dict(step=budget.step, minutes=round(budget.spent / 60, 2), epoch=epoch, loss=sum(losses) / len(losses))
-                entry["validation_nll"] = validate()
-                with (out_dir / LOG_FILE).open("a") as file:
-                    file.write(json.dumps(entry) + "\n")
-                save_state(out_dir, model, optimizer, budget, epoch)
-                checkpoint(out_dir)
-                last_save, losses = budget.spent, []
-            if budget.progress >= 1:
-                break
-        epoch += 1
-
-
-def split_parameters(model, weight_decay: float, lr: float) -> list[dict]:
-    """Parameter groups: decay for matrices, none for biases and norms."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    return [dict(params=matrices, lr=lr, weight_decay=weight_decay), dict(params=vectors, lr=lr, weight_decay=0.0)]
+def teacher_batches(
+    rows: Sequence[Row], lead: Sequence[Row], recipe: TeacherRecipe, budget: Budget, rng: random.Random
+) -> Iterator[Batch]:
+    """One pass over `lead` or `rows`, whichever the spent budget asks for; a pass over `lead` ends early."""
+    leading = budget.progress < recipe.lead_fraction
+    limit = recipe.short_source if budget.progress < recipe.short_fraction else dataset.MAX_SOURCE
+    for batch in epoch_batches(lead if leading else rows, recipe.batch_tokens, source_limit=limit, rng=rng):
+        if leading and budget.progress >= recipe.lead_fraction:
+            return
+        yield batch
 
 
 def train_teacher(
@@ -290,44 +153,117 @@ def train_teacher(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
-    recipe: Recipe = Recipe(),
-    config=None,
     threads: int = 1,
+    recipe: TeacherRecipe | None = None,
+    config=None,
     save_every: float = 180.0,
 ) -> None:
-    """Train a stock BART on the data set in `data_dir` and save it, with its tokenizer, in `out_dir`."""
-    from ternbin.models.evaluate import strip_boilerplate
-
+    """Train a stock BART on the data set in `data_dir`; save it with its tokenizer in `out_dir`."""
     torch.set_num_threads(threads)
-    data_dir, out_dir = Path(data_dir), Path(out_dir)
+    recipe = recipe or TeacherRecipe()
     tokenizer = dataset.load_tokenizer(data_dir)
-    rows, validation = load_rows(data_dir, "train"), load_rows(data_dir, "validation")
-    lead = load_rows(data_dir, "train", lambda e: strip_boilerplate(e.source)) if recipe.lead_fraction else rows
+    examples = dataset.read_examples(data_dir, "train")
+    rows = encode_examples(tokenizer, examples)
+    lead = encode_examples(tokenizer, examples, [strip_boilerplate(e.source) for e in examples])
+    validation = encode_examples(tokenizer, dataset.read_examples(data_dir, "validation"))
     model = init_teacher(config or teacher_config(), seed)
-    optimizer = torch.optim.AdamW(split_parameters(model, recipe.weight_decay, recipe.lr), betas=recipe.betas, fused=True)
     budget = Budget(minutes, steps)
-
-    def batches(epoch: int, progress: float) -> Iterator[Batch]:
-        limit = recipe.short_source if progress < recipe.short_fraction else dataset.MAX_SOURCE
-        leading = progress < recipe.lead_fraction
-        for batch in epoch_batches(lead if leading else rows, recipe.batch_tokens, limit, random.Random(f"{seed}-{epoch}")):
-            if leading and budget.progress >= recipe.lead_fraction:
-                return
-            yield batch
-
-    def checkpoint(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
     fit(
         model,
-        optimizer,
-        lambda batch: teacher_loss(model, batch, recipe),
-        batches,
-        out_dir=out_dir,
-        recipe=recipe,
+        make_optimizer(teacher_groups(model, recipe.schedule), recipe.schedule),
+        lambda batch: teacher_loss(model, batch, recipe, budget.progress),
+        lambda epoch: teacher_batches(rows, lead, recipe, budget, random.Random(f"{seed}-{epoch}")),
+        out_dir=Path(out_dir),
+        schedule=recipe.schedule,
         budget=budget,
-        checkpoint=checkpoint,
-        validate=lambda: validation_nll(model, validation),
+        checkpoint=lambda folder: save_model(model, tokenizer, folder),
+        validate=lambda: mean_nll(model, validation),
+        save_every=save_every,
+    )
+
+
+def save_model(model, tokenizer, folder: Path) -> None:
+    """Save model and tokenizer in the Hugging Face layout."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+# -- the student -------------------------------------------------------------------------------
+
+
+def student_groups(model, recipe: StudentRecipe) -> list[dict]:
+    """Parameter groups: matrices with decay, vectors without, activation steps with their own rate."""
+    schedule = recipe.schedule
+    steps = [p for name, p in model.named_parameters() if name.endswith("alpha")]
+    chosen = {id(p) for p in steps}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    matrices, vectors = [p for p in rest if p.ndim >= 2], [p for p in rest if p.ndim < 2]
+    return [
+        dict(params=matrices, lr=schedule.lr, weight_decay=schedule.weight_decay),
+        dict(params=vectors, lr=schedule.lr, weight_decay=0.0),
+        dict(params=steps, lr=schedule.lr * recipe.scale_lr, weight_decay=0.0),
+    ]
+
+
+def hidden_error(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of hidden states (B, T, D), over layers and the tokens that `valid` (B, T) marks."""
+    errors = [(s - t).square().mean(-1)[valid].mean() for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(errors).mean()
+
+
+def distillation_loss(student, teacher, batch: Batch, recipe: StudentRecipe) -> torch.Tensor:
+    """Soft cross-entropy to the teacher, cross-entropy to the synopsis and error of hidden states."""
+    with torch.no_grad():
+        wanted = teacher(**batch.inputs(), output_hidden_states=True)
+    given = student(**batch.inputs(), output_hidden_states=True)
+    valid = batch.labels != -100
+    log_given = given.logits[valid].log_softmax(-1)
+    wanted_probability = wanted.logits[valid].softmax(-1)
+    soft = F.kl_div(log_given, wanted_probability, reduction="batchmean")
+    hard = F.nll_loss(log_given, batch.labels[valid])
+    hidden = hidden_error(given.encoder_hidden_states, wanted.encoder_hidden_states, batch.mask.bool())
+    hidden = hidden + hidden_error(given.decoder_hidden_states, wanted.decoder_hidden_states, valid)
+    return recipe.soft * soft + recipe.hard * hard + recipe.hidden * hidden
+
+
+def train_student(
+    teacher_dir: Path,
+    data_dir: Path,
+    out_dir: Path,
+    *,
+    bits: str = "2-2",
+    start_dir: Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    recipe: StudentRecipe | None = None,
+    save_every: float = 180.0,
+) -> None:
+    """Distil the BART in `teacher_dir` into a `bits` model; save it with its tokenizer in `out_dir`.
+
+    The student starts from the teacher's weights.
+    """
+    from ternbin.models.qbart import QuantConfig, quantize_model
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    recipe = recipe or StudentRecipe()
+    tokenizer = dataset.load_tokenizer(data_dir)
+    rows = encode_examples(tokenizer, dataset.read_examples(data_dir, "train"))
+    validation = encode_examples(tokenizer, dataset.read_examples(data_dir, "validation"))
+    teacher = load_model(teacher_dir)
+    student = quantize_model(load_model(start_dir or teacher_dir), QuantConfig(bits=bits))
+    budget = Budget(minutes, steps)
+    fit(
+        student,
+        make_optimizer(student_groups(student, recipe), recipe.schedule),
+        lambda batch: distillation_loss(student, teacher, batch, recipe),
+        lambda epoch: epoch_batches(rows, recipe.batch_tokens, rng=random.Random(f"{seed}-{epoch}")),
+        out_dir=Path(out_dir),
+        schedule=recipe.schedule,
+        budget=budget,
+        checkpoint=lambda folder: save_model(student, tokenizer, folder),
+        validate=lambda: mean_nll(student, validation),
         save_every=save_every,
     )
