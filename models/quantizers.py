@@ -1,0 +1,242 @@
+"""Quantizers of the fake-quant model: weights per row, activations by one learned step, residual grids.
+
+Codes are integers `q`, values `alpha * q + zero` (docs/architecture.md, "Code types").  Two forms exist:
+`deploy` has only static scales and constant zeros, so that it can be lowered to integers; `paper` computes
+the 8-bit range and the minimum of non-negative ternary codes at run time, for comparison.
+Formulas: Liu et al., "Binary and Ternary Natural Language Generation", ACL 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ternbin.errors import InputError
+
+GELU_MIN = -0.16997120747990369
+"""Minimum of x * Phi(x), attained at x = -0.75179."""
+
+MIN_ALPHA = 1e-6
+ZERO_OF_ACTIVATION = {"relu": 0.0, "gelu": GELU_MIN}
+
+
+class CodeKind(NamedTuple):
+    """Code range of an activation; `qp` is the Qp of the learned-step formulas."""
+
+    lo: int
+    hi: int
+    qp: int
+
+
+KINDS = {
+    "ternary": CodeKind(-1, 1, 1),
+    "binary": CodeKind(-1, 1, 1),
+    "ternary_nn": CodeKind(0, 2, 3),
+    "binary_nn": CodeKind(0, 1, 1),
+    "int8": CodeKind(-127, 127, 127),
+    "uint8": CodeKind(0, 255, 255),
+    "pre8": CodeKind(-128, 127, 127),
+}
+SIGNED_KIND = {1: "binary", 2: "ternary", 8: "int8"}
+NONNEGATIVE_KIND = {1: "binary_nn", 2: "ternary_nn", 8: "uint8"}
+
+
+# -- straight-through functions ----------------------------------------------------------------
+
+
+class _Replace(torch.autograd.Function):
+    """Forward gives `value`, backward passes the gradient to `x` unchanged (same shapes)."""
+
+    @staticmethod
+    def forward(ctx, x, value):
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class _Round(torch.autograd.Function):
+    """Round to multiples of 2^-frac, ties to even; straight-through."""
+
+    @staticmethod
+    def forward(ctx, x, frac):
+        return (x * 2.0**frac).round_().mul_(2.0**-frac)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class _LearnedStep(torch.autograd.Function):
+    """`alpha * clip(rne((x - zero) / alpha), lo, hi) + zero` with the LSQ gradient of `alpha`."""
+
+    @staticmethod
+    def forward(ctx, x, alpha, zero, lo, hi, grad_scale):
+        step = alpha.clamp_min(MIN_ALPHA)
+        scaled = (x - zero).div_(step) if zero else x / step
+        codes = scaled.round().clamp_(lo, hi)
+        ctx.save_for_backward(scaled, codes)
+        ctx.limits, ctx.grad_scale, ctx.alpha_dtype = (lo, hi), grad_scale, alpha.dtype
+        value = codes * step
+        return value.add_(zero) if zero else value
+
+    @staticmethod
+    def backward(ctx, grad):
+        scaled, codes = ctx.saved_tensors
+        inside = (scaled - scaled.clamp(*ctx.limits)) == 0
+        grad_x = grad * inside
+        grad_alpha = (grad * codes).sum(dtype=ctx.alpha_dtype) - (grad_x * scaled).sum(dtype=ctx.alpha_dtype)
+        return grad_x, grad_alpha * ctx.grad_scale, None, None, None, None
+
+
+class _LearnedSign(torch.autograd.Function):
+    """`alpha * sign(x)` with sign(0) = +1; straight-through for |x| <= alpha."""
+
+    @staticmethod
+    def forward(ctx, x, alpha, grad_scale):
+        step = alpha.clamp_min(MIN_ALPHA)
+        sign = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        ctx.save_for_backward(x, sign, step)
+        ctx.grad_scale, ctx.alpha_dtype = grad_scale, alpha.dtype
+        return sign * step
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, sign, step = ctx.saved_tensors
+        return grad * (x.abs() <= step), (grad * sign).sum(dtype=ctx.alpha_dtype) * ctx.grad_scale, None
+
+
+def straight_through(x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value`, with the gradient of `x`."""
+    return _Replace.apply(x, value)
+
+
+# -- weights -----------------------------------------------------------------------------------
+
+
+def weight_codes(weight: torch.Tensor, bits: int, center: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes (same shape and dtype) and row scales [..., 1] of the last dimension's rows.
+
+    Ternary: alpha = 4/3 mean|w|, q = rne(clip(w / alpha, -1, 1)).  Binary: alpha = mean|w|, q = sign(w), sign(0) = +1.
+    A row of zeros has alpha 0 (codes 0 in ternary, +1 in binary).  `center` subtracts the row mean first.
+    """
+    if center:
+        weight = weight - weight.mean(-1, keepdim=True)
+    magnitude = weight.abs()
+    scale = magnitude.mean(-1, keepdim=True)
+    if bits == 1:
+        return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype), scale
+    scale = scale * (4 / 3)
+    return weight.sign() * (magnitude > scale / 2), scale
+
+
+# -- activations -------------------------------------------------------------------------------
+
+
+def nearest_codes(x: torch.Tensor, alpha: float | torch.Tensor, zero: float, kind: str) -> torch.Tensor:
+    """Codes of `x` as the fake-quant model rounds them (floating-point tensor of integers)."""
+    if kind == "binary":
+        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    return ((x - zero) / alpha).round().clamp(KINDS[kind].lo, KINDS[kind].hi)
+
+
+def min_error_alpha(x: torch.Tensor, zero: float, kind: str, candidates: int = 48) -> float:
+    """The step with the least squared error on `x`, from a geometric grid below max|x - zero|; 0 if x is constant."""
+    sample = x.detach().flatten().float()
+    sample = sample[:: max(1, sample.numel() // 65536)]
+    if kind == "binary":
+        return sample.abs().mean().item()
+    top = (sample - zero).abs().max().item()
+    if top == 0:
+        return 0.0
+    hi = KINDS[kind].hi
+    steps = [top / hi * 2 ** (-i * 9 / candidates) for i in range(candidates)]
+    errors = [(nearest_codes(sample, a, zero, kind) * a + zero - sample).square().sum().item() for a in steps]
+    return steps[errors.index(min(errors))]
+
+
+def paper_alpha(x: torch.Tensor, zero: float, kind: str) -> float:
+    """First-batch step of the paper: 2 (signed) or 4 (non-negative) times mean|x - zero| / sqrt(Qp)."""
+    factor = 4 if kind.endswith("_nn") else 2
+    return factor * (x.detach() - zero).abs().mean().item() / math.sqrt(KINDS[kind].qp)
+
+
+class ActQuantizer(nn.Module):
+    """Quantizer of one activation tensor with one step `alpha`, learned; 0 means "set it from the next batch".
+
+    Non-negative kinds have the constant `zero`.  `by_error` starts alpha at the least squared error instead of at
+    the paper's formula (8-bit kinds always do).  In the `paper` form, 8-bit kinds take their range from the tensor
+    at hand and `ternary_nn` its minimum.
+    """
+
+    def __init__(self, kind: str, *, zero: float = 0.0, by_error: bool = False, form: str = "deploy"):
+        super().__init__()
+        if kind not in KINDS:
+            raise InputError(f"quantizer kind must be one of {', '.join(KINDS)}, not {kind!r}")
+        self.kind, self.zero, self.form = kind, zero, form
+        self.by_error = by_error or kind in ("int8", "uint8", "pre8")
+        self.run_time_range = form == "paper" and kind in ("int8", "uint8", "pre8")
+        self.ready = False
+        self.alpha = None if self.run_time_range else nn.Parameter(torch.zeros(()))
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, zero={self.zero}"
+
+    @torch.no_grad()
+    def start(self, x: torch.Tensor, zero: float) -> None:
+        """Set alpha from `x` unless a saved value is there already."""
+        if self.alpha.item() == 0:
+            estimate = min_error_alpha if self.by_error else paper_alpha
+            self.alpha.fill_(max(estimate(x, zero, self.kind), MIN_ALPHA))
+        self.ready = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.run_time_range:
+            return self._min_max(x)
+        zero = self.zero
+        if self.form == "paper" and self.kind == "ternary_nn":
+            zero = x.detach().min().item()
+        if not self.ready:
+            self.start(x, zero)
+        lo, hi, qp = KINDS[self.kind]
+        grad_scale = 1 / math.sqrt(x.numel() * qp)
+        if self.kind == "binary":
+            return _LearnedSign.apply(x, self.alpha, grad_scale)
+        return _LearnedStep.apply(x, self.alpha, zero, lo, hi, grad_scale)
+
+    def _min_max(self, x: torch.Tensor) -> torch.Tensor:
+        values = x.detach()
+        if self.kind == "uint8":
+            zero = values.min()
+            alpha = (values.max() - zero).clamp_min(MIN_ALPHA) / 255
+            return straight_through(x, ((values - zero) / alpha).round_() * alpha + zero)
+        alpha = values.abs().max().clamp_min(MIN_ALPHA) / 127
+        return straight_through(x, (values / alpha).round_() * alpha)
+
+
+# -- the residual stream -----------------------------------------------------------------------
+
+
+class ResidualSite:
+    """One residual site: `bits`-wide integers on the grid 2^-frac; frac None means not calibrated, no rounding.
+
+    LayerNorms and the projections that write to the same stream share one object, so calibration sets it once.
+    """
+
+    def __init__(self, name: str, bits: int, frac: int | None = None):
+        self.name, self.bits, self.frac = name, bits, frac
+
+    def round(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` on the grid, not clipped; straight-through."""
+        return x if self.frac is None else _Round.apply(x, self.frac)
+
+    def saturate(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` clipped to the range of the integers."""
+        if self.frac is None:
+            return x
+        top = 2.0 ** (self.bits - 1)
+        return x.clamp(-top * 2.0**-self.frac, (top - 1) * 2.0**-self.frac)
