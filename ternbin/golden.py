@@ -170,7 +170,7 @@ def threshold_codes(acc: Tensor, thresholds: Tensor, base: int, dirs: tuple[int,
 
 def requant8(acc: Tensor, mul: Tensor, bias: Tensor, shift: int, lo: int, hi: int, lut: Tensor | None = None,
              count: Saturation | None = None) -> Tensor:
-    """Rule 6: ``clip(rshift(acc*mul + bias, shift), lo, hi)``; with ``lut`` [256] clipped to [-128, 127], then its index."""
+    """Rule 6: ``clip(rshift(acc*mul + bias, shift), lo, hi)``; with ``lut`` [256] clipped to [-128, 127] and looked up."""
     value = rshift(acc * mul + bias, shift)
     if lut is None:
         return clip(value, lo, hi, count)
@@ -220,7 +220,7 @@ def exp_power_constants(alpha: float) -> tuple[int, int]:
 
 
 def exp_codes(scores: Tensor, valid: Tensor, lut: Tensor, power: bool, mul: int = 0, shift: int = 0) -> Tensor:
-    """Rule 7: ``e`` of every score ``[.., N]``, 0 where the key is not among the first ``valid``, ``[..]``, at least 1."""
+    """Rule 7: ``e`` of every score ``[.., N]``, 0 for keys beyond the first ``valid``, ``[..]``, at least 1."""
     inside = torch.arange(scores.shape[-1], device=scores.device) < valid.unsqueeze(-1)
     best = scores.masked_fill(~inside, torch.iinfo(torch.int64).min).amax(-1, keepdim=True)
     distance = (best - scores).clamp(min=0)
