@@ -28,8 +28,8 @@ class Budget:
     def __init__(self, minutes: float | None, steps: int | None):
         if (minutes is None) == (steps is None):
             raise InputError(f"budget must be either minutes or steps, not minutes={minutes!r} and steps={steps!r}")
-        if (minutes or steps) <= 0:
-            raise InputError(f"budget must be positive, not {minutes or steps!r}")
+        if (minutes if steps is None else steps) <= 0:
+            raise InputError(f"budget must be positive, not {minutes if steps is None else steps!r}")
         self.minutes, self.steps = minutes, steps
         self.spent, self.step = 0.0, 0
         self._clock = time.monotonic()

@@ -6,7 +6,6 @@ stopped when called again with the same folder.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ class TeacherRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentRecipe:
-    """Settings of the student: loss = `soft` x KL + `hard` x cross-entropy + `hidden` x MSE of hidden states.
+    """Settings of the student: loss = `soft` x soft cross-entropy + `hard` x cross-entropy + `hidden` x MSE of hidden states.
 
     `scale_lr` multiplies the learning rate of the activation steps.
     """
@@ -218,8 +217,7 @@ def distillation_loss(student, teacher, batch: Batch, recipe: StudentRecipe) -> 
     given = student(**batch.inputs(), output_hidden_states=True)
     valid = batch.labels != -100
     log_given = given.logits[valid].log_softmax(-1)
-    wanted_probability = wanted.logits[valid].softmax(-1)
-    soft = F.kl_div(log_given, wanted_probability, reduction="batchmean")
+    soft = -(wanted.logits[valid].softmax(-1) * log_given).sum(-1).mean()
     hard = F.nll_loss(log_given, batch.labels[valid])
     hidden = hidden_error(given.encoder_hidden_states, wanted.encoder_hidden_states, batch.mask.bool())
     hidden = hidden + hidden_error(given.decoder_hidden_states, wanted.decoder_hidden_states, valid)
