@@ -1,0 +1,110 @@
+"""Plots of the report as SVG text."""
+
+import io
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+from matplotlib.figure import Figure  # noqa: E402
+
+matplotlib.rcParams.update({
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
+    "svg.hashsalt": "ternbin", "svg.fonttype": "none", "font.family": "sans-serif",
+})
+COLORS = plt.get_cmap("tab10").colors
+UNITS = ("load", "execute", "vector", "store")
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg"):]
+
+
+def cycles_by_op(result: dict) -> str:
+    """Busy cycles of the execute and vector units by op, all calls of a phase added up."""
+    phases = [phase["name"] for phase in result["phases"]]
+    figure, axes = plt.subplots(1, len(phases), figsize=(10, 0.9 + 0.17 * max(_rows(result, p) for p in phases)), squeeze=False)
+    for axis, phase in zip(axes[0], phases, strict=True):
+        ops = [op for op in result["ops"] if op["phase"] == phase]
+        names = [op["name"] for op in ops]
+        left = [0] * len(ops)
+        for color, unit in zip(COLORS, UNITS, strict=False):
+            values = [op["cycles"].get(unit, 0) for op in ops]
+            axis.barh(names, values, left=left, color=color, label=unit)
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        axis.invert_yaxis()
+        axis.tick_params(axis="y", labelsize=7)
+        axis.set(title=phase, xlabel="busy cycles of a unit")
+        axis.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _rows(result: dict, phase: str) -> int:
+    return max(4, sum(op["phase"] == phase for op in result["ops"]))
+
+
+def energy_by_unit(result: dict) -> str:
+    """Stacked bars: energy of each phase by unit, with the range of the sum."""
+    phases = result["energy"]["phases"]
+    units = list(dict.fromkeys(unit for phase in phases for unit in phase["by_unit"]))
+    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.5 * len(phases)))
+    left = [0.0] * len(phases)
+    cmap = plt.get_cmap("tab20").colors
+    for i, unit in enumerate(units):
+        values = [phase["by_unit"].get(unit, 0.0) / 1e6 for phase in phases]
+        axis.barh([phase["name"] for phase in phases], values, left=left, label=unit, color=cmap[i % 20])
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    for row, phase in enumerate(phases):
+        low, high = phase["low"] / 1e6, phase["high"] / 1e6
+        axis.plot([low, high], [row, row], color="black", lw=1, marker="|")
+    axis.invert_yaxis()
+    axis.set(xlabel="energy, uJ (black: range of the sum)")
+    axis.legend(frameon=False, fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _svg(figure)
+
+
+RATIOS = (
+    ("arithmetic", "multiply-accumulate alone"), ("arithmetic_with_registers", "with operand registers"),
+    ("bits_moved", "external bits moved"), ("chip", "energy on chip"), ("system", "energy of the system"),
+)
+
+
+def claim_ratios(result: dict) -> str:
+    """FP32 over this run, ratio by ratio, for each phase; the dashed line is the paper's operation count."""
+    phases = result["claim"]["phases"]
+    figure, axis = plt.subplots(figsize=(8, 3))
+    height = 0.8 / len(phases)
+    for i, phase in enumerate(phases):
+        values = [phase["references"]["fp32"][key] for key, _ in RATIOS]
+        positions = [row + i * height for row in range(len(RATIOS))]
+        bars = axis.barh(positions, values, height=height * 0.9, color=COLORS[i], label=phase["name"])
+        axis.bar_label(bars, labels=[f" {value:.1f}x" for value in values], fontsize=8)
+    axis.set_yticks([row + height * (len(phases) - 1) / 2 for row in range(len(RATIOS))], [label for _, label in RATIOS])
+    claimed = result["claim"]["paper"]["claimed_ratio"]
+    axis.axvline(claimed, color="black", ls="--", lw=1, label=f"operation count of the paper: {claimed:g}x")
+    axis.set(xscale="log", xlabel="FP32 on the same dataflow / this run")
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _svg(figure)
+
+
+def timeline(result: dict) -> str:
+    """What every unit did over the cycles of the first call and of the last."""
+    calls = sorted({entry["call"] for entry in result["timeline"]})
+    chosen = calls[:1] + calls[-1:] if len(calls) > 1 else calls
+    figure, axes = plt.subplots(len(chosen), 1, figsize=(10, 1.5 * len(chosen)), squeeze=False)
+    for axis, call in zip(axes[:, 0], chosen, strict=True):
+        entries = [entry for entry in result["timeline"] if entry["call"] == call]
+        for row, unit in enumerate(UNITS):
+            spans = [(e["start"], e["end"] - e["start"]) for e in entries if e["unit"] == unit]
+            axis.broken_barh(spans, (row - 0.4, 0.8), color=COLORS[row])
+        axis.set_yticks(range(len(UNITS)), UNITS)
+        axis.set_title("encoder call" if call == 0 else f"decoder call {call}", fontsize=9, loc="left")
+        axis.set_xlabel("cycle")
+        axis.invert_yaxis()
+    return _svg(figure)

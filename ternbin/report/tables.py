@@ -1,0 +1,80 @@
+"""CSV tables, the terminal summary and the trace of one result."""
+
+import csv
+import io
+
+from ternbin.report.html import claim_rows, energy_text
+
+
+def energy_csv(result: dict) -> str:
+    """One row an energy line."""
+    buffer = io.StringIO()
+    fields = ["phase", "unit", "event", "group", "count", "pj_each", "pj", "pj_low", "pj_high", "tier", "source"]
+    writer = csv.DictWriter(buffer, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result["energy"]["lines"])
+    return buffer.getvalue()
+
+
+def ops_csv(result: dict) -> str:
+    """One row an op and phase: cycles of each unit, multiply-accumulates, energy."""
+    buffer = io.StringIO()
+    units = ["load", "execute", "vector", "store"]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["phase", "op", "macs", "energy_pj", *(f"{unit}_cycles" for unit in units)])
+    for op in result["ops"]:
+        writer.writerow([op["phase"], op["name"], op["macs"], op["energy_pj"], *(op["cycles"].get(u, 0) for u in units)])
+    return buffer.getvalue()
+
+
+def trace(result: dict) -> dict:
+    """Chrome/Perfetto trace: one thread a unit, one microsecond a cycle, calls one after the other."""
+    offsets, base = {}, 0
+    for call, cycles in enumerate(result["energy"]["call_cycles"]):
+        offsets[call], base = base, base + cycles
+    units = ["load", "execute", "vector", "store"]
+    events: list[dict] = [
+        {"ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": {"name": unit}} for tid, unit in enumerate(units)
+    ]
+    for entry in result["timeline"]:
+        events.append({
+            "ph": "X", "name": entry["op"], "pid": 0, "tid": units.index(entry["unit"]),
+            "ts": offsets[entry["call"]] + entry["start"], "dur": entry["end"] - entry["start"], "args": {"call": entry["call"]},
+        })
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    )
+
+
+def terminal(result: dict) -> str:
+    """What `ternbin run` prints."""
+    verdict = "bit-exact" if result["bit_exact"] else "NOT BIT-EXACT"
+    phases = result["claim"]["phases"]
+    header = [f"{result['claim']['paper']['claimed_ratio']:g}x audited (reference / this run)"]
+    header += [f"{ref} {p['name']}" for ref in ("FP32", "INT8") for p in phases]
+    energy = result["energy"]
+    lines = [
+        f"text      {result['text']}" if result["text"] else f"ids       {result['input_ids']}",
+        f"summary   {result['summary'] if result['summary'] is not None else result['tokens']}",
+        "",
+        f"{verdict}: {result['tensors_checked']:,} tensors, {result['values_checked']:,} values, {result['mismatches']:,} mismatches",
+        f"cycles    {result['cycles']:,} ("
+        + ", ".join(f"{p['name']} {p['cycles']:,} in {p['calls']} call{'s' * (p['calls'] > 1)}" for p in result["phases"]) + ")",
+        f"utilised  {result['utilization']:.1%} of {result['hardware']['peak_macs']:,} multiply-accumulates a cycle ("
+        + ", ".join(f"{p['name']} {p['utilization']:.1%}" for p in result["phases"]) + ")",
+        f"energy    {energy_text(energy['pj'])} ({energy_text(energy['low'])} to {energy_text(energy['high'])}), "
+        + ", ".join(f"{p['name']} {energy_text(p['pj'])}" for p in energy["phases"]) + f", {energy['dram']}",
+        f"simulated {result['sim_seconds']:.2f} s, {result['sim_cycles_per_second']:,.0f} cycles/s, "
+        f"{result['sim_macs_per_second']:.3g} multiply-accumulates/s",
+        "",
+        _aligned([header, *claim_rows(result)]),
+    ]
+    if result["first_divergence"]:
+        lines.insert(4, f"first divergence: {result['first_divergence']}")
+    return "\n".join(lines)
