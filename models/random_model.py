@@ -67,6 +67,8 @@ def _randomize(model: BartForConditionalGeneration, generator: torch.Generator, 
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             normal(module.weight, 0.1, 1.0)
+            # mixed signs: otherwise the tied head repeats the input token for ever
+            module.weight *= torch.randint(0, 2, module.weight.shape, generator=generator) * 2 - 1
             normal(module.bias, 0.1)
         elif isinstance(module, torch.nn.Linear) and module is not model.lm_head:
             normal(module.weight, spread * module.in_features**-0.5)
