@@ -55,12 +55,14 @@ def clip(v: Tensor, lo: int, hi: int, count: Saturation | None = None) -> Tensor
 # ---- exact products -------------------------------------------------------------------------------------------------
 
 
-def int_matmul(a: Tensor, b: Tensor) -> Tensor:
+def int_matmul(a: Tensor, b: Tensor, bound: int | None = None) -> Tensor:
     """Exact integer product ``a [.., M, K] @ b [.., K, N]`` as int64; operands hold integers in any dtype.
 
     Runs in float32 or float64 where no partial sum can leave the integers these represent exactly, else in int64.
+    ``bound`` is at least ``K * max|a| * max|b|``, where the caller knows it.
     """
-    bound = a.shape[-1] * _max_abs(a) * _max_abs(b)
+    if bound is None:
+        bound = a.shape[-1] * _max_abs(a) * _max_abs(b)
     if bound < 1 << 24:
         return (a.to(torch.float32) @ b.to(torch.float32)).to(torch.int64)
     if bound < 1 << 53:
@@ -75,9 +77,9 @@ def _max_abs(a: Tensor) -> int:
     return max(-int(lo), int(hi))
 
 
-def linear_acc(x: Tensor, weight: Tensor) -> Tensor:
-    """``acc[.., r] = sum_i x[.., i] * weight[r, i]``, exact."""
-    return int_matmul(x, weight.T)
+def linear_acc(x: Tensor, weight: Tensor, bound: int | None = None) -> Tensor:
+    """``acc[.., r] = sum_i x[.., i] * weight[r, i]``, exact; ``bound`` as in :func:`int_matmul`."""
+    return int_matmul(x, weight.T, bound)
 
 
 # ---- residual stream ------------------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def threshold_codes(acc: Tensor, thresholds: Tensor, base: int, dirs: tuple[int,
 
 def requant8(acc: Tensor, mul: Tensor, bias: Tensor, shift: int, lo: int, hi: int, lut: Tensor | None = None,
              count: Saturation | None = None) -> Tensor:
-    """Rule 6: ``clip(rshift(acc*mul + bias, shift), lo, hi)``; with ``lut`` [256] clipped to [-128, 127] and looked up."""
+    """Rule 6: ``clip(rshift(acc*mul + bias, shift), lo, hi)``; ``lut`` [256]: clip to [-128, 127] and look up."""
     value = rshift(acc * mul + bias, shift)
     if lut is None:
         return clip(value, lo, hi, count)

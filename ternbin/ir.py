@@ -52,7 +52,8 @@ What lowering composes from them (``Builder`` has a method for each):
 The attribute ``name`` of an op that writes a tensor is unique in its graph: ``enc.0.self.q``, ``enc.0.ln1``,
 ``dec.1.cross.ctx``, ``dec.0.fc1``, ... Folding a chain keeps the name of its last node, so the ``quantize`` after a
 projection bears the projection's name. ``cache`` and ``output`` are named by what they keep: ``dec.0.self.k_cache``,
-``cross_k.0``.
+``cross_k.0``. Inputs are ``ids`` (both graphs) and, in the decoder, ``cross_k.i`` and ``cross_v.i``, which the encoder
+outputs under the same names; the decoder's output is ``next``. Lowering returns a :class:`Lowered`.
 """
 
 from collections.abc import Callable
@@ -210,3 +211,28 @@ class Graph:
         for node in self.nodes():
             new[node] = f(node, tuple(new[s] for s in node.src))
         return replace(self, outputs=tuple(new[node] for node in self.outputs))
+
+
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """What the host must know to drive a model: special token ids and the length limits."""
+
+    start: int  # first decoder token
+    eos: int
+    pad: int
+    forced_bos: int | None = None  # second decoder token, where the model prescribes it
+    max_source: int = 1024
+    max_target: int = 1024  # decoder positions, start token included
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model: ``encoder`` (input ``ids`` [S]), ``decoder`` (inputs ``ids`` [T], ``cross_k.i``, ``cross_v.i``)."""
+
+    encoder: Graph
+    decoder: Graph
+    weights: Weights
+    decoding: Decoding
