@@ -51,7 +51,11 @@ class HwConfig:
         if self.kind not in KINDS:
             raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         limits = {
-            "rows": (4, 64), "cols": (1, 64), "lanes": (16, 256), "axi_data_bits": (32, 512), "burst_beats": (1, 256),
+            "rows": (4, 64),
+            "cols": (1, 64),
+            "lanes": (16, 256),
+            "axi_data_bits": (32, 512),
+            "burst_beats": (1, 256),
         }
         for field, (low, high) in limits.items():
             value = getattr(self, field)
@@ -122,11 +126,36 @@ class HwConfig:
 NAMED = {
     config.name: config
     for config in (
-        HwConfig(name="tiny", rows=4, cols=2, lanes=16, axi_data_bits=32, abuf_words=512, wbuf_words=256,
-                 kbuf_words=512, rbuf_words=1024, sbuf_words=256, pbuf_words=256, idbuf_words=64),
+        HwConfig(
+            name="tiny",
+            rows=4,
+            cols=2,
+            lanes=16,
+            axi_data_bits=32,
+            abuf_words=512,
+            wbuf_words=256,
+            kbuf_words=512,
+            rbuf_words=1024,
+            sbuf_words=256,
+            pbuf_words=256,
+            idbuf_words=64,
+        ),
         HwConfig(name="small"),
-        HwConfig(name="tiny-binary", kind="binary", rows=4, cols=2, lanes=32, axi_data_bits=32, abuf_words=512,
-                 wbuf_words=256, kbuf_words=512, rbuf_words=1024, sbuf_words=256, pbuf_words=256, idbuf_words=64),
+        HwConfig(
+            name="tiny-binary",
+            kind="binary",
+            rows=4,
+            cols=2,
+            lanes=32,
+            axi_data_bits=32,
+            abuf_words=512,
+            wbuf_words=256,
+            kbuf_words=512,
+            rbuf_words=1024,
+            sbuf_words=256,
+            pbuf_words=256,
+            idbuf_words=64,
+        ),
         HwConfig(name="small-binary", kind="binary", lanes=64),
     )
 }

@@ -37,8 +37,15 @@ def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision
     system = total_pj(lines)
     mac_pj = sum(line.pj for line in lines if line.unit == "array" and "multiply" in line.event)
     bits = sum(line.count for line in lines if line.group == "external")
-    return {"mac": mac_pj, "arithmetic": arithmetic["pj"], "chip": arithmetic["pj"] + onchip["pj"], "system": system["pj"],
-            "system_low": system["low"], "system_high": system["high"], "external_bits": bits}
+    return {
+        "mac": mac_pj,
+        "arithmetic": arithmetic["pj"],
+        "chip": arithmetic["pj"] + onchip["pj"],
+        "system": system["pj"],
+        "system_low": system["low"],
+        "system_high": system["high"],
+        "external_bits": bits,
+    }
 
 
 def _with_full_precision_head(ours: dict, phase: Phase, weight_bits: int, act_bits: int, dram: str) -> dict:
@@ -76,7 +83,8 @@ def audit(phases: list[Phase], hw: HwConfig, *, weight_bits: int, act_bits: int,
     """The audit table as data; docs/result-schema.md describes it (``claim``)."""
     return {
         "paper": {
-            "weight_bits": weight_bits, "act_bits": act_bits,
+            "weight_bits": weight_bits,
+            "act_bits": act_bits,
             "operation_factor": operation_factor(weight_bits, act_bits),
             "claimed_ratio": 1 / operation_factor(weight_bits, act_bits),
             "source": "Liu et al., ACL 2023 (arXiv 2306.01841): FLOPs factor = weight bits x activation bits / 64",

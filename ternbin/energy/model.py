@@ -48,8 +48,16 @@ class Line:
     def asdict(self) -> dict:
         e = self.energy
         return {
-            "unit": self.unit, "event": self.event, "group": self.group, "count": self.count, "pj_each": e.pj,
-            "pj": self.pj, "pj_low": self.count * e.low, "pj_high": self.count * e.high, "tier": e.tier, "source": e.source,
+            "unit": self.unit,
+            "event": self.event,
+            "group": self.group,
+            "count": self.count,
+            "pj_each": e.pj,
+            "pj": self.pj,
+            "pj_low": self.count * e.low,
+            "pj_high": self.count * e.high,
+            "tier": e.tier,
+            "source": e.source,
         }
 
 
@@ -75,13 +83,25 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
         steps, columns = counters["steps_single_plane"], counters["columns_single_plane"]
     operand_bits = steps * hw.rows * hw.lanes * precision.weight_bits + columns * hw.lanes * precision.act_bits
     lines = [
-        Line("array", f"{precision.mac} multiply-accumulate", "arithmetic", columns * hw.rows * hw.lanes,
-             tables.MAC[precision.mac]),
+        Line(
+            "array",
+            f"{precision.mac} multiply-accumulate",
+            "arithmetic",
+            columns * hw.rows * hw.lanes,
+            tables.MAC[precision.mac],
+        ),
         Line("array", "operand register bit", "arithmetic", operand_bits, tables.OPERAND_BIT),
     ]
     if precision.mac not in tables.MAC_BITS:
-        lines.append(Line("array", "row sum of one code", "arithmetic",
-                          counters["execute_rowsum_active"] * hw.rows * hw.lanes, tables.MAC["binary"]))
+        lines.append(
+            Line(
+                "array",
+                "row sum of one code",
+                "arithmetic",
+                counters["execute_rowsum_active"] * hw.rows * hw.lanes,
+                tables.MAC["binary"],
+            )
+        )
     return lines
 
 
@@ -125,9 +145,12 @@ def _vector_lines(counters: dict, hw: HwConfig) -> list[Line]:
 def memory_banks(hw: HwConfig) -> dict[str, tuple[int, int, int]]:
     """Memory name -> (banks, words, word bits) of the on-chip memories that are SRAM."""
     return {
-        "abuf": (hw.cols, hw.abuf_words, hw.code_word_bits), "wbuf": (hw.rows, hw.wbuf_words, hw.code_word_bits),
-        "kbuf": (hw.rows, hw.kbuf_words, hw.code_word_bits), "rbuf": (1, hw.rbuf_words, hw.res_word_bits),
-        "sbuf": (1, hw.sbuf_words, hw.score_word_bits), "pbuf": (1, hw.pbuf_words, hw.param_word_bits),
+        "abuf": (hw.cols, hw.abuf_words, hw.code_word_bits),
+        "wbuf": (hw.rows, hw.wbuf_words, hw.code_word_bits),
+        "kbuf": (hw.rows, hw.kbuf_words, hw.code_word_bits),
+        "rbuf": (1, hw.rbuf_words, hw.res_word_bits),
+        "sbuf": (1, hw.sbuf_words, hw.score_word_bits),
+        "pbuf": (1, hw.pbuf_words, hw.param_word_bits),
         "idbuf": (1, hw.idbuf_words, 96),
     }
 
@@ -135,7 +158,9 @@ def memory_banks(hw: HwConfig) -> dict[str, tuple[int, int, int]]:
 def _memory_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
     lines = []
     for name, (_, words, bits) in memory_banks(hw).items():
-        factor = {"wbuf": precision.weight_bits, "kbuf": precision.act_bits, "abuf": precision.act_bits}.get(name, hw.planes)
+        factor = {"wbuf": precision.weight_bits, "kbuf": precision.act_bits, "abuf": precision.act_bits}.get(
+            name, hw.planes
+        )
         factor /= hw.planes
         bank, note = tables.sram(words, bits), "" if factor == 1 else f"x {factor:g} for wider codes"
         lines.append(Line(name, "read", "on-chip", counters[f"{name}_reads"], bank.read.times(factor, note)))
@@ -157,7 +182,12 @@ def _external_lines(traffic: Traffic, weight_factor: float, dram: str) -> list[L
 
 
 def account(
-    counters: dict, traffic: Traffic, hw: HwConfig, *, weight_bits: int, precision: Precision | None = None,
+    counters: dict,
+    traffic: Traffic,
+    hw: HwConfig,
+    *,
+    weight_bits: int,
+    precision: Precision | None = None,
     dram: str = "lpddr4",
 ) -> list[Line]:
     """Energy lines of one call (or of several, counters and traffic added up).
@@ -169,8 +199,11 @@ def account(
     reference = precision is not None
     precision = precision or Precision.of(hw)
     return [
-        *_array_lines(counters, hw, precision), *_epilogue_lines(counters, hw), *_vector_lines(counters, hw),
-        *_memory_lines(counters, hw, precision), _leakage_line(counters, hw),
+        *_array_lines(counters, hw, precision),
+        *_epilogue_lines(counters, hw),
+        *_vector_lines(counters, hw),
+        *_memory_lines(counters, hw, precision),
+        _leakage_line(counters, hw),
         *_external_lines(traffic, precision.weight_bits / weight_bits if reference else 1.0, dram),
     ]
 

@@ -17,9 +17,7 @@ PROTOTYPE = (
 )
 HOROWITZ = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
 CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound: Horowitz, ISSCC 2014"
-OPERAND_REGISTERS = (
-    "flip-flop energy per operand bit, solved from the prototype's FP32/ternary ratio with operand registers (129 to 175)"
-)
+OPERAND_REGISTERS = "flip-flop energy per operand bit, solved from the prototype's FP32/ternary ratio with operand registers (129 to 175)"
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,10 @@ def add(bits: int) -> Figure:
 def total(*figures: Figure) -> Figure:
     """Events that happen together."""
     return Figure(
-        sum(f.pj for f in figures), sum(f.low for f in figures), sum(f.high for f in figures), "derived",
+        sum(f.pj for f in figures),
+        sum(f.low for f in figures),
+        sum(f.high for f in figures),
+        "derived",
         " + ".join(f.source for f in figures),
     )
 
@@ -136,6 +137,8 @@ def _macros(words: int, word_bits: int, width: int) -> Sram:
         return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note)
 
     return Sram(
-        figure(row["read_pJ"]), figure(row["write_pJ"]), row["leakage_mW"] * copies * stacked,
+        figure(row["read_pJ"]),
+        figure(row["write_pJ"]),
+        row["leakage_mW"] * copies * stacked,
         row["area_mm2"] * copies * stacked,
     )

@@ -4,7 +4,7 @@ from html import escape
 
 from ternbin.report import plots
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1b1f24;background:#fff}
 h1{font-size:1.5em;margin-bottom:0}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d5dae0;padding-bottom:.2em}
 table{border-collapse:collapse;font-size:.87em;margin:.6em 0}th,td{padding:.25em .8em;border-bottom:1px solid #e3e7eb;text-align:left}
@@ -21,7 +21,8 @@ def table(header: list[str], rows: list[list[object]], numeric_from: int = 1) ->
 
     def cells(tag: str, row: list[object]) -> str:
         return "".join(
-            f"<{tag}{' class=n' if i >= numeric_from else ''}>{escape(str(value))}</{tag}>" for i, value in enumerate(row)
+            f"<{tag}{' class=n' if i >= numeric_from else ''}>{escape(str(value))}</{tag}>"
+            for i, value in enumerate(row)
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
@@ -39,21 +40,37 @@ def energy_text(pj: float) -> str:
 def _cards(result: dict) -> str:
     exact = "bit-exact" if result["bit_exact"] else f"{result['mismatches']:,} mismatches"
     cards = [
-        (exact, f"{result['tensors_checked']:,} tensors, {result['values_checked']:,} values", "good" if result["bit_exact"] else "bad"),
+        (
+            exact,
+            f"{result['tensors_checked']:,} tensors, {result['values_checked']:,} values",
+            "good" if result["bit_exact"] else "bad",
+        ),
         (f"{result['cycles']:,}", "cycles", ""),
         (f"{result['utilization']:.1%}", f"utilization of {result['hardware']['peak_macs']:,} MAC/cycle", ""),
-        (energy_text(result["energy"]["pj"]), f"energy ({energy_text(result['energy']['low'])} to {energy_text(result['energy']['high'])})", ""),
+        (
+            energy_text(result["energy"]["pj"]),
+            f"energy ({energy_text(result['energy']['low'])} to {energy_text(result['energy']['high'])})",
+            "",
+        ),
         (f"{len(result['tokens'])}", "tokens generated", ""),
         (f"{result['sim_seconds']:.2f} s", f"simulation, {result['sim_cycles_per_second']:,.0f} cycles/s", ""),
     ]
-    return "<div class=cards>" + "".join(
-        f"<div class='card {kind}'><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label, kind in cards
-    ) + "</div>"
+    return (
+        "<div class=cards>"
+        + "".join(
+            f"<div class='card {kind}'><b>{escape(value)}</b><span>{escape(label)}</span></div>"
+            for value, label, kind in cards
+        )
+        + "</div>"
+    )
 
 
 def _summary(result: dict) -> str:
-    text = f"<h2>Text and summary</h2><p>Text, {len(result['input_ids'])} tokens:</p><blockquote>{escape(result['text'])}</blockquote>" \
-        if result["text"] else f"<h2>Tokens</h2><p>Input ids: {escape(str(result['input_ids']))}</p>"
+    text = (
+        f"<h2>Text and summary</h2><p>Text, {len(result['input_ids'])} tokens:</p><blockquote>{escape(result['text'])}</blockquote>"
+        if result["text"]
+        else f"<h2>Tokens</h2><p>Input ids: {escape(str(result['input_ids']))}</p>"
+    )
     summary = result["summary"] if result["summary"] is not None else str(result["tokens"])
     return text + f"<p>Generated on the simulated accelerator:</p><blockquote><b>{escape(summary)}</b></blockquote>"
 
@@ -63,7 +80,8 @@ def claim_rows(result: dict) -> list[list[str]]:
     phases = result["claim"]["phases"]
     keys = (("operation_count", "operation count of the paper (w*a/64)"), *plots.RATIOS)
     rows = [
-        [label] + [f"{p['references'][ref][key]:.1f}x" for ref in ("fp32", "int8") for p in phases] for key, label in keys
+        [label] + [f"{p['references'][ref][key]:.1f}x" for ref in ("fp32", "int8") for p in phases]
+        for key, label in keys
     ]
     heads = [p["full_precision_head"] for p in phases]
     blank = [""] * len(phases)
@@ -74,45 +92,65 @@ def claim_rows(result: dict) -> list[list[str]]:
 
 def _claim(result: dict) -> str:
     claim = result["claim"]
-    header = ["ratio reference / this run"] + [f"{ref}, {p['name']}" for ref in ("FP32", "INT8") for p in claim["phases"]]
+    header = ["ratio reference / this run"] + [
+        f"{ref}, {p['name']}" for ref in ("FP32", "INT8") for p in claim["phases"]
+    ]
     return (
-        f"<h2>What becomes of \"{claim['paper']['claimed_ratio']:g}x more efficient\"</h2>"
+        f'<h2>What becomes of "{claim["paper"]["claimed_ratio"]:g}x more efficient"</h2>'
         f"<p>Every reference runs the same dataflow with the same events and memory system ({escape(claim['dram'])}), only with wider "
         f"operands and its own multiply-accumulate. The operation count is the paper's: {escape(claim['paper']['source'])}.</p>"
-        + table(header, claim_rows(result)) + plots.claim_ratios(result)
+        + table(header, claim_rows(result))
+        + plots.claim_ratios(result)
     )
 
 
 def _energy(result: dict) -> str:
     lines = [line for line in result["energy"]["lines"] if line["count"]]
     rows = [
-        [line["phase"], line["unit"], line["event"], line["tier"], f"{line['count']:,.0f}", f"{line['pj_each']:.4g}",
-         energy_text(line["pj"]), f"{energy_text(line['pj_low'])} to {energy_text(line['pj_high'])}", line["source"]] for line in lines
+        [
+            line["phase"],
+            line["unit"],
+            line["event"],
+            line["tier"],
+            f"{line['count']:,.0f}",
+            f"{line['pj_each']:.4g}",
+            energy_text(line["pj"]),
+            f"{energy_text(line['pj_low'])} to {energy_text(line['pj_high'])}",
+            line["source"],
+        ]
+        for line in lines
     ]
     header = ["phase", "unit", "event", "tier", "events (counted)", "pJ each", "energy", "range", "source of the pJ"]
     return (
         "<h2>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. Not included in this "
-        "version: clock tree, wires, leakage of logic, control.</p>" + plots.energy_by_unit(result)
+        "version: clock tree, wires, leakage of logic, control.</p>"
+        + plots.energy_by_unit(result)
         + f"<details><summary>Every event with its count, figure, tier and source</summary>{table(header, rows, 4)}</details>"
     )
 
 
 def _cycles(result: dict) -> str:
     rows = [
-        [p["name"], p["calls"], f"{p['cycles']:,}", f"{p['macs']:,}", f"{p['utilization']:.1%}"] for p in result["phases"]
+        [p["name"], p["calls"], f"{p['cycles']:,}", f"{p['macs']:,}", f"{p['utilization']:.1%}"]
+        for p in result["phases"]
     ]
     return (
-        "<h2>Cycles</h2>" + table(["phase", "calls", "cycles", "multiply-accumulates", "utilization"], rows)
-        + plots.timeline(result) + plots.cycles_by_op(result)
+        "<h2>Cycles</h2>"
+        + table(["phase", "calls", "cycles", "multiply-accumulates", "utilization"], rows)
+        + plots.timeline(result)
+        + plots.cycles_by_op(result)
     )
 
 
 def _fidelity(result: dict) -> str:
     if not result["fidelity"]:
         return ""
-    rows = [[row["name"], f"{row['values']:,}", f"{row['agree']:.4%}", row.get("reason", "")] for row in result["fidelity"]]
+    rows = [
+        [row["name"], f"{row['values']:,}", f"{row['agree']:.4%}", row.get("reason", "")] for row in result["fidelity"]
+    ]
     return (
-        "<h2>Fake-quant model against integer reference</h2><p class=muted>Op by op on identical inputs; the integer model is the model.</p>"
+        "<h2>Fake-quant model against integer reference</h2>"
+        "<p class=muted>Op by op on identical inputs; the integer model is the model.</p>"
         f"<details><summary>{len(rows)} ops</summary>{table(['op', 'values', 'agree', 'differences'], rows)}</details>"
     )
 
@@ -121,7 +159,9 @@ def _counters(result: dict) -> str:
     names = list(result["counters"])
     keys = list(dict.fromkeys(key for name in names for key in result["counters"][name]))
     rows = [[key] + [f"{result['counters'][name].get(key, 0):,}" for name in names] for key in keys]
-    return f"<h2>Counters</h2><details><summary>{len(keys)} counters</summary>{table(['counter', *names], rows)}</details>"
+    return (
+        f"<h2>Counters</h2><details><summary>{len(keys)} counters</summary>{table(['counter', *names], rows)}</details>"
+    )
 
 
 def _setup(result: dict) -> str:
@@ -135,6 +175,6 @@ def page(result: dict) -> str:
     parts = (_cards, _summary, _claim, _energy, _cycles, _fidelity, _counters, _setup)
     body = "".join(part(result) for part in parts)
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
         f"<h1>{escape(title)}</h1><p class=muted>ternbin {escape(result['ternbin'])}, {escape(result['created'])}</p>{body}</html>\n"
     )

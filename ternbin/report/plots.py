@@ -8,10 +8,17 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 from matplotlib.figure import Figure  # noqa: E402
 
-matplotlib.rcParams.update({
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True,
-    "svg.hashsalt": "ternbin", "svg.fonttype": "none", "font.family": "sans-serif",
-})
+matplotlib.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+        "svg.hashsalt": "ternbin",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+    }
+)
 COLORS = plt.get_cmap("tab10").colors
 UNITS = ("load", "execute", "vector", "store")
 
@@ -21,13 +28,15 @@ def _svg(figure: Figure) -> str:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
-    return text[text.index("<svg"):]
+    return text[text.index("<svg") :]
 
 
 def cycles_by_op(result: dict) -> str:
     """Busy cycles of the execute and vector units by op, all calls of a phase added up."""
     phases = [phase["name"] for phase in result["phases"]]
-    figure, axes = plt.subplots(1, len(phases), figsize=(10, 0.9 + 0.17 * max(_rows(result, p) for p in phases)), squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(phases), figsize=(10, 0.9 + 0.17 * max(_rows(result, p) for p in phases)), squeeze=False
+    )
     for axis, phase in zip(axes[0], phases, strict=True):
         ops = [op for op in result["ops"] if op["phase"] == phase]
         names = [op["name"] for op in ops]
@@ -68,8 +77,11 @@ def energy_by_unit(result: dict) -> str:
 
 
 RATIOS = (
-    ("arithmetic", "multiply-accumulate alone"), ("arithmetic_with_registers", "with operand registers"),
-    ("bits_moved", "external bits moved"), ("chip", "energy on chip"), ("system", "energy of the system"),
+    ("arithmetic", "multiply-accumulate alone"),
+    ("arithmetic_with_registers", "with operand registers"),
+    ("bits_moved", "external bits moved"),
+    ("chip", "energy on chip"),
+    ("system", "energy of the system"),
 )
 
 
@@ -83,7 +95,9 @@ def claim_ratios(result: dict) -> str:
         positions = [row + i * height for row in range(len(RATIOS))]
         bars = axis.barh(positions, values, height=height * 0.9, color=COLORS[i], label=phase["name"])
         axis.bar_label(bars, labels=[f" {value:.1f}x" for value in values], fontsize=8)
-    axis.set_yticks([row + height * (len(phases) - 1) / 2 for row in range(len(RATIOS))], [label for _, label in RATIOS])
+    axis.set_yticks(
+        [row + height * (len(phases) - 1) / 2 for row in range(len(RATIOS))], [label for _, label in RATIOS]
+    )
     claimed = result["claim"]["paper"]["claimed_ratio"]
     axis.axvline(claimed, color="black", ls="--", lw=1, label=f"operation count of the paper: {claimed:g}x")
     axis.set(xscale="log", xlabel="FP32 on the same dataflow / this run")

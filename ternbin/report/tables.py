@@ -23,31 +23,45 @@ def ops_csv(result: dict) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["phase", "op", "macs", "energy_pj", *(f"{unit}_cycles" for unit in units)])
     for op in result["ops"]:
-        writer.writerow([op["phase"], op["name"], op["macs"], op["energy_pj"], *(op["cycles"].get(u, 0) for u in units)])
+        writer.writerow(
+            [op["phase"], op["name"], op["macs"], op["energy_pj"], *(op["cycles"].get(u, 0) for u in units)]
+        )
     return buffer.getvalue()
 
 
 def trace(result: dict) -> dict:
     """Chrome/Perfetto trace: one thread a unit, one microsecond a cycle, calls one after the other."""
     offsets, base = {}, 0
-    for call, cycles in enumerate(result["energy"]["call_cycles"]):
+    for call, cycles in enumerate(result["call_cycles"]):
         offsets[call], base = base, base + cycles
     units = ["load", "execute", "vector", "store"]
     events: list[dict] = [
-        {"ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": {"name": unit}} for tid, unit in enumerate(units)
+        {"ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": {"name": unit}}
+        for tid, unit in enumerate(units)
     ]
     for entry in result["timeline"]:
-        events.append({
-            "ph": "X", "name": entry["op"], "pid": 0, "tid": units.index(entry["unit"]),
-            "ts": offsets[entry["call"]] + entry["start"], "dur": entry["end"] - entry["start"], "args": {"call": entry["call"]},
-        })
+        events.append(
+            {
+                "ph": "X",
+                "name": entry["op"],
+                "pid": 0,
+                "tid": units.index(entry["unit"]),
+                "ts": offsets[entry["call"]] + entry["start"],
+                "dur": entry["end"] - entry["start"],
+                "args": {"call": entry["call"]},
+            }
+        )
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """Rows as text columns: the first left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  " + "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  "
+        + "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     )
 
@@ -65,15 +79,20 @@ def terminal(result: dict) -> str:
         "",
         f"{verdict}: {result['tensors_checked']:,} tensors, {result['values_checked']:,} values, {result['mismatches']:,} mismatches",
         f"cycles    {result['cycles']:,} ("
-        + ", ".join(f"{p['name']} {p['cycles']:,} in {p['calls']} call{'s' * (p['calls'] > 1)}" for p in result["phases"]) + ")",
+        + ", ".join(
+            f"{p['name']} {p['cycles']:,} in {p['calls']} call{'s' * (p['calls'] > 1)}" for p in result["phases"]
+        )
+        + ")",
         f"utilised  {result['utilization']:.1%} of {result['hardware']['peak_macs']:,} multiply-accumulates a cycle ("
-        + ", ".join(f"{p['name']} {p['utilization']:.1%}" for p in result["phases"]) + ")",
+        + ", ".join(f"{p['name']} {p['utilization']:.1%}" for p in result["phases"])
+        + ")",
         f"energy    {energy_text(energy['pj'])} ({energy_text(energy['low'])} to {energy_text(energy['high'])}), "
-        + ", ".join(f"{p['name']} {energy_text(p['pj'])}" for p in energy["phases"]) + f", {energy['dram']}",
+        + ", ".join(f"{p['name']} {energy_text(p['pj'])}" for p in energy["phases"])
+        + f", {energy['dram']}",
         f"simulated {result['sim_seconds']:.2f} s, {result['sim_cycles_per_second']:,.0f} cycles/s, "
         f"{result['sim_macs_per_second']:.3g} multiply-accumulates/s",
         "",
-        _aligned([header, *claim_rows(result)]),
+        aligned([header, *claim_rows(result)]),
     ]
     if result["first_divergence"]:
         lines.insert(4, f"first divergence: {result['first_divergence']}")

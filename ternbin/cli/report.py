@@ -1,0 +1,32 @@
+"""Render result.json files: HTML page, CSV tables and a Perfetto trace; several results also give a comparison."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", metavar="RESULT", help="result.json files or their folders")
+    parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
+    parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
+
+
+def call(args: argparse.Namespace) -> None:
+    from ternbin import results
+    from ternbin.report import compare, tables, write_report
+
+    loaded = [results.load(path) for path in args.results]
+    first = Path(args.results[0])
+    out = Path(args.out) if args.out else (first if first.is_dir() else first.parent)
+    if len(loaded) == 1:
+        write_report(loaded[0], out)
+        print(tables.terminal(loaded[0]))
+    else:
+        for path, result in zip(args.results, loaded, strict=True):
+            write_report(
+                result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name
+            )
+        results.write_text(out / "comparison.html", compare.page(loaded))
+        print(compare.terminal(loaded))
+    if args.json:
+        results.write_json(args.json, compare.rows(loaded))
+    print(f"\nreport: {out / ('index.html' if len(loaded) == 1 else 'comparison.html')}")

@@ -1,0 +1,67 @@
+"""Several results side by side."""
+
+from html import escape
+
+from ternbin.report.html import STYLE, energy_text, table
+
+COLUMNS = (
+    "name",
+    "bits",
+    "hardware",
+    "bit_exact",
+    "tokens",
+    "cycles",
+    "utilization",
+    "energy_pj",
+    "prefill_pj",
+    "decode_pj_per_token",
+)
+
+
+def rows(results: list[dict]) -> list[dict]:
+    """One flat record a result."""
+    records = []
+    for result in results:
+        phases = {phase["name"]: phase for phase in result["energy"]["phases"]}
+        records.append(
+            {
+                "name": result["name"],
+                "bits": result["bits"],
+                "hardware": result["hardware"]["name"],
+                "bit_exact": result["bit_exact"],
+                "tokens": len(result["tokens"]),
+                "cycles": result["cycles"],
+                "utilization": result["utilization"],
+                "energy_pj": result["energy"]["pj"],
+                "prefill_pj": phases["prefill"]["pj"],
+                "decode_pj_per_token": phases["decode"]["pj"] / max(1, len(result["tokens"])),
+            }
+        )
+    return records
+
+
+def _cells(record: dict) -> list[str]:
+    def text(key: str) -> str:
+        value = record[key]
+        if key.endswith("_pj") or key.endswith("pj_per_token"):
+            return energy_text(value)
+        if key == "utilization":
+            return f"{value:.1%}"
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+    return [text(key) for key in COLUMNS]
+
+
+def page(results: list[dict]) -> str:
+    """The comparison as one self-contained HTML page."""
+    body = table(list(COLUMNS), [_cells(record) for record in rows(results)], 3)
+    title = f"ternbin: {len(results)} runs"
+    head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
+    return f"<!doctype html><html lang=en>{head}<h1>{escape(title)}</h1>{body}</html>\n"
+
+
+def terminal(results: list[dict]) -> str:
+    """The comparison for the terminal."""
+    from ternbin.report.tables import aligned
+
+    return aligned([list(COLUMNS), *(_cells(record) for record in rows(results))])

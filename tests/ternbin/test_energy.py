@@ -1,0 +1,78 @@
+from collections import defaultdict
+
+import pytest
+
+from ternbin.energy import tables
+from ternbin.energy.claim import Phase, audit, operation_factor
+from ternbin.energy.model import Precision, Traffic, account, total_pj
+from ternbin.hw import NAMED
+
+HW = NAMED["small"]
+
+
+def _counters(**values):
+    return defaultdict(int, values)
+
+
+def test_operation_factors_are_the_papers():
+    assert [operation_factor(w, a) for w, a in ((2, 8), (2, 2), (1, 8), (1, 1))] == [0.25, 0.0625, 0.125, 0.015625]
+
+
+def test_array_energy_by_hand():
+    counters = _counters(execute_array_active=10, execute_array_columns=30)
+    lines = {line.event: line for line in account(counters, Traffic(), HW, weight_bits=2)}
+    assert lines["ternary multiply-accumulate"].count == 30 * 16 * 32
+    assert lines["operand register bit"].count == 10 * 16 * 32 * 2 + 30 * 32 * 2
+    assert lines["ternary multiply-accumulate"].pj == pytest.approx(30 * 16 * 32 * 0.0516)
+
+
+def test_external_traffic_scales_with_weight_bits_only_for_weights():
+    traffic = Traffic(weights=100, embedding=10, parameters=7, program=64, other_reads=3, writes=5)
+    ours = account(_counters(), traffic, HW, weight_bits=2)
+    fp32 = account(_counters(), traffic, HW, weight_bits=2, precision=Precision.reference("fp32"))
+
+    def bits(lines):
+        return sum(line.count for line in lines if line.group == "external")
+
+    assert bits(ours) == 8 * traffic.total
+    assert bits(fp32) == 8 * (110 * 16 + 7 + 64 + 3 + 5)
+
+
+def test_memory_energy_counts_accesses():
+    lines = account(_counters(wbuf_reads=1000), Traffic(), HW, weight_bits=2)
+    (line,) = [line for line in lines if line.unit == "wbuf" and line.event == "read"]
+    assert line.pj == pytest.approx(1000 * tables.sram(HW.wbuf_words, 64).read.pj)
+    assert line.energy.tier == "table" and "CACTI" in line.energy.source
+
+
+def test_sram_picks_table_rows_and_splits_wide_words():
+    assert tables.sram(1024, 64).read.pj == pytest.approx(
+        2 * 2.862
+    )  # two 32-bit macros of 4096 bytes beat one of 64 bits (6.137)
+    wide = tables.sram(16, 2048)
+    assert wide.read.pj > tables.sram(16, 64).read.pj * 8
+    assert wide.read.low < wide.read.pj < wide.read.high
+
+
+def test_every_line_has_a_source_and_a_range():
+    counters = defaultdict(lambda: 5)
+    for line in account(counters, Traffic(1, 1, 1, 1, 1, 1), HW, weight_bits=2):
+        assert line.energy.source and line.energy.tier in ("measured", "derived", "table")
+        assert line.energy.low <= line.energy.pj <= line.energy.high
+
+
+def test_audit_of_a_run_without_memory_is_the_arithmetic_ratio():
+    counters = _counters(execute_array_active=1, execute_array_columns=4, steps_single_plane=1, columns_single_plane=4)
+    phase = Phase("prefill", counters, Traffic(weights=1), 2048, 0, 0)
+    (result,) = audit([phase], HW, weight_bits=2, act_bits=2)["phases"]
+    fp32 = result["references"]["fp32"]
+    assert fp32["operation_count"] == 16
+    assert fp32["arithmetic"] == pytest.approx(17029 / 51.6)
+    assert fp32["bits_moved"] == 16
+    assert result["full_precision_head"]["operation_ratio"] == 16
+
+
+def test_total_is_the_sum_of_groups():
+    lines = account(defaultdict(lambda: 3), Traffic(9, 9, 9, 9, 9, 9), HW, weight_bits=2)
+    groups = [total_pj(lines, group)["pj"] for group in ("arithmetic", "on-chip", "external")]
+    assert sum(groups) == pytest.approx(total_pj(lines)["pj"])

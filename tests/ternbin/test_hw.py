@@ -1,0 +1,42 @@
+import pytest
+
+from ternbin.errors import InputError
+from ternbin.hw import NAMED, HwConfig, load_hw
+
+
+def test_named_instances_load_by_name():
+    for name, config in NAMED.items():
+        assert load_hw(name) is config
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("rows", 12, "hardware configuration: rows must be a power of two from 4 to 64, not 12"),
+        ("kind", "fp8", "hardware configuration: kind must be one of ternary, binary, not 'fp8'"),
+        ("acc_bits", 64, "hardware configuration: acc_bits must be from 16 to 32, not 64"),
+        ("axi_data_bits", 128, "hardware configuration: axi_data_bits must be at most lanes x planes (64), not 128"),
+        ("clock_mhz", 0, "hardware configuration: clock_mhz must be positive, not 0"),
+    ],
+)
+def test_impossible_configurations_name_the_field(field, value, message):
+    with pytest.raises(InputError) as caught:
+        HwConfig(**{field: value})
+    assert str(caught.value) == message
+
+
+def test_toml(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('kind = "ternary"\nrows = 8\nlanes = 32\n')
+    assert (load_hw(str(path)).rows, load_hw(str(path)).name) == (8, "mine")
+    path.write_text("rows = \n")
+    with pytest.raises(InputError, match="not valid TOML"):
+        load_hw(str(path))
+    path.write_text("row = 8\n")
+    with pytest.raises(InputError) as caught:
+        load_hw(str(path))
+    assert str(caught.value) == f"{path}: unknown field 'row'"
+    with pytest.raises(InputError, match="--hw must be one of"):
+        load_hw("nosuch")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_hw(str(tmp_path / "missing.toml"))
