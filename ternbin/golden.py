@@ -192,9 +192,9 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-def scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
+def scores(q: Tensor, k: Tensor, heads: int, bound: int | None = None) -> Tensor:
     """Exact products of codes ``q [.., T, d]`` and ``k [.., N, d]`` by head: ``[.., heads, T, N]``."""
-    return int_matmul(split_heads(q, heads), split_heads(k, heads).transpose(-2, -1))
+    return int_matmul(split_heads(q, heads), split_heads(k, heads).transpose(-2, -1), bound)
 
 
 def causal_valid(tokens: int, past: int, device: torch.device | str = "cpu") -> Tensor:
@@ -252,9 +252,9 @@ def softmax_codes(scores: Tensor, valid: Tensor, *, lut: Tensor, power: bool, mu
     raise InputError(f"kind must be ternary_nn, binary_nn or uint8, not {kind!r}")
 
 
-def context_acc(p: Tensor, v: Tensor, heads: int) -> Tensor:
+def context_acc(p: Tensor, v: Tensor, heads: int, bound: int | None = None) -> Tensor:
     """Rule 9: probability codes ``[.., heads, T, N]`` times value codes ``[.., N, d]``: exact ``[.., T, d]``."""
-    return merge_heads(int_matmul(p, split_heads(v, heads)))
+    return merge_heads(int_matmul(p, split_heads(v, heads), bound))
 
 
 # ---- language model head --------------------------------------------------------------------------------------------

@@ -216,23 +216,15 @@ class Graph:
 # ---- models ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """What the host must know to drive a model: special token ids and the length limits."""
-
-    start: int  # first decoder token
-    eos: int
-    pad: int
-    forced_bos: int | None = None  # second decoder token, where the model prescribes it
-    max_source: int = 1024
-    max_target: int = 1024  # decoder positions, start token included
-
-
 @dataclass(frozen=True)
 class Lowered:
-    """A model: ``encoder`` (input ``ids`` [S]), ``decoder`` (inputs ``ids`` [T], ``cross_k.i``, ``cross_v.i``)."""
+    """A model: ``encoder`` (input ``ids`` [S]) and ``decoder`` (inputs ``ids`` [T], ``cross_k.i``, ``cross_v.i``).
+
+    ``meta`` holds JSON values; running needs ``decoder_start_id``, ``eos_id``, ``pad_id``, ``forced_bos_id``,
+    ``forced_eos_id`` (the last two may be None) and ``max_positions``.
+    """
 
     encoder: Graph
     decoder: Graph
     weights: Weights
-    decoding: Decoding
+    meta: dict
