@@ -1,0 +1,173 @@
+"""On-chip memories: banks of the ``ternbin_ram`` primitive behind fixed-priority arbiters that check every address."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amaranth import C, Cat, ClockSignal, Instance, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ternbin.hw import HwConfig
+from ternbin.isa import ADDR, Unit
+from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+
+ID_WORD_BITS = 96  # id (32 bits), then logit (64 bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Shape of one memory.
+
+    ``elements`` are the separately writable parts of a word, ``planes`` how often the element mask repeats in it: bit e of the
+    mask covers ``word_bits / (elements * planes)`` bits of every plane.
+    """
+
+    banks: int
+    depth: int
+    word_bits: int
+    elements: int = 1
+    planes: int = 1
+
+    @property
+    def addr_bits(self) -> int:
+        return max(1, (self.depth - 1).bit_length())
+
+    def read_port(self) -> ReadPort:
+        return ReadPort(self.banks, self.word_bits)
+
+    def write_port(self) -> WritePort:
+        return WritePort(self.banks, self.word_bits, self.elements)
+
+
+def geometries(hw: HwConfig) -> dict[str, Geometry]:
+    """Name -> shape of the memories of an accelerator, in the order of ``isa.Mem``."""
+    code = {"word_bits": hw.code_word_bits, "elements": hw.lanes, "planes": hw.planes}
+    return {
+        "abuf": Geometry(banks=hw.cols, depth=hw.abuf_words, **code),
+        "wbuf": Geometry(banks=hw.rows, depth=hw.wbuf_words, **code),
+        "kbuf": Geometry(banks=hw.rows, depth=hw.kbuf_words, **code),
+        "rbuf": Geometry(banks=1, depth=hw.rbuf_words, word_bits=hw.res_word_bits, elements=hw.rows),
+        "pbuf": Geometry(banks=1, depth=hw.pbuf_words, word_bits=hw.param_word_bits, elements=hw.rows),
+        "idbuf": Geometry(banks=1, depth=hw.idbuf_words, word_bits=ID_WORD_BITS),
+        "sbuf": Geometry(banks=1, depth=hw.sbuf_words, word_bits=hw.score_word_bits),
+    }
+
+
+def _any_of(values: list[Value]) -> Value:
+    return Cat(values).any()
+
+
+def popcount(value: Value) -> Value:
+    """Number of ones of a short vector."""
+    total = C(0, 1)
+    for bit in value:
+        total = total + bit
+    return total
+
+
+class BankedMemory(wiring.Component):
+    """``geometry.banks`` equal banks; one read and one write of one address of any banks are served in a cycle.
+
+    ``readers`` and ``writers`` map port names to the unit behind them, highest priority first: a request is taken when no earlier
+    one is valid. ``transposed`` names one more writer, of lowest priority, with a TransposedWritePort (``geometry.planes`` code
+    planes, one lane of every bank). Low-rate requesters should come first: then nobody starves.
+
+    A request with an address at or above the depth is taken, touches nothing, and raises ``fault[unit]`` in that cycle.
+    ``active``: a request was taken. Events: ``reads`` and ``writes`` in banks accessed.
+    """
+
+    def __init__(
+        self, geometry: Geometry, *, readers: Mapping[str, Unit], writers: Mapping[str, Unit],
+        transposed: tuple[str, Unit] | None = None,
+    ):
+        self.geometry = geometry
+        self._readers, self._writers, self._transposed = dict(readers), dict(writers), transposed
+        self.EVENTS = {"reads": geometry.banks.bit_length(), "writes": geometry.banks.bit_length()}
+        ports = {f"r_{name}": In(geometry.read_port()) for name in readers}
+        ports |= {f"w_{name}": In(geometry.write_port()) for name in writers}
+        if transposed is not None:
+            ports[f"t_{transposed[0]}"] = In(TransposedWritePort(geometry.banks, geometry.planes, geometry.elements))
+        super().__init__({
+            **ports, "fault": Out(len(Unit)), "active": Out(1), **events_signature(self.EVENTS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        geometry = self.geometry
+        self._faults = {unit: [] for unit in Unit}
+        read = self._arbitrate(m, {getattr(self, f"r_{name}"): unit for name, unit in self._readers.items()}, "read")
+        requesters = {getattr(self, f"w_{name}"): unit for name, unit in self._writers.items()}
+        if self._transposed is not None:
+            requesters[getattr(self, f"t_{self._transposed[0]}")] = self._transposed[1]
+        write = self._arbitrate(m, requesters, "write")
+        data, masks = self._write_data(m, [port for port in requesters])
+        for bank in range(geometry.banks):
+            word = Signal(geometry.word_bits, name=f"rdata{bank}")
+            m.submodules[f"bank{bank}"] = Instance(
+                "ternbin_ram", p_DEPTH=geometry.depth, p_WIDTH=geometry.word_bits, p_ADDR=geometry.addr_bits,
+                i_clk=ClockSignal(), i_ren=read.mask[bank], i_raddr=read.addr[:geometry.addr_bits], o_rdata=word,
+                i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits], i_wdata=data[bank], i_wmask=masks[bank],
+            )
+            for name in self._readers:
+                m.d.comb += getattr(self, f"r_{name}").data[bank].eq(word)
+        m.d.comb += [
+            self.fault.eq(Cat(_any_of(self._faults[unit]) if self._faults[unit] else C(0, 1) for unit in Unit)),
+            self.active.eq(read.taken | write.taken),
+            self.ev_reads.eq(popcount(read.mask)),
+            self.ev_writes.eq(popcount(write.mask)),
+        ]
+        return m
+
+    def _arbitrate(self, m, requesters: dict, kind: str) -> "_Grant":
+        """Ready of every requester; the address, the banks and the validity of the access of this cycle."""
+        grant = _Grant(self.geometry.banks, kind)
+        busy = C(0, 1)
+        addr, mask = C(0, ADDR), C(0, self.geometry.banks)
+        for port in reversed(requesters):  # the first becomes the outermost choice
+            addr, mask = Mux(port.valid, port.addr, addr), Mux(port.valid, port.mask, mask)
+        for port, unit in requesters.items():
+            m.d.comb += port.ready.eq(~busy)
+            self._faults[unit].append(port.valid & ~busy & ~grant.in_range)
+            busy = busy | port.valid
+        m.d.comb += [
+            grant.addr.eq(addr), grant.taken.eq(busy),
+            grant.in_range.eq(1 if self.geometry.depth >> ADDR else grant.addr < self.geometry.depth),
+            grant.mask.eq(Mux(grant.in_range, mask, 0)),
+        ]
+        return grant
+
+    def _write_data(self, m, ports: list) -> tuple[list[Value], list[Value]]:
+        """Data and bit mask of every bank, from the first valid requester."""
+        geometry = self.geometry
+        normal = ports if self._transposed is None else ports[:-1]
+        data, lane_mask = C(0, geometry.word_bits), C(0, geometry.elements)
+        for port in reversed(normal):
+            data, lane_mask = Mux(port.valid, port.data, data), Mux(port.valid, port.lane_mask, lane_mask)
+        word, mask = Signal(geometry.word_bits, name="wdata"), Signal(geometry.word_bits, name="wmask")
+        width = geometry.word_bits // (geometry.elements * geometry.planes)
+        m.d.comb += [
+            word.eq(data), mask.eq(Cat(bit.replicate(width) for bit in lane_mask).replicate(geometry.planes)),
+        ]
+        if self._transposed is None:
+            return [word] * geometry.banks, [mask] * geometry.banks
+        port = ports[-1]
+        lane = Signal(geometry.elements, name="transposed_lane")
+        one, mine = Signal(geometry.word_bits, name="transposed_mask"), Signal(name="transposed")
+        m.d.comb += [
+            lane.eq(1 << port.lane), one.eq(lane.replicate(geometry.planes)), mine.eq(~_any_of([p.valid for p in normal])),
+        ]
+        codes = [
+            Cat(port.codes[plane * geometry.banks + bank].replicate(geometry.elements) for plane in range(geometry.planes))
+            for bank in range(geometry.banks)
+        ]
+        return [Mux(mine, code, word) for code in codes], [Mux(mine, one, mask)] * geometry.banks
+
+
+class _Grant:
+    """The access of one side of the memory in this cycle."""
+
+    def __init__(self, banks: int, kind: str):
+        self.addr = Signal(ADDR, name=f"{kind}_addr")
+        self.mask = Signal(banks, name=f"{kind}_banks")
+        self.in_range = Signal(name=f"{kind}_in_range")
+        self.taken = Signal(name=f"{kind}_taken")
