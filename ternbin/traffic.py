@@ -1,0 +1,34 @@
+"""External bytes of a call by what they carry, from the transfers of its program."""
+
+from collections import Counter
+
+from ternbin.energy.model import Traffic
+from ternbin.hw import HwConfig
+from ternbin.isa import INSTRUCTION_BYTES, Instruction, Mem, Op
+from ternbin.layout import row_bytes
+
+_CARRIES = {
+    Mem.WBUF: "weights",
+    Mem.ABUF: "embedding",
+    Mem.PBUF: "parameters",
+    Mem.RBUF: "parameters",
+    Mem.LUTV: "parameters",
+    Mem.LUTX: "parameters",
+}
+
+
+def transfer_bytes(hw: HwConfig, instruction: Instruction) -> int:
+    """Bytes on the bus of one LOAD or STORE, 0 for other operations."""
+    if instruction.op not in (Op.LOAD, Op.STORE):
+        return 0
+    mem = Mem(instruction["mem"])
+    return instruction["outer"] * row_bytes(hw, mem, instruction["inner"], bool(instruction["expand"]))
+
+
+def traffic(hw: HwConfig, instructions: list[Instruction], fetched: int) -> Traffic:
+    """Bytes of these instructions' transfers; ``fetched`` instructions were read from memory."""
+    sums: Counter[str] = Counter(program=fetched * INSTRUCTION_BYTES)
+    for instruction in instructions:
+        kind = "writes" if instruction.op == Op.STORE else _CARRIES.get(Mem(instruction["mem"]), "other_reads")
+        sums[kind] += transfer_bytes(hw, instruction)
+    return Traffic(**sums)
