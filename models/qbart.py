@@ -374,16 +374,20 @@ def _rebuild(cls: type, old: nn.Module, **arguments) -> nn.Module:
     return new
 
 
+def quantized_config(config: BartConfig, quant: QuantConfig) -> QuantBartConfig:
+    """The config of a stock BART with `quant`."""
+    values = config.to_dict()
+    for key in ("model_type", "architectures", "transformers_version", "quant"):
+        values.pop(key, None)
+    return QuantBartConfig(**values, quant=asdict(quant))
+
+
 def quantize_model(model: BartForConditionalGeneration, quant: QuantConfig | None = None):
     """A QuantBart with a copy of the weights of stock `model`; steps are set by its first batch.
 
     Call `ternbin.models.calibrate.calibrate` next to put the residual stream on its grids.
     """
-    values = model.config.to_dict()
-    for key in ("model_type", "architectures", "transformers_version"):
-        values.pop(key, None)
-    config = QuantBartConfig(**values, quant=asdict(quant or QuantConfig()))
-    student = QuantBartForConditionalGeneration(config)
+    student = QuantBartForConditionalGeneration(quantized_config(model.config, quant or QuantConfig()))
     missing, unexpected = student.load_state_dict(model.state_dict(), strict=False)
     strange = [name for name in missing if not name.endswith("alpha")] + list(unexpected)
     if strange:
