@@ -1,0 +1,190 @@
+"""How values lie in the on-chip memories and in external memory: geometry of every memory, packing, unpacking.
+
+Bits are numpy uint8 arrays of 0 and 1. A code word has shape ``[planes, lanes]``: nz and neg on a ternary array, the
+one plane "positive" on a binary array. 8-bit codes are 8 such words, one a bit plane. docs/architecture.md, "Memories"
+and "LOAD, STORE", says the same in words.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ternbin.hw import HwConfig
+from ternbin.isa import Mem
+
+CODE_MEMORIES = (Mem.ABUF, Mem.WBUF, Mem.KBUF)
+SCALE_WORDS = 4  # parameter words of one (M, B) pair
+MUL_BITS, BIAS_BITS = 24, 40
+INT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, -128], dtype=np.int64)
+UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+# ---- geometry -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One memory: ``words`` per bank of ``bits`` bits; ``elements`` a word (lanes of codes, values)."""
+
+    banks: int
+    words: int
+    bits: int
+    elements: int
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a word in a dump: little end first, filled up with zero bits."""
+        return ceil_div(self.bits, 8)
+
+
+def geometry(hw: HwConfig, mem: Mem) -> Geometry:
+    code = (hw.code_word_bits, hw.lanes)
+    return {
+        Mem.ABUF: Geometry(hw.cols, hw.abuf_words, *code),
+        Mem.WBUF: Geometry(hw.rows, hw.wbuf_words, *code),
+        Mem.KBUF: Geometry(hw.rows, hw.kbuf_words, *code),
+        Mem.RBUF: Geometry(1, hw.rbuf_words, hw.res_word_bits, hw.rows),
+        Mem.SBUF: Geometry(1, hw.sbuf_words, hw.score_word_bits, hw.rows),
+        Mem.PBUF: Geometry(1, hw.pbuf_words, hw.param_word_bits, hw.rows),
+        Mem.IDBUF: Geometry(1, hw.idbuf_words, 32 + 64, 1),
+        Mem.LUTV: Geometry(1, 256, 16, 1),
+        Mem.LUTX: Geometry(1, 256, 16, 1),
+    }[mem]
+
+
+def transfer_words(hw: HwConfig, mem: Mem) -> int:
+    """Addressable words of a bank as LOAD and STORE count them (tables: beats)."""
+    return geometry(hw, mem).words if mem not in (Mem.LUTV, Mem.LUTX) else ceil_div(256 * 16, hw.axi_data_bits)
+
+
+def beats_per_word(hw: HwConfig, mem: Mem) -> int:
+    """Bus beats of one word of a LOAD or STORE without ``expand``."""
+    return 1 if mem in (Mem.IDBUF, Mem.LUTV, Mem.LUTX) else geometry(hw, mem).bits // hw.axi_data_bits
+
+
+def row_bytes(hw: HwConfig, mem: Mem, inner: int, expand: bool = False) -> int:
+    """Bytes in external memory of a row of ``inner`` words; with ``expand`` the beats must be even."""
+    return inner * beats_per_word(hw, mem) * hw.axi_bytes // (2 if expand else 1)
+
+
+def expand_words(hw: HwConfig, words: int) -> int:
+    """The least ``inner`` from ``words`` on that a LOAD with ``expand`` can move (whole beats of 1-bit codes)."""
+    return words if words * beats_per_word(hw, Mem.WBUF) % 2 == 0 else words + 1
+
+
+# ---- code words -----------------------------------------------------------------------------------------------------
+
+
+def code_words(hw: HwConfig, stored: np.ndarray, words: int | None = None) -> np.ndarray:
+    """Stored codes -1, 0, +1 ``[.., n]`` to words ``[.., words, planes, lanes]``; lanes beyond n are all-zero bits."""
+    n = stored.shape[-1]
+    words = ceil_div(n, hw.lanes) if words is None else words
+    planes = [stored != 0, stored < 0] if hw.planes == 2 else [stored > 0]
+    return np.stack([_lanes(hw, plane, words) for plane in planes], axis=-2)
+
+
+def plane_words(hw: HwConfig, codes: np.ndarray, words: int | None = None) -> np.ndarray:
+    """8-bit codes ``[.., n]`` to words ``[.., 8, words, planes, lanes]``."""
+    codes = np.asarray(codes, dtype=np.int64)
+    words = ceil_div(codes.shape[-1], hw.lanes) if words is None else words
+    bits = np.stack([_lanes(hw, codes >> p & 1, words) for p in range(8)], axis=-3)
+    first = bits[..., None, :]
+    return first if hw.planes == 1 else np.concatenate([first, np.zeros_like(first)], axis=-2)
+
+
+def _lanes(hw: HwConfig, values: np.ndarray, words: int) -> np.ndarray:
+    out = np.zeros((*values.shape[:-1], words * hw.lanes), dtype=np.uint8)
+    out[..., : values.shape[-1]] = values
+    return out.reshape(*values.shape[:-1], words, hw.lanes)
+
+
+def word_codes(hw: HwConfig, words: np.ndarray) -> np.ndarray:
+    """Words ``[.., planes, lanes]`` to the integers that the array multiplies, ``[.., lanes]``."""
+    words = words.astype(np.int64)
+    if hw.planes == 1:
+        return 2 * words[..., 0, :] - 1
+    return words[..., 0, :] * (1 - 2 * words[..., 1, :])
+
+
+# ---- external memory ------------------------------------------------------------------------------------------------
+
+
+def to_bytes(bits: np.ndarray) -> np.ndarray:
+    """Bits ``[.., n]`` to bytes ``[.., n/8]``, bit 0 first."""
+    return np.packbits(bits, axis=-1, bitorder="little")
+
+
+def from_bytes(data: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`to_bytes`."""
+    return np.unpackbits(data, axis=-1, bitorder="little")
+
+
+def code_row_bytes(hw: HwConfig, words: np.ndarray) -> np.ndarray:
+    """Code words ``[.., words, planes, lanes]`` to rows of external memory ``[.., bytes]``: planar within each beat."""
+    lead, per_beat = words.shape[:-3], hw.axi_data_bits // hw.planes
+    beats = words.reshape(*lead, words.shape[-3], hw.planes, hw.lanes // per_beat, per_beat).swapaxes(-3, -2)
+    return to_bytes(beats.reshape(*lead, -1))
+
+
+def code_row_words(hw: HwConfig, data: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`code_row_bytes`."""
+    lead, per_beat = data.shape[:-1], hw.axi_data_bits // hw.planes
+    beats = from_bytes(data).reshape(*lead, -1, hw.lanes // per_beat, hw.planes, per_beat).swapaxes(-3, -2)
+    return beats.reshape(*lead, -1, hw.planes, hw.lanes)
+
+
+def expand_row_bytes(hw: HwConfig, stored: np.ndarray, words: int) -> np.ndarray:
+    """Binary codes -1, +1 ``[.., n]`` to rows of a LOAD with ``expand``: one bit a lane, 1 for +1."""
+    bits = _lanes(hw, stored > 0, words)
+    return to_bytes(bits.reshape(*stored.shape[:-1], -1))
+
+
+def expand_row_words(hw: HwConfig, data: np.ndarray) -> np.ndarray:
+    """Rows of a LOAD with ``expand`` to the code words that it writes: nz all ones, neg = NOT bit."""
+    positive = from_bytes(data).reshape(*data.shape[:-1], -1, hw.lanes)
+    return np.stack([np.ones_like(positive), 1 - positive], axis=-2)
+
+
+# ---- residual, parameter and table words ----------------------------------------------------------------------------
+
+
+def residual_words(hw: HwConfig, values: np.ndarray) -> np.ndarray:
+    """Residual values ``[.., n]`` to ``[.., words, rows]``, filled up with zeros."""
+    words = ceil_div(values.shape[-1], hw.rows)
+    out = np.zeros((*values.shape[:-1], words * hw.rows), dtype=np.int64)
+    out[..., : values.shape[-1]] = values
+    return out.reshape(*values.shape[:-1], words, hw.rows)
+
+
+def int_bytes(values: np.ndarray, size: int) -> np.ndarray:
+    """Integers ``[.., n]`` to little-end bytes ``[.., n*size]``, two's complement, size 2, 4 or 8."""
+    data = np.ascontiguousarray(values, dtype=np.int64).astype(f"<i{size}")
+    return data.view(np.uint8).reshape(*values.shape[:-1], -1)
+
+
+def bytes_int(data: np.ndarray, size: int) -> np.ndarray:
+    """Inverse of :func:`int_bytes`: int64."""
+    return np.ascontiguousarray(data).view(f"<i{size}").astype(np.int64)
+
+
+def scale_words(hw: HwConfig, mul: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """M and B ``[tiles*rows]`` to parameter words ``[tiles, 4, rows]`` of 16 bits (as signed integers)."""
+    both = (bias.astype(np.int64) << MUL_BITS) | (mul.astype(np.int64) & ((1 << MUL_BITS) - 1))
+    parts = int_bytes(both.reshape(-1, hw.rows, 1), 8).view("<i2").astype(np.int64)
+    return parts.swapaxes(-2, -1)
+
+
+def scale_values(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parameter words ``[.., 4, n]`` to M and B ``[.., n]``."""
+    halves = words.astype(np.int64) & 0xFFFF
+    both = sum(halves[..., j, :] << 16 * j for j in range(SCALE_WORDS))
+    return both << (64 - MUL_BITS) >> (64 - MUL_BITS), both >> MUL_BITS
+
+
+def threshold_words(hw: HwConfig, thresholds: np.ndarray) -> np.ndarray:
+    """Thresholds ``[tiles*rows, n]`` to parameter words ``[tiles, n, rows]``."""
+    return thresholds.reshape(-1, hw.rows, thresholds.shape[-1]).swapaxes(-2, -1)

@@ -1,0 +1,333 @@
+"""A program: the external-memory image with instructions and weights, and where every tensor can be seen on chip."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ternbin.errors import InputError
+from ternbin.hw import HwConfig
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, decode
+from ternbin.layout import INT8_WEIGHTS, UINT8_WEIGHTS, Geometry, bytes_int, from_bytes, geometry, word_codes
+from ternbin.qtypes import from_stored, kind_of
+
+MAGIC = b"ternbin program 1\n"
+LAYOUTS = ("tokens", "keys", "transposed", "residual", "scores", "ids")
+
+
+@dataclass(frozen=True)
+class Region:
+    """``words`` words from ``addr`` of banks ``bank .. bank+banks-1`` of one memory.
+
+    Its raw form is bytes: bank by bank, word by word, ``geometry(hw, mem).word_bytes`` each, little end first.
+    """
+
+    mem: Mem
+    addr: int
+    words: int
+    bank: int = 0
+    banks: int = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """How a tensor lies in a region; addresses count from the start of the region.
+
+    Layouts (docs/architecture.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
+    "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual" [rows, width]; "scores" and codes of
+    probabilities (layout "tokens", groups = 1) [1, rows, width]; "ids" [rows, 2], ids and logits.
+    A group (head) of ``width`` features starts every ``pitch`` words ("transposed": every ``pitch`` features).
+    """
+
+    layout: str
+    rows: int
+    width: int
+    stride: int = 0
+    groups: int = 1
+    pitch: int = 0
+    plane: int = 0
+    kind: str = ""
+    lead: bool = False
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Instruction number ``index`` of ``unit`` in call ``call`` (from 0): once it is done, ``region`` holds the tensor.
+
+    ``tensor`` is the name of a node of the call's graph (encoder for call 0); ``part`` says which slice of it the region
+    holds: (start, stop) for each dimension.
+    """
+
+    call: int
+    unit: Unit
+    index: int
+    tensor: str
+    region: Region
+    view: View
+    part: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One start of the core: ``count`` instructions (END is the last) at byte ``address`` of the image.
+
+    ``ops[i]`` indexes ``Program.names``: the graph op that instruction i belongs to.
+    """
+
+    address: int
+    count: int
+    ops: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a run needs: image, calls, probes, and where ids come in and go out.
+
+    Call 0 is the encoder, call 1+t the decoder at position t. The host puts ``source_len`` ids, one a beat, at
+    ``source_addr`` and the start token at slot 0 of ``target_addr``; decoder call t reads slot t and writes slot t+1.
+    ``writable`` lists the (address, bytes) the host or the core write; the rest of the image is constant.
+    """
+
+    hw: HwConfig
+    image: bytes = field(repr=False)
+    calls: tuple[Call, ...] = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    probes: tuple[Probe, ...] = field(repr=False)
+    source_addr: int
+    target_addr: int
+    source_len: int
+    max_new_tokens: int
+    writable: tuple[tuple[int, int], ...] = ()
+    info: dict = field(default_factory=dict)
+
+    def slot_addr(self, slot: int) -> int:
+        """Byte address of target slot ``slot``: input of decoder call ``slot``, result of decoder call ``slot - 1``."""
+        return self.target_addr + slot * self.hw.axi_bytes
+
+    def words(self, call: int) -> list[int]:
+        """The 512-bit instruction words of a call."""
+        start = self.calls[call].address
+        steps = range(start, start + self.calls[call].count * INSTRUCTION_BYTES, INSTRUCTION_BYTES)
+        return [int.from_bytes(self.image[a : a + INSTRUCTION_BYTES], "little") for a in steps]
+
+    def instructions(self, call: int) -> list[Instruction]:
+        """The decoded instructions of a call. Raises InputError, naming the instruction, for a damaged one."""
+        result = []
+        for number, word in enumerate(self.words(call)):
+            try:
+                result.append(decode(word))
+            except InputError as error:
+                raise InputError(f"call {call}, instruction {number}: {error}") from None
+        return result
+
+    @cached_property
+    def probes_of_call(self) -> tuple[tuple[Probe, ...], ...]:
+        """The probes of each call, in the order of the program."""
+        groups: list[list[Probe]] = [[] for _ in self.calls]
+        for probe in self.probes:
+            groups[probe.call].append(probe)
+        return tuple(tuple(group) for group in groups)
+
+    def with_ids(self, source_ids: Sequence[int], start_id: int) -> bytearray:
+        """A copy of the image with the ids of one text and the start token in place."""
+        if len(source_ids) != self.source_len:
+            raise InputError(f"source ids must be {self.source_len}, not {len(source_ids)}")
+        image = bytearray(self.image)
+        for slot, value in enumerate(source_ids):
+            self.put_id(image, self.source_addr + slot * self.hw.axi_bytes, value)
+        self.put_id(image, self.slot_addr(0), start_id)
+        return image
+
+    def put_id(self, memory: bytearray, address: int, value: int) -> None:
+        vocab = self.info.get("vocab", 1 << 31)
+        if not 0 <= value < vocab:
+            raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
+        memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
+
+    def get_id(self, memory: bytes | bytearray, address: int) -> int:
+        return int.from_bytes(memory[address : address + 4], "little")
+
+
+# ---- probes ---------------------------------------------------------------------------------------------------------
+
+
+def region_bytes(hw: HwConfig, region: Region) -> int:
+    """Length of the region's raw form."""
+    return region.banks * region.words * geometry(hw, region.mem).word_bytes
+
+
+def decode_probe(hw: HwConfig, probe: Probe, raw: bytes) -> Tensor:
+    """The tensor, int64, in the values the integer reference uses, from the raw words of the probe's region."""
+    region, view, shape = probe.region, probe.view, geometry(hw, probe.region.mem)
+    if len(raw) != region_bytes(hw, region):
+        raise InputError(f"probe {probe.tensor}: raw words must be {region_bytes(hw, region)} bytes, not {len(raw)}")
+    words = np.frombuffer(raw, dtype=np.uint8).reshape(region.banks, region.words, shape.word_bytes)
+    if view.layout in ("tokens", "keys", "transposed"):
+        out = _decode_codes(hw, shape, view, words)
+    else:
+        out = {"residual": _decode_residual, "scores": _decode_scores, "ids": _decode_ids}[view.layout](hw, view, words[0])
+    out = torch.from_numpy(np.ascontiguousarray(out, dtype=np.int64))
+    return out.unsqueeze(0) if view.lead else out
+
+
+def expected_part(probe: Probe, value: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The slice of the reference tensor that :func:`decode_probe` must equal; ids and logits become columns."""
+    if isinstance(value, tuple):
+        value = torch.stack([v.to(torch.int64) for v in value], dim=-1)
+    return value[tuple(slice(*p) for p in probe.part)].to(torch.int64)
+
+
+def _decode_codes(hw: HwConfig, shape: Geometry, view: View, raw: np.ndarray) -> np.ndarray:
+    words = from_bytes(raw)[..., : shape.bits].reshape(*raw.shape[:2], hw.planes, hw.lanes)
+    if kind_of(view.kind).eight_bit:
+        weights = INT8_WEIGHTS if view.kind == "int8" else UINT8_WEIGHTS
+        return sum(int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights))
+    return from_stored(_gather(hw, view, word_codes(hw, words), 0), view.kind)
+
+
+def _gather(hw: HwConfig, view: View, codes: np.ndarray, offset: int) -> np.ndarray:
+    """Elements ``[rows, groups*width]`` of codes ``[banks, words, lanes]``."""
+    row = np.arange(view.rows)[:, None]
+    group, feature = np.divmod(np.arange(view.groups * view.width)[None, :], view.width)
+    if view.layout == "transposed":
+        place = group * view.pitch + feature
+        bank, word, lane = place % len(codes), place // len(codes) * view.stride + row // hw.lanes, row % hw.lanes
+    else:
+        bank, lane = row % len(codes), feature % hw.lanes
+        word = row // len(codes) * view.stride + group * view.pitch + feature // hw.lanes
+    return codes[bank, word + offset, lane].astype(np.int64)
+
+
+def _decode_residual(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
+    values = bytes_int(raw, hw.res_container // 8)
+    return _rows(view, values, hw.rows)
+
+
+def _rows(view: View, values: np.ndarray, per_word: int) -> np.ndarray:
+    row, element = np.arange(view.rows)[:, None], np.arange(view.width)[None, :]
+    return values[row * view.stride + element // per_word, element % per_word]
+
+
+def _decode_scores(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
+    bits = from_bytes(raw)[:, : hw.score_word_bits].reshape(-1, hw.rows, hw.acc_bits).astype(np.int64)
+    weights = 1 << np.arange(hw.acc_bits, dtype=np.int64)
+    weights[-1] = -weights[-1]
+    return _rows(view, bits @ weights, hw.rows)
+
+
+def _decode_ids(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
+    """Ids and logits; the hardware's logit is ``2^shift`` times the graph's."""
+    ids, logits = bytes_int(raw[:, :4], 4), bytes_int(raw[:, 4:12], 8)
+    return np.stack([ids, logits[:, 0:1] >> view.shift], axis=-1)[: view.rows, 0]
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def save(program: Program, path: str | Path) -> None:
+    """Write one file: magic, header length, JSON header, image, SHA-256 of all before. Replaces the file atomically."""
+    header = {name: getattr(program, name) for name in _HEADER}
+    header["hw"] = program.hw.asdict()
+    header["calls"] = [dataclasses.astuple(call) for call in program.calls]
+    header["probes"] = [dataclasses.astuple(probe) for probe in program.probes]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    body = MAGIC + len(text).to_bytes(8, "little") + text + program.image
+    _write_atomically(Path(path), body + hashlib.sha256(body).digest())
+
+
+_HEADER = ("names", "source_addr", "target_addr", "source_len", "max_new_tokens", "writable", "info")
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | Path) -> Program:
+    """Read a program file. Raises InputError for a foreign, truncated or damaged file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data.startswith(MAGIC):
+        raise InputError(f"{path}: must be a ternbin program, not a file that starts with {data[:8]!r}")
+    body, digest = data[:-32], data[-32:]
+    if len(body) < len(MAGIC) + 8 or hashlib.sha256(body).digest() != digest:
+        raise InputError(f"{path}: checksum must match the contents; the file is truncated or damaged")
+    start = len(MAGIC) + 8
+    end = start + int.from_bytes(body[len(MAGIC) : start], "little")
+    return _from_header(json.loads(body[start:end]), body[end:])
+
+
+def _from_header(header: dict, image: bytes) -> Program:
+    plain = {name: header[name] for name in _HEADER}
+    return Program(
+        **plain
+        | {
+            "hw": HwConfig(**header["hw"]),
+            "image": image,
+            "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
+            "names": tuple(header["names"]),
+            "probes": tuple(_probe(*values) for values in header["probes"]),
+            "writable": tuple((a, n) for a, n in header["writable"]),
+        }
+    )
+
+
+def _probe(call: int, unit: int, index: int, tensor: str, region: list, view: list, part: list) -> Probe:
+    place = Region(Mem(region[0]), *region[1:])
+    return Probe(call, Unit(unit), index, tensor, place, View(*view), tuple((a, b) for a, b in part))
+
+
+# ---- listing --------------------------------------------------------------------------------------------------------
+
+
+def listing(program: Program, calls: Sequence[int] | None = None) -> str:
+    """The program as text: one line an instruction, under the name of the graph op it belongs to."""
+    lines = []
+    for number in range(len(program.calls)) if calls is None else calls:
+        call = program.calls[number]
+        title = "encoder" if number == 0 else f"decoder position {number - 1}"
+        lines.append(f"call {number} ({title}) at {call.address:#x}, {call.count} instructions")
+        last = None
+        for index, (instruction, op) in enumerate(zip(program.instructions(number), call.ops, strict=True)):
+            if op != last:
+                lines.append(f"  {program.names[op]}")
+                last = op
+            lines.append(f"    {index:5d}  {instruction_text(instruction)}")
+    return "\n".join(lines) + "\n"
+
+
+def instruction_text(instruction: Instruction) -> str:
+    """One instruction on one line: operation, tokens, fields that are not 0."""
+    if instruction.op == Op.END:
+        return "END"
+    tokens = [f"<{u.name.lower()}" for u in sorted(instruction.wait)]
+    tokens += [f">{u.name.lower()}" for u in sorted(instruction.signal)]
+    fields = [f"{name}={_value_text(name, value)}" for name, value in instruction.fields.items() if value]
+    return " ".join([f"{instruction.op.name:<9}", f"{UNIT_OF[instruction.op].name.lower():<7}", *tokens, *fields])
+
+
+def _value_text(name: str, value: int) -> str:
+    if name == "mem":
+        return Mem(value).name
+    return f"{value:#x}" if name == "dram" else str(value)
