@@ -9,8 +9,7 @@ from ternbin.models.calibrate import calibrate
 from ternbin.models.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
 
 
-def random_quant_bart(
-    bits: str = "2-2",
+def random_stock_bart(
     *,
     d_model: int = 32,
     heads: int = 2,
@@ -20,13 +19,11 @@ def random_quant_bart(
     activation: str = "relu",
     positions: int = 64,
     scale_embedding: bool = True,
-    res_bits: int = 16,
-    head_act_bits: int = 8,
     seed: int = 0,
     spread: float = 1.0,
     **config,
-) -> QuantBartForConditionalGeneration:
-    """A calibrated model in eval mode; `layers` is a count or (encoder, decoder); `config` goes to BartConfig.
+) -> BartForConditionalGeneration:
+    """A full-precision model in eval mode; `layers` is a count or (encoder, decoder); `config` goes to BartConfig.
 
     `spread` scales the weights' deviation from 1/sqrt(fan in).  Biases, LayerNorm parameters and the logit bias are
     random too, so that no term of the arithmetic vanishes.  Special ids: bos 0, pad 1, eos = decoder start 2.
@@ -47,12 +44,20 @@ def random_quant_bart(
         forced_eos_token_id=None,
         dropout=0.0,
     )
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         model = BartForConditionalGeneration(BartConfig(**(options | config)))
-    _randomize(model, generator, spread)
-    student = quantize_model(model.eval(), QuantConfig(bits=bits, res_bits=res_bits, head_act_bits=head_act_bits))
-    ids = torch.randint(3, vocab, (4, min(24, positions)), generator=generator)
+    _randomize(model, torch.Generator().manual_seed(seed), spread)
+    return model.eval()
+
+
+def random_quant_bart(
+    bits: str = "2-2", *, res_bits: int = 16, head_act_bits: int = 8, seed: int = 0, **options
+) -> QuantBartForConditionalGeneration:
+    """A quantized, calibrated model in eval mode; `options` as for random_stock_bart."""
+    model = random_stock_bart(seed=seed, **options)
+    student = quantize_model(model, QuantConfig(bits=bits, res_bits=res_bits, head_act_bits=head_act_bits))
+    shape = (4, min(24, model.config.max_position_embeddings))
+    ids = torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed + 1))
     calibrate(student, [dict(input_ids=ids, decoder_input_ids=ids.flip(0))])
     return student
 

@@ -1,0 +1,251 @@
+"""Checkpoints: packed models behave the same; damaged or foreign folders are refused in one line."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ternbin.errors import InputError
+from ternbin.models.checkpoint import PACKED_FILE, STOCK_FILE, load_any, load_packed, save_packed
+from ternbin.models.qbart import QuantConfig, quantize_model
+from ternbin.models.random_model import random_quant_bart, random_stock_bart
+
+torch.set_num_threads(1)
+IDS = torch.randint(3, 61, (2, 9), generator=torch.Generator().manual_seed(0))
+SIZES = dict(d_model=36, heads=3, ffn=52, vocab=61)
+
+
+def logits(model):
+    return model(input_ids=IDS, decoder_input_ids=IDS.flip(0)).logits
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("bits", ["2-2", "1-1", "2-8", "1-8"])
+def test_packed_model_equals_the_original_exactly(bits, activation, tmp_path):
+    model = random_quant_bart(bits, activation=activation, **SIZES)
+    packed = load_any(save_packed(model, tmp_path))
+    assert packed.is_packed and not packed.training
+    assert torch.equal(logits(model), logits(packed))
+    beams = dict(num_beams=3, max_length=9)
+    assert torch.equal(model.generate(IDS, **beams), packed.generate(IDS, **beams))
+    again = load_packed(save_packed(packed, tmp_path / "again"))
+    assert torch.equal(logits(model), logits(again))
+
+
+def test_rows_of_zeros_survive_packing(tmp_path):
+    for bits in ("2-2", "1-1"):
+        model = random_quant_bart(bits, **SIZES)
+        with torch.no_grad():
+            model.model.encoder.layers[0].fc1.weight[3] = 0
+        assert torch.equal(logits(model), logits(load_packed(save_packed(model, tmp_path))))
+
+
+def test_packed_file_is_small_and_shares_the_embedding(tmp_path):
+    model = random_quant_bart("2-2", **(SIZES | dict(vocab=500)))
+    save_packed(model, tmp_path)
+    tensors = load_file(tmp_path / PACKED_FILE)
+    assert [name for name in tensors if name.endswith("codes") and tensors[name].shape[0] == 500] == ["model.shared.codes"]
+    assert tensors["model.shared.codes"].shape == (500, 10)  # two planes of 36 bits, in whole bytes
+
+
+def test_tokenizer_files_are_copied(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "tokenizer.json").write_text("{}")
+    save_packed(random_quant_bart("2-2", **SIZES), tmp_path / "packed", source)
+    assert (tmp_path / "packed" / "tokenizer.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("shard_size", ["10GB", "30KB"])
+@pytest.mark.parametrize("bare", [True, False])
+def test_stock_layouts_are_quantized_on_load(bare, shard_size, tmp_path):
+    model = random_stock_bart(**SIZES)
+    model.final_logits_bias.zero_()
+    (model.model if bare else model).save_pretrained(tmp_path, max_shard_size=shard_size)
+    assert (tmp_path / STOCK_FILE).exists() == (shard_size == "10GB")
+    quant = QuantConfig(bits="2-2")
+    assert torch.equal(logits(load_any(tmp_path, quant)), logits(quantize_model(model, quant)))
+    with pytest.raises(InputError, match="bits must be given to quantize a stock BART, not left out"):
+        load_any(tmp_path)
+
+
+def test_saved_quantized_model_loads(tmp_path):
+    model = random_quant_bart("2-8", **SIZES)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(model), logits(load_any(tmp_path)))
+
+
+def test_loaded_model_is_one_that_transformers_saves(tmp_path):
+    model = random_stock_bart(**SIZES)
+    quantize_model(model).save_pretrained(tmp_path / "a")
+    load_any(tmp_path / "a").save_pretrained(tmp_path / "b")
+    a, b = (load_file(tmp_path / name / STOCK_FILE) for name in "ab")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# -- damage ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    save_packed(random_quant_bart("2-2", **SIZES), root / "packed")
+    random_stock_bart(**SIZES).save_pretrained(root / "stock")
+    return root
+
+
+def change_tensor(folder, file, name, make):
+    tensors = load_file(folder / file)
+    new = make(tensors.pop(name))
+    save_file(tensors | ({} if new is None else {name: new}), folder / file)
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def truncate(folder, file):
+    data = (folder / file).read_bytes()
+    (folder / file).write_bytes(data[: len(data) // 2])
+
+
+def poison(value):
+    def make(tensor):
+        tensor.flatten()[0] = value
+        return tensor
+
+    return make
+
+
+FC1 = "model.encoder.layers.0.fc1"
+DAMAGE = {
+    "truncated packed": ("packed", lambda d: truncate(d, PACKED_FILE), "packed.safetensors: file must be complete saf"),
+    "truncated stock": ("stock", lambda d: truncate(d, STOCK_FILE), "model.safetensors: file must be complete saf"),
+    "not safetensors": ("stock", lambda d: (d / STOCK_FILE).write_text("hello"), "must be complete safetensors"),
+    "empty file": ("packed", lambda d: (d / PACKED_FILE).write_bytes(b""), "must be complete safetensors"),
+    "missing codes": (
+        "packed",
+        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.codes", lambda t: None),
+        f"checkpoint must hold the tensor {FC1}.codes",
+    ),
+    "missing alpha": (
+        "packed",
+        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.x_quant.alpha", lambda t: None),
+        f"checkpoint must hold the tensor {FC1}.x_quant.alpha",
+    ),
+    "missing weight": (
+        "stock",
+        lambda d: change_tensor(d, STOCK_FILE, f"{FC1}.weight", lambda t: None),
+        f"checkpoint must hold the tensor {FC1}.weight",
+    ),
+    "foreign": (
+        "stock",
+        lambda d: save_file({"weight": torch.zeros(2)}, d / STOCK_FILE),
+        "checkpoint must hold the tensor model.",
+    ),
+    "wrong shape": (
+        "stock",
+        lambda d: change_tensor(d, STOCK_FILE, f"{FC1}.weight", lambda t: t[:, 1:].contiguous()),
+        f"model.safetensors: {FC1}.weight must have shape [52, 36], not [52, 35]",
+    ),
+    "wrong codes": (
+        "packed",
+        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.codes", lambda t: t[:, 1:].contiguous()),
+        f"packed.safetensors: {FC1}.codes must be uint8 [52, 10], not torch.uint8 [52, 9]",
+    ),
+    "negative zero": (
+        "packed",
+        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.codes", lambda t: torch.tensor([[0] * 5 + [1] * 5] * 52).byte()),
+        f"packed.safetensors: {FC1}.codes must hold ternary codes, not a negative zero",
+    ),
+    "negative scale": (
+        "packed",
+        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.scale", poison(-0.5)),
+        f"packed.safetensors: {FC1}.scale must not be negative, not -0.5",
+    ),
+    "nan weight": (
+        "stock",
+        lambda d: change_tensor(d, STOCK_FILE, f"{FC1}.weight", poison(float("nan"))),
+        f"model.safetensors: {FC1}.weight must be finite, not inf or nan",
+    ),
+    "inf bias": (
+        "packed",
+        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.bias", poison(float("inf"))),
+        f"packed.safetensors: {FC1}.bias must be finite, not inf or nan",
+    ),
+    "integer weight": (
+        "stock",
+        lambda d: change_tensor(d, STOCK_FILE, f"{FC1}.weight", lambda t: t.int()),
+        f"model.safetensors: {FC1}.weight must be floating point, not torch.int32",
+    ),
+    "pickle": (
+        "stock",
+        lambda d: (d / STOCK_FILE).rename(d / "pytorch_model.bin"),
+        "pytorch_model.bin: weights must be safetensors, not a pickle file",
+    ),
+    "no weights": (
+        "stock",
+        lambda d: (d / STOCK_FILE).unlink(),
+        "checkpoint must hold model.safetensors, model.safetensors.index.json or packed.safetensors",
+    ),
+    "missing shard": (
+        "stock",
+        lambda d: (
+            (d / STOCK_FILE).unlink(),
+            (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "x.safetensors"}}'),
+        ),
+        "x.safetensors: file must exist in a checkpoint",
+    ),
+    "shard elsewhere": (
+        "stock",
+        lambda d: (
+            (d / STOCK_FILE).unlink(),
+            (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}'),
+        ),
+        "shard must be a safetensors file of the folder, not '../x.safetensors'",
+    ),
+    "activation": (
+        "stock",
+        lambda d: change_config(d, activation_function="silu"),
+        "config.json: activation_function must be 'relu' or 'gelu', not 'silu'",
+    ),
+    "other model": (
+        "stock",
+        lambda d: change_config(d, model_type="t5"),
+        "config.json: model_type must be 'bart' or 'ternbin_bart', not 't5'",
+    ),
+    "untied": ("stock", lambda d: change_config(d, tie_word_embeddings=False), "tie_word_embeddings must be true"),
+    "bad heads": ("stock", lambda d: change_config(d, encoder_attention_heads=5), "config.json: embed_dim must be div"),
+    "bad type": ("stock", lambda d: change_config(d, d_model="wide"), "config.json: "),
+    "bad quant": (
+        "packed",
+        lambda d: change_config(d, quant={"bits": "9-9"}),
+        "config.json: bits must be one of 1-1, 2-2, 1-8, 2-8, not '9-9'",
+    ),
+    "broken json": ("stock", lambda d: (d / "config.json").write_text("{"), "config.json: file must be JSON, not broken"),
+    "no config": ("packed", lambda d: (d / "config.json").unlink(), "config.json: file must exist in a checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_refused_in_one_line(case, folders, tmp_path):
+    kind, damage, message = DAMAGE[case]
+    shutil.copytree(folders / kind, tmp_path / "copy")
+    damage(tmp_path / "copy")
+    with pytest.raises(InputError) as error:
+        load_any(tmp_path / "copy", QuantConfig(bits="2-2"))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_refusals(tmp_path):
+    with pytest.raises(InputError, match="checkpoint must be a folder, not '.*nowhere'"):
+        load_any(tmp_path / "nowhere")
+    model = random_stock_bart(**SIZES)
+    with pytest.raises(InputError, match="form must be 'deploy' to pack a model, not 'paper'"):
+        save_packed(quantize_model(model, QuantConfig(form="paper")), tmp_path)
+    packed = load_packed(save_packed(random_quant_bart("2-2", **SIZES), tmp_path))
+    with pytest.raises(InputError, match="must have latent weights, not packed codes"):
+        packed.save_pretrained(tmp_path)
