@@ -57,16 +57,19 @@ class Interpreter:
         self.last_use = {source: node for node in self.nodes for source in node.src}
 
     def __call__(self, inputs: dict[str, Tensor], past: int = 0, caches: dict[str, Tensor] | None = None,
-                 lengths: Tensor | None = None) -> dict[Node, Tensor]:
+                 lengths: Tensor | None = None, forced: dict[str, Tensor] | None = None) -> dict[Node, Tensor]:
         """Tensor of each node. ``inputs`` by input name; ``caches`` (cache name -> earlier rows) is extended in place.
 
         ``past`` is P. ``lengths`` [batch], where source tokens are padded at the end, holds their true numbers.
+        ``forced`` tensors, by node name, are what later nodes see instead of the result, which is still returned: so
+        two graphs are compared op by op on identical inputs.
         """
         call = Call(self.weights, inputs, past, {} if caches is None else caches, lengths,
                     self.saturation if self.keep else None)
         values: dict[Node, Tensor] = {}
+        seen = values if forced is None else _Forced(values, forced)
         for node in self.nodes:
-            values[node] = COMPUTE[node.op](call, node, *(values[source] for source in node.src))
+            values[node] = COMPUTE[node.op](call, node, *(seen[source] for source in node.src))
             if not self.keep:
                 for source in set(node.src):
                     if self.last_use[source] is node:
@@ -76,6 +79,17 @@ class Interpreter:
     def named(self, values: dict[Node, Tensor]) -> dict[str, Tensor]:
         """The kept tensors by node name: all that a program would write."""
         return {node["name"]: value for node, value in values.items() if node.get("name") is not None}
+
+
+@dataclass(frozen=True)
+class _Forced:
+    """Values by node, replaced by those of ``by_name`` where the node's name is there."""
+
+    values: dict[Node, Tensor]
+    by_name: dict[str, Tensor]
+
+    def __getitem__(self, node: Node) -> Tensor:
+        return self.by_name.get(node.name, self.values[node])
 
 
 def _prepared(tensor: Tensor) -> Tensor:
@@ -115,12 +129,10 @@ def _output(call: Call, node: Node, x: Tensor) -> Tensor:
 
 @_computes("cache")
 def _cache(call: Call, node: Node, x: Tensor) -> Tensor:
-    earlier = call.caches.get(node["name"])
-    if earlier is not None:
-        x = torch.cat([earlier, x], dim=-2)
-    if x.shape[-2] < call.past:
-        raise InputError(f"cache {node['name']} must hold {call.past} rows, not {x.shape[-2]}")
-    call.caches[node["name"]] = x
+    earlier = call.caches.get(node["name"], x[..., :0, :])
+    if earlier.shape[-2] != call.past:
+        raise InputError(f"cache {node['name']} must hold {call.past} rows, not {earlier.shape[-2]}")
+    call.caches[node["name"]] = x = torch.cat([earlier, x], dim=-2)
     return x
 
 
