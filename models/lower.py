@@ -5,27 +5,15 @@ The graphs hold real ops (ternbin/ir.py); the passes fold them into integer ops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import nn
 
 from ternbin.build import Builder
 from ternbin.errors import InputError
-from ternbin.ir import Codes, Graph, Ids, Node, Weights
+from ternbin.ir import Codes, Graph, Ids, Lowered, Node
 from ternbin.models.qbart import QuantBartForConditionalGeneration, QuantLayerNorm, QuantLinear
 from ternbin.models.quantizers import MIN_ALPHA, SIGNED_KIND, ActQuantizer
 
 TABLE = "embed.table"
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """Two graphs over one side table; `meta` says what the host needs to run them (plain JSON values)."""
-
-    encoder: Graph
-    decoder: Graph
-    weights: Weights
-    meta: dict
 
 
 def lower(model: QuantBartForConditionalGeneration) -> Lowered:
