@@ -1,0 +1,215 @@
+"""QUANT and EMBED: between codes and the residual stream; and the writer of code words both QUANT and SOFTMAX use."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, exact_log2
+
+from ternbin.hw import HwConfig
+from ternbin.isa import ADDR, STRIDE, Kind, Op
+from ternbin.rtl.interfaces import ReadPort, WritePort
+from ternbin.rtl.vector_parts import (
+    COUNT, ReadBuffer, Walk, clip, clip_address, instruction_fields, outside, residual_range, round_shift, split_lanes,
+)
+
+CODE_BITS = 8  # a code between the parts of the vector unit: two's complement, or unsigned for UINT8
+
+
+class CodeWriter(wiring.Component):
+    """Writes codes to ABUF as TOKENS: granule w of token t, ``rows`` codes each, in order; 8-bit kinds plane by plane.
+
+    ``start`` (one cycle, when idle) begins ``tokens`` x ``words`` granules; the other inputs must then stay. Codes of features
+    at or beyond ``features`` are written as all-zero bits. ``done`` is a pulse in the cycle in which the last write is taken.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__({
+            "start": In(1), "dst_addr": In(ADDR), "dst_stride": In(STRIDE), "dst_plane": In(STRIDE), "kind": In(Kind),
+            "tokens": In(COUNT), "words": In(COUNT), "features": In(20), "done": Out(1),
+            "i": In(stream.Signature(hw.rows * CODE_BITS)),
+            "port": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hw, port = self.hw, self.port
+        groups = hw.lanes // hw.rows
+        m.submodules.walk = walk = Walk(banks=hw.cols, sub=groups, elements=hw.rows)
+        codes, valid = Signal(hw.rows * CODE_BITS), Signal()
+        plane, offset = Signal(exact_log2(CODE_BITS)), Signal(STRIDE + 3)
+        one_write, last_plane, finish = Signal(), Signal(), Signal()
+        m.d.comb += [
+            walk.start.eq(self.start), walk.base.eq(self.dst_addr), walk.stride.eq(self.dst_stride),
+            walk.outer.eq(self.tokens), walk.inner.eq(self.words), walk.features.eq(self.features),
+            one_write.eq((self.kind == Kind.TERNARY) | (self.kind == Kind.BINARY)),
+            last_plane.eq(one_write | plane.all()),
+            port.valid.eq(valid & walk.o.valid),
+            finish.eq(port.valid & port.ready & last_plane),
+            walk.o.ready.eq(finish),
+            self.i.ready.eq(~valid | finish),
+            self.done.eq(finish & walk.o.payload.last),
+        ]
+        with m.If(self.i.ready):
+            m.d.sync += [valid.eq(self.i.valid), codes.eq(self.i.payload)]
+        with m.If(finish):
+            m.d.sync += [plane.eq(0), offset.eq(0)]
+        with m.Elif(port.valid & port.ready):
+            m.d.sync += [plane.eq(plane + 1), offset.eq(offset + self.dst_plane)]
+        self._word(m, groups, codes, plane, one_write, walk.o.payload)
+        m.d.comb += [port.addr.eq(clip_address(walk.o.payload.addr + offset)), port.mask.eq(walk.o.payload.mask)]
+        return m
+
+    def _word(self, m: Module, groups: int, codes, plane, one_write, item) -> None:
+        """The stored word: lane 0 of a word also writes all other lanes, with zero bits."""
+        hw, lanes = self.hw, [codes[e * CODE_BITS : (e + 1) * CODE_BITS] for e in range(self.hw.rows)]
+        bits, minus = Signal(hw.rows), Signal(hw.rows)
+        m.d.comb += minus.eq(Cat(lane[1] for lane in lanes) & item.keep & one_write.replicate(hw.rows))
+        if hw.kind == "ternary":
+            m.d.comb += bits.eq(Cat(lane.bit_select(plane, 1) for lane in lanes) & item.keep)
+        else:
+            plus = Cat(~lane[1] for lane in lanes)
+            m.d.comb += bits.eq(Mux(one_write, plus, Cat(lane.bit_select(plane, 1) for lane in lanes)) & item.keep)
+        here = [item.sub == g for g in range(groups)] if groups > 1 else [Const(1)]
+        first = here[0]
+        planes = [bits, minus] if hw.kind == "ternary" else [bits]
+        m.d.comb += [
+            self.port.data.eq(Cat(part & on.replicate(hw.rows) for part in planes for on in here)),
+            self.port.lane_mask.eq(Cat((first | on).replicate(hw.rows) for on in here)),
+        ]
+
+
+class Quant(wiring.Component):
+    """QUANT without its writes: residual words, in order of the writer's granules, to codes."""
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__({
+            "start": In(1), "f": In(instruction_fields(Op.QUANT)), "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
+            "o": Out(stream.Signature(hw.rows * CODE_BITS)),
+            "ev_words": Out(1), "ev_saturations": Out(bits_for(hw.rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hw, f = self.hw, self.f
+        m.submodules.walk = walk = Walk(elements=hw.rows)
+        m.submodules.buffer = buffer = ReadBuffer(1, hw.res_word_bits, hw.rows)
+        wiring.connect(m, wiring.flipped(self.rbuf_r), buffer.port)
+        m.d.comb += [
+            walk.start.eq(self.start), walk.base.eq(f.src_addr), walk.stride.eq(f.src_stride),
+            walk.outer.eq(f.tokens), walk.inner.eq(f.words), walk.features.eq(f.features),
+            buffer.i.valid.eq(walk.o.valid), walk.o.ready.eq(buffer.i.ready),
+            buffer.i.payload.addr.eq(walk.o.payload.addr), buffer.i.payload.mask.eq(1),
+            buffer.i.payload.read.eq(1), buffer.i.payload.tag.eq(walk.o.payload.keep),
+        ]
+        values = split_lanes(buffer.o.payload.data, hw.rows, hw.res_bits)
+        products = [Signal(signed(hw.res_bits + 25), name=f"product{e}") for e in range(hw.rows)]
+        above = Signal(data.ArrayLayout(2, hw.rows))  # how the value compares with t0 and t1
+        keep = Signal(hw.rows)
+        int8 = Signal()
+        m.d.comb += [
+            int8.eq(f.kind == Kind.INT8),
+            buffer.o.ready.eq(~self.o.valid | self.o.ready),
+            self.ev_words.eq(buffer.o.valid & buffer.o.ready),
+        ]
+        with m.If(buffer.o.ready):
+            m.d.sync += [self.o.valid.eq(buffer.o.valid), keep.eq(buffer.o.payload.tag)]
+            for e, value in enumerate(values):
+                m.d.sync += above[e].eq(Cat(value >= f.t0, value >= f.t1))
+        with m.If(buffer.o.ready & int8):
+            m.d.sync += [product.eq(value * f.mul) for product, value in zip(products, values, strict=True)]
+        clipped = Signal(hw.rows)
+        for e, product in enumerate(products):
+            shifted = Signal(signed(hw.res_bits + 25), name=f"shifted{e}")
+            code = self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS]
+            m.d.comb += [shifted.eq(round_shift(product, f.shift)), clipped[e].eq(outside(shifted, -127, 127) & keep[e])]
+            with m.If(int8):
+                m.d.comb += code.eq(clip(shifted, -127, 127))
+            with m.Elif(f.kind == Kind.BINARY):
+                m.d.comb += code.eq(Mux(above[e][0], 1, 0xFF))
+            with m.Else():
+                m.d.comb += code.eq(above[e][0] + above[e][1] - 1)
+        with m.If(self.o.valid & self.o.ready & int8):
+            m.d.comb += self.ev_saturations.eq(sum(clipped))
+        return m
+
+
+class Embed(wiring.Component):
+    """EMBED: ``RBUF = sat(RBUF + code*scale)`` in place. ``done`` is a pulse in the cycle in which the last write is taken."""
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__({
+            "start": In(1), "done": Out(1), "f": In(instruction_fields(Op.EMBED)),
+            "rbuf_r": Out(ReadPort(1, hw.res_word_bits)), "abuf_r": Out(ReadPort(hw.cols, hw.code_word_bits)),
+            "pbuf_r": Out(ReadPort(1, hw.param_word_bits)), "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
+            "ev_words": Out(1), "ev_saturations": Out(bits_for(hw.rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hw, f = self.hw, self.f
+        groups = hw.lanes // hw.rows
+        code_words = (f.words + (groups - 1)) >> exact_log2(groups)
+        old_tag = data.StructLayout({"addr": ADDR, "keep": hw.rows, "row_last": 1, "last": 1})
+        old = self._reader(m, "old", Walk(elements=hw.rows), self.rbuf_r, f.dst_addr, f.dst_stride, f.words, old_tag)
+        codes = self._reader(m, "codes", Walk(banks=hw.cols), self.abuf_r, f.src_addr, f.src_stride, code_words, None)
+        scales = self._reader(m, "scales", Walk(), self.pbuf_r, f.scale_addr, Const(1), Const(1), None)
+
+        group = Signal(exact_log2(groups))
+        take, last = Signal(), Signal()
+        port, tag = self.rbuf_w, old.payload.tag
+        m.d.comb += [
+            take.eq(old.valid & codes.valid & scales.valid & (~port.valid | port.ready)),
+            old.ready.eq(take),
+            codes.ready.eq(take & (tag.row_last | (group == groups - 1))),
+            scales.ready.eq(take & tag.row_last),
+            port.mask.eq(1), port.lane_mask.eq(~Const(0, hw.rows)),
+            self.done.eq(port.valid & port.ready & last),
+            self.ev_words.eq(take),
+        ]
+        sums, keep = [], Signal(hw.rows)
+        scale = scales.payload.data[:32].as_signed()
+        for e, value in enumerate(split_lanes(old.payload.data, hw.rows, hw.res_bits)):
+            total = Signal(signed(34), name=f"sum{e}")
+            code = self._code(codes.payload.data, group, e)
+            m.d.comb += total.eq(value + Mux(code[0] & tag.keep[e], Mux(code[1], -scale, scale), 0))
+            sums.append(total)
+        low, high = residual_range(hw.res_bits)
+        with m.If(take):
+            m.d.sync += [port.valid.eq(1), port.addr.eq(tag.addr), last.eq(tag.last)]
+            m.d.sync += keep.eq(Cat(outside(total, low, high) for total in sums))
+            pitch = hw.res_container
+            for e, total in enumerate(sums):
+                m.d.sync += port.data[e * pitch : (e + 1) * pitch].eq(clip(total, low, high))
+            m.d.sync += group.eq(Mux(codes.ready, 0, group + 1))
+        with m.Elif(port.ready):
+            m.d.sync += port.valid.eq(0)
+        with m.If(port.valid & port.ready):
+            m.d.comb += self.ev_saturations.eq(sum(keep))
+        return m
+
+    def _code(self, word, group, e: int):
+        """Bits (nonzero, negative) of the code of element ``e`` in group ``group`` of a code word."""
+        hw = self.hw
+        bit = lambda plane: word[plane * hw.lanes : (plane + 1) * hw.lanes].word_select(group, hw.rows)[e]  # noqa: E731
+        return Cat(bit(0), bit(1)) if hw.kind == "ternary" else Cat(Const(1, 1), ~bit(0))
+
+    def _reader(self, m: Module, name: str, walk: Walk, port, base, stride, inner, tag):
+        """Stream of the words of a region, one row a token; ``tag`` (optional) takes the walk's fields of its names."""
+        banks = len(port.mask)
+        word_bits = len(Value.cast(port.data)) // banks
+        buffer = ReadBuffer(banks, word_bits, tag or data.StructLayout({}))
+        m.submodules[f"{name}_walk"], m.submodules[f"{name}_buffer"] = walk, buffer
+        wiring.connect(m, wiring.flipped(port), buffer.port)
+        item, request = walk.o.payload, buffer.i.payload
+        m.d.comb += [
+            walk.start.eq(self.start), walk.base.eq(base), walk.stride.eq(stride), walk.outer.eq(self.f.tokens),
+            walk.inner.eq(inner), walk.features.eq(self.f.features),
+            buffer.i.valid.eq(walk.o.valid), walk.o.ready.eq(buffer.i.ready),
+            request.addr.eq(item.addr), request.mask.eq(item.mask), request.read.eq(1),
+        ]
+        if tag is not None:
+            m.d.comb += [request.tag[field].eq(item[field]) for field in tag.members]
+        return buffer.o

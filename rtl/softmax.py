@@ -1,0 +1,321 @@
+"""SOFTMAX: scores to probability codes, numerics rules 7 and 8.
+
+Each query takes three passes over its scores: maximum, sum of the exponentials, codes (the exponentials again, from the table).
+The passes of three queries interleave - maximum of t+1, sum of t, codes of t-1, maximum of t+2, ... - which hides the latency of
+the reductions and, for 8-bit codes, of the division.
+"""
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, enum, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ternbin.hw import HwConfig
+from ternbin.isa import ADDR, Kind, Op
+from ternbin.rtl.divsqrt import Divide
+from ternbin.rtl.interfaces import ReadPort, WritePort
+from ternbin.rtl.quant import CODE_BITS
+from ternbin.rtl.vector_parts import (
+    WIDE, ReadBuffer, add_tree, clip_address, instruction_fields, round_shift, split_lanes, tree,
+)
+
+ENTRIES = 256
+ENTRY_BITS = 16
+KEY_BITS = 13  # keys a query may see: 4095 + 4094
+MAX_SLOTS = 4  # maxima kept: three queries are under way
+SUM_SLOTS = 2
+TOTAL_BITS = ENTRY_BITS + KEY_BITS
+RECIP_BITS = 48  # of N
+POINT = 36  # fractional bits of R
+
+
+class Pass(enum.Enum, shape=2):
+    MAXIMUM = 0
+    SUM = 1
+    CODES = 2
+
+
+class ExpTable(wiring.Component):
+    """LUTV: 256 x 16 bits, ``rows`` lookups a cycle; ``entry`` follows ``index`` after an enabled edge.
+
+    ``port`` writes beats: address = number of the beat, data = axi_data_bits / 16 entries. ``error``: a beat beyond the table.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__({
+            "port": In(WritePort(1, hw.axi_data_bits, 1)), "error": Out(1), "enable": In(1),
+            "index": In(data.ArrayLayout(8, hw.rows)), "entry": Out(data.ArrayLayout(ENTRY_BITS, hw.rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        per_beat = self.hw.axi_data_bits // ENTRY_BITS
+        beats = ENTRIES // per_beat
+        m.submodules.table = table = memory.Memory(shape=self.hw.axi_data_bits, depth=beats, init=[])
+        write, inside = table.write_port(), Signal()
+        m.d.comb += [
+            inside.eq(self.port.addr < beats),
+            self.port.ready.eq(1),
+            self.error.eq(self.port.valid & self.port.mask & ~inside),
+            write.addr.eq(self.port.addr), write.data.eq(self.port.data),
+            write.en.eq(self.port.valid & self.port.mask & self.port.lane_mask & inside),
+        ]
+        for e in range(self.hw.rows):
+            read = table.read_port()
+            part = Signal(exact_log2(per_beat), name=f"part{e}")
+            m.d.comb += [
+                read.addr.eq(self.index[e] >> exact_log2(per_beat)), read.en.eq(self.enable),
+                self.entry[e].eq(read.data.word_select(part, ENTRY_BITS)),
+            ]
+            with m.If(self.enable):
+                m.d.sync += part.eq(self.index[e])
+        return m
+
+
+class PassOrder(wiring.Component):
+    """Score words in the order of the passes. ``start`` as for Walk.
+
+    ``count`` keys of a word are valid, from the first on; a word without any needs no read (``read`` = 0). ``end``: last word of
+    the pass over this query. ``query``: its number modulo MAX_SLOTS.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__({
+            "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)),
+            "o": Out(stream.Signature(data.StructLayout({
+                "addr": ADDR, "read": 1, "count": exact_log2(hw.rows) + 1, "end": 1, "step": Pass, "query": 2,
+            }))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        f, item, rows = self.f, self.o.payload, self.hw.rows
+        # of the three queries under way, newest first: first word, valid keys, number, whether it exists
+        row = [Signal(WIDE, name=f"row{i}") for i in range(3)]
+        keys = [Signal(KEY_BITS, name=f"keys{i}") for i in range(3)]
+        number = [Signal(2, name=f"number{i}") for i in range(3)]
+        exists = Signal(3)
+        busy, step, skip, advance = Signal(), Signal(Pass), Signal(), Signal()
+        queries_left, word, left = Signal(12), Signal(12), Signal(KEY_BITS)
+        new_keys = Signal(KEY_BITS)
+        here = {Pass.MAXIMUM: 0, Pass.SUM: 1, Pass.CODES: 2}
+        with m.Switch(step):
+            for one, i in here.items():
+                with m.Case(one):
+                    m.d.comb += [
+                        item.addr.eq(clip_address(row[i] + word)), item.query.eq(number[i]), skip.eq(~exists[i]),
+                    ]
+        m.d.comb += [
+            self.o.valid.eq(busy & ~skip),
+            item.step.eq(step),
+            item.read.eq(left != 0),
+            item.count.eq(Mux(left > rows, rows, left)),
+            item.end.eq(Mux(step == Pass.CODES, word == f.granules - 1, left <= rows)),
+            advance.eq(busy & (skip | (self.o.ready & item.end))),
+            new_keys.eq(keys[0] + f.causal),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [word.eq(word + 1), left.eq(Mux(left > rows, left - rows, 0))]
+        with m.If(advance):
+            m.d.sync += word.eq(0)
+            with m.Switch(step):
+                with m.Case(Pass.MAXIMUM):
+                    m.d.sync += [step.eq(Pass.SUM), left.eq(keys[1])]
+                with m.Case(Pass.SUM):
+                    m.d.sync += [step.eq(Pass.CODES), left.eq(keys[2])]
+                with m.Default():
+                    m.d.sync += [
+                        step.eq(Pass.MAXIMUM), left.eq(new_keys), busy.eq(exists[:2].any()),
+                        row[0].eq(row[0] + f.src_stride), row[1].eq(row[0]), row[2].eq(row[1]),
+                        keys[0].eq(new_keys), keys[1].eq(keys[0]), keys[2].eq(keys[1]),
+                        number[0].eq(number[0] + 1), number[1].eq(number[0]), number[2].eq(number[1]),
+                        exists.eq(Cat(queries_left > 1, exists)),
+                        queries_left.eq(Mux(queries_left == 0, 0, queries_left - 1)),
+                    ]
+        with m.If(self.start):
+            m.d.sync += [
+                busy.eq(1), step.eq(Pass.MAXIMUM), word.eq(0), left.eq(f.keys), queries_left.eq(f.queries), exists.eq(1),
+                row[0].eq(f.src_addr), keys[0].eq(f.keys), number[0].eq(0),
+            ]
+        return m
+
+
+class Softmax(wiring.Component):
+    """SOFTMAX without its writes: codes in the order of the writer's granules. ``start`` (one cycle, when idle), ``f`` must stay."""
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__({
+            "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)), "sbuf_r": Out(ReadPort(1, hw.score_word_bits)),
+            "lutv_w": In(WritePort(1, hw.axi_data_bits, 1)), "lutv_error": Out(1),
+            "o": Out(stream.Signature(hw.rows * CODE_BITS)),
+            "ev_max_words": Out(1), "ev_exp_words": Out(1), "ev_code_words": Out(1), "ev_divides": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hw = self.hw
+        m.submodules.order = order = PassOrder(hw)
+        tag = data.StructLayout({"count": exact_log2(hw.rows) + 1, "end": 1, "step": Pass, "query": 2})
+        m.submodules.buffer = buffer = ReadBuffer(1, hw.score_word_bits, tag)
+        wiring.connect(m, wiring.flipped(self.sbuf_r), buffer.port)
+        request, head = buffer.i.payload, buffer.o.payload
+        m.d.comb += [
+            order.start.eq(self.start), order.f.eq(self.f),
+            buffer.i.valid.eq(order.o.valid), order.o.ready.eq(buffer.i.ready),
+            request.addr.eq(order.o.payload.addr), request.read.eq(order.o.payload.read), request.mask.eq(1),
+            *(request.tag[name].eq(order.o.payload[name]) for name in tag.members),
+        ]
+        advance, take, totals_ready = Signal(), Signal(), Signal(SUM_SLOTS)
+        maxima = Array(Signal(signed(hw.acc_bits), name=f"maximum{i}") for i in range(MAX_SLOTS))
+        maxima_ready = Signal(MAX_SLOTS)
+        maximum_ready = maxima_ready.bit_select(head.tag.query, 1)
+        keep = Signal(hw.rows)
+        m.d.comb += keep.eq(Cat(head.tag.count > e for e in range(hw.rows)))
+        with m.Switch(head.tag.step):
+            with m.Case(Pass.MAXIMUM):
+                m.d.comb += [buffer.o.ready.eq(1), self.ev_max_words.eq(buffer.o.valid)]
+            with m.Case(Pass.SUM):
+                m.d.comb += [buffer.o.ready.eq(advance & maximum_ready), self.ev_exp_words.eq(take)]
+            with m.Default():
+                total_ready = totals_ready.bit_select(head.tag.query[0], 1)
+                m.d.comb += [buffer.o.ready.eq(advance & maximum_ready & total_ready), self.ev_code_words.eq(take)]
+        m.d.comb += take.eq(buffer.o.valid & buffer.o.ready & (head.tag.step != Pass.MAXIMUM))
+        self._maximum(m, head, keep, buffer.o.valid & (head.tag.step == Pass.MAXIMUM), maxima, maxima_ready)
+        with m.If(take & head.tag.end & (head.tag.step == Pass.CODES)):
+            m.d.sync += [
+                maxima_ready.bit_select(head.tag.query, 1).eq(0), totals_ready.bit_select(head.tag.query[0], 1).eq(0),
+            ]
+        stage = self._exponential(m, head, keep, take, maxima[head.tag.query], advance)
+        self._results(m, stage, advance, totals_ready)
+        return m
+
+    def _maximum(self, m: Module, head, keep, take, maxima, maxima_ready) -> None:
+        """Stage 1: largest valid score of a word. Stage 2: of the query."""
+        hw = self.hw
+        low = Const(-(1 << hw.acc_bits - 1), signed(hw.acc_bits))
+        best, running = Signal(signed(hw.acc_bits), name="best"), Signal(signed(hw.acc_bits), name="running")
+        valid, end, query, started = Signal(), Signal(), Signal(2), Signal()
+        larger = lambda a, b: Mux(a > b, a, b)  # noqa: E731
+        masked = []
+        for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
+            lane = Signal(signed(hw.acc_bits), name=f"valid_score{e}")
+            m.d.comb += lane.eq(Mux(keep[e], score, low))
+            masked.append(lane)
+        m.d.sync += valid.eq(take)
+        with m.If(take):
+            m.d.sync += [best.eq(tree(larger, masked)), end.eq(head.tag.end), query.eq(head.tag.query)]
+        overall = Signal(signed(hw.acc_bits), name="overall")
+        m.d.comb += overall.eq(Mux(started, larger(running, best), best))
+        with m.If(valid):
+            m.d.sync += [running.eq(overall), started.eq(~end)]
+            with m.If(end):
+                m.d.sync += [maxima[query].eq(overall), maxima_ready.bit_select(query, 1).eq(1)]
+
+    def _exponential(self, m: Module, head, keep, take, maximum, advance):
+        """Distance; times C; shifted to table index and exponent; table; exponent applied: a stage each. Returns the last one."""
+        hw, f = self.hw, self.f
+        m.submodules.table = table = ExpTable(hw)
+        wiring.connect(m, wiring.flipped(self.lutv_w), table.port)
+        m.d.comb += [table.enable.eq(advance), self.lutv_error.eq(table.error)]
+        stages = [
+            Signal(data.StructLayout({"valid": 1, "codes": 1, "end": 1, "slot": 1, "keep": hw.rows}), name=f"stage{i}")
+            for i in range(5)
+        ]
+        with m.If(advance):
+            m.d.sync += [
+                stages[0].valid.eq(take), stages[0].codes.eq(head.tag.step == Pass.CODES), stages[0].end.eq(head.tag.end),
+                stages[0].slot.eq(head.tag.query[0]), stages[0].keep.eq(keep),
+                *(stages[i].eq(stages[i - 1]) for i in range(1, 5)),
+            ]
+        product_bits = hw.acc_bits + ENTRY_BITS
+        self.exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
+        for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
+            distance = Signal(hw.acc_bits, name=f"distance{e}")
+            product = Signal(product_bits, name=f"product{e}")
+            scaled = Signal(product_bits, name=f"scaled{e}")
+            exponent, exponent1 = Signal(5, name=f"exponent{e}"), Signal(5, name=f"exponent1_{e}")
+            m.d.comb += scaled.eq(product >> Mux(f.power, f.shift, 0))
+            beyond = scaled[8:] > 31
+            with m.If(f.power):
+                m.d.comb += [table.index[e].eq(scaled[:8]), exponent.eq(Mux(beyond, 31, scaled[8:13]))]
+            with m.Else():
+                m.d.comb += table.index[e].eq(Mux(scaled[8:].any(), 255, scaled[:8]))
+            with m.If(advance & take):
+                m.d.sync += distance.eq(Mux(keep[e], maximum - score, 0))
+            with m.If(advance & stages[0].valid):
+                m.d.sync += product.eq(distance * Mux(f.power, f.mul, 1))
+            with m.If(advance):
+                m.d.sync += [
+                    exponent1.eq(exponent),
+                    self.exponentials[e].eq(Mux(stages[2].keep[e], table.entry[e] >> exponent1, 0)),
+                ]
+        return stages[3], stages[4]
+
+    def _results(self, m: Module, stages, advance, totals_ready) -> None:
+        """Sums with what follows from them; codes."""
+        hw, f = self.hw, self.f
+        before, last = stages
+        factors = self._totals(m, before, last, advance, totals_ready)
+        c1, c2, recip = (array[before.slot] for array in factors)
+        uint8 = Signal()
+        above = Signal(data.ArrayLayout(2, hw.rows))
+        m.d.comb += [uint8.eq(f.kind == Kind.UINT8), self.o.valid.eq(last.valid & last.codes)]
+        for e, exponential in enumerate(self.exponentials):
+            scaled = Signal(RECIP_BITS + ENTRY_BITS, name=f"probability{e}")
+            rounded = Signal(RECIP_BITS + ENTRY_BITS + 1 - POINT, name=f"rounded{e}")
+            code = self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS]
+            with m.If(advance & before.valid & before.codes):
+                m.d.sync += [
+                    above[e].eq(Cat((exponential << 16) > c1, (exponential << 16) >= c2)
+                                & before.keep[e].replicate(2)),
+                    scaled.eq(Mux(uint8, exponential * recip, 0)),
+                ]
+            m.d.comb += rounded.eq(round_shift(scaled, POINT))
+            with m.If(uint8):
+                m.d.comb += code.eq(Mux(rounded > 255, 255, rounded[:8]))
+            with m.Elif(f.kind == Kind.BINARY):
+                m.d.comb += code.eq(Mux(above[e][0], 1, 0xFF))
+            with m.Else():
+                m.d.comb += code.eq(above[e][0] + above[e][1] - 1)
+
+    def _totals(self, m: Module, before, last, advance, totals_ready):
+        """Sum of the exponentials of a query, then c1*sum and c2*sum, or N/sum; arrays of the three, by slot."""
+        hw, f = self.hw, self.f
+        m.submodules.divide = divide = Divide(RECIP_BITS, TOTAL_BITS, RECIP_BITS)
+        c1, c2, recip = (
+            Array(Signal(bits, name=f"{name}_{i}") for i in range(SUM_SLOTS))
+            for name, bits in (("c1_total", 20 + TOTAL_BITS), ("c2_total", 20 + TOTAL_BITS), ("recip", RECIP_BITS))
+        )
+        part, running, total, total_next = (Signal(TOTAL_BITS, name=n) for n in ("part", "running", "total", "total_next"))
+        waiting, slot, divide_slot, free = Signal(), Signal(), Signal(), Signal()
+        uint8 = f.kind == Kind.UINT8
+        ends = last.valid & ~last.codes & last.end
+        m.d.comb += [
+            total_next.eq(running + part),
+            free.eq(~waiting | ~uint8 | divide.i.ready),
+            advance.eq(Mux(last.valid & last.codes, self.o.ready, ~ends | free)),
+            divide.i.valid.eq(waiting & uint8),
+            divide.i.payload.num.eq(f.recip), divide.i.payload.den.eq(total),
+            divide.o.ready.eq(1),
+            self.ev_divides.eq(divide.o.valid),
+        ]
+        with m.If(free):
+            m.d.sync += waiting.eq(0)
+        with m.If(waiting & ~uint8):
+            m.d.sync += [
+                c1[slot].eq(total * f.c1), c2[slot].eq(total * f.c2), totals_ready.bit_select(slot, 1).eq(1),
+            ]
+        with m.If(divide.i.valid & divide.i.ready):
+            m.d.sync += divide_slot.eq(slot)
+        with m.If(divide.o.valid):
+            m.d.sync += [recip[divide_slot].eq(divide.o.payload), totals_ready.bit_select(divide_slot, 1).eq(1)]
+        with m.If(advance & before.valid & ~before.codes):
+            m.d.sync += part.eq(add_tree(self.exponentials))
+        with m.If(advance & last.valid & ~last.codes):
+            m.d.sync += running.eq(Mux(last.end, 0, total_next))
+            with m.If(last.end):
+                m.d.sync += [total.eq(total_next), slot.eq(last.slot), waiting.eq(1)]
+        return c1, c2, recip
