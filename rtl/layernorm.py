@@ -15,7 +15,17 @@ from ternbin.isa import ADDR, Op
 from ternbin.rtl.divsqrt import RECIPROCAL_BITS, Rsqrt
 from ternbin.rtl.interfaces import ReadPort, WritePort
 from ternbin.rtl.vector_parts import (
-    COUNT, WIDE, ReadBuffer, Walk, add_tree, clip, clip_address, instruction_fields, outside, residual_range, round_shift,
+    COUNT,
+    WIDE,
+    ReadBuffer,
+    Walk,
+    add_tree,
+    clip,
+    clip_address,
+    instruction_fields,
+    outside,
+    residual_range,
+    round_shift,
     split_lanes,
 )
 

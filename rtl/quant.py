@@ -9,7 +9,16 @@ from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, STRIDE, Kind, Op
 from ternbin.rtl.interfaces import ReadPort, WritePort
 from ternbin.rtl.vector_parts import (
-    COUNT, ReadBuffer, Walk, clip, clip_address, instruction_fields, outside, residual_range, round_shift, split_lanes,
+    COUNT,
+    ReadBuffer,
+    Walk,
+    clip,
+    clip_address,
+    instruction_fields,
+    outside,
+    residual_range,
+    round_shift,
+    split_lanes,
 )
 
 CODE_BITS = 8  # a code between the parts of the vector unit: two's complement, or unsigned for UINT8

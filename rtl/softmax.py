@@ -16,7 +16,14 @@ from ternbin.rtl.divsqrt import Divide
 from ternbin.rtl.interfaces import ReadPort, WritePort
 from ternbin.rtl.quant import CODE_BITS
 from ternbin.rtl.vector_parts import (
-    WIDE, ReadBuffer, add_tree, clip_address, instruction_fields, round_shift, split_lanes, tree,
+    WIDE,
+    ReadBuffer,
+    add_tree,
+    clip_address,
+    instruction_fields,
+    round_shift,
+    split_lanes,
+    tree,
 )
 
 ENTRIES = 256
@@ -283,7 +290,7 @@ class Softmax(wiring.Component):
 
     def _totals(self, m: Module, before, last, advance, totals_ready):
         """Sum of the exponentials of a query, then c1*sum and c2*sum, or N/sum; arrays of the three, by slot."""
-        hw, f = self.hw, self.f
+        f = self.f
         m.submodules.divide = divide = Divide(RECIP_BITS, TOTAL_BITS, RECIP_BITS)
         c1, c2, recip = (
             Array(Signal(bits, name=f"{name}_{i}") for i in range(SUM_SLOTS))
