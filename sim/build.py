@@ -1,0 +1,55 @@
+"""Compile the simulator of an accelerator: generated Verilog and the C++ bench of sim/harness, as one shared library."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ternbin.errors import InputError
+from ternbin.hw import HwConfig
+from ternbin.sim.toolchain import ModelSpec, compile_model, has_fst
+
+WAVES = (None, "vcd", "fst")
+_HARNESS = Path(__file__).parent / "harness"
+
+# What the bench reads inside the model; everything else may be optimised away.
+_VISIBLE = """`verilator_config
+public_flat_rd -module "ternbin_ram" -var "mem"
+public_flat_rd -module "*" -var "ctr_*"
+"""
+
+
+def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin_top", waves: str | None = None) -> ModelSpec:
+    """The model of Verilog texts (file name -> text) whose module ``top`` has the ports of rtl/top.py.
+
+    waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves.
+    Raises InputError for another value, and for "fst" where it cannot be built.
+    """
+    if waves not in WAVES:
+        raise InputError(f"waves must be one of vcd, fst, not {waves!r}")
+    if waves == "fst" and not has_fst():
+        raise InputError("waves must be vcd here: fst needs the headers of zlib and lz4 (apt-get install zlib1g-dev liblz4-dev)")
+    trace = {None: (), "vcd": ("--trace-vcd",), "fst": ("--trace-fst",)}[waves]
+    return ModelSpec(
+        verilog=verilog,
+        top=top,
+        control=_VISIBLE,
+        cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
+        output="simulator.so",
+        verilator_flags=("-O3", "--x-assign", "fast", "--no-timing", "--no-assert", *trace),
+        cxx_flags=(
+            f"-DAXI_BYTES={axi_bytes}", "-DVL_TIME_CONTEXT", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique",
+            "-march=native",
+        ),
+        link_flags=("-shared", "-Wl,-Bsymbolic"),
+        fast="-O3" if waves is None else "-O1",
+        slow="-O0",
+    )
+
+
+def build(hw: HwConfig, *, waves: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+    """Path of the compiled simulator of ``hw``: from the cache, or built now (under a minute for "small").
+
+    ``progress`` is called with a line of text before a build. Raises InputError, MissingToolError, BuildError.
+    """
+    from ternbin.rtl.generate import generate
+
+    return compile_model(model_spec(generate(hw), axi_bytes=hw.axi_bytes, waves=waves), progress)

@@ -1,0 +1,334 @@
+// The compiled simulation: clock, external memory, register access, probes, records. A shared library with a C interface;
+// sim/runner.py is its only user and documents the meaning of every argument.
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <stdexcept>
+
+#include "Vtop.h"
+#include "axi_memory.h"
+#include "verilated.h"
+#include "visible.h"
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+using Tracer = VerilatedFstC;
+#elif VM_TRACE
+#include "verilated_vcd_c.h"
+using Tracer = VerilatedVcdC;
+#endif
+
+namespace {
+
+constexpr int UNITS = 4;
+constexpr int PROGRESS_EVERY = 2048;  // cycles between looks at the clock on the wall
+
+// The structures that cross the C interface; sim/runner.py has the same.
+struct Probe {
+    uint32_t unit, index;         // instruction: unit, number within the unit's instructions of this call
+    uint32_t memory, bank, banks; // memory: number given by tb_memory
+    uint32_t addr, words, word_bytes;
+    uint64_t offset;              // of the copy in the output
+};
+
+struct Record {
+    uint32_t unit, index;
+    uint64_t start, done;  // cycles since the start of the call
+};
+
+struct CallResult {
+    uint64_t cycles;   // from the first cycle of the core's run to the interrupt
+    uint64_t records;  // instructions done
+    uint64_t probes;   // probes copied
+};
+
+enum Status { DONE = 0, CYCLE_LIMIT = 1, STOPPED = 2, VIOLATION = 3 };
+
+using Progress = int (*)(uint64_t cycles, uint64_t instructions);  // not 0: stop
+
+struct CallContext {
+    uint64_t base = 0;
+    const Probe* probes = nullptr;
+    uint64_t probe_count = 0;
+    uint8_t* out = nullptr;
+    Record* records = nullptr;
+    uint64_t* deltas = nullptr;  // [record][counter]
+    uint64_t capacity = 0;
+    CallResult* result = nullptr;
+    uint64_t next_probe[UNITS] = {};     // probes are sorted by (unit, index)
+    uint32_t done_count[UNITS] = {};
+    std::deque<uint64_t> starts[UNITS];
+};
+
+class Bench {
+  public:
+    Bench(uint8_t* data, uint64_t size, Timing timing, uint32_t seed)
+        : context_(std::make_unique<VerilatedContext>()) {
+        context_->randReset(2);  // registers without reset and memories start with random bits
+        context_->randSeed(seed);
+#if VM_TRACE
+        context_->traceEverOn(true);
+#endif
+        top_ = std::make_unique<Vtop>(context_.get(), "TOP");
+        memory_ = std::make_unique<AxiMemory<Vtop>>(*top_, data, size, timing);
+        clear_inputs();
+        top_->rst = 1;
+        for (int i = 0; i < 4; i++) cycle();
+        top_->rst = 0;
+        cycle();
+    }
+
+    ~Bench() { top_->final(); }
+
+    int add_memory(const std::string& path, uint32_t banks) {
+        std::vector<Bank> found;
+        for (uint32_t i = 0; i < banks; i++) found.push_back(find_bank(*context_, path + std::to_string(i)));
+        for (const Bank& bank : found)
+            if (bank.data == nullptr) return -1;
+        memories_.push_back(found);
+        return int(memories_.size()) - 1;
+    }
+
+    int add_counter(const std::string& name, uint32_t unit) {
+        Counter counter = find_counter(*context_, name);
+        if (counter.data == nullptr) return -1;
+        counters_.push_back({counter, unit, counter.value()});
+        return int(counters_.size()) - 1;
+    }
+
+    void waves(const char* path, uint64_t from, uint64_t to) {
+        wave_from_ = from, wave_to_ = to;
+#if VM_TRACE
+        tracer_ = std::make_unique<Tracer>();
+        top_->trace(tracer_.get(), 99);
+        tracer_->open(path);
+#else
+        (void)path;
+#endif
+    }
+
+    void close_waves() {
+#if VM_TRACE
+        if (tracer_) tracer_->close();
+        tracer_.reset();
+#endif
+    }
+
+    uint64_t now() const { return cycle_; }
+    const std::string& violation() const { return memory_->violation(); }
+
+    int write_register(uint32_t address, uint32_t value) {
+        top_->s_axi_awaddr = address, top_->s_axi_wdata = value, top_->s_axi_wstrb = 0xf;
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 1;
+        for (int i = 0; i < REGISTER_LIMIT; i++) {
+            cycle();
+            if (seen_.aw) top_->s_axi_awvalid = 0;
+            if (seen_.w) top_->s_axi_wvalid = 0;
+            if (seen_.b) {
+                top_->s_axi_bready = 0;
+                return seen_.bresp;
+            }
+        }
+        return -1;
+    }
+
+    int read_register(uint32_t address, uint32_t* value) {
+        top_->s_axi_araddr = address;
+        top_->s_axi_arvalid = top_->s_axi_rready = 1;
+        for (int i = 0; i < REGISTER_LIMIT; i++) {
+            cycle();
+            if (seen_.ar) top_->s_axi_arvalid = 0;
+            if (seen_.r) {
+                top_->s_axi_rready = 0;
+                *value = seen_.rdata;
+                return seen_.rresp;
+            }
+        }
+        return -1;
+    }
+
+    // Start the core through its control register and run until the interrupt.
+    Status call(uint32_t control, uint32_t start, uint64_t limit, Progress progress, CallContext& call) {
+        for (auto& counter : counters_) counter.last = counter.counter.value();
+        skip_probes(call);
+        call_ = &call;
+        call.base = cycle_;
+        if (write_register(control, start) != 0) return STOPPED;
+        Status status = wait(limit, progress);
+        call_ = nullptr;
+        call.result->cycles = cycle_ - call.base;
+        return status;
+    }
+
+  private:
+    static constexpr int REGISTER_LIMIT = 1000;
+
+    struct Watched {
+        Counter counter;
+        uint32_t unit;
+        uint64_t last;
+    };
+
+    // Handshakes of the register port in the last cycle.
+    struct Seen {
+        bool aw, w, b, ar, r;
+        int bresp, rresp;
+        uint32_t rdata;
+    };
+
+    void clear_inputs() {
+        top_->clk = 0;
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = top_->s_axi_arvalid = top_->s_axi_rready = 0;
+        memory_->drive();
+    }
+
+    Status wait(uint64_t limit, Progress progress) {
+        auto last = std::chrono::steady_clock::now();
+        for (uint64_t i = 1; !top_->irq; i++) {
+            cycle();
+            if (!violation().empty()) return VIOLATION;
+            if (i >= limit) return CYCLE_LIMIT;
+            if (i % PROGRESS_EVERY || progress == nullptr) continue;
+            auto time = std::chrono::steady_clock::now();
+            if (time - last < std::chrono::milliseconds(200)) continue;
+            last = time;
+            if (progress(cycle_ - call_->base, call_->result->records)) return STOPPED;
+        }
+        return DONE;
+    }
+
+    void cycle() {
+        top_->clk = 0;
+        top_->eval();
+        dump(0);
+        if (!top_->rst) memory_->step(cycle_);
+        sample_registers();
+        const uint32_t started = top_->trace_start, done = top_->trace_done;
+        top_->clk = 1;
+        top_->eval();
+        dump(1);
+        memory_->drive();
+        if (call_ != nullptr && (started | done)) trace(started, done);
+        cycle_++;
+    }
+
+    void dump(int phase) {
+#if VM_TRACE
+        if (tracer_ && cycle_ >= wave_from_ && cycle_ < wave_to_) tracer_->dump(2 * cycle_ + phase);
+#else
+        (void)phase;
+#endif
+    }
+
+    void sample_registers() {
+        seen_ = {
+            bool(top_->s_axi_awvalid && top_->s_axi_awready), bool(top_->s_axi_wvalid && top_->s_axi_wready),
+            bool(top_->s_axi_bvalid && top_->s_axi_bready), bool(top_->s_axi_arvalid && top_->s_axi_arready),
+            bool(top_->s_axi_rvalid && top_->s_axi_rready), top_->s_axi_bresp, top_->s_axi_rresp, top_->s_axi_rdata,
+        };
+    }
+
+    // Called after the clock edge that ends a cycle in which units started or finished instructions.
+    void trace(uint32_t started, uint32_t done) {
+        for (uint32_t unit = 0; unit < UNITS; unit++) {
+            if (started >> unit & 1) call_->starts[unit].push_back(cycle_ - call_->base);
+            if (done >> unit & 1) finish(unit);
+        }
+    }
+
+    void finish(uint32_t unit) {
+        CallContext& call = *call_;
+        const uint32_t index = call.done_count[unit]++;
+        copy_probes(unit, index);
+        uint64_t start = cycle_ - call.base;
+        if (!call.starts[unit].empty()) {
+            start = call.starts[unit].front();
+            call.starts[unit].pop_front();
+        }
+        const uint64_t number = call.result->records++;
+        if (number >= call.capacity) return;
+        call.records[number] = {unit, index, start, cycle_ - call.base};
+        uint64_t* deltas = call.deltas + number * counters_.size();
+        for (size_t i = 0; i < counters_.size(); i++) {
+            Watched& watched = counters_[i];
+            if (watched.unit != unit) continue;
+            const uint64_t value = watched.counter.value();
+            deltas[i] = value - watched.last;
+            watched.last = value;
+        }
+    }
+
+    void skip_probes(CallContext& call) {
+        for (uint32_t unit = 0; unit < UNITS; unit++)
+            while (call.next_probe[unit] < call.probe_count && call.probes[call.next_probe[unit]].unit < unit)
+                call.next_probe[unit]++;
+    }
+
+    void copy_probes(uint32_t unit, uint32_t index) {
+        for (uint64_t& next = call_->next_probe[unit]; next < call_->probe_count; next++) {
+            const Probe& probe = call_->probes[next];
+            if (probe.unit != unit || probe.index != index) break;
+            copy(probe, call_->out + probe.offset);
+            call_->result->probes++;
+        }
+    }
+
+    void copy(const Probe& probe, uint8_t* out) const {
+        for (uint32_t b = 0; b < probe.banks; b++) {
+            const Bank& bank = memories_[probe.memory][probe.bank + b];
+            const uint8_t* from = bank.data + probe.addr * bank.stride;
+            for (uint32_t w = 0; w < probe.words; w++, from += bank.stride, out += probe.word_bytes)
+                std::memcpy(out, from, probe.word_bytes);
+        }
+    }
+
+    std::unique_ptr<VerilatedContext> context_;
+    std::unique_ptr<Vtop> top_;
+    std::unique_ptr<AxiMemory<Vtop>> memory_;
+#if VM_TRACE
+    std::unique_ptr<Tracer> tracer_;
+#endif
+    uint64_t wave_from_ = 0, wave_to_ = 0;
+    uint64_t cycle_ = 0;
+    Seen seen_ = {};
+    std::vector<std::vector<Bank>> memories_;
+    std::vector<Watched> counters_;
+    CallContext* call_ = nullptr;
+};
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT Bench* tb_new(uint8_t* data, uint64_t size, uint64_t latency, uint32_t beats, uint32_t cycles,
+                     uint64_t stall_seed, uint32_t seed) {
+    return new Bench(data, size, {latency, beats, cycles, stall_seed}, seed);
+}
+
+EXPORT void tb_free(Bench* bench) {
+    bench->close_waves();
+    delete bench;
+}
+
+EXPORT int tb_memory(Bench* bench, const char* path, uint32_t banks) { return bench->add_memory(path, banks); }
+
+EXPORT int tb_counter(Bench* bench, const char* name, uint32_t unit) { return bench->add_counter(name, unit); }
+
+EXPORT void tb_waves(Bench* bench, const char* path, uint64_t from, uint64_t to) { bench->waves(path, from, to); }
+
+EXPORT int tb_write(Bench* bench, uint32_t address, uint32_t value) { return bench->write_register(address, value); }
+
+EXPORT int tb_read(Bench* bench, uint32_t address, uint32_t* value) { return bench->read_register(address, value); }
+
+EXPORT uint64_t tb_now(const Bench* bench) { return bench->now(); }
+
+EXPORT const char* tb_violation(const Bench* bench) { return bench->violation().c_str(); }
+
+EXPORT int tb_call(Bench* bench, uint32_t control, uint32_t start, uint64_t limit, Progress progress,
+                   const Probe* probes, uint64_t probe_count, uint8_t* out, Record* records, uint64_t* deltas,
+                   uint64_t capacity, CallResult* result) {
+    CallContext call;
+    call.probes = probes, call.probe_count = probe_count, call.out = out;
+    call.records = records, call.deltas = deltas, call.capacity = capacity, call.result = result;
+    *result = {};
+    return bench->call(control, start, limit, progress, call);
+}
