@@ -1,0 +1,76 @@
+"""The output-stationary array: rows x cols processing elements, the row-sum column, operand registers, column selection."""
+
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ternbin.hw import HwConfig
+from ternbin.rtl.pe import PE_MODULE, ROWSUM_MODULE
+
+
+class Array(wiring.Component):
+    """``row_load`` and ``col_load[c]`` copy operands to the registers that the elements see from the next cycle on.
+
+    A step: ``en[c]`` for the columns that take part, with ``first``, ``double``, ``subtract`` as the processing element
+    defines them; ``rowsum`` adds the row sums, ``init`` starts the constant of every row (at ``first``). ``capture`` with ``capture_cols``
+    copies finished sums to the result registers; ``o[r]`` is the result of row r in column ``column`` plus the row's constant,
+    modulo 2^acc_bits.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        word = hw.code_word_bits
+        super().__init__({
+            "row": In(data.ArrayLayout(word, hw.rows)), "row_load": In(1),
+            "col": In(data.ArrayLayout(word, hw.cols)), "col_load": In(hw.cols),
+            "en": In(hw.cols), "first": In(1), "double": In(1), "subtract": In(1),
+            "rowsum": In(1), "init": In(signed(24)), "capture": In(1), "capture_cols": In(hw.cols),
+            "column": In(range(hw.cols)), "o": Out(data.ArrayLayout(signed(hw.acc_bits), hw.rows)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hw = self._hw
+        rows = [self._operand(m, f"row{r}", self.row[r], self.row_load) for r in range(hw.rows)]
+        cols = [self._operand(m, f"col{c}", self.col[c], self.col_load[c]) for c in range(hw.cols)]
+        captures = self._split(m, "capture", self.capture.replicate(hw.cols) & self.capture_cols)
+        enables = self._split(m, "enable", self.en)
+        for r, row in enumerate(rows):
+            results = [
+                self._element(m, f"pe_{r}_{c}", row, cols[c], enables[c], captures[c]) for c in range(hw.cols)
+            ]
+            constant = self._row_constant(m, r, row)
+            chosen = Signal(signed(hw.acc_bits), name=f"chosen{r}")
+            m.d.comb += [chosen.eq(results[0]), self.o[r].eq(chosen + constant)]
+            for c, result in enumerate(results[1:], 1):
+                with m.If(self.column == c):
+                    m.d.comb += chosen.eq(result)
+        return m
+
+    def _operand(self, m: Module, name: str, value, load) -> Signal:
+        register = Signal(self._hw.code_word_bits, name=name, reset_less=True)
+        with m.If(load):
+            m.d.sync += register.eq(value)
+        return register
+
+    def _split(self, m: Module, name: str, bits) -> list[Signal]:
+        """One signal a bit: elements get scalars, not slices of a vector."""
+        signals = [Signal(name=f"{name}{c}") for c in range(self._hw.cols)]
+        m.d.comb += [signal.eq(bits[c]) for c, signal in enumerate(signals)]
+        return signals
+
+    def _element(self, m: Module, name: str, row, col, enable, capture) -> Signal:
+        result = Signal(signed(self._hw.acc_bits), name=f"{name}_result")
+        m.submodules[name] = Instance(
+            PE_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_en=enable, i_first=self.first, i_double=self.double,
+            i_subtract=self.subtract, i_capture=capture, i_row=row, i_col=col, o_result=result,
+        )
+        return result
+
+    def _row_constant(self, m: Module, r: int, row) -> Signal:
+        result = Signal(signed(self._hw.acc_bits), name=f"constant{r}")
+        m.submodules[f"rowsum_{r}"] = Instance(
+            ROWSUM_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_en=self.en.any(), i_first=self.first,
+            i_enable=self.rowsum & self.en.any(), i_capture=self.capture, i_init=self.init, i_row=row, o_result=result,
+        )
+        return result
