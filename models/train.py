@@ -44,15 +44,18 @@ class TeacherRecipe:
 class StudentRecipe:
     """Settings of the student: loss = `soft` x soft cross-entropy + `hard` x cross-entropy + `hidden` x MSE of hidden states.
 
-    `scale_lr` multiplies the learning rate of the activation steps.
+    `scale_lr` multiplies the learning rate of the activation steps.  Until `short_fraction` of the budget,
+    sources are cut to `short_source` tokens.
     """
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1e-3))
+    schedule: Schedule = field(default_factory=lambda: Schedule(lr=1.5e-3))
     soft: float = 1.0
     hard: float = 1.0
     hidden: float = 0.3
-    scale_lr: float = 5.0
+    scale_lr: float = 4.0
     batch_tokens: int = 1200
+    short_source: int = 44
+    short_fraction: float = 0.5
 
 
 # -- the teacher -------------------------------------------------------------------------------
@@ -224,6 +227,12 @@ def distillation_loss(student, teacher, batch: Batch, recipe: StudentRecipe) -> 
     return recipe.soft * soft + recipe.hard * hard + recipe.hidden * hidden
 
 
+def student_batches(rows: Sequence[Row], recipe: StudentRecipe, progress: float, rng: random.Random) -> Iterator[Batch]:
+    """One pass over `rows`, with sources as long as the spent budget asks for."""
+    limit = recipe.short_source if progress < recipe.short_fraction else dataset.MAX_SOURCE
+    return epoch_batches(rows, recipe.batch_tokens, source_limit=limit, rng=rng)
+
+
 def train_student(
     teacher_dir: Path,
     data_dir: Path,
@@ -257,7 +266,7 @@ def train_student(
         student,
         make_optimizer(student_groups(student, recipe), recipe.schedule),
         lambda batch: distillation_loss(student, teacher, batch, recipe),
-        lambda epoch: epoch_batches(rows, recipe.batch_tokens, rng=random.Random(f"{seed}-{epoch}")),
+        lambda epoch: student_batches(rows, recipe, budget.progress, random.Random(f"{seed}-{epoch}")),
         out_dir=Path(out_dir),
         schedule=recipe.schedule,
         budget=budget,
