@@ -103,12 +103,16 @@ def mean_nll(model, rows: Sequence[Row], batch_tokens: int = 4000) -> float:
 
 def load_model(model_dir: Path):
     """The stock or quantized BART saved in `model_dir`, in evaluation mode."""
+    from transformers import BartForConditionalGeneration
+
+    from ternbin.models.checkpoint import load_any
+
     path = Path(model_dir) / "config.json"
     if not path.exists():
         raise InputError(f"model folder must hold config.json, not {str(model_dir)!r}")
-    from transformers import BartForConditionalGeneration
-
-    return BartForConditionalGeneration.from_pretrained(model_dir).eval()
+    if json.loads(path.read_text()).get("model_type") == "bart":
+        return BartForConditionalGeneration.from_pretrained(model_dir).eval()
+    return load_any(model_dir)
 
 
 def evaluate(

@@ -16,8 +16,13 @@ import torch.nn.functional as F
 
 from ternbin.models import data as dataset
 from ternbin.models.batches import Batch, Row, encode_examples, epoch_batches
+from ternbin.models.calibrate import calibrate
+from ternbin.models.checkpoint import save_packed
 from ternbin.models.evaluate import load_model, mean_nll, strip_boilerplate
 from ternbin.models.fit import Budget, Schedule, fit, make_optimizer
+from ternbin.models.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+
+CALIBRATION_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +244,6 @@ def train_student(
     out_dir: Path,
     *,
     bits: str = "2-2",
-    start_dir: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -247,12 +251,10 @@ def train_student(
     recipe: StudentRecipe | None = None,
     save_every: float = 180.0,
 ) -> None:
-    """Distil the BART in `teacher_dir` into a `bits` model; save it with its tokenizer in `out_dir`.
+    """Distil the BART in `teacher_dir` into a `bits` model; save it packed, with its tokenizer, in `out_dir`.
 
-    The student starts from the teacher's weights.
+    The student starts from the teacher's weights.  ``out_dir/latent`` holds its latent weights.
     """
-    from ternbin.models.qbart import QuantConfig, quantize_model
-
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     recipe = recipe or StudentRecipe()
@@ -260,7 +262,8 @@ def train_student(
     rows = encode_examples(tokenizer, dataset.read_examples(data_dir, "train"))
     validation = encode_examples(tokenizer, dataset.read_examples(data_dir, "validation"))
     teacher = load_model(teacher_dir)
-    student = quantize_model(load_model(start_dir or teacher_dir), QuantConfig(bits=bits))
+    student = quantize_model(load_model(teacher_dir), QuantConfig(bits=bits))
+    calibration = [batch.inputs() for batch in epoch_batches(rows[:CALIBRATION_ROWS], recipe.batch_tokens)]
     budget = Budget(minutes, steps)
     fit(
         student,
@@ -270,7 +273,18 @@ def train_student(
         out_dir=Path(out_dir),
         schedule=recipe.schedule,
         budget=budget,
-        checkpoint=lambda folder: save_model(student, tokenizer, folder),
+        checkpoint=lambda folder: save_student(student, tokenizer, calibration, folder),
         validate=lambda: mean_nll(student, validation),
         save_every=save_every,
     )
+
+
+def save_student(model: QuantBartForConditionalGeneration, tokenizer, calibration: list[dict], folder: Path) -> None:
+    """Save the packed model in `folder` and the latent one in ``folder/latent``, both with calibrated grids.
+
+    The grids are taken off again: training goes on without them, since their rounding is far below a step.
+    """
+    calibrate(model, calibration)
+    save_packed(model, folder, tokenizer)
+    save_model(model, tokenizer, folder / "latent")
+    model.set_fracs({})

@@ -109,3 +109,7 @@ def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
     assert dataset.load_tokenizer(tmp_path).pad_token_id == dataset.PAD
+    packed, latent = load_model(tmp_path), load_model(tmp_path / "latent")
+    assert packed.is_packed and not latent.is_packed and packed.quant_config.fracs
+    ids = torch.tensor([[0, 50, 60, 2]])
+    assert torch.equal(packed(input_ids=ids, labels=ids).logits, latent(input_ids=ids, labels=ids).logits)
