@@ -24,8 +24,8 @@ class State(enum.Enum, shape=3):
 class VectorUnit(wiring.Component):
     """See docs/architecture.md, "Vector unit".
 
-    ``fault``: an opcode of another unit, a zero token, word, key or granule count, ``features`` of 0 or beyond the words, a kind
-    that the operation or the array does not have, an epsilon of 0. ``lutv_w`` takes one beat of the exp table (address: number
+    ``fault``: an opcode of another unit, a zero count, ``features`` that do not end in the last word, keys beyond the granules, a
+    kind that the operation or the array does not have, an epsilon of 0. ``lutv_w`` takes one beat of the exp table (address: number
     of the beat) every cycle; ``lutv_error`` is a pulse for a beat beyond the table.
 
     Words a cycle, undisturbed: LAYERNORM reads each residual word twice (sums, normalisation), SOFTMAX each score word three
@@ -100,16 +100,21 @@ class VectorUnit(wiring.Component):
             fields_of(instruction, op) for op in (Op.LAYERNORM, Op.SOFTMAX, Op.QUANT, Op.EMBED)
         )
 
+        lane_bits = exact_log2(self.hw.rows)
+
         def shape(f) -> Value:
-            return (f.tokens == 0) | (f.words == 0) | (f.features == 0) | (f.features > f.words << exact_log2(self.hw.rows))
+            words = (f.features + (self.hw.rows - 1)) >> lane_bits
+            return (f.tokens == 0) | (f.features == 0) | (f.words != words)
+
+        most_keys = soft.keys + Mux(soft.causal, soft.queries - 1, 0)  # queries of 0 are refused on their own
 
         no_ternary = Const(self.hw.kind == "binary", 1)
         opcode = instruction[:8]
         return Mux(
             opcode == Op.LAYERNORM, shape(norm) | (norm.eps == 0),
             Mux(opcode == Op.SOFTMAX,
-                (soft.queries == 0) | (soft.keys == 0) | (soft.granules == 0) | (soft.kind == Kind.INT8)
-                | ((soft.kind == Kind.TERNARY) & no_ternary),
+                (soft.queries == 0) | (soft.keys == 0) | (most_keys > soft.granules << lane_bits)
+                | (soft.kind == Kind.INT8) | ((soft.kind == Kind.TERNARY) & no_ternary),
                 Mux(opcode == Op.QUANT,
                     shape(quant) | (quant.kind == Kind.UINT8) | ((quant.kind == Kind.TERNARY) & no_ternary),
                     (opcode != Op.EMBED) | shape(embed))),

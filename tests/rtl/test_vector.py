@@ -1,0 +1,30 @@
+"""Vector unit: random instructions under random stalls, faults, throughput."""
+
+import pytest
+
+from ternbin.hw import HwConfig
+from ternbin.rtl.vector import VectorUnit
+from ternbin.sim.blocks import run_bench
+
+SMALL = {"rows": 4, "cols": 2, "lanes": 16, "axi_data_bits": 32, "abuf_words": 512, "rbuf_words": 256, "sbuf_words": 128,
+         "pbuf_words": 64}
+CONFIGS = {
+    "ternary": SMALL,
+    "binary": SMALL | {"kind": "binary", "lanes": 32, "cols": 4},
+    "wide": SMALL | {"rows": 8, "lanes": 16, "cols": 1, "res_bits": 20, "acc_bits": 32, "axi_data_bits": 32, "pbuf_words": 256},
+    "narrow": SMALL | {"rows": 16, "lanes": 16, "res_bits": 8, "acc_bits": 16, "pbuf_words": 256},
+}
+
+
+def run(config: str, testcase: str, **parameters) -> None:
+    hw = CONFIGS[config]
+    run_bench(
+        VectorUnit(HwConfig(**hw)), "ternbin.sim.tb.tb_vector", name="vector", testcase=testcase,
+        parameters={"hw": hw, "stall": 0.3, "count": 25, "op": ""} | parameters,
+    )
+
+
+@pytest.mark.parametrize("op", ["LAYERNORM", "SOFTMAX", "QUANT", "EMBED"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_random_instructions(config, op):
+    run(config, "bench_random", op=op)
