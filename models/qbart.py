@@ -19,6 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from ternbin.errors import InputError
 from ternbin.models.quantizers import (
+    MIN_ALPHA,
     NONNEGATIVE_KIND,
     SIGNED_KIND,
     ZERO_OF_ACTIVATION,
@@ -218,7 +219,20 @@ def quant_attention(module, query, key, value, attention_mask, scaling=None, dro
         scores = scores + attention_mask
     probs = module.p_quant(F.softmax(scores, dim=-1))
     probs = F.dropout(probs, p=dropout, training=module.training)
-    return (probs @ value).transpose(1, 2).contiguous(), probs
+    if module.p_quant.kind == "binary_nn":
+        context = _exact_product(probs, value, module.p_quant, module.v_proj.y_quant)
+    else:
+        context = probs @ value
+    return context.transpose(1, 2).contiguous(), probs
+
+
+def _exact_product(probs: torch.Tensor, value: torch.Tensor, p_quant: ActQuantizer, v_quant: ActQuantizer):
+    """`probs @ value` by way of integers.
+
+    A binary context is often exactly 0, whose sign must not depend on the rounding of a sum of equal magnitudes.
+    """
+    alpha_p, alpha_v = (quantizer.alpha.detach().clamp_min(MIN_ALPHA) for quantizer in (p_quant, v_quant))
+    return ((probs / alpha_p) @ (value / alpha_v)) * (alpha_p * alpha_v)
 
 
 AttentionInterface.register(ATTENTION, quant_attention)
@@ -266,6 +280,14 @@ class QuantBartForConditionalGeneration(BartForConditionalGeneration):
         self.config.quant = asdict(self.quant_config) | {"fracs": dict(fracs)}
         for name, site in self.sites.items():
             site.frac = fracs.get(name)
+
+    def pack(self) -> QuantBartForConditionalGeneration:
+        """Replace every latent weight by its codes and row scales, in place; the outputs do not change."""
+        for module in self.modules():
+            if isinstance(module, QuantWeight) and not module.is_packed:
+                codes, row_scale = module.weight_parts()
+                module.set_packed(codes.char(), row_scale)
+        return self
 
     def save_pretrained(self, *args, **kwargs):
         """As the library's; a packed model is saved by `ternbin.models.checkpoint.save_packed`."""
