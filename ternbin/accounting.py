@@ -1,0 +1,189 @@
+"""From a simulated run to the numbers of result.json: phases, ops, counters, energy, claim, timeline."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from ternbin.energy.claim import Phase, audit
+from ternbin.energy.model import Traffic, account, total_pj
+from ternbin.ir import Lowered
+from ternbin.isa import UNIT_OF, Instruction, Op, Unit
+from ternbin.program import Program
+from ternbin.sim.runner import CallRun, RunResult
+from ternbin.traffic import traffic
+from ternbin.workload import Work, work
+
+PHASES = ("prefill", "decode")
+HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One instruction as it ran."""
+
+    unit: str
+    op: str
+    instruction: Instruction
+    start: int
+    end: int
+    counters: dict[str, int]
+
+
+def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
+    """The instructions of a call that a unit ran (END is no unit's), with the graph op each belongs to."""
+    queues: dict[Unit, list[tuple[Instruction, str]]] = defaultdict(list)
+    for instruction, op in zip(program.instructions(number), program.calls[number].ops, strict=True):
+        if instruction.op != Op.END:
+            queues[UNIT_OF[instruction.op]].append((instruction, program.names[op]))
+    result = []
+    for record in call.records:
+        instruction, op = queues[record.unit][record.index]
+        counters = _with_single_plane(record.counters, instruction)
+        result.append(Executed(record.unit.name.lower(), op, instruction, record.start, record.done, counters))
+    return result
+
+
+def _with_single_plane(counters: dict[str, int], instruction: Instruction) -> dict[str, int]:
+    """Adds what array steps would be with whole codes instead of bit planes."""
+    if instruction.op != Op.GEMM:
+        return counters
+    pairs = instruction["row_planes"] * instruction["col_planes"]
+    return counters | {
+        "steps_single_plane": counters.get("execute_array_active", 0) // pairs,
+        "columns_single_plane": counters.get("execute_array_columns", 0) // pairs,
+    }
+
+
+def call_work(lowered: Lowered, program: Program, number: int) -> dict[str, Work]:
+    """Work by op of one program call: the encoder, or the decoder at position ``number - 1``."""
+    past = number - 1
+    dims = {"S": program.source_len, "T": 1, "P": past, "N": past + 1}
+    return work(lowered.decoder if number else lowered.encoder, lowered.weights, dims)
+
+
+def _sum(parts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return defaultdict(int, total)
+
+
+def _sum_traffic(parts: Iterable[Traffic]) -> Traffic:
+    parts = list(parts)
+    return Traffic(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(Traffic)})
+
+
+@dataclass(frozen=True)
+class PhaseRun:
+    """Everything that one phase did."""
+
+    name: str
+    calls: list[CallRun]
+    instructions: list[Executed]
+    counters: dict[str, int]
+    traffic: Traffic
+    work: dict[str, Work]
+
+    @property
+    def cycles(self) -> int:
+        return sum(call.cycles for call in self.calls)
+
+    @property
+    def macs(self) -> int:
+        return sum(item.macs for item in self.work.values())
+
+
+def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, CallRun]) -> PhaseRun:
+    """Adds up the calls of one phase (program call number -> what it did)."""
+    instructions = [item for number, call in calls.items() for item in executed(program, number, call)]
+    counters = _sum(call.counters for call in calls.values())
+    for key in ("steps_single_plane", "columns_single_plane"):
+        counters[key] = sum(item.counters.get(key, 0) for item in instructions)
+    moved = _sum_traffic(
+        traffic(program.hw, [i for i in program.instructions(number) if i.op in (Op.LOAD, Op.STORE)], program.calls[number].count)
+        for number in calls
+    )
+    done: dict[str, Work] = {}
+    for number in calls:
+        for op, item in call_work(lowered, program, number).items():
+            before = done.get(op, Work())
+            done[op] = Work(before.macs + item.macs, before.weights + item.weights)
+    return PhaseRun(name, list(calls.values()), instructions, counters, moved, done)
+
+
+def phase_runs(program: Program, lowered: Lowered, run: RunResult) -> list[PhaseRun]:
+    """Prefill (the encoder call) and decode (all decoder calls)."""
+    groups = ({0: run.calls[0]}, dict(enumerate(run.calls[1:], start=1)))
+    return [phase_run(name, program, lowered, calls) for name, calls in zip(PHASES, groups, strict=True)]
+
+
+def _ops(phase: PhaseRun, program: Program, weight_bits: int, dram: str) -> list[dict]:
+    groups: dict[str, list[Executed]] = {}
+    for item in phase.instructions:
+        groups.setdefault(item.op, []).append(item)
+    rows = []
+    for name, items in groups.items():
+        moved = traffic(program.hw, [i.instruction for i in items if i.unit in ("load", "store")], len(items))
+        counters = _sum(item.counters for item in items)
+        cycles: Counter[str] = Counter()
+        for item in items:
+            cycles[item.unit] += item.end - item.start
+        lines = account(counters, moved, program.hw, weight_bits=weight_bits, dram=dram)
+        macs = phase.work.get(name, Work()).macs
+        rows.append({"phase": phase.name, "name": name, "macs": macs, "energy_pj": total_pj(lines)["pj"], "cycles": dict(cycles)})
+    return rows
+
+
+def _energy(phases: list[PhaseRun], program: Program, weight_bits: int, dram: str) -> dict:
+    lines, summaries = [], []
+    for phase in phases:
+        own = account(phase.counters, phase.traffic, program.hw, weight_bits=weight_bits, dram=dram)
+        by_unit: Counter[str] = Counter()
+        by_group: Counter[str] = Counter()
+        for line in own:
+            by_unit[line.unit] += line.pj
+            by_group[line.group] += line.pj
+        total = total_pj(own)
+        tokens = program.source_len if phase.name == "prefill" else max(1, len(phase.calls))
+        summaries.append({
+            "name": phase.name, **total, "by_unit": dict(by_unit), "by_group": dict(by_group), "per_token_pj": total["pj"] / tokens,
+        })
+        lines += [{"phase": phase.name} | line.asdict() for line in own]
+    totals = {key: sum(summary[key] for summary in summaries) for key in ("pj", "low", "high")}
+    return {"dram": dram} | totals | {"phases": summaries, "lines": lines}
+
+
+def summarize(program: Program, lowered: Lowered, run: RunResult, *, dram: str = "lpddr4") -> dict:
+    """The fields of result.json that follow from the run alone."""
+    phases = phase_runs(program, lowered, run)
+    weight_bits, act_bits = lowered.meta["weight_bits"], lowered.meta["act_bits"]
+    peak = program.hw.peak_macs
+    macs, cycles = sum(phase.macs for phase in phases), run.cycles
+
+    def claim_phase(phase: PhaseRun) -> Phase:
+        head = phase.work.get(HEAD, Work())
+        return Phase(phase.name, phase.counters, phase.traffic, phase.macs, head.macs, head.weights)
+
+    return {
+        "cycles": cycles,
+        "macs": macs,
+        "utilization": macs / (cycles * peak),
+        "build_seconds": run.build_seconds,
+        "sim_seconds": run.sim_seconds,
+        "sim_macs_per_second": macs / run.sim_seconds,
+        "sim_cycles_per_second": run.cycles_per_second,
+        "phases": [
+            {"name": p.name, "calls": len(p.calls), "cycles": p.cycles, "macs": p.macs,
+             "utilization": p.macs / max(1, p.cycles * peak)}
+            for p in phases
+        ],
+        "call_cycles": [call.cycles for call in run.calls],
+        "ops": [row for phase in phases for row in _ops(phase, program, weight_bits, dram)],
+        "counters": {phase.name: dict(phase.counters) for phase in phases},
+        "energy": _energy(phases, program, weight_bits, dram),
+        "claim": audit([claim_phase(p) for p in phases if p.calls], program.hw, weight_bits=weight_bits, act_bits=act_bits, dram=dram),
+        "timeline": [
+            {"call": number, "unit": item.unit, "op": item.op, "start": item.start, "end": item.end}
+            for number, call in enumerate(run.calls) for item in executed(program, number, call)
+        ],
+    }

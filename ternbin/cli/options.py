@@ -1,0 +1,64 @@
+"""Options that several verbs share."""
+
+import argparse
+from pathlib import Path
+
+from ternbin.errors import InputError
+
+BITS = ("2-2", "1-1", "2-8", "1-8")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: the bundled ternary BART)")
+    parser.add_argument("--bits", choices=BITS, help="weight-activation bits; quantizes the checkpoint where it has others")
+
+
+def add_hw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hw", default="small", metavar="NAME|FILE", help="named configuration or .toml file (default: small)")
+
+
+def add_input(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--text", help="text to summarise (default: a bundled one)")
+    source.add_argument("--file", metavar="F", help="file that holds the text, UTF-8")
+    source.add_argument("--ids", metavar="LIST", help="token ids, such as 0,17,4,2 (needs no tokenizer)")
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--latency", type=int, default=40, metavar="N", help="memory latency in cycles (default: 40)")
+    parser.add_argument("--bandwidth", type=float, default=1.0, metavar="X", help="bus beats a cycle, up to 1 (default: 1)")
+    parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="PATH", help="write the result there as JSON")
+
+
+def parse_ids(text: str) -> list[int]:
+    """Comma-separated token ids."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--ids must be integers separated by commas, not {text!r}") from None
+
+
+def read_text(path: str) -> str:
+    """The text of a file."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+
+
+def check_writable(folder: Path) -> Path:
+    """The folder, made if need be: found out before long work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+    return folder

@@ -1,0 +1,124 @@
+"""The main job, end to end: model, graph, program, simulation, check, result."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ternbin import __version__, export, results
+from ternbin.accounting import summarize
+from ternbin.errors import InputError
+from ternbin.generate import Policy
+from ternbin.hw import HwConfig
+from ternbin.ir import Lowered
+from ternbin.mapper import map_model
+from ternbin.models import prepare
+from ternbin.models.fidelity import compare
+from ternbin.passes import fold
+from ternbin.program import Program, listing
+from ternbin.progress import bar, stage
+from ternbin.rtl.generate import generate, manifest
+from ternbin.sim.build import build
+from ternbin.sim.check import check
+from ternbin.sim.runner import MemoryModel, RunResult, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to run on what. Without text and ids, a bundled text; without a model folder, the bundled model."""
+
+    hw: HwConfig
+    model_dir: str | Path | None = None
+    bits: str | None = None
+    text: str | None = None
+    ids: list[int] | None = None
+    max_new_tokens: int = 20
+    memory: MemoryModel = MemoryModel()
+    dram: str = "lpddr4"
+
+
+def _input_ids(job: Job, tokenizer, meta: dict) -> tuple[list[int], str | None]:
+    if job.ids is not None:
+        return prepare.check_ids(job.ids, meta["vocab_size"], meta["max_positions"]), None
+    text = prepare.demo_texts()[0]["source"] if job.text is None else job.text
+    return prepare.encode_text(tokenizer, text, meta["max_positions"]), text
+
+
+def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryModel, **options) -> RunResult:
+    """A run with a progress bar over its calls."""
+    with bar(total=policy.max_new_tokens + 1, label="simulating", unit="call") as progress:
+
+        def report(call: int, cycles: int, done: int) -> None:
+            progress.n = call
+            progress.set_postfix_str(f"{cycles:,} cycles, {done} instructions")
+
+        return run(program, ids=ids, policy=policy, memory=memory, progress=report, **options)
+
+
+def describe_model(folder: Path, lowered: Lowered) -> dict:
+    """The ``model`` field of a result."""
+    meta = lowered.meta
+    weights = {name: t.numel() for name, t in lowered.weights.items() if t.dim() == 2 and t.dtype.itemsize == 1}
+    return {"folder": folder.name, "quantized_weights": sum(weights.values())} | {
+        key: value for key, value in meta.items() if isinstance(value, (int, str, bool))
+    }
+
+
+def summarise(job: Job) -> tuple[dict, dict[str, str]]:
+    """Runs the job. Returns the validated result and further report files (name -> text).
+
+    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
+    """
+    folder = Path(job.model_dir) if job.model_dir else prepare.bundled_dir()
+    with stage("loading and lowering the model"):
+        model = prepare.load_model(folder, job.bits)
+        real = prepare.lower(model)
+        lowered = fold(real)
+        tokenizer = prepare.load_tokenizer(folder)
+    ids, text = _input_ids(job, tokenizer, lowered.meta)
+    if job.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    policy = Policy.of(lowered.meta, min(job.max_new_tokens, lowered.meta["max_positions"]))
+    with stage("mapping"):
+        program = map_model(lowered, job.hw, len(ids), policy.max_new_tokens)
+    with stage("building the simulator (kept for the next run)"):
+        library = build(job.hw)
+    run_result = simulate(program, ids, policy, job.memory, library=library)
+    with stage("comparing with the integer reference"):
+        verdict = check(program, lowered, ids, policy.prompt[0], run_result)
+        fidelity = compare(model, real, ids, run_result.tokens)
+    tokens = run_result.tokens
+    result = {
+        "schema": results.SCHEMA,
+        "ternbin": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "name": folder.resolve().name,
+        "bits": lowered.meta["bits"],
+        "model": describe_model(folder, lowered),
+        "hardware": job.hw.asdict() | {"peak_macs": job.hw.peak_macs},
+        "memory": {
+            "latency": job.memory.latency, "bandwidth": job.memory.bandwidth, "stall_seed": job.memory.stall_seed,
+            "dram": job.dram,
+        },
+        "text": text,
+        "input_ids": ids,
+        "tokens": tokens,
+        "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+        **verdict.asdict(),
+        **summarize(program, lowered, run_result, dram=job.dram),
+        "fidelity": fidelity,
+    }
+    return results.validate(result), artefacts(job.hw, program, lowered)
+
+
+def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
+    """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
+    files = {f"rtl/{name}": text for name, text in generate(hw).items()}
+    files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
+    files["program.txt"] = listing(program)
+    files["graph.txt"] = export.dump(lowered.encoder) + "\n" + export.dump(lowered.decoder)
+    files["graph.svg"] = export.picture(lowered)
+    return files
+
+
