@@ -73,8 +73,7 @@ def summarise(job: Job) -> tuple[dict, dict[str, str]]:
     folder = Path(job.model_dir) if job.model_dir else prepare.bundled_dir()
     with stage("loading and lowering the model"):
         model = prepare.load_model(folder, job.bits)
-        real = prepare.lower(model)
-        lowered = fold(real)
+        lowered = fold(prepare.lower(model))
         tokenizer = prepare.load_tokenizer(folder)
     ids, text = _input_ids(job, tokenizer, lowered.meta)
     if job.max_new_tokens < 1:
@@ -87,8 +86,8 @@ def summarise(job: Job) -> tuple[dict, dict[str, str]]:
     run_result = simulate(program, ids, policy, job.memory, library=library)
     with stage("comparing with the integer reference"):
         verdict = check(program, lowered, ids, policy.prompt[0], run_result)
-        fidelity = compare(model, real, ids, run_result.tokens)
-    tokens = run_result.tokens
+        tokens = run_result.tokens
+        agreements = compare(model, lowered, [(ids, [policy.prompt[0], *tokens[:-1]])])
     result = {
         "schema": results.SCHEMA,
         "ternbin": __version__,
@@ -107,7 +106,10 @@ def summarise(job: Job) -> tuple[dict, dict[str, str]]:
         "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip(),
         **verdict.asdict(),
         **summarize(program, lowered, run_result, dram=job.dram),
-        "fidelity": fidelity,
+        "fidelity": [
+            {"name": a.name, "op": a.op, "values": a.total, "agree": a.rate, "largest": a.largest, "farthest": a.farthest}
+            for a in agreements
+        ],
     }
     return results.validate(result), artefacts(job.hw, program, lowered)
 

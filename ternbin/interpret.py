@@ -252,7 +252,8 @@ def _real_embed(call: Call, node: Node, ids: Tensor) -> Tensor:
     w, grid = call.weights, 2.0 ** node["frac"]
     past = call.past if node["past"] == "P" else 0
     scale, pos = ((w[node[key]] * grid).round().to(torch.int64) for key in ("scale", "pos"))
-    return golden.embed(ids, w[node["table"]], scale, pos, node["pos_offset"], past, node["bits"], call.count(node))
+    return golden.embed(ids, w[node["table"]], scale, golden.sat(pos, node["bits"]), node["pos_offset"], past,
+                        node["bits"], call.count(node))
 
 
 @_computes("real_layernorm")

@@ -33,6 +33,7 @@ from ternbin.layout import (
 )
 from ternbin.program import Program, Region
 from ternbin.qtypes import to_stored
+from ternbin.sync import READ, WRITE, Access
 
 MAX_TOKENS_WAITING = 255
 PROBABILITY_KINDS = {Kind.TERNARY: "ternary_nn", Kind.BINARY: "binary_nn", Kind.UINT8: "uint8"}
@@ -50,15 +51,6 @@ class MachineError(Exception):
 def _need(ok: bool, message: str, code: ErrorCode = ErrorCode.FIELD) -> None:
     if not ok:
         raise MachineError(code, message)
-
-
-@dataclass(frozen=True)
-class Access:
-    """Words that one instruction touched; for external memory (``mem`` None) bytes [low, high)."""
-
-    mem: Mem | None
-    words: np.ndarray
-    write: bool
 
 
 @dataclass
@@ -140,7 +132,7 @@ class Machine:
         limit = geometry(self.hw, mem).words if limit is None else limit
         words = np.asarray(words)
         _need(words.max(initial=0) < limit, f"{mem.name} word {words.max(initial=0)} of {limit}", ErrorCode.ADDRESS)
-        self.accesses.append(Access(mem, words.reshape(-1), write))
+        self.accesses.append(Access(mem, words.reshape(-1), WRITE if write else READ))
         return words
 
     def _external(self, rows: np.ndarray, size: int, write: bool) -> np.ndarray:
@@ -149,7 +141,7 @@ class Machine:
         _need(bool((rows % self.hw.axi_bytes == 0).all()), "external address must be aligned to the bus", code)
         _need(int(rows.max()) + size <= len(self.dram), f"external address {int(rows.max()) + size:#x}", code)
         for low in rows:
-            self.accesses.append(Access(None, np.array([low, low + size]), write))
+            self.accesses.append(Access(None, np.array([low, low + size]), WRITE if write else READ))
         return rows[:, None] + np.arange(size)
 
     # ---- load and store ---------------------------------------------------------------------------------------------

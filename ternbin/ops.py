@@ -260,6 +260,8 @@ def _quant(c: Check) -> Type:
     x = c.source(0, Residual)
     want = {"ternary": 2, "binary": 1, "int8": 0}[c.kind("kind", "ternary", "binary", "int8")]
     c.need(len(c.attrs["thresholds"]) == want, f"thresholds must be {want}", c.attrs["thresholds"])
+    fits = all(-(1 << 23) <= t < 1 << 23 for t in c.attrs["thresholds"])
+    c.need(fits, "thresholds must fit 24 bits", c.attrs["thresholds"])
     c.between("mul", 0, (1 << 23) - 1)
     c.between("shift", 0, 30)
     return Codes(x.shape, c.attrs["kind"])
@@ -306,9 +308,9 @@ def _softmax_codes(c: Check) -> Type:
     c.weight("lut", torch.int64, 256)
     c.between("mul", 0, (1 << 16) - 1)
     c.between("shift", 0, 40)
-    c.between("c1", 1, 1 << 24)
-    c.between("c2", 1, 1 << 24)
-    c.between("recip", 1, 1 << 48)
+    c.between("c1", 1, (1 << 20) - 1)
+    c.between("c2", 1, (1 << 20) - 1)
+    c.between("recip", 1, (1 << 48) - 1)
     return Codes(c.source(0, Ints).shape, c.kind("kind", "ternary_nn", "binary_nn", "uint8"))
 
 

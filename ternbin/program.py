@@ -43,9 +43,10 @@ class View:
     """How a tensor lies in a region; addresses count from the start of the region.
 
     Layouts (docs/architecture.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
-    "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual" [rows, width]; "scores" and codes of
-    probabilities (layout "tokens", groups = 1) [1, rows, width]; "ids" [rows, 2], ids and logits.
-    A group (head) of ``width`` features starts every ``pitch`` words ("transposed": every ``pitch`` features).
+    "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual", "scores" [rows, width]; "ids"
+    [rows, 2]: id, and logit, of which the hardware holds ``2^shift`` times the graph's.
+    A group (head) of ``width`` features starts every ``pitch`` features of the layout. Row 0 is token, query or key
+    ``first``. ``lead`` adds a first dimension of 1 (heads); ``kind`` is the code kind.
     """
 
     layout: str
@@ -58,6 +59,7 @@ class View:
     kind: str = ""
     lead: bool = False
     shift: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,14 +199,12 @@ def _decode_codes(hw: HwConfig, shape: Geometry, view: View, raw: np.ndarray) ->
 
 def _gather(hw: HwConfig, view: View, codes: np.ndarray, offset: int) -> np.ndarray:
     """Elements ``[rows, groups*width]`` of codes ``[banks, words, lanes]``."""
-    row = np.arange(view.rows)[:, None]
+    row = view.first + np.arange(view.rows)[:, None]
     group, feature = np.divmod(np.arange(view.groups * view.width)[None, :], view.width)
-    if view.layout == "transposed":
-        place = group * view.pitch + feature
-        bank, word, lane = place % len(codes), place // len(codes) * view.stride + row // hw.lanes, row % hw.lanes
-    else:
-        bank, lane = row % len(codes), feature % hw.lanes
-        word = row // len(codes) * view.stride + group * view.pitch + feature // hw.lanes
+    place = group * view.pitch + feature
+    along, across = (row, place) if view.layout == "transposed" else (place, row)
+    word = across // len(codes) * view.stride + along // hw.lanes
+    bank, lane = np.broadcast_arrays(across % len(codes), along % hw.lanes)
     return codes[bank, word + offset, lane].astype(np.int64)
 
 
@@ -226,7 +226,6 @@ def _decode_scores(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
 
 
 def _decode_ids(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
-    """Ids and logits; the hardware's logit is ``2^shift`` times the graph's."""
     ids, logits = bytes_int(raw[:, :4], 4), bytes_int(raw[:, 4:12], 8)
     return np.stack([ids, logits[:, 0:1] >> view.shift], axis=-1)[: view.rows, 0]
 

@@ -31,8 +31,8 @@ def fold_softmax(match: Match, weights: Weights) -> Node:
         lut, mul, shift = enter(weights, f"{name}.lut", golden.exp_lut_direct(softmax["scale"])), 0, 0
     exact = Fraction(alpha)
     c1, c2, recip = rne(exact * 2**15), rne(3 * exact * 2**15), rne(2**36 / exact)
-    if not 1 <= c1 < 1 << 20:
-        raise InputError(f"{name}: alpha of probabilities must be in [2^-16, 32), not {alpha!r}")
+    if not (1 <= c1 and c2 < 1 << 20 and recip < 1 << 48):
+        raise InputError(f"{name}: alpha of probabilities must be in (2^-12, 10), not {alpha!r}")
     return typed(weights, "softmax_codes", (scores,), dict(
         lut=lut, power=power, mul=mul, shift=shift, c1=c1, c2=c2, recip=recip,
         **attrs_of(softmax, "causal"), **attrs_of(node, "name", "kind")))

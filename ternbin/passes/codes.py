@@ -15,6 +15,9 @@ from ternbin.qtypes import KINDS
 from ternbin.rewrite import Match, Pattern, Rule, chain
 
 
+FAR = 1 << 22  # no residual reaches it
+
+
 def fold_quant(match: Match, weights: Weights) -> Node | None:
     """Residual to codes (rule 4)."""
     node = match["quantize"]
@@ -29,7 +32,8 @@ def fold_quant(match: Match, weights: Weights) -> Node | None:
         mul, shift = fixed_scale(_grid(x) / Fraction(alpha), name)
     else:
         wanted = steps.steps(alpha, 0.0, kind)[: 1 if kind == "binary" else 2]
-        thresholds = tuple(steps.first_integer(step, _grid(x), Fraction(0)) for step in wanted)
+        exact = (steps.first_integer(step, _grid(x), Fraction(0)) for step in wanted)
+        thresholds = tuple(min(max(t, -FAR), FAR) for t in exact)
     return typed(weights, "quant", (x,), dict(name=name, kind=kind, thresholds=thresholds, mul=mul, shift=shift))
 
 

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import torch
 
+from ternbin import golden
 from ternbin.errors import InputError
 from ternbin.ir import Node, Weights
 from ternbin.ops import typed
@@ -18,12 +19,11 @@ def fold_embed(match: Match, weights: Weights) -> Node:
     """Row scales and positions on the grid of the embedding sum (rule 1)."""
     node = match["real_embed"]
     grid, name = 2.0 ** node["frac"], node["name"]
-    scale, pos = (rounded(weights[node[key]] * grid) for key in ("scale", "pos"))
-    if scale.abs().max() >= 1 << 31 or pos.abs().max() >= 1 << 31:
-        raise InputError(f"{name}: scale and pos must fit 32 bits on a grid of 2^-{node['frac']}, not "
-                         f"{int(scale.abs().max())} and {int(pos.abs().max())}")
+    scale, pos = rounded(weights[node["scale"]] * grid), rounded(weights[node["pos"]] * grid)
+    if scale.abs().max() >= 1 << 31:
+        raise InputError(f"{name}: scale must be below 2^31 grid steps, not {int(scale.abs().max())}")
     attrs = dict(node.attrs) | {"scale": enter(weights, f"{name}.scale_int", scale),
-                                "pos": enter(weights, f"{name}.pos_int", pos)}
+                                "pos": enter(weights, f"{name}.pos_int", golden.sat(pos, node["bits"]))}
     return typed(weights, "embed", node.src, attrs)
 
 

@@ -146,12 +146,16 @@ def _fidelity(result: dict) -> str:
     if not result["fidelity"]:
         return ""
     rows = [
-        [row["name"], f"{row['values']:,}", f"{row['agree']:.4%}", row.get("reason", "")] for row in result["fidelity"]
+        [row["name"], row["op"], f"{row['values']:,}", f"{row['agree']:.4%}", row["largest"], f"{row['farthest']:.4f}"]
+        for row in result["fidelity"]
     ]
+    header = ["tensor", "op", "values", "agree", "largest difference", "farthest from a rounding tie (steps)"]
+    values = sum(row["values"] for row in result["fidelity"])
+    equal = sum(row["values"] * row["agree"] for row in result["fidelity"])
     return (
         "<h2>Fake-quant model against integer reference</h2>"
-        "<p class=muted>Op by op on identical inputs; the integer model is the model.</p>"
-        f"<details><summary>{len(rows)} ops</summary>{table(['op', 'values', 'agree', 'differences'], rows)}</details>"
+        f"<p>Op by op on identical inputs, {equal / values:.4%} of {values:,} values agree; the integer model is the model.</p>"
+        f"<details><summary>{len(rows)} ops</summary>{table(header, rows, 2)}</details>"
     )
 
 

@@ -238,7 +238,7 @@ def test_what_cannot_be_folded_names_the_layer():
         run(b, b.quantize(b.op("act", y, fn="gelu"), "fc1", 1.0, "uint8", GELU_MIN))
     with message("q_in: a residual must become ternary, binary or int8 codes with zero 0, not uint8 with 0.0"):
         run(b, b.quantize(b.input("h", Residual(("S", 3), 16, 8)), "q_in", 1.0, "uint8"))
-    with message("probs: alpha of probabilities must be in [2^-16, 32), not 1e-06"):
+    with message("probs: alpha of probabilities must be in (2^-12, 10), not 1e-06"):
         run(b, b.probabilities(b.op("scores", x, x, name="s", heads=1), "probs", 0.01, False, 1e-6, "uint8"))
 
 
