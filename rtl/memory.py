@@ -32,6 +32,11 @@ class Geometry:
     def addr_bits(self) -> int:
         return max(1, (self.depth - 1).bit_length())
 
+    @property
+    def events(self) -> dict[str, int]:
+        """Event name -> bits, as ``events_signature`` wants them: banks accessed."""
+        return {"reads": self.banks.bit_length(), "writes": self.banks.bit_length()}
+
     def read_port(self) -> ReadPort:
         return ReadPort(self.banks, self.word_bits)
 
@@ -82,13 +87,12 @@ class BankedMemory(wiring.Component):
     ):
         self.geometry = geometry
         self._readers, self._writers, self._transposed = dict(readers), dict(writers), transposed
-        self.EVENTS = {"reads": geometry.banks.bit_length(), "writes": geometry.banks.bit_length()}
         ports = {f"r_{name}": In(geometry.read_port()) for name in readers}
         ports |= {f"w_{name}": In(geometry.write_port()) for name in writers}
         if transposed is not None:
             ports[f"t_{transposed[0]}"] = In(TransposedWritePort(geometry.banks, geometry.planes, geometry.elements))
         super().__init__({
-            **ports, "fault": Out(len(Unit)), "active": Out(1), **events_signature(self.EVENTS),
+            **ports, "fault": Out(len(Unit)), "active": Out(1), **events_signature(geometry.events),
         })
 
     def elaborate(self, platform):

@@ -1,0 +1,169 @@
+"""The accelerator: units, memories, control, bus, registers and counters, connected."""
+
+from amaranth import Cat, Module, ResetInserter
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from ternbin.hw import HwConfig
+from ternbin.isa import WATCHDOG_CYCLES, Unit
+from ternbin.rtl.axi import AxiMaster, master_ports
+from ternbin.rtl.control import Control
+from ternbin.rtl.counters import Counters
+from ternbin.rtl.dma import LoadUnit, StoreUnit
+from ternbin.rtl.execute import ExecuteUnit
+from ternbin.rtl.memory import BankedMemory, geometries
+from ternbin.rtl.registers import Registers, slave_ports
+from ternbin.rtl.vector import VectorUnit
+
+# Who reads and writes each memory, highest priority first: unit -> its port. The bus can ask for no more than a word every few
+# cycles and the vector unit for less than the array, so neither can hold off the array for long.
+READERS = {
+    "abuf": {"store": "abuf_r", "vector": "abuf_r", "execute": "abuf"},
+    "wbuf": {"store": "wbuf_r", "execute": "wbuf"},
+    "kbuf": {"store": "kbuf_r", "execute": "kbuf"},
+    "rbuf": {"store": "rbuf_r", "vector": "rbuf_r", "execute": "rbuf_r"},
+    "pbuf": {"store": "pbuf_r", "vector": "pbuf_r", "execute": "pbuf"},
+    "idbuf": {"load": "idbuf_r", "store": "idbuf_r"},
+    "sbuf": {"vector": "sbuf_r"},
+}
+WRITERS = {
+    "abuf": {"load": "abuf_w", "vector": "abuf_w", "execute": "abuf_w"},
+    "wbuf": {"load": "wbuf_w"},
+    "kbuf": {"load": "kbuf_w", "execute": "kbuf_w"},
+    "rbuf": {"load": "rbuf_w", "vector": "rbuf_w", "execute": "rbuf_w"},
+    "pbuf": {"load": "pbuf_w"},
+    "idbuf": {"load": "idbuf_w", "execute": "idbuf_w"},
+    "sbuf": {"execute": "sbuf_w"},
+}
+TRANSPOSED = {"kbuf": ("execute", "kbuf_t")}
+
+
+def _unit(name: str) -> Unit:
+    return Unit[name.upper()]
+
+
+def memories(hw: HwConfig) -> dict[str, BankedMemory]:
+    """The memories of an accelerator by instance name."""
+    return {
+        name: BankedMemory(
+            geometry,
+            readers={unit: _unit(unit) for unit in READERS[name]},
+            writers={unit: _unit(unit) for unit in WRITERS[name]},
+            transposed=(TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None,
+        )
+        for name, geometry in geometries(hw).items()
+    }
+
+
+_UNITS = {"load": LoadUnit, "execute": ExecuteUnit, "vector": VectorUnit, "store": StoreUnit}
+
+
+def _events(hw: HwConfig) -> dict[str, dict[str, int]]:
+    """Instance -> the events of its part, in the order of the counters."""
+    units = {name: part.EVENTS for name, part in _UNITS.items() if hasattr(part, "EVENTS")}
+    return {"control": Control.EVENTS, "axi": AxiMaster.EVENTS, **units} | {
+        name: geometry.events for name, geometry in geometries(hw).items()
+    }
+
+
+def _counter(instance: str, event: str) -> str:
+    return event if instance == "control" else f"{instance}_{event}"
+
+
+def counters(hw: HwConfig) -> dict[str, int]:
+    """Counter name -> bits that it may grow by in a cycle, in the order of the counter registers."""
+    pairs = [(_counter(part, event), bits) for part, events in _events(hw).items() for event, bits in events.items()]
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("two event counters must not have the same name")
+    return dict(pairs)
+
+
+def top_ports(hw: HwConfig) -> dict:
+    """Ports of the accelerator, without clock and reset."""
+    return {
+        **master_ports(hw), **slave_ports(), "irq": Out(1), "trace_start": Out(len(Unit)), "trace_done": Out(len(Unit)),
+    }
+
+
+class Top(wiring.Component):
+    """One accelerator.
+
+    AXI4 master ``m_axi_*``, AXI4-Lite slave ``s_axil_*``, interrupt. ``trace_start``, ``trace_done``: a bit per unit (isa.Unit),
+    1 in the cycle in which an instruction is issued to the unit, or is done: then all it wrote is in the memories after this
+    cycle's clock edge.
+    """
+
+    def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
+        self.hw, self._watchdog = hw, watchdog
+        super().__init__(top_ports(hw))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.control = control = self._control = Control(self.hw, self._watchdog)
+        m.submodules.axi = self._axi = AxiMaster(self.hw)
+        self._memories = memories(self.hw)
+        self._units = {name: part(self.hw) for name, part in _UNITS.items()}
+        for name, memory in self._memories.items():
+            m.submodules[name] = memory
+        for name, unit in self._units.items():
+            # Compute units are reset after an error; load and store first finish what the bus has begun.
+            m.submodules[name] = unit if hasattr(unit, "abort") else ResetInserter(control.abort)(unit)
+            wiring.connect(m, getattr(control, f"unit_{name}"), unit.port)
+        self._connect_memories(m)
+        self._connect_bus(m)
+        self._connect_registers(m)
+        m.d.comb += [self.trace_start.eq(control.trace_start), self.trace_done.eq(control.trace_done)]
+        return m
+
+    def _connect_memories(self, m: Module) -> None:
+        for kind, table in (("r", READERS), ("w", WRITERS)):
+            for name, ports in table.items():
+                for unit, port in ports.items():
+                    wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"{kind}_{unit}"))
+        for name, (unit, port) in TRANSPOSED.items():
+            wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"t_{unit}"))
+        wiring.connect(m, self._units["load"].lutx_w, self._units["execute"].lutx_w)
+        wiring.connect(m, self._units["load"].lutv_w, self._units["vector"].lutv_w)
+
+    def _connect_bus(self, m: Module) -> None:
+        axi, control, load, store = self._axi, self._control, self._units["load"], self._units["store"]
+        for source, sink in (
+            (load.ar, axi.load_ar), (axi.load_r, load.r), (control.ar, axi.fetch_ar), (axi.fetch_r, control.r),
+            (store.aw, axi.aw), (store.w, axi.w), (axi.b, store.b),
+        ):
+            wiring.connect(m, source, sink)
+        for name, flow in master_ports(self.hw).items():
+            inner, outer = getattr(axi, name), getattr(self, name)
+            m.d.comb += outer.eq(inner) if flow.flow == Out else inner.eq(outer)
+        memory_faults = Cat(
+            Cat(memory.fault[unit] for memory in self._memories.values()).any() for unit in Unit
+        )
+        dma_faults = (load.address_fault << Unit.LOAD) | (store.address_fault << Unit.STORE)
+        m.d.comb += [
+            load.abort.eq(control.abort), store.abort.eq(control.abort),
+            control.address_fault.eq(memory_faults | dma_faults),
+            control.read_fault.eq(load.bus_fault), control.read_addr.eq(load.bus_addr),
+            control.write_fault.eq(store.bus_fault), control.write_addr.eq(store.bus_addr),
+            control.active.eq(axi.active | Cat(memory.active for memory in self._memories.values()).any()),
+            control.quiet.eq(~(axi.busy | load.port.busy | store.port.busy)),
+        ]
+
+    def _connect_registers(self, m: Module) -> None:
+        control = self._control
+        names = counters(self.hw)
+        m.submodules.registers = registers = Registers(len(names))
+        m.submodules.counters = bank = Counters(names)
+        for name, flow in slave_ports().items():
+            inner, outer = getattr(registers, name), getattr(self, name)
+            m.d.comb += outer.eq(inner) if flow.flow == Out else inner.eq(outer)
+        m.d.comb += [
+            self.irq.eq(registers.irq), control.start.eq(registers.start), control.clear.eq(registers.clear_status),
+            control.program.eq(registers.program), registers.busy.eq(control.busy), registers.done.eq(control.done),
+            registers.error.eq(control.error), registers.error_addr.eq(control.error_addr),
+            bank.clear.eq(registers.clear_counters), bank.index.eq(registers.index), registers.value.eq(bank.value),
+        ]
+        parts = {"control": control, "axi": self._axi, **self._units, **self._memories}
+        for instance, events in _events(self.hw).items():
+            for event in events:
+                source = getattr(parts[instance], f"ev_{event}")
+                m.d.comb += getattr(bank, f"inc_{_counter(instance, event)}").eq(source)
