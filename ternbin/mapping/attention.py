@@ -1,0 +1,144 @@
+"""Attention: keys and values into KBUF, then head by head scores, probabilities and context."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ternbin.errors import InputError
+from ternbin.golden import NEVER
+from ternbin.ir import Node
+from ternbin.isa import Dest, Epilogue, Mem, Op
+from ternbin.layout import SCALE_WORDS, ceil_div, int_bytes, scale_words
+from ternbin.mapping.call import CallBuilder, Codes, Keys
+from ternbin.mapping.fold import Folded, check_acc, fold_scales, operand
+from ternbin.mapping.linear import STORED_KIND, Lanes, plain, threshold_params
+from ternbin.mapping.schedule import Lease, Sight
+from ternbin.mapping.tokenwise import linear_to_codes, linear_to_stream, quantized
+from ternbin.program import Region, View
+from ternbin.qtypes import KINDS
+
+
+def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, extra: Callable[[], list[Sight]] = list) -> None:
+    """Keys or values of tokens [first, stop) into KBUF behind the ``past`` earlier ones."""
+    x = quantized(b, node.src[0], first, stop)
+    plan = b.plan(node, x.lanes, out.lanes.groups)
+    start = b.past + first if node.type.shape[0] == "T" else first
+    sight = b.keys_sight(node.name, out, start, start + stop - first)
+    sight = Sight(sight.tensor, sight.region, sight.view, ((first, stop), sight.part[1]))
+    b.linear(plan, x, first, stop, **b.to_keys(plan, out, start), sights=[sight, *extra()])
+
+
+def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, before: list[Callable[[], None]]) -> None:
+    """Attention over ``count`` keys, projected and added to the stream; ``node`` is the output projection's.
+
+    ``before`` are computations that values need; they run under the first head's softmax.
+    """
+    context = node.src[0]
+    heads = context["heads"]
+    query = context.src[0].src[0].src[0]
+    b.check_stream(node, node.src[1])
+    for first, stop in b.each_block("attention"):
+        q = linear_to_codes(b, query, first, stop, heads)
+        out = _heads(b, context, q, keys, values, count, before)
+        b.free(q)
+        linear_to_stream(b, node, out, first, stop)
+        b.free(out)
+        b.release(query.src[0], stop)
+        before = []
+    b.stream = node
+
+
+def _heads(b: CallBuilder, context: Node, q: Codes, keys: Keys, values: Keys, count: int,
+           before: list[Callable[[], None]]) -> Codes:
+    """Context codes of all heads. Scores of the next head are computed under the softmax of this one."""
+    softmax = context.src[0]
+    heads, width = context["heads"], values.lanes.width
+    lut = b.table(softmax.name, Mem.LUTV, softmax["lut"])
+    out, params, fields = None, None, {}
+    waiting: list[tuple[int, Codes]] = []
+    for head in range(heads):
+        waiting.append((head, _probabilities(b, softmax, q, keys, count, head, lut)))
+        if head == 0:
+            for step in before:
+                step()
+            lanes = Lanes(heads, width, values.lanes.pitch)
+            out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, q.first, q.stop)
+            params, fields = _context_params(b, context, values, count)
+        if head:
+            _context(b, context, *waiting.pop(0), values, out, params, fields, ())
+    _context(b, context, *waiting.pop(0), values, out, params, fields, [b.codes_sight(context, out)])
+    return out
+
+
+def _probabilities(b: CallBuilder, node: Node, q: Codes, keys: Keys, count: int, head: int, lut: Lease) -> Codes:
+    """Scores of one head into SBUF, and their softmax into codes in ABUF."""
+    hw, scores, queries = b.hw, node.src[0], q.stop - q.first
+    tiles, words = ceil_div(count, hw.rows), ceil_div(q.lanes.width, hw.lanes)
+    a, c = operand(hw, keys.kind, scores.name), operand(hw, q.kind, scores.name)
+    if hw.kind == "binary" and (a.planes, c.planes) != (1, 1):
+        raise InputError(f"scores {scores.name}: 8-bit attention must run on a ternary array, not on a binary one")
+    idle = -(words * hw.lanes - q.lanes.width) * a.idle * c.idle
+    check_acc(hw, q.lanes.width * a.most * c.most + 2 * abs(idle), f"scores {scores.name}")
+    addr = b.sbuf.take(queries * tiles, f"scores {scores.name}")
+    part = ((head, head + 1), (q.first, q.stop), (0, count))
+    sight = Sight(scores.name, Region(Mem.SBUF, addr, queries * tiles), View("scores", queries, count, tiles, lead=True), part)
+    b.compute(
+        Op.GEMM, scores.name, sights=[sight], **b.columns(q, q.first, q.stop, words, head * words), row_kbuf=1,
+        row_addr=keys.addr + head * words, row_stride=keys.stride, row_plane=keys.plane, row_planes=a.planes,
+        row_signed=a.signed, row_tiles=tiles, acc_init=idle, epilogue=Epilogue.SCORES, dst_addr=addr, dst_stride=tiles,
+    )
+    chunks = ceil_div(count, hw.lanes)  # whole words: the lanes beyond the last key must hold probability 0
+    out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), q.first, q.stop, words=chunks)
+    valid = b.past + 1 + q.first if node["causal"] else count
+    b.compute(
+        Op.SOFTMAX, node.name, lut, sights=[b.codes_sight(node, out, part)], src_addr=addr, src_stride=tiles,
+        queries=queries, keys=valid, causal=node["causal"], granules=chunks * hw.lanes // hw.rows, dst_addr=out.addr,
+        dst_stride=out.stride, dst_plane=out.plane, kind=STORED_KIND[node["kind"]], power=node["power"], mul=node["mul"],
+        shift=node["shift"], c1=node["c1"], c2=node["c2"], recip=node["recip"],
+    )
+    b.sbuf.free(addr)
+    return out
+
+
+def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tuple[Lease, dict[str, int]]:
+    """Parameters of one head's row tiles (the same for every head) and the fields of the context GEMMs."""
+    hw, where, probability = b.hw, f"{node.op} {node.name}", node.src[0].type.kind
+    a, c = operand(hw, values.kind, where), operand(hw, probability, where)
+    rowsum = c.sub != 0
+    if rowsum and (a.planes, c.planes) != (1, 1) or (hw.kind == "binary" and c.planes == 8):
+        raise InputError(f"{where}: probabilities must be uint8 for 8-bit values, on a ternary array, not {probability}")
+    lanes = ceil_div(count, hw.lanes) * hw.lanes
+    bound = lanes * a.most * (1 + rowsum) if rowsum else count * a.most * c.most
+    check_acc(hw, bound, where)
+    # with the row sum added, acc_hw = mul*acc, for garbage beyond the last key meets probability 0
+    magnitude = count * KINDS[values.kind].magnitude * KINDS[probability].magnitude * c.mul
+    folded = Folded(c.mul, np.zeros(1, dtype=np.int64), min(bound, magnitude), 0)
+    tile_rows = values.lanes.pitch
+    rows = np.where(np.arange(tile_rows) < values.lanes.width, np.arange(tile_rows), -1)
+    if node.op == "context_codes":
+        if folded.bound >= NEVER:
+            raise InputError(f"{where}: accumulator magnitude must be below {NEVER} for thresholds, not {folded.bound}")
+        words, fields, _ = threshold_params(hw, b.weights[node["thresholds"]].numpy(), node, folded, rows, where)
+    else:
+        mul, bias = b.weights[node["mul"]].numpy(), b.weights[node["bias"]].numpy()
+        mul, bias, shift = fold_scales(mul, bias, node["shift"], folded, where)
+        words = scale_words(hw, *(np.where(rows < 0, 0, v) for v in (mul, bias)))
+        fields = dict(epilogue=Epilogue.CODES8, kind=STORED_KIND[node["kind"]], shift=shift, param_stride=SCALE_WORDS)
+    fields |= dict(rowsum=rowsum, row_planes=a.planes, row_signed=a.signed)
+    address = b.image.put(("params", node.name), lambda: int_bytes(words, 2))
+    return b.params(node.name, address, words.shape[0] * words.shape[1]), fields
+
+
+def _context(b: CallBuilder, node: Node, head: int, p: Codes, values: Keys, out: Codes, params: Lease,
+             fields: dict[str, int], sights: list[Sight] | tuple) -> None:
+    """Probabilities times values of one head, into the head's lanes of the context."""
+    hw, tiles = b.hw, values.lanes.pitch // b.hw.rows
+    lane = head * values.lanes.pitch
+    b.compute(
+        Op.GEMM, node.name, params, sights=sights, **b.columns(p, p.first, p.stop, p.words), row_kbuf=1,
+        row_addr=values.addr + head * tiles * values.stride, row_stride=values.stride, row_plane=values.plane,
+        row_tiles=tiles, param_addr=params.addr, dest=Dest.TOKENS, dst_addr=out.addr + lane // hw.lanes,
+        lane=lane % hw.lanes, dst_stride=out.stride, dst_plane=out.plane, **fields,
+    )
+    b.free(p)
+

@@ -1,0 +1,171 @@
+"""Projections: weights and parameters of a linear op in external memory, and its GEMM instructions' constants."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ternbin.errors import InputError
+from ternbin.hw import HwConfig
+from ternbin.ir import Node, Weights
+from ternbin.isa import Epilogue, Kind
+from ternbin.layout import (
+    SCALE_WORDS,
+    ceil_div,
+    code_row_bytes,
+    code_words,
+    expand_row_bytes,
+    expand_words,
+    int_bytes,
+    scale_words,
+    threshold_words,
+)
+from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
+from ternbin.mapping.memory import Image
+
+STORED_KIND = {"ternary": Kind.TERNARY, "ternary_nn": Kind.TERNARY, "binary": Kind.BINARY, "binary_nn": Kind.BINARY,
+               "int8": Kind.INT8, "uint8": Kind.UINT8}
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Where the features of a code tensor lie along the lanes: ``groups`` of ``width``, one every ``pitch`` lanes.
+
+    Lanes without a feature hold all-zero bits, except ``odd_lanes`` of them, which hold the code ``odd_code``.
+    """
+
+    groups: int
+    width: int
+    pitch: int
+    odd_lanes: int = 0
+    odd_code: int = 0
+
+    @property
+    def features(self) -> int:
+        return self.groups * self.width
+
+    @property
+    def extent(self) -> int:
+        """Lanes up to the end of the last group."""
+        return self.groups * self.pitch if self.groups > 1 else self.width
+
+    def places(self) -> np.ndarray:
+        """Lane of every feature."""
+        return (np.arange(self.groups)[:, None] * self.pitch + np.arange(self.width)).reshape(-1)
+
+
+def plain(features: int) -> Lanes:
+    return Lanes(1, features, features)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One linear op on this hardware: ``tiles`` row tiles, each of ``params`` parameter words, and fixed GEMM fields.
+
+    ``groups`` heads of ``tiles_per_group`` row tiles; ``odd`` = (lanes, code) of padded output rows that are not 0.
+    """
+
+    name: str
+    tiles: int
+    groups: int
+    chunks: int
+    inner: int  # words of a weight row as loaded, the row stride
+    row_bytes: int
+    expand: bool
+    weight_addr: int
+    params: int
+    param_addr: int
+    fields: dict[str, int] = field(repr=False)
+    odd: tuple[int, int] = (0, 0)
+
+    @property
+    def tiles_per_group(self) -> int:
+        return self.tiles // self.groups
+
+
+def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lanes, groups: int) -> Plan:
+    """Fold, pack and store the op ``node``; the rows of each of ``groups`` heads are padded to whole row tiles."""
+    where, kind = f"{node.op} {node.name}", node["weight_kind"]
+    if kind not in ("ternary", "binary"):
+        raise InputError(f"{where}: weight kind must be ternary or binary, not {kind}")
+    if hw.kind == "binary" and kind == "ternary":
+        raise InputError(f"{where}: weight kind must be binary on a binary array, not ternary")
+    weight = weights[node["weight"]].numpy().astype(np.int64)
+    chunks, expand = ceil_div(x.extent, hw.lanes), kind == "binary" and hw.kind == "ternary"
+    idle = 0 if kind == "ternary" else -1
+    folded = fold_product(hw, operand(hw, node.src[0].type.kind, where), weight, chunks * hw.lanes, idle, where)
+    odd_init = -x.odd_lanes * x.odd_code * idle
+    inner = expand_words(hw, chunks) if expand else chunks
+    rows = _row_features(hw, len(weight), groups)
+    copies = node.op == "lm_head"  # padding must not win: it repeats the last row, which ties and loses by its index
+    rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
+    data_key = ("weight", node["weight"], x, groups, copies)
+    address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand))
+    words, fields, odd = _epilogue(hw, weights, node, folded, rows, where)
+    return Plan(
+        name=node.name, tiles=len(rows) // hw.rows, groups=groups, chunks=chunks, inner=inner,
+        row_bytes=_row_bytes(hw, inner, expand), expand=expand, weight_addr=address, params=words.shape[1],
+        param_addr=image.put(("params", node.name, groups), lambda: int_bytes(words, 2)),
+        fields={**fields, "acc_init": folded.acc_init + odd_init}, odd=odd,
+    )
+
+
+def _row_bytes(hw: HwConfig, inner: int, expand: bool) -> int:
+    return inner * hw.code_word_bits // 8 // (2 if expand else 1)
+
+
+def _row_features(hw: HwConfig, features: int, groups: int) -> np.ndarray:
+    """Graph feature of every hardware row, -1 for padding."""
+    width = features // groups
+    padded = ceil_div(width, hw.rows) * hw.rows
+    group, row = np.divmod(np.arange(groups * padded), padded)
+    return np.where(row < width, group * width + row, -1)
+
+
+def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, inner: int, expand: bool) -> np.ndarray:
+    placed = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
+    placed[np.ix_(rows >= 0, x.places())] = weight[rows[rows >= 0]]
+    return expand_row_bytes(hw, placed, inner) if expand else code_row_bytes(hw, code_words(hw, placed))
+
+
+def _epilogue(hw: HwConfig, weights: Weights, node: Node, folded: Folded, rows: np.ndarray,
+              where: str) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
+    """Parameter words ``[tiles, params, rows]``, GEMM fields, and (number, code) of padded rows that are not 0."""
+    if node.op == "linear_codes":
+        return threshold_params(hw, weights[node["thresholds"]].numpy(), node, folded, rows, where)
+    bias = weights[node["bias"]].numpy()
+    shift = node.get("shift", 0)
+    mul, bias, shift = fold_scales(weights[node["mul"]].numpy(), bias, shift, folded, where)
+    pad, odd, fields = 0, (0, 0), {"shift": shift}
+    if node.op == "linear_residual":
+        fields["epilogue"] = Epilogue.RESIDUAL
+    elif node.op == "lm_head":
+        fields = {"epilogue": Epilogue.ARGMAX}
+    else:
+        fields |= {"epilogue": Epilogue.CODES8, "kind": STORED_KIND[node["kind"]], "lut": int(node["lut"] is not None)}
+        if node["lut"] is not None:
+            lut = weights[node["lut"]].numpy()
+            pad, odd = (int(lut.argmin()) - 128) << shift, (int((rows < 0).sum()), int(lut.min()))
+    words = scale_words(hw, _padded(mul, rows, 0), _padded(bias, rows, pad))
+    return words, {**fields, "param_stride": SCALE_WORDS}, odd
+
+
+def threshold_params(hw: HwConfig, thresholds: np.ndarray, node: Node, folded: Folded, rows: np.ndarray,
+                     where: str) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
+    """As :func:`_epilogue`, for codes by thresholds ``[features or 1, n]``."""
+    t = fold_thresholds(hw, thresholds, node["base"], node["dirs"], node["kind"], folded, where)
+    pad = np.zeros(len(t.dirs), dtype=np.int64)
+    if (rows < 0).any():
+        t, pad = pad_thresholds(hw, t, where)
+    words = threshold_words(hw, _padded(t.values, rows, pad))
+    fields = {
+        "epilogue": Epilogue.CODES, "thresholds": len(t.dirs), "base": t.base, "dirs": t.dirs_field,
+        # a ternary array holds binary codes as ternary ones, and can then pad them with 0
+        "kind": Kind.TERNARY if hw.kind == "ternary" else Kind.BINARY, "param_stride": len(t.dirs),
+    }
+    return words, fields, (0, 0)
+
+
+def _padded(values: np.ndarray, rows: np.ndarray, pad: int | np.ndarray) -> np.ndarray:
+    """Values of the hardware rows (one for all where there is one), ``pad`` in rows of padding."""
+    spread = values[np.where(rows < 0, 0, rows)] if len(values) > 1 else np.repeat(values, len(rows), axis=0)
+    return np.where((rows < 0).reshape(-1, *[1] * (values.ndim - 1)), pad, spread)

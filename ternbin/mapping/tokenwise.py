@@ -1,0 +1,184 @@
+"""Ops that treat tokens one by one: embedding, LayerNorm, quantization, projections, the language model head."""
+
+import numpy as np
+
+from ternbin.errors import InputError
+from ternbin.ir import Node
+from ternbin.isa import Mem, Op
+from ternbin.layout import (
+    ceil_div,
+    code_row_bytes,
+    code_words,
+    expand_row_bytes,
+    expand_words,
+    int_bytes,
+    residual_words,
+    row_bytes,
+    scale_words,
+)
+from ternbin.mapping.call import CallBuilder, Codes
+from ternbin.mapping.fold import operand
+from ternbin.mapping.linear import STORED_KIND, Lanes, plain
+from ternbin.mapping.memory import CapacityError
+from ternbin.mapping.schedule import Sight
+from ternbin.program import Region, View
+
+
+def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
+    """Ids at ``ids_addr`` in external memory to the residual stream: positions, plus codes times scales (rule 1)."""
+    hw, d = b.hw, node.type.shape[-1]
+    words = b.residual_words(d)
+    table, inner, expand = table_bytes(b, node)
+    pos, scale = positions(b, node, words), scales(b, node)
+    past = node["pos_offset"] + (b.past if node["past"] == "P" else 0)
+    for first, stop in b.each_block("embed"):
+        count = stop - first
+        limit = min(hw.idbuf_words, b.pbuf.words)
+        if count > limit:
+            raise CapacityError(f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}")
+        lease = b.ids.lease()
+        b.load(node.name, lease, mem=Mem.IDBUF, inner=count, outer=1, dram=ids_addr + first * hw.axi_bytes)
+        size = row_bytes(hw, Mem.RBUF, words)
+        b.load(node.name, None, mem=Mem.RBUF, addr=first * words, inner=words * count, outer=1,
+               dram=pos + (past + first) * size)
+        size = row_bytes(hw, Mem.ABUF, inner, expand)
+        addr = b.abuf.take(ceil_div(count, hw.cols) * inner, f"embed {node.name}")
+        b.load(node.name, None, mem=Mem.ABUF, addr=addr, inner=inner, outer=count, dram=table, stride=size, indirect=1,
+               expand=expand)
+        params = b.pbuf.lease()
+        b.load(node.name, params, mem=Mem.PBUF, addr=params.addr, inner=1, outer=count, dram=scale, stride=hw.axi_bytes,
+               indirect=1)
+        b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, first, stop)], src_addr=addr,
+                  src_stride=inner, tokens=count, words=words, features=d, scale_addr=params.addr,
+                  dst_addr=first * words, dst_stride=words)
+        b.abuf.free(addr)
+    b.stream = node
+
+
+def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
+    """Address of the embedding table, words of a row, whether its codes are 1-bit for a ternary array.
+
+    It is entered as the language model head enters its weights, so that tied tables are stored once.
+    """
+    hw, kind, name = b.hw, node["table_kind"], node["table"]
+    if kind not in ("ternary", "binary") or (hw.kind == "binary" and kind == "ternary"):
+        raise InputError(f"embed {node.name}: table kind must suit a {hw.kind} array, not {kind}")
+    codes = b.weights[name].numpy().astype(np.int8)
+    chunks, expand = ceil_div(codes.shape[1], hw.lanes), kind == "binary" and hw.kind == "ternary"
+    inner = expand_words(hw, chunks) if expand else chunks
+
+    def make() -> np.ndarray:
+        rows = np.concatenate([codes, np.repeat(codes[-1:], -len(codes) % hw.rows, axis=0)])
+        return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
+
+    return b.image.put(("weight", name, plain(codes.shape[1]), 1, True), make), inner, expand
+
+
+def positions(b: CallBuilder, node: Node, words: int) -> int:
+    """Address of the position rows, as residual words."""
+    pos = b.weights[node["pos"]].numpy()
+    limit = 1 << b.hw.res_bits - 1
+    if pos.min() < -limit or pos.max() >= limit:
+        raise InputError(f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}")
+    last = node["pos_offset"] + (b.past if node["past"] == "P" else 0) + b.tokens
+    if last > len(pos):
+        raise InputError(f"embed {node.name}: positions must be at most {len(pos) - node['pos_offset']}, "
+                         f"not {last - node['pos_offset']}")
+    container = b.hw.res_container // 8
+    return b.image.put(("pos", node["pos"]), lambda: int_bytes(residual_words(b.hw, pos).reshape(len(pos), -1), container))
+
+
+def scales(b: CallBuilder, node: Node) -> int:
+    """Address of the row scales, one a beat; the tail lets a parameter word be read from the last one."""
+    scale = b.weights[node["scale"]].numpy()
+    if abs(scale).max() >= 1 << 31:
+        raise InputError(f"embed {node.name}: scale must fit 32 bits, not {int(abs(scale).max())}")
+    step = b.hw.axi_bytes // 4
+
+    def make() -> np.ndarray:
+        values = np.zeros(len(scale) * step + b.hw.param_word_bits // 32, dtype=np.int64)
+        values[: len(scale) * step : step] = scale
+        return int_bytes(values[None, :], 4)
+
+    return b.image.put(("scale", node["scale"]), make)
+
+
+def layernorm(b: CallBuilder, node: Node, first: int, stop: int) -> None:
+    """LayerNorm of tokens [first, stop) in place (rule 3)."""
+    hw, d = b.hw, node.type.shape[-1]
+    words = b.residual_words(d)
+
+    def make() -> np.ndarray:
+        padded = np.zeros((2, words * hw.rows), dtype=np.int64)
+        padded[:, :d] = b.weights[node["gamma"]].numpy(), b.weights[node["beta"]].numpy()
+        return int_bytes(scale_words(hw, *padded), 2)
+
+    params = b.params(node.name, b.image.put(("layernorm", node.name), make), 4 * words)
+    rows = dict(src_addr=first * words, src_stride=words, dst_addr=first * words, dst_stride=words)
+    b.compute(Op.LAYERNORM, node.name, params, sights=[b.residual_sight(node, first, stop)], **rows, tokens=stop - first,
+              words=words, features=d, param_addr=params.addr, shift=node["shift"], eps=node["eps"])
+
+
+def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
+    """Codes of the residual stream for tokens [first, stop) (rule 4); kept, so that equal inputs share them."""
+    known = b.kept(node, first, stop)
+    if known is not None:
+        return known
+    d = node.type.shape[-1]
+    words = b.residual_words(d)
+    b.check_stream(node, node.src[0])
+    out = b.new_codes(f"quant {node.name}", node["kind"], plain(d), first, stop)
+    limit = 1 << b.hw.res_bits  # beyond it a threshold is never or always reached
+    thresholds = [max(-limit, min(limit, t)) for t in node["thresholds"]] + [0, 0]
+    b.compute(Op.QUANT, node.name, sights=[b.codes_sight(node, out)], src_addr=first * words, src_stride=words,
+              tokens=stop - first, words=words, features=d, dst_addr=out.addr, dst_stride=out.stride, dst_plane=out.plane,
+              kind=STORED_KIND[node["kind"]], t0=thresholds[0], t1=thresholds[1], mul=node["mul"], shift=node["shift"])
+    b.keep(node, out)
+    return out
+
+
+def linear_to_codes(b: CallBuilder, node: Node, first: int, stop: int, groups: int = 1) -> Codes:
+    """A projection of quantized tokens to codes in ABUF; each of ``groups`` heads starts a word."""
+    x = quantized(b, node.src[0], first, stop)
+    plan = b.plan(node, x.lanes, groups)
+    features = node.type.shape[-1] // groups
+    pitch = features if groups == 1 else ceil_div(features, b.hw.lanes) * b.hw.lanes
+    lanes = Lanes(groups, features, pitch, *plan.odd)
+    tables = [b.table(node.name, Mem.LUTX, node["lut"])] if node.get("lut") else []
+    out = b.new_codes(f"{node.op} {node.name}", node["kind"], lanes, first, stop)
+    b.linear(plan, x, first, stop, **b.to_tokens(plan, out), sights=[b.codes_sight(node, out)], tables=tables)
+    return out
+
+
+def linear_to_stream(b: CallBuilder, node: Node, x: Codes, first: int, stop: int) -> None:
+    """A projection of codes added to the residual stream in place (rule 2)."""
+    plan, words = b.plan(node, x.lanes), b.residual_words(node.type.shape[-1])
+    b.linear(plan, x, first, stop, sights=[b.residual_sight(node, first, stop)], pitch_tiles=plan.tiles,
+             place=lambda tile: dict(dst_addr=first * words + tile, dst_stride=words))
+
+
+def feed_forward(b: CallBuilder, node: Node) -> None:
+    """fc1, activation, fc2, added to the stream; ``node`` is fc2's."""
+    fc1 = node.src[0]
+    b.check_stream(node, node.src[1])
+    for first, stop in b.each_block("feed_forward"):
+        hidden = linear_to_codes(b, fc1, first, stop)
+        b.release(fc1.src[0], stop)
+        linear_to_stream(b, node, hidden, first, stop)
+        b.free(hidden)
+    b.stream = node
+
+
+def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
+    """Arg-max over the vocabulary for the one token of this call; the id goes to ``result_addr`` (rule 10)."""
+    hw = b.hw
+    x = quantized(b, node.src[0], 0, 1)
+    plan = b.plan(node, x.lanes)
+    slot = hw.idbuf_words - 1
+    doubled = operand(hw, x.kind, node.name).mul - 1
+    sight = Sight(node.name, Region(Mem.IDBUF, slot, 1), View("ids", 1, 2, shift=doubled), ((0, 1), (0, 2)))
+    b.linear(plan, x, 0, 1, pitch_tiles=plan.tiles, sights=[sight], place=lambda tile: dict(
+        dst_addr=slot, index=tile * hw.rows, first=tile == 0))
+    b.schedule.tasks[-1].instruction.fields["last"] = 1
+    b.release(node.src[0])
+    b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=1, outer=1, dram=result_addr)
