@@ -76,7 +76,7 @@ class _LearnedStep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, alpha, zero, lo, hi, grad_scale):
-        step = alpha.clamp_min(MIN_ALPHA)
+        x, step = x.contiguous(), alpha.clamp_min(MIN_ALPHA)
         scaled = (x - zero).div_(step) if zero else x / step
         codes = scaled.round().clamp_(lo, hi)
         ctx.save_for_backward(scaled, codes)
@@ -87,27 +87,31 @@ class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         scaled, codes = ctx.saved_tensors
-        inside = (scaled - scaled.clamp(*ctx.limits)) == 0
-        grad_x = grad * inside
-        grad_alpha = (grad * codes).sum(dtype=ctx.alpha_dtype) - (grad_x * scaled).sum(dtype=ctx.alpha_dtype)
-        return grad_x, grad_alpha * ctx.grad_scale, None, None, None, None
+        grad = grad.contiguous()
+        # one kernel: `grad` strictly inside the limits, 0 elsewhere
+        grad_x = torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.limits)
+        grad_alpha = torch.dot(grad.view(-1), codes.view(-1)) - torch.dot(grad_x.view(-1), scaled.view(-1))
+        return grad_x, grad_alpha.to(ctx.alpha_dtype) * ctx.grad_scale, None, None, None, None
 
 
 class _LearnedSign(torch.autograd.Function):
-    """`alpha * sign(x)` with sign(0) = +1; straight-through for |x| <= alpha."""
+    """`alpha * sign(x)` with sign(0) = +1; straight-through for |x| < alpha."""
 
     @staticmethod
     def forward(ctx, x, alpha, grad_scale):
-        step = alpha.clamp_min(MIN_ALPHA)
-        sign = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
-        ctx.save_for_backward(x, sign, step)
+        x, step = x.contiguous(), alpha.clamp_min(MIN_ALPHA).to(x.dtype)
+        value = torch.where(x >= 0, step, -step)
+        ctx.save_for_backward(x, value, step)
         ctx.grad_scale, ctx.alpha_dtype = grad_scale, alpha.dtype
-        return sign * step
+        return value
 
     @staticmethod
     def backward(ctx, grad):
-        x, sign, step = ctx.saved_tensors
-        return grad * (x.abs() <= step), (grad * sign).sum(dtype=ctx.alpha_dtype) * ctx.grad_scale, None
+        x, value, step = ctx.saved_tensors
+        grad, limit = grad.contiguous(), step.item()
+        grad_alpha = torch.dot(grad.view(-1), value.view(-1)) / step
+        grad_x = torch.ops.aten.hardtanh_backward(grad, x, -limit, limit)
+        return grad_x, grad_alpha.to(ctx.alpha_dtype) * ctx.grad_scale, None
 
 
 def straight_through(x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
