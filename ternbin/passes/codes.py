@@ -14,7 +14,6 @@ from ternbin.passes.fixed import fixed_point, fixed_scale
 from ternbin.qtypes import KINDS
 from ternbin.rewrite import Match, Pattern, Rule, chain
 
-
 FAR = 1 << 22  # no residual reaches it
 
 
