@@ -1,7 +1,6 @@
 """The main job, end to end: model, graph, program, simulation, check, result."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
