@@ -23,8 +23,10 @@ class Batch:
     labels: torch.Tensor
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments for a BART forward pass."""
-        return dict(input_ids=self.source, attention_mask=self.mask, labels=self.labels)
+        """Keyword arguments for a BART forward pass; the decoder sees ``</s>`` and the labels shifted right."""
+        shifted = self.labels.roll(1, dims=1).masked_fill(self.labels.roll(1, dims=1) == -100, dataset.PAD)
+        shifted[:, 0] = dataset.EOS
+        return dict(input_ids=self.source, attention_mask=self.mask, decoder_input_ids=shifted, use_cache=False)
 
 
 def encode_examples(tokenizer, examples: Sequence[dataset.Example], targets: Sequence[str] | None = None) -> list[Row]:

@@ -48,6 +48,7 @@ def test_collate_pads_and_masks():
     assert batch.source.tolist() == [[0, 5, 2], [0, 2, 1]]
     assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.labels.tolist() == [[0, 7, 2, -100], [0, 8, 9, 2]]
+    assert batch.inputs()["decoder_input_ids"].tolist() == [[2, 0, 7, 2], [2, 0, 8, 9]]
 
 
 def test_group_rows_respects_the_budget():
