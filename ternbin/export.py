@@ -1,4 +1,4 @@
-"""Graphs for people and other tools: text, ONNX with ops of the domain ``ternbin``. picture.py draws them."""
+"""Graphs for people and other tools: ``dump`` (text), ``picture`` (SVG), and ONNX with ops of the domain ``ternbin``."""
 
 import json
 from dataclasses import asdict
@@ -8,44 +8,16 @@ import torch
 from torch import Tensor
 
 from ternbin import ir
+from ternbin.dump import dump, labels
 from ternbin.errors import InputError
 from ternbin.ir import Graph, Node, Type, Weights
 from ternbin.ops import OPS, typed, verify
+from ternbin.picture import picture, to_svg
+
+__all__ = ["dump", "from_onnx", "picture", "save_onnx", "to_onnx", "to_svg"]
 
 DOMAIN, DOMAIN_VERSION, OPSET = "ternbin", 1, 21
 
-
-# ---- text -----------------------------------------------------------------------------------------------------------
-
-
-def type_text(type: Type) -> str:
-    """``Codes[S, 64] ternary``, ``Residual[T, 64] bits=16 frac=11``."""
-    fields = {k: v for k, v in asdict(type).items() if k != "shape"}
-    rest = " ".join(str(v) if k == "kind" else f"{k}={v}" for k, v in fields.items())
-    return f"{type.__class__.__name__}[{', '.join(map(str, type.shape))}] {rest}".rstrip()
-
-
-def labels(graph: Graph) -> dict[Node, str]:
-    """A unique name for every node: its own, else ``op.index``. An output is named after what it keeps."""
-    return {node: node["name"] if node.get("name") else f"{node.op}.{i}" for i, node in enumerate(graph.nodes())}
-
-
-def to_text(graph: Graph, weights: Weights) -> str:
-    """One line a node, sources first: ``name = op(sources) attributes : type``; weights show their shape."""
-    names = labels(graph)
-
-    def value(item: object) -> str:
-        return f"{item}{list(weights[item].shape)}" if isinstance(item, str) and item in weights else str(item)
-
-    lines = [f"graph {graph.name}"]
-    for node in graph.nodes():
-        attrs = " ".join(f"{k}={value(v)}" for k, v in node.attrs if k not in ("name", "of"))
-        call = f"{node.op}({', '.join(names[s] for s in node.src)})"
-        lines.append(f"  {names[node]} = {call} {attrs}".rstrip() + f" : {type_text(node.type)}")
-    return "\n".join(lines) + "\n"
-
-
-# ---- ONNX -----------------------------------------------------------------------------------------------------------
 
 
 def to_onnx(graph: Graph, weights: Weights):

@@ -1,10 +1,10 @@
-"""A graph as an SVG picture: one box a node, one frame a layer, data flowing down."""
+"""Graphs as SVG pictures: one box a node, one frame a layer, data flowing down."""
 
 from dataclasses import dataclass
 from html import escape
 
-from ternbin.export import labels, type_text
-from ternbin.ir import Graph, Node
+from ternbin.dump import labels, type_text
+from ternbin.ir import Codes, Graph, Lowered, Node, Residual
 
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN, HEAD = 168, 40, 18, 26, 24, 22
 COLOURS = (
@@ -75,24 +75,33 @@ def layout(graph: Graph) -> tuple[dict[Node, Place], list[Frame]]:
     return places, frames
 
 
-def to_svg(graph: Graph) -> str:
-    """The picture as a stand-alone SVG document; pointing at a box shows its attributes."""
+def to_svg(*graphs: Graph) -> str:
+    """A stand-alone SVG document, graphs side by side; pointing at a box shows its attributes."""
+    drawn, x, height = [], 0.0, 0.0
+    for graph in graphs:
+        body, width, tall = _draw(graph)
+        drawn.append(f'<g transform="translate({x:g},0)">{body}</g>')
+        x, height = x + width, max(height, tall)
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{x:g}" height="{height:g}" viewBox="0 0 {x:g} {height:g}" '
+            f'font-family="sans-serif">\n<defs><marker id="tip" markerWidth="7" markerHeight="7" refX="6" refY="3" '
+            f'orient="auto"><path d="M0,0 L6,3 L0,6 z" fill="#666"/></marker></defs>\n'
+            f'<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(drawn) + "\n</svg>\n")
+
+
+def picture(lowered: Lowered) -> str:
+    """Encoder and decoder as one SVG document."""
+    return to_svg(lowered.encoder, lowered.decoder)
+
+
+def _draw(graph: Graph) -> tuple[str, float, float]:
+    """SVG elements of one graph, width and height."""
     places, frames = layout(graph)
     names = labels(graph)
-    width = frames[0].width + 2 * MARGIN
-    height = frames[-1].y + frames[-1].height + MARGIN
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
-        f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif">',
-        '<defs><marker id="tip" markerWidth="7" markerHeight="7" refX="6" refY="3" orient="auto">'
-        '<path d="M0,0 L6,3 L0,6 z" fill="#666"/></marker></defs>',
-        f"<title>{escape(graph.name)}</title>",
-        '<rect width="100%" height="100%" fill="white"/>',
-    ]
+    parts = [f'<text x="{MARGIN}" y="{MARGIN - 7}" font-size="14" font-weight="bold">{escape(graph.name)}</text>']
     parts += [_frame(frame) for frame in frames]
     parts += [_edge(places[s], places[node]) for node in places for s in node.src]
     parts += [_box(node, names[node], place) for node, place in places.items()]
-    return "\n".join([*parts, "</svg>", ""])
+    return "\n".join(parts), frames[0].width + 2 * MARGIN, frames[-1].y + frames[-1].height + MARGIN
 
 
 def _frame(frame: Frame) -> str:
@@ -118,4 +127,10 @@ def _box(node: Node, name: str, place: Place) -> str:
             f'rx="4" fill="{colour}" stroke="#777"/>'
             f'<text x="{middle:g}" y="{place.y + 16:g}" font-size="12" text-anchor="middle">{escape(name)}</text>'
             f'<text x="{middle:g}" y="{place.y + 31:g}" font-size="9" fill="#444" text-anchor="middle">'
-            f'{escape(f"{node.op} : {type_text(node.type)}"[:40])}</text></g>')
+            f'{escape(_short(node))}</text></g>')
+
+
+def _short(node: Node) -> str:
+    """Op, shape, and kind or width: what fits a box."""
+    detail = node.type.kind if isinstance(node.type, Codes) else f"{node.type.bits} b" if isinstance(node.type, Residual) else ""
+    return f"{node.op} [{', '.join(map(str, node.type.shape))}] {detail}".rstrip()

@@ -10,7 +10,7 @@ from tiny import Tiny
 
 from ternbin.build import Builder
 from ternbin.errors import InputError
-from ternbin.export import from_onnx, save_onnx, to_onnx, to_text
+from ternbin.export import dump, from_onnx, picture, save_onnx, to_onnx
 from ternbin.interpret import Interpreter, outputs
 from ternbin.ir import Codes, Graph
 from ternbin.passes import fold
@@ -29,13 +29,14 @@ def test_text_has_a_line_for_every_node():
     x = b.input("x", Codes(("S", 4), "ternary"))
     y = b.linear(x, "p", torch.ones(3, 4), "binary", torch.ones(3), 0.5, None)
     graph = Graph("g", (b.op("output", b.quantize(y, "q", 0.25, "int8"), name="o"),))
-    assert to_text(graph, b.weights) == """graph g
+    assert dump(graph, b.weights) == """graph g
   x = input() : Codes[S, 4] ternary
   matmul.1 = matmul(x) weight=p.weight[3, 4] weight_kind=binary : Ints[S, 3] limit=4
   affine.2 = affine(matmul.1) bias=p.bias[3] scale=p.scale[3] : Real[S, 3]
   q = quantize(affine.2) alpha=0.25 kind=int8 zero=0.0 : Codes[S, 3] int8
   o = output(q) : Codes[S, 3] int8
 """
+    assert "matmul(x) weight=p.weight weight_kind" in dump(graph)
 
 
 @pytest.mark.parametrize("stage", ["real", "final"])
@@ -93,5 +94,12 @@ def test_picture_flows_down_without_overlap(model):
         assert len({(p.x, p.y) for p in places.values()}) == len(places)
         assert all(a.y + a.height < b.y for a, b in zip(frames, frames[1:], strict=False))
         root = ET.fromstring(to_svg(graph))
-        assert len(root.findall(f"{SVG}g")) == len(places)
-        assert len(root.findall(f"{SVG}path")) == sum(len(node.src) for node in places)
+        assert len(root.findall(f"{SVG}g/{SVG}g")) == len(places)
+        assert len(root.findall(f"{SVG}g/{SVG}path")) == sum(len(node.src) for node in places)
+
+
+def test_picture_of_a_model_shows_both_graphs_side_by_side(model):
+    root = ET.fromstring(picture(model))
+    titles = [text.text for text in root.findall(f"{SVG}g/{SVG}text")]
+    assert titles[0] == "encoder" and "decoder" in titles
+    assert [g.get("transform") for g in root.findall(f"{SVG}g")][0] == "translate(0,0)"
