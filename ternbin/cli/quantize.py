@@ -1,0 +1,30 @@
+"""Quantize a BART checkpoint folder and write a packed ternbin checkpoint.
+
+Without training the texts of the result mean nothing: `ternbin train` distils a student that works.
+"""
+
+import argparse
+from pathlib import Path
+
+from ternbin.cli import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="DIR", help="checkpoint folder in the layout of facebook/bart-base, or a quantized one")
+    parser.add_argument("--bits", choices=options.BITS, default="2-2", help="weight-activation bits (default: 2-2)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the packed checkpoint")
+    options.add_json(parser)
+
+
+def call(args: argparse.Namespace) -> None:
+    from ternbin import results
+    from ternbin.models import prepare
+    from ternbin.models.checkpoint import save_packed
+
+    model = prepare.load_model(args.model, args.bits)
+    out = options.check_writable(Path(args.out))
+    save_packed(model, out, args.model)
+    summary = {"bits": args.bits, "bytes": {path.name: path.stat().st_size for path in sorted(out.iterdir())}}
+    print("\n".join(f"{out / name}  {size:,} bytes" for name, size in summary["bytes"].items()))
+    if args.json:
+        results.write_json(args.json, summary)

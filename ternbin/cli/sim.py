@@ -1,0 +1,69 @@
+"""Run a lowered program cycle-accurately: generated ids, cycles and counters; waves of a chosen window.
+
+The program file holds no reference to compare with: `ternbin run` and `ternbin verify` do that.
+"""
+
+import argparse
+from pathlib import Path
+
+from ternbin.cli import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("program", help="program.tbn of `ternbin lower`")
+    parser.add_argument("--ids", required=True, metavar="LIST", help="token ids of the text, as many as the program was lowered for")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="stop after N tokens (default: the program's)")
+    parser.add_argument("--waves", metavar="FILE", help="write waves: .vcd, or .fst where zlib and lz4 headers are installed")
+    parser.add_argument("--window", metavar="FROM:TO", help="cycles since reset that the waves show (default: all)")
+    options.add_memory(parser)
+    options.add_json(parser)
+
+
+def parse_window(text: str | None) -> tuple[int, int]:
+    """(first cycle, cycle after the last) of FROM:TO; either side may be empty."""
+    from ternbin.errors import InputError
+
+    start, colon, stop = (text or ":").partition(":")
+    try:
+        window = int(start or 0), int(stop or 1 << 62)
+    except ValueError:
+        raise InputError(f"--window must be FROM:TO in cycles, not {text!r}") from None
+    if not colon or not 0 <= window[0] < window[1]:
+        raise InputError(f"--window must be FROM:TO with FROM below TO, not {text!r}")
+    return window
+
+
+def call(args: argparse.Namespace) -> None:
+    from ternbin import results
+    from ternbin.errors import InputError
+    from ternbin.flow import simulate
+    from ternbin.generate import Policy
+    from ternbin.models.prepare import check_ids
+    from ternbin.program import load
+    from ternbin.sim.runner import MemoryModel, Waves
+
+    program = load(args.program)
+    ids = check_ids(options.parse_ids(args.ids), program.info["vocab"], program.source_len)
+    if len(ids) != program.source_len:
+        raise InputError(f"--ids must hold {program.source_len} ids, which {args.program} was lowered for, not {len(ids)}")
+    waves = None
+    if args.waves:
+        start, stop = parse_window(args.window)
+        waves = Waves(path=args.waves, start=start, stop=stop)
+        options.check_writable(Path(args.waves).resolve().parent)
+    policy = Policy.of(program.info["meta"], args.max_new_tokens or program.max_new_tokens)
+    memory = MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed)
+    result = simulate(program, ids, policy, memory, waves=waves)
+    counters = {name: sum(call.counters[name] for call in result.calls) for name in result.calls[0].counters}
+    print(f"tokens    {result.tokens}")
+    print(f"cycles    {result.cycles:,}: " + ", ".join(f"{call.cycles:,}" for call in result.calls))
+    print(f"simulated {result.sim_seconds:.2f} s, {result.cycles_per_second:,.0f} cycles/s")
+    print("\n".join(f"  {name:32}{value:>14,}" for name, value in counters.items() if value))
+    if args.waves:
+        print(f"waves     {args.waves}")
+    if args.json:
+        record = {
+            "tokens": result.tokens, "cycles": result.cycles, "call_cycles": [call.cycles for call in result.calls],
+            "counters": counters, "sim_seconds": result.sim_seconds,
+        }
+        results.write_json(args.json, record)

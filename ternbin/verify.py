@@ -1,0 +1,77 @@
+"""Random whole-chain cases: a seed gives a model, a text and a memory timing; the RTL must equal the integer reference."""
+
+import random
+from dataclasses import dataclass
+
+from ternbin.generate import Policy
+from ternbin.hw import HwConfig
+from ternbin.mapper import map_model
+from ternbin.models.lower import lower
+from ternbin.models.random_model import random_quant_bart
+from ternbin.passes import fold
+from ternbin.sim.check import check
+from ternbin.sim.runner import MemoryModel, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What one seed stands for."""
+
+    bits: str
+    heads: int
+    head_dim: int
+    ffn: int
+    layers: tuple[int, int]
+    vocab: int
+    activation: str
+    scale_embedding: bool
+    source_len: int
+    max_new_tokens: int
+    latency: int
+    bandwidth: float
+    stall_seed: int | None
+
+    def __str__(self) -> str:
+        d = self.heads * self.head_dim
+        return (
+            f"{self.bits} {self.activation} d={d} heads={self.heads} ffn={self.ffn} layers={self.layers[0]}+{self.layers[1]} "
+            f"vocab={self.vocab} source={self.source_len} new={self.max_new_tokens}"
+        )
+
+
+def draw_case(seed: int, hw: HwConfig) -> Case:
+    """A random case that ``hw`` can run: sizes that no tile divides are as likely as others."""
+    rng = random.Random(seed)
+    return Case(
+        bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.kind == "ternary" else ["1-1"]),
+        heads=rng.randint(1, 3),
+        head_dim=rng.randint(3, 20),
+        ffn=rng.randint(5, 70),
+        layers=(rng.randint(1, 2), rng.randint(1, 2)),
+        vocab=rng.randint(20, 90),
+        activation=rng.choice(["relu", "gelu"]),
+        scale_embedding=rng.random() < 0.5,
+        source_len=rng.randint(1, 19),
+        max_new_tokens=rng.randint(1, 4),
+        latency=rng.choice([1, 5, 40, 150]),
+        bandwidth=rng.choice([1.0, 0.5, 0.25]),
+        stall_seed=rng.choice([None, rng.randrange(1000)]),
+    )
+
+
+def verify_case(seed: int, hw: HwConfig) -> dict:
+    """Runs one case; what was compared, and the first divergence if any."""
+    case = draw_case(seed, hw)
+    model = random_quant_bart(
+        case.bits, d_model=case.heads * case.head_dim, heads=case.heads, ffn=case.ffn, layers=case.layers, vocab=case.vocab,
+        activation=case.activation, scale_embedding=case.scale_embedding, seed=seed, res_bits=hw.res_bits,
+    )
+    lowered = fold(lower(model))
+    program = map_model(lowered, hw, case.source_len, case.max_new_tokens)
+    rng = random.Random(seed + 1)
+    ids = [rng.randrange(case.vocab) for _ in range(case.source_len)]
+    policy = Policy.of(lowered.meta, case.max_new_tokens)
+    memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
+    result = run(program, ids=ids, policy=policy, memory=memory, seed=seed + 1)
+    verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()
+    return {"seed": seed, "case": str(case), "cycles": result.cycles, "tokens": result.tokens} | verdict
