@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ternbin import __version__, export, results
+from ternbin import __version__, results
 from ternbin.accounting import summarize
+from ternbin.dump import dump
 from ternbin.errors import InputError
 from ternbin.generate import Policy
 from ternbin.hw import HwConfig
@@ -15,6 +16,7 @@ from ternbin.mapper import map_model
 from ternbin.models import prepare
 from ternbin.models.fidelity import compare
 from ternbin.passes import fold
+from ternbin.picture import picture
 from ternbin.program import Program, listing
 from ternbin.progress import bar, stage
 from ternbin.rtl.generate import generate, manifest
@@ -118,8 +120,8 @@ def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str
     files = {f"rtl/{name}": text for name, text in generate(hw).items()}
     files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
     files["program.txt"] = listing(program)
-    files["graph.txt"] = export.dump(lowered.encoder) + "\n" + export.dump(lowered.decoder)
-    files["graph.svg"] = export.picture(lowered)
+    files["graph.txt"] = dump(lowered.encoder) + "\n" + dump(lowered.decoder)
+    files["graph.svg"] = picture(lowered)
     return files
 
 

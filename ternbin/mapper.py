@@ -68,7 +68,8 @@ class _Mapping:
 
     def _info(self) -> dict:
         meta = self.lowered.meta
-        return {"vocab": meta["vocab_size"]} | {k: v for k, v in meta.items() if k.endswith("_id")}
+        ids = {name: value for name, value in meta.items() if name.endswith("_id")}
+        return {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"]} | ids
 
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""

@@ -17,9 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import export, results
+    from ternbin.dump import dump
     from ternbin.hw import load_hw
     from ternbin.mapper import map_model
     from ternbin.models import prepare
+    from ternbin.picture import picture
     from ternbin.program import listing, save
 
     out = options.check_writable(Path(args.out))
@@ -28,9 +30,9 @@ def call(args: argparse.Namespace) -> None:
     program = map_model(lowered, hw, args.source_len, args.max_new_tokens)
     save(program, out / "program.tbn")
     results.write_text(out / "program.txt", listing(program))
-    results.write_text(out / "graph.svg", export.picture(lowered))
+    results.write_text(out / "graph.svg", picture(lowered))
     for graph in (lowered.encoder, lowered.decoder):
-        results.write_text(out / f"{graph.name}.txt", export.dump(graph))
+        results.write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
         export.save_onnx(graph, lowered.weights, out / f"{graph.name}.onnx")
     summary = {
         "hardware": hw.name, "bits": lowered.meta["bits"], "source_len": args.source_len, "calls": len(program.calls),

@@ -51,7 +51,7 @@ def call(args: argparse.Namespace) -> None:
         start, stop = parse_window(args.window)
         waves = Waves(path=args.waves, start=start, stop=stop)
         options.check_writable(Path(args.waves).resolve().parent)
-    policy = Policy.of(program.info["meta"], args.max_new_tokens or program.max_new_tokens)
+    policy = Policy.of(program.info, args.max_new_tokens or program.max_new_tokens)
     memory = MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed)
     result = simulate(program, ids, policy, memory, waves=waves)
     counters = {name: sum(call.counters[name] for call in result.calls) for name in result.calls[0].counters}
