@@ -37,20 +37,22 @@ class CodeWriter(wiring.Component):
         hw, mode = self._hw, Mode(gemm_fields(self.instruction))
         planes = [self.nz, self.neg][: hw.planes]
         granules = hw.lanes // hw.rows
-        granule = Signal(exact_log2(granules))
-        m.d.comb += granule.eq(self.place.place)
-        at_zero = granule == 0
+        granule, at_zero = Signal(exact_log2(granules)), Signal()
+        word, lane_mask = Signal(hw.code_word_bits), Signal(hw.lanes)
         # The codes stand in every granule and the mask picks one; a write at lane 0 also clears the others.
-        upper = Mux(at_zero, 0, C(-1, hw.rows))
-        word = Cat(Cat(plane, Cat(plane & upper for _ in range(granules - 1))) for plane in planes)
-        lane_mask = Cat((at_zero | (granule == g)).replicate(hw.rows) for g in range(granules))
+        keep = (~at_zero).replicate(hw.rows)
+        m.d.comb += [
+            granule.eq(self.place.place), at_zero.eq(granule == 0),
+            word.eq(Cat(Cat(plane, Cat(plane & keep for _ in range(granules - 1))) for plane in planes)),
+            lane_mask.eq(Cat((at_zero | (granule == g)).replicate(hw.rows) for g in range(granules))),
+        ]
         for port in (self.abuf_w, self.kbuf_w):
             m.d.comb += [port.addr.eq(self.addr), port.data.eq(word), port.lane_mask.eq(lane_mask)]
         m.d.comb += [
             self.abuf_w.valid.eq(self.valid & mode.tokens), self.abuf_w.mask.eq(1 << self.place.bank),
             self.kbuf_w.valid.eq(self.valid & mode.keys), self.kbuf_w.mask.eq(1 << self.place.bank),
             self.kbuf_t.valid.eq(self.valid & mode.transposed), self.kbuf_t.addr.eq(self.addr),
-            self.kbuf_t.mask.eq(C(-1, hw.rows)), self.kbuf_t.lane.eq(self.place.place), self.kbuf_t.codes.eq(Cat(planes)),
+            self.kbuf_t.mask.eq(~C(0, hw.rows)), self.kbuf_t.lane.eq(self.place.place), self.kbuf_t.codes.eq(Cat(planes)),
             self.ready.eq(Mux(mode.tokens, self.abuf_w.ready, Mux(mode.keys, self.kbuf_w.ready, self.kbuf_t.ready))),
         ]
         return m

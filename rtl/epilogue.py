@@ -195,7 +195,7 @@ class Epilogue(wiring.Component):
         load = Signal(name="load4")
         m.d.comb += [
             free.eq(~valid | self.rbuf_w.ready), load.eq(free & valid3 & self._mode.residual),
-            self.rbuf_w.valid.eq(valid), self.rbuf_w.mask.eq(1), self.rbuf_w.lane_mask.eq(C(-1, hw.rows)),
+            self.rbuf_w.valid.eq(valid), self.rbuf_w.mask.eq(1), self.rbuf_w.lane_mask.eq(~C(0, hw.rows)),
         ]
         words, saturated = [], []
         for value, before in zip(scaled, split_lanes(old, hw.rows, hw.res_bits), strict=True):

@@ -64,9 +64,9 @@ class Mode:
 def impossible(m: Module, hw: HwConfig, instruction: Value) -> Signal:
     """1 for a GEMM that this unit cannot run.
 
-    Zero counts; plane counts other than 1 and 8; row sums of bit planes; tokens that do not end in the last column tile; an unknown
-    epilogue or destination; a code kind that the epilogue or the array does not have; more than 4 thresholds; a lane that is no
-    multiple of rows; ARGMAX over several column tiles; residual rows that overlap.
+    Zero counts; plane counts other than 1 and 8; signed single planes; row sums of bit planes; tokens that do not end in the last
+    column tile; an unknown epilogue or destination; a code kind that the epilogue or the array does not have; not 1 to 4 thresholds;
+    a lane that is no multiple of rows; ARGMAX over several column tiles; residual rows that overlap.
     """
     f, mode = gemm_fields(instruction), Mode(gemm_fields(instruction))
     opcode = instruction[:8]
@@ -77,12 +77,13 @@ def impossible(m: Module, hw: HwConfig, instruction: Value) -> Signal:
         (f.chunks == 0) | (f.row_tiles == 0) | (f.col_tiles == 0) | (f.tokens == 0),
         (f.row_planes != 1) & (f.row_planes != 8),
         (f.col_planes != 1) & (f.col_planes != 8),
+        (f.row_signed & (f.row_planes == 1)) | (f.col_signed & (f.col_planes == 1)),
         f.rowsum & ((f.row_planes != 1) | (f.col_planes != 1)),
         ((f.tokens - 1)[low:] + 1) != f.col_tiles,
         f.epilogue > max(Epilogue),
         mode.any_codes & (f.dest > max(Dest)),
         mode.any_codes & (f.lane[: exact_log2(hw.rows)] != 0),
-        mode.codes & (~one_bit | (f.thresholds > 4)),
+        mode.codes & (~one_bit | (f.thresholds == 0) | (f.thresholds > 4)),
         mode.codes8 & (f.kind != Kind.INT8) & (f.kind != Kind.UINT8),
         mode.argmax & (f.col_tiles != 1),
         mode.residual & (f.tokens != 1) & (f.dst_stride < f.row_tiles),

@@ -136,7 +136,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             self.abuf.valid.eq(issue & ~col_taken), row_valid.eq(issue & ~row_taken),
             self.wbuf.valid.eq(row_valid & ~f.row_kbuf), self.kbuf.valid.eq(row_valid & f.row_kbuf),
-            self.abuf.mask.eq(mask), self.wbuf.mask.eq(C(-1, self._hw.rows)), self.kbuf.mask.eq(C(-1, self._hw.rows)),
+            self.abuf.mask.eq(mask), self.wbuf.mask.eq(~C(0, self._hw.rows)), self.kbuf.mask.eq(~C(0, self._hw.rows)),
             col_now.eq(self.abuf.valid & self.abuf.ready),
             row_now.eq((self.wbuf.valid & self.wbuf.ready) | (self.kbuf.valid & self.kbuf.ready)),
             advance.eq((col_taken | col_now) & (row_taken | row_now)),
