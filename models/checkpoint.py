@@ -152,8 +152,17 @@ def load_packed(folder: str | Path) -> QuantBartForConditionalGeneration:
 
 
 def _finish(model: QuantBartForConditionalGeneration, folder: Path) -> QuantBartForConditionalGeneration:
-    if (folder / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_dict(_read_json(folder / "generation_config.json"))
+    """Eval mode, and the generation settings of the folder; older checkpoints keep them in config.json."""
+    path = folder / "generation_config.json"
+    try:
+        if path.exists():
+            model.generation_config = GenerationConfig.from_dict(_read_json(path))
+        else:
+            path = folder / CONFIG_FILE
+            options = dict(config_file_name=CONFIG_FILE, _from_model_config=True, local_files_only=True)
+            model.generation_config = GenerationConfig.from_pretrained(folder, **options)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
     return model.eval()
 
 

@@ -60,8 +60,17 @@ def describe(model: QuantBartForConditionalGeneration) -> dict:
         head_act_bits=quant.head_act_bits,
         res_bits=quant.res_bits,
         fracs=dict(quant.fracs),
-        **{f"{key}_id": value for key, value in ids.items()},
+        **{f"{key}_id": _single(f"{key}_token_id", value) for key, value in ids.items()},
     )
+
+
+def _single(name: str, value: int | list[int] | None) -> int | None:
+    """One token id or None; the library also allows lists, the host does not."""
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise InputError(f"{name} must be one token id, not {value!r}")
+        return value[0]
+    return value
 
 
 def alpha(quantizer: ActQuantizer) -> float:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BartForConditionalGeneration
 
 from ternbin.errors import InputError
 from ternbin.models.checkpoint import PACKED_FILE, STOCK_FILE, load_any, load_packed, save_packed
@@ -83,6 +84,16 @@ def test_loaded_model_is_one_that_transformers_saves(tmp_path):
     load_any(tmp_path / "a").save_pretrained(tmp_path / "b")
     a, b = (load_file(tmp_path / name / STOCK_FILE) for name in "ab")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_generation_settings_of_older_checkpoints(tmp_path):
+    random_stock_bart(**SIZES).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    change_config(tmp_path, forced_bos_token_id=0, forced_eos_token_id=2, num_beams=4, gradient_checkpointing=False)
+    expected = BartForConditionalGeneration.from_pretrained(tmp_path).generation_config
+    loaded = load_any(tmp_path, QuantConfig(bits="2-2")).generation_config
+    assert expected.forced_bos_token_id == 0 and expected.num_beams == 4
+    assert loaded.to_diff_dict() == expected.to_diff_dict()
 
 
 # -- damage ------------------------------------------------------------------------------------
@@ -226,6 +237,11 @@ DAMAGE = {
         "config.json: bits must be one of 1-1, 2-2, 1-8, 2-8, not '9-9'",
     ),
     "broken json": ("stock", lambda d: (d / "config.json").write_text("{"), "config.json: file must be JSON, not broken"),
+    "bad generation": (
+        "stock",
+        lambda d: (d / "generation_config.json").write_text('{"max_new_tokens": -5}'),
+        "generation_config.json: ",
+    ),
     "no config": ("packed", lambda d: (d / "config.json").unlink(), "config.json: file must exist in a checkpoint"),
 }
 

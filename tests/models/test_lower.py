@@ -131,6 +131,11 @@ def test_meta_says_what_the_host_needs():
     meta = lower(model).meta
     assert (meta["vocab_size"], meta["eos_id"], meta["pad_id"], meta["decoder_start_id"]) == (51, 2, 1, 2)
     assert (meta["forced_bos_id"], meta["forced_eos_id"], meta["max_positions"]) == (0, None, 64)
+    model.generation_config.eos_token_id = [2]
+    assert lower(model).meta["eos_id"] == 2
+    model.generation_config.eos_token_id = [2, 5]
+    with pytest.raises(InputError, match=r"eos_token_id must be one token id, not \[2, 5\]"):
+        lower(model)
     assert (meta["encoder_layers"], meta["decoder_layers"], meta["weight_bits"], meta["act_bits"]) == (1, 2, 2, 8)
 
 
