@@ -265,25 +265,22 @@ class LayerNorm(wiring.Component):
         m.submodules.order = order = NormOrder()
         credit, turn = Signal(range(SLOTS + 1)), Signal()  # tokens whose sums may still begin
         finished = Signal()
-        request = buffer.i.payload
+        request, item = buffer.i.payload, order.o.payload
         m.d.comb += [
             sums.start.eq(self.start), sums.base.eq(f.src_addr), sums.stride.eq(f.src_stride),
             sums.outer.eq(f.tokens), sums.inner.eq(f.words),
             order.start.eq(self.start), order.f.eq(f),
             turn.eq(sums.o.valid & (credit != 0)),
             finished.eq(sums.o.ready & sums.o.payload.row_last),
-            buffer.i.valid.eq(turn | order.o.valid), request.read.eq(1), request.mask.eq(1),
+            buffer.i.valid.eq(turn | order.o.valid),
             sums.o.ready.eq(turn & buffer.i.ready), order.o.ready.eq(~turn & buffer.i.ready),
-            request.tag.norm.eq(~turn),
+            # No If here: beside one, Yosys writes the constants as always blocks that never run.
+            request.read.eq(1), request.mask.eq(1), request.tag.norm.eq(~turn),
+            request.addr.eq(Mux(turn, sums.o.payload.addr, item.src)),
+            request.tag.end.eq(Mux(turn, sums.o.payload.row_last, item.word_last)),
+            request.tag.dst.eq(item.dst), request.tag.slot.eq(item.slot), request.tag.free.eq(item.row_last),
+            request.tag.last.eq(item.last),
         ]
-        with m.If(turn):
-            m.d.comb += [request.addr.eq(sums.o.payload.addr), request.tag.end.eq(sums.o.payload.row_last)]
-        with m.Else():
-            item = order.o.payload
-            m.d.comb += [
-                request.addr.eq(item.src), request.tag.dst.eq(item.dst), request.tag.slot.eq(item.slot),
-                request.tag.end.eq(item.word_last), request.tag.free.eq(item.row_last), request.tag.last.eq(item.last),
-            ]
         with m.If(self.start):
             m.d.sync += credit.eq(SLOTS)
         with m.Else():
