@@ -54,7 +54,8 @@ def test_one_call_of_many_tokens_equals_many_calls_of_one(folded):
 
 
 def test_records_hold_every_named_tensor_of_every_call(folded):
-    tokens, records = reference_run(folded, [4, 5, 6], 6)
+    endless = replace(folded, meta=folded.meta | {"eos_id": -1})
+    tokens, records = reference_run(endless, [4, 5, 6], 6)
     assert [(r.graph, r.past, r.ids) for r in records[:3]] == [("encoder", 0, (4, 5, 6)), ("decoder", 0, (2, 0)),
                                                               ("decoder", 2, (tokens[1],))]
     for record in records:
