@@ -9,6 +9,7 @@ The arithmetic is that of docs/architecture.md, in floating point.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -289,11 +290,22 @@ class QuantBartForConditionalGeneration(BartForConditionalGeneration):
                 module.set_packed(codes.char(), row_scale)
         return self
 
-    def save_pretrained(self, *args, **kwargs):
-        """As the library's; a packed model is saved by `ternbin.models.checkpoint.save_packed`."""
-        if self.is_packed:
-            raise InputError("a model to save with save_pretrained must have latent weights, not packed codes")
-        return super().save_pretrained(*args, **kwargs)
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """As the library's; a packed model is written by `ternbin.models.checkpoint.save_packed`."""
+        if not self.is_packed:
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        from ternbin.models import checkpoint  # it imports this module
+
+        return checkpoint.save_packed(self, save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As the library's; a folder with a packed checkpoint gives the packed model."""
+        from ternbin.models import checkpoint  # it imports this module
+
+        if (Path(pretrained_model_name_or_path) / checkpoint.PACKED_FILE).exists():
+            return checkpoint.load_packed(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
 
 def quantize_modules(model: QuantBartForConditionalGeneration, quant: QuantConfig) -> None:
