@@ -20,7 +20,6 @@ unchanged block starts at once; concurrent runs are safe.
 
 import json
 import os
-import re
 import shutil
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -31,7 +30,8 @@ import cocotb_tools.config
 from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
 from cocotb_tools.runner import get_runner
-from ternbin.sim.toolchain import ModelSpec, compile_model
+
+from ternbin.sim.toolchain import ModelSpec, compile_model, top_ports
 
 SEED = 1
 _PRIMITIVES = Path(__file__).parent.parent / "rtl" / "primitives"
@@ -47,19 +47,10 @@ def to_verilog(component: Elaboratable, name: str) -> dict[str, str]:
     return {f"{name}.v": verilog.convert(component, name=name, emit_src=False)} | primitives()
 
 
-def top_ports(text: str, top: str) -> dict[str, str]:
-    """Port name -> "input" or "output" of module ``top`` in the Verilog ``text``."""
-    module = re.search(rf"^\s*module\s+{re.escape(top)}\b(.*?)^\s*endmodule\b", text, re.S | re.M)
-    if module is None:
-        raise ValueError(f"Verilog must contain module {top!r}")
-    found = re.findall(r"\b(input|output)\s+(?:(?:wire|reg|logic|signed)\s+)*(?:\[[^]]*\]\s*)?(\w+)", module[1])
-    return {name: direction for direction, name in found}
-
-
 def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: bool) -> ModelSpec:
     visible = [
-        f'public_flat_r{"w" if direction == "input" else "d"} -module "{top}" -var "{port}"'
-        for port, direction in ports.items()
+        f'public_flat_r{"w" if kind.startswith("input") else "d"} -module "{top}" -var "{port}"'
+        for port, kind in ports.items()
     ]
     main = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
     libs = cocotb_tools.config.libs_dir
@@ -107,12 +98,13 @@ def run_bench(
         crash = ""
         bench = {
             "parameters": dict(parameters or {}),
-            "inputs": [port for port, direction in ports.items() if direction == "input"],
+            "inputs": [port for port, kind in ports.items() if kind.startswith("input")],
         }
         try:
             get_runner("verilator").test(
-                test_module=test_module, hdl_toplevel=name, hdl_toplevel_lang="verilog", build_dir=executable.parent, test_dir=folder, seed=seed,
-                results_xml=str(results), log_file=log, testcase=testcase, waves=waves is not None,
+                test_module=test_module, hdl_toplevel=name, hdl_toplevel_lang="verilog", testcase=testcase, seed=seed,
+                build_dir=executable.parent, test_dir=folder, results_xml=str(results), log_file=log,
+                waves=waves is not None,
                 extra_env={"TERNBIN_BENCH": json.dumps(bench), "COCOTB_ANSI_OUTPUT": "0", **(env or {})},
             )
         except (RuntimeError, SystemExit) as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
-from ternbin.sim.toolchain import ModelSpec, compile_model, has_fst
+from ternbin.sim.toolchain import ModelSpec, compile_model, has_fst, top_ports
 
 WAVES = (None, "vcd", "fst")
 _HARNESS = Path(__file__).parent / "harness"
@@ -17,7 +17,21 @@ public_flat_rd -module "*" -var "ctr_*"
 """
 
 
-def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin_top", waves: str | None = None) -> ModelSpec:
+def wrapper(top: str, ports: Mapping[str, str]) -> str:
+    """Verilog of module ``bench``: ``top`` with a register at every input, so that no logic hangs on inputs of the model.
+
+    Without it, all logic behind an input (reset alone reaches nearly everything) is evaluated three times a cycle.
+    ports: declaration ("input [3:0]", "output") by name, clk among them.
+    """
+    inputs = [name for name, kind in ports.items() if kind.startswith("input") and name != "clk"]
+    lines = ["module bench (", ",\n".join(f"    {kind} {name}" for name, kind in ports.items()), ");"]
+    lines += [f"    {ports[name].replace('input', 'reg')} r_{name};" for name in inputs]
+    lines += ["    always @(posedge clk) begin", *[f"        r_{name} <= {name};" for name in inputs], "    end"]
+    pins = [f".{name}({'r_' * (name in inputs)}{name})" for name in ports]
+    return "\n".join([*lines, f"    {top} {top} ({', '.join(pins)});", "endmodule", ""])
+
+
+def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin", waves: str | None = None) -> ModelSpec:
     """The model of Verilog texts (file name -> text) whose module ``top`` has the ports of rtl/top.py.
 
     waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves.
@@ -29,8 +43,8 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
         raise InputError("waves must be vcd here: fst needs the headers of zlib and lz4 (apt-get install zlib1g-dev liblz4-dev)")
     trace = {None: (), "vcd": ("--trace-vcd",), "fst": ("--trace-fst",)}[waves]
     return ModelSpec(
-        verilog=verilog,
-        top=top,
+        verilog={**verilog, "bench.v": wrapper(top, top_ports("\n".join(verilog.values()), top))},
+        top="bench",
         control=_VISIBLE,
         cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
         output="simulator.so",

@@ -32,7 +32,7 @@ class AxiMemory {
     // First violation of the bus protocol by the core; empty if none.
     const std::string& violation() const { return violation_; }
 
-    // At the end of cycle `now`, before the clock edge: take what was handshaken, decide what the next cycle offers.
+    // In cycle `now`: take what is handshaken, decide what the next cycle offers.
     void step(uint64_t now) {
         draw();
         check_held();
@@ -40,7 +40,7 @@ class AxiMemory {
         step_write(now);
     }
 
-    // After the clock edge: drive the inputs of the core.
+    // Set the inputs of the next cycle.
     void drive() {
         top_.m_axi_arready = ar_ready_;
         top_.m_axi_rvalid = r_valid_;

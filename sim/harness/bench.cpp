@@ -117,14 +117,14 @@ class Bench {
     const std::string& violation() const { return memory_->violation(); }
 
     int write_register(uint32_t address, uint32_t value) {
-        top_->s_axi_awaddr = address, top_->s_axi_wdata = value, top_->s_axi_wstrb = 0xf;
-        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 1;
+        top_->s_axil_awaddr = address, top_->s_axil_wdata = value, top_->s_axil_wstrb = 0xf;
+        top_->s_axil_awvalid = top_->s_axil_wvalid = top_->s_axil_bready = 1;
         for (int i = 0; i < REGISTER_LIMIT; i++) {
             cycle();
-            if (seen_.aw) top_->s_axi_awvalid = 0;
-            if (seen_.w) top_->s_axi_wvalid = 0;
+            if (seen_.aw) top_->s_axil_awvalid = 0;
+            if (seen_.w) top_->s_axil_wvalid = 0;
             if (seen_.b) {
-                top_->s_axi_bready = 0;
+                top_->s_axil_bready = 0;
                 return seen_.bresp;
             }
         }
@@ -132,13 +132,13 @@ class Bench {
     }
 
     int read_register(uint32_t address, uint32_t* value) {
-        top_->s_axi_araddr = address;
-        top_->s_axi_arvalid = top_->s_axi_rready = 1;
+        top_->s_axil_araddr = address;
+        top_->s_axil_arvalid = top_->s_axil_rready = 1;
         for (int i = 0; i < REGISTER_LIMIT; i++) {
             cycle();
-            if (seen_.ar) top_->s_axi_arvalid = 0;
+            if (seen_.ar) top_->s_axil_arvalid = 0;
             if (seen_.r) {
-                top_->s_axi_rready = 0;
+                top_->s_axil_rready = 0;
                 *value = seen_.rdata;
                 return seen_.rresp;
             }
@@ -151,7 +151,7 @@ class Bench {
         for (auto& counter : counters_) counter.last = counter.counter.value();
         skip_probes(call);
         call_ = &call;
-        call.base = cycle_;
+        call.base = cycle_ + 1;  // the core sees the write from the next cycle on
         if (write_register(control, start) != 0) return STOPPED;
         Status status = wait(limit, progress);
         call_ = nullptr;
@@ -168,7 +168,7 @@ class Bench {
         uint64_t last;
     };
 
-    // Handshakes of the register port in the last cycle.
+    // Handshakes of the register port in the current cycle.
     struct Seen {
         bool aw, w, b, ar, r;
         int bresp, rresp;
@@ -177,7 +177,7 @@ class Bench {
 
     void clear_inputs() {
         top_->clk = 0;
-        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = top_->s_axi_arvalid = top_->s_axi_rready = 0;
+        top_->s_axil_awvalid = top_->s_axil_wvalid = top_->s_axil_bready = top_->s_axil_arvalid = top_->s_axil_rready = 0;
         memory_->drive();
     }
 
@@ -196,19 +196,22 @@ class Bench {
         return DONE;
     }
 
+    // The clock edge that ends the current cycle; then what the new cycle shows. Inputs are registers of the wrapper: what is
+    // written to them now, the core sees after the next edge.
     void cycle() {
-        top_->clk = 0;
-        top_->eval();
-        dump(0);
-        if (!top_->rst) memory_->step(cycle_);
-        sample_registers();
-        const uint32_t started = top_->trace_start, done = top_->trace_done;
+        const uint32_t started = started_, done = done_;
         top_->clk = 1;
         top_->eval();
-        dump(1);
-        memory_->drive();
+        dump(0);
         if (call_ != nullptr && (started | done)) trace(started, done);
+        top_->clk = 0;
+        top_->eval();
+        dump(1);
         cycle_++;
+        started_ = top_->trace_start, done_ = top_->trace_done;
+        sample_registers();
+        if (!top_->rst) memory_->step(cycle_);
+        memory_->drive();
     }
 
     void dump(int phase) {
@@ -221,13 +224,13 @@ class Bench {
 
     void sample_registers() {
         seen_ = {
-            bool(top_->s_axi_awvalid && top_->s_axi_awready), bool(top_->s_axi_wvalid && top_->s_axi_wready),
-            bool(top_->s_axi_bvalid && top_->s_axi_bready), bool(top_->s_axi_arvalid && top_->s_axi_arready),
-            bool(top_->s_axi_rvalid && top_->s_axi_rready), top_->s_axi_bresp, top_->s_axi_rresp, top_->s_axi_rdata,
+            bool(top_->s_axil_awvalid && top_->s_axil_awready), bool(top_->s_axil_wvalid && top_->s_axil_wready),
+            bool(top_->s_axil_bvalid && top_->s_axil_bready), bool(top_->s_axil_arvalid && top_->s_axil_arready),
+            bool(top_->s_axil_rvalid && top_->s_axil_rready), top_->s_axil_bresp, top_->s_axil_rresp, top_->s_axil_rdata,
         };
     }
 
-    // Called after the clock edge that ends a cycle in which units started or finished instructions.
+    // Called after the clock edge that ends cycle_, in which units started or finished instructions.
     void trace(uint32_t started, uint32_t done) {
         for (uint32_t unit = 0; unit < UNITS; unit++) {
             if (started >> unit & 1) call_->starts[unit].push_back(cycle_ - call_->base);
@@ -289,6 +292,7 @@ class Bench {
 #endif
     uint64_t wave_from_ = 0, wave_to_ = 0;
     uint64_t cycle_ = 0;
+    uint32_t started_ = 0, done_ = 0;  // trace outputs of the current cycle
     Seen seen_ = {};
     std::vector<std::vector<Bank>> memories_;
     std::vector<Watched> counters_;

@@ -8,9 +8,11 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
+
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort
-from ternbin.sim.blocks import run_bench, top_ports
+from ternbin.sim.blocks import run_bench
 from ternbin.sim.tb import drivers
+from ternbin.sim.toolchain import top_ports
 
 
 class Adder(wiring.Component):
@@ -114,4 +116,4 @@ def test_no_bench_is_a_failure():
 
 def test_top_ports():
     text = "module a(x);\n  input x;\nendmodule\nmodule b(c, d);\n  input [3:0] c;\n  output reg signed [1:0] d;\nendmodule\n"
-    assert top_ports(text, "b") == {"c": "input", "d": "output"}
+    assert top_ports(text, "b") == {"c": "input [3:0]", "d": "output [1:0]"}

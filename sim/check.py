@@ -1,0 +1,123 @@
+"""Compare every tensor that a simulated run wrote with the integer reference, bit for bit."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ternbin.interpret import Interpreter, outputs
+from ternbin.ir import Lowered
+from ternbin.isa import Unit
+from ternbin.program import Probe, Program, decode_probe, expected_part
+from ternbin.sim.runner import CallRun, RunResult
+
+Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first difference: program call, tensor (node of the call's graph), index in it, both values, and the instruction."""
+
+    call: int
+    op: str
+    index: tuple[int, ...]
+    expected: int
+    actual: int
+    unit: str
+    instruction: int
+
+    def __str__(self) -> str:
+        return (
+            f"call {self.call}, {self.op}{list(self.index)}: expected {self.expected}, not {self.actual} "
+            f"({self.unit} instruction {self.instruction})"
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """``tensors_checked`` counts tensors (of each call) of which every element was compared; ``partial`` names those of which
+    only a part was, or nothing, as (call, tensor). ``mismatches`` counts values."""
+
+    tensors_checked: int
+    values_checked: int
+    mismatches: int
+    first_divergence: Divergence | None
+    partial: tuple[tuple[int, str], ...]
+
+    @property
+    def bit_exact(self) -> bool:
+        return self.mismatches == 0 and self.tensors_checked > 0
+
+    def asdict(self) -> dict:
+        """The fields of result.json."""
+        first = None if self.first_divergence is None else asdict(self.first_divergence)
+        return {
+            "bit_exact": self.bit_exact, "tensors_checked": self.tensors_checked, "values_checked": self.values_checked,
+            "mismatches": self.mismatches, "first_divergence": first,
+        }
+
+
+def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int]) -> Reference:
+    """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time."""
+    encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
+    values = encoder({"ids": torch.tensor(list(ids))})
+    cross, caches = outputs(lowered.encoder, values), {}
+    result = [encoder.named(values)]
+    for past, token in enumerate(fed):
+        result.append(decoder.named(decoder({"ids": torch.tensor([token]), **cross}, past, caches)))
+    return result
+
+
+def fed_tokens(start: int, result: RunResult) -> list[int]:
+    """What each decoder call of a run read, given the start token."""
+    return [start, *result.tokens][: len(result.calls) - 1]
+
+
+def check(program: Program, lowered: Lowered, ids: Sequence[int], start: int, result: RunResult) -> Check:
+    """Compare all probes of a run with the reference, which is fed the very tokens that the run used.
+
+    ``start``: the decoder's start token. The reference recomputes everything from ``ids`` and those tokens, so one wrong value
+    shows up at the instruction that wrote it first.
+    """
+    return compare(program, reference(lowered, ids, fed_tokens(start, result)), result.calls)
+
+
+def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> Check:
+    """Compare the probes of ``calls`` (program call i at index i) with ``expected``."""
+    values = mismatches = complete = 0
+    first, partial = None, []
+    for number, call in enumerate(calls):
+        probes = program.probes_of_call[number]
+        tensors = expected[number]
+        seen = {name: torch.zeros(_shape(value), dtype=torch.bool) for name, value in tensors.items()}
+        done = {(record.unit, record.index): record.done for record in call.records}
+        differing: list[tuple[int, Divergence]] = []
+        for probe, raw in zip(probes, call.raw, strict=True):
+            wanted, got = expected_part(probe, tensors[probe.tensor]), decode_probe(program.hw, probe, raw)
+            wrong = wanted != got if wanted.shape == got.shape else torch.ones_like(wanted, dtype=torch.bool)
+            values += wanted.numel()
+            seen[probe.tensor][_slices(probe)] = True
+            if wrong.any():
+                mismatches += int(wrong.sum())
+                differing.append((done[probe.unit, probe.index], _divergence(number, probe, wanted, got, wrong)))
+        if differing and first is None:
+            first = min(differing, key=lambda entry: entry[0])[1]
+        complete += sum(bool(mask.all()) for mask in seen.values())
+        partial += [(number, name) for name, mask in seen.items() if not mask.all()]
+    return Check(complete, values, mismatches, first, tuple(partial))
+
+
+def _shape(value: Tensor | tuple[Tensor, ...]) -> tuple[int, ...]:
+    return (*value[0].shape, len(value)) if isinstance(value, tuple) else tuple(value.shape)
+
+
+def _slices(probe: Probe) -> tuple[slice, ...]:
+    return tuple(slice(*part) for part in probe.part)
+
+
+def _divergence(call: int, probe: Probe, wanted: Tensor, got: Tensor, wrong: Tensor) -> Divergence:
+    place = tuple(int(i) for i in wrong.nonzero()[0])
+    index = tuple(i + start for i, (start, _) in zip(place, [*probe.part, *[(0, 0)] * len(place)], strict=False))
+    actual = int(got[place]) if got.shape == wanted.shape else 0
+    return Divergence(call, probe.tensor, index, int(wanted[place]), actual, Unit(probe.unit).name.lower(), probe.index)
