@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
-from ternbin.ir import Graph, Lowered, Node
+from ternbin.ir import Codes, Graph, Lowered, Node
 from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Op, Unit, encode
 from ternbin.mapping.attention import attention, project_keys
 from ternbin.mapping.call import STAGES, CallBuilder, Keys, keys_shape
@@ -136,7 +136,7 @@ class _Mapping:
                 self._layernorm(b, node)
             elif node.op == "linear_residual":
                 (self._attention if node.src[0].op.startswith("context") else feed_forward)(b, node)
-            elif node.op == "output" and node.type.__class__.__name__ == "Codes":
+            elif node.op == "output" and isinstance(node.type, Codes):
                 self._cross(b, node)
             elif node.op == "lm_head":
                 lm_head(b, node, result)

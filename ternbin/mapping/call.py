@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
-from ternbin.ir import Node, Weights
+from ternbin.ir import Node, Residual, Weights
 from ternbin.isa import Dest, Instruction, Mem, Op
 from ternbin.layout import ceil_div, int_bytes, transfer_words
 from ternbin.mapping.fold import operand
@@ -201,7 +201,11 @@ class CallBuilder:
         """The stream is updated in place: its present value must be the one that ``node`` reads."""
         if source is not self.stream:
             raise InputError(f"{node.op} {node.name}: residual source must be the stream, not {source.name}")
-        if node.type.__class__.__name__ == "Residual" and node.type.bits != self.hw.res_bits:
+        if isinstance(node.type, Residual):
+            self.check_bits(node)
+
+    def check_bits(self, node: Node) -> None:
+        if node.type.bits != self.hw.res_bits:
             raise InputError(f"{node.name}: residual bits must be {self.hw.res_bits} (res_bits), not {node.type.bits}")
 
     # ---- products ---------------------------------------------------------------------------------------------------

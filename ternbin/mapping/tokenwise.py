@@ -28,6 +28,7 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
     """Ids at ``ids_addr`` in external memory to the residual stream: positions, plus codes times scales (rule 1)."""
     hw, d = b.hw, node.type.shape[-1]
     words = b.residual_words(d)
+    b.check_bits(node)
     table, inner, expand = table_bytes(b, node)
     pos, scale = positions(b, node, words), scales(b, node)
     past = node["pos_offset"] + (b.past if node["past"] == "P" else 0)

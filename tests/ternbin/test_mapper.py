@@ -1,0 +1,210 @@
+"""Mapped programs on the machine model: every tensor equals the interpreter's, in every order that the tokens allow."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from mapped import START, differences, lowered, mapped, reference, source_ids
+
+from ternbin.errors import InputError
+from ternbin.hw import NAMED, HwConfig
+from ternbin.isa import UNIT_OF, Op
+from ternbin.machine import Machine, MachineError, run_program
+from ternbin.mapper import map_model
+from ternbin.sync import find_races, insert_tokens
+
+TINY, TINY_BINARY, SMALL = NAMED["tiny"], NAMED["tiny-binary"], NAMED["small"]
+ODD = dict(d_model=21, heads=3, ffn=37, vocab=83)
+WIDE = HwConfig(rows=8, cols=8, lanes=64, axi_data_bits=64, kind="binary")
+COLUMN = HwConfig(rows=4, cols=1, lanes=16, axi_data_bits=32, res_bits=18)
+
+CASES = {
+    "2-2 relu": ("2-2", TINY, {}),
+    "2-2 gelu, two layers": ("2-2", SMALL, dict(activation="gelu", layers=2)),
+    "1-1 on binary": ("1-1", TINY_BINARY, {}),
+    "1-1 on ternary": ("1-1", TINY, dict(activation="gelu")),
+    "2-8 gelu": ("2-8", TINY, dict(activation="gelu")),
+    "1-8 relu": ("1-8", TINY, {}),
+    "odd sizes 2-2": ("2-2", TINY, ODD | dict(activation="gelu")),
+    "odd sizes 1-1 on binary": ("1-1", TINY_BINARY, ODD | dict(activation="gelu")),
+    "odd sizes 1-1 on ternary": ("1-1", TINY, ODD),
+    "odd sizes 1-8": ("1-8", TINY, ODD | dict(activation="gelu")),
+    "one head, wide binary": ("1-1", WIDE, dict(d_model=36, heads=1)),
+    "18-bit stream, one column": ("2-2", COLUMN, dict(res_bits=18)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_tensor_equals_the_interpreter(name):
+    bits, hw, options = CASES[name]
+    model, program = mapped(bits, hw, **options)
+    wrong, seen = differences(model, program, source_ids(model, 7))
+    assert not wrong
+    assert seen == {(call, tensor) for call in range(4) for tensor in _written(model, call)}
+
+
+def _written(model, call):
+    """Names of all tensors a call computes; outputs and caches repeat or extend others."""
+    graph = model.decoder if call else model.encoder
+    return {node.name for node in graph.nodes() if node.op not in ("input", "output", "cache")}
+
+
+@pytest.mark.parametrize(
+    "hw",
+    [
+        replace(TINY, abuf_words=64), replace(TINY, abuf_words=100, sbuf_words=64),
+        replace(TINY, wbuf_words=16, pbuf_words=96, idbuf_words=16),
+    ],
+    ids=["ABUF", "SBUF", "WBUF and PBUF"],
+)
+def test_small_memories_split_the_work(hw):
+    model, program = mapped("2-2", hw, source_len=25, new=2)
+    roomy = map_model(model, replace(TINY, abuf_words=4096, sbuf_words=4096, wbuf_words=4096), 25, 2)
+    assert program.calls[0].count > roomy.calls[0].count
+    assert not differences(model, program, source_ids(model, 25))[0]
+
+
+@pytest.mark.parametrize("name", ["2-2 relu", "1-1 on binary", "2-8 gelu"])
+def test_tokens_order_everything(name):
+    bits, hw, options = CASES[name]
+    model, program = mapped(bits, hw, **options)
+    ids = source_ids(model, 7)
+    expected = [int(call["lm_head"][0, 0]) for call in reference(model, ids, 3)[1:]]
+    assert all(run_program(program, ids, START, rng=random.Random(seed)) == expected for seed in range(3))
+    assert not _races(program, ids, lambda instructions: instructions)
+
+
+def _races(program, ids, change):
+    machine, races = Machine(program.hw, program.with_ids(ids, START)), []
+    for call in range(len(program.calls)):
+        instructions = [i for i in program.instructions(call) if i.op != Op.END]
+        touched = []
+        for instruction in instructions:
+            machine.execute(instruction)
+            touched.append(machine.accesses)
+        races += find_races(program.hw, change(instructions), touched)
+    return races
+
+
+def test_no_token_is_superfluous():
+    """Without any one token (and its wait) the race detector complains: so it can fail, and tokens are few."""
+    model, program = mapped("2-2", TINY, new=1)
+    ids = source_ids(model, 7)
+    machine = Machine(TINY, program.with_ids(ids, START))
+    instructions = [i for i in program.instructions(0) if i.op != Op.END]
+    touched = []
+    for instruction in instructions:
+        machine.execute(instruction)
+        touched.append(machine.accesses)
+    pairs = _token_pairs(instructions)
+    assert len(pairs) > 20
+    for sender, receiver in pairs:
+        changed = list(instructions)
+        a, b = changed[sender], changed[receiver]
+        changed[sender] = replace(a, signal=a.signal - {_unit(b)})
+        changed[receiver] = replace(b, wait=b.wait - {_unit(a)})
+        assert find_races(TINY, changed, touched)
+
+
+def _unit(instruction):
+    return UNIT_OF[instruction.op]
+
+
+def _token_pairs(instructions):
+    """(sender, receiver) positions of every token."""
+    sent, pairs = {}, []
+    for position, instruction in enumerate(instructions):
+        unit = _unit(instruction)
+        pairs += [(sent[other, unit].pop(0), position) for other in instruction.wait - {unit}]
+        for other in instruction.signal - {unit}:
+            sent.setdefault((unit, other), []).append(position)
+    assert not any(sent.values())
+    return pairs
+
+
+def test_a_missing_token_shows_in_a_random_order():
+    model, program = mapped("2-2", TINY, new=1)
+    ids = source_ids(model, 7)
+    machine = Machine(TINY, program.with_ids(ids, START))
+    naked = [replace(i, wait=frozenset(), signal=frozenset()) for i in program.instructions(0)]
+    machine.run(naked, rng=random.Random(0))
+    ordered = Machine(TINY, program.with_ids(ids, START))
+    ordered.run(program.instructions(0))
+    assert any((machine.memories[mem] != ordered.memories[mem]).any() for mem in machine.memories)
+
+
+def test_waiting_for_nothing_stops_the_machine():
+    _, program = mapped("2-2", TINY, new=1)
+    instructions = program.instructions(0)
+    last = max(i for i, instruction in enumerate(instructions) if instruction.signal)
+    instructions[last] = replace(instructions[last], signal=frozenset())
+    with pytest.raises(MachineError, match="TOKEN: no token for"):
+        Machine(TINY, program.with_ids([3] * 7, START)).run(instructions)
+
+
+def test_tokens_depend_on_conflicts_only():
+    _, program = mapped("2-2", TINY, new=1)
+    bare = [replace(i, wait=frozenset(), signal=frozenset()) for i in program.instructions(0)[:-1]]
+    assert insert_tokens(TINY, bare, (program.writable[0][1], 1 << 62)) == program.instructions(0)[:-1]
+
+
+def test_weights_load_while_the_array_works():
+    """The load of a projection's weights comes before the product before it, and waits for nothing later."""
+    _, program = mapped("2-2", TINY, new=1)
+    names = [program.names[op] for op in program.calls[0].ops]
+    instructions = program.instructions(0)
+    first = {name: names.index(name) for name in names}
+    gemm = next(i for i, n in enumerate(names) if n == "enc.0.self.out" and instructions[i].op == Op.GEMM)
+    assert first["enc.0.fc1"] < gemm
+
+
+@pytest.mark.parametrize(
+    ("bits", "hw", "options", "lengths", "message"),
+    [
+        ("2-2", TINY_BINARY, {}, (7, 3), "table kind must suit a binary array, not ternary"),
+        ("1-8", TINY_BINARY, {}, (7, 3), "8-bit attention must run on a ternary array, not on a binary one"),
+        ("2-2", TINY, {}, (65, 3), "source_len must be from 1 to 64, not 65"),
+        ("2-2", TINY, {}, (7, 0), "max_new_tokens must be from 1 to 64, not 0"),
+        ("2-2", replace(TINY, rbuf_words=32), {}, (7, 3), "RBUF words must be at most 32, not 56"),
+        ("2-2", replace(TINY, kbuf_words=16), {}, (7, 3), "KBUF words must be at most"),
+        ("2-2", replace(TINY, pbuf_words=32), {}, (7, 3), r"PBUF words must be at most 16 \(half of PBUF\), not 32"),
+        ("2-2", replace(TINY, wbuf_words=16), dict(ffn=300), (7, 3), "words of a row tile must be at most 8 of WBUF"),
+        ("2-2", replace(TINY, abuf_words=16), dict(ffn=600), (7, 3), "ABUF words must be at most"),
+        ("2-2", replace(TINY, res_bits=12), {}, (7, 3), "residual bits must be 12"),
+        ("2-8", replace(TINY, acc_bits=16), {}, (7, 3), "accumulator magnitude must be at most 32767"),
+    ],
+)
+def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
+    with pytest.raises(InputError, match=message):
+        map_model(lowered(bits, **options), hw, *lengths)
+
+
+def test_the_table_is_stored_once():
+    model, program = mapped("2-2", TINY, new=1)
+    loads = [i for call in (0, 1) for i in program.instructions(call) if i.op == Op.LOAD]
+    gathered = {i["dram"] for i in loads if i["indirect"] and i["expand"] == 0 and i["mem"] == 0}
+    head = [i["dram"] for i, op in zip(program.instructions(1), program.calls[1].ops, strict=True)
+            if program.names[op] == "lm_head" and i.op == Op.LOAD and i["mem"] == 1]
+    assert gathered == {min(head)}
+
+
+def test_mapping_is_deterministic():
+    model, program = mapped("2-2", TINY)
+    assert map_model(model, TINY, 7, 3).image == program.image
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(40))
+def test_random_shapes(seed):
+    rng = random.Random(seed)
+    bits = rng.choice(["2-2", "1-1", "2-8", "1-8"])
+    binary = bits == "1-1" and rng.random() < 0.5
+    lanes = rng.choice([16, 32, 64])
+    hw = HwConfig(kind="binary" if binary else "ternary", rows=rng.choice([4, 8, 16]), cols=rng.choice([1, 2, 4, 8]),
+                  lanes=lanes, axi_data_bits=rng.choice([32, 64]) if lanes > 32 else 32)
+    heads = rng.choice([1, 2, 3])
+    options = dict(d_model=heads * rng.randint(3, 20), heads=heads, ffn=rng.randint(5, 70), vocab=rng.randint(20, 150),
+                   layers=rng.choice([1, (2, 1), (1, 2)]), activation=rng.choice(["relu", "gelu"]), seed=seed)
+    length = rng.randint(1, 40)
+    model, program = mapped(bits, hw, source_len=length, new=3, **options)
+    assert not differences(model, program, source_ids(model, length, seed))[0]
