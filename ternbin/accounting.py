@@ -65,7 +65,7 @@ def _sum(parts: Iterable[dict[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part)
-    return defaultdict(int, total)
+    return dict(total)
 
 
 def _sum_traffic(parts: Iterable[Traffic]) -> Traffic:
@@ -124,7 +124,7 @@ def _ops(phase: PhaseRun, program: Program, weight_bits: int, dram: str) -> list
     rows = []
     for name, items in groups.items():
         moved = traffic(program.hw, [i.instruction for i in items if i.unit in ("load", "store")], len(items))
-        counters = _sum(item.counters for item in items)
+        counters = dict.fromkeys(phase.counters, 0) | _sum(item.counters for item in items)
         cycles: Counter[str] = Counter()
         for item in items:
             cycles[item.unit] += item.end - item.start

@@ -146,9 +146,12 @@ class Bench {
         return -1;
     }
 
+    static constexpr uint32_t CTRL_CLEAR = 4;
+
     // Start the core through its control register and run until the interrupt.
     Status call(uint32_t control, uint32_t start, uint64_t limit, Progress progress, CallContext& call) {
-        for (auto& counter : counters_) counter.last = counter.counter.value();
+        const bool cleared = start & CTRL_CLEAR;  // the same write clears the counters
+        for (auto& counter : counters_) counter.last = cleared ? 0 : counter.counter.value();
         skip_probes(call);
         call_ = &call;
         call.base = cycle_ + 1;  // the core sees the write from the next cycle on

@@ -114,7 +114,7 @@ def _epilogue_lines(counters: dict, hw: HwConfig) -> list[Line]:
         "argmax": tables.total(scale, tables.add(49)),
     }
     return [
-        Line("epilogue", f"{mode} result", "on-chip", counters[f"execute_{mode}"] * hw.rows, energy)
+        Line("epilogue", f"{mode} result", "on-chip", counters[f"execute_drained_{mode}"] * hw.rows, energy)
         for mode, energy in per_lane.items()
     ]
 
