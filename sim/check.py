@@ -58,14 +58,22 @@ class Check:
         }
 
 
+_NOT_WRITTEN = ("input", "output", "cache")  # other names for what another op wrote, or an earlier call
+
+
+def _written(values: dict) -> dict:
+    """Tensors that a call writes, by node name."""
+    return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
+
+
 def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int]) -> Reference:
     """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     values = encoder({"ids": torch.tensor(list(ids))})
     cross, caches = outputs(lowered.encoder, values), {}
-    result = [encoder.named(values)]
+    result = [_written(values)]
     for past, token in enumerate(fed):
-        result.append(decoder.named(decoder({"ids": torch.tensor([token]), **cross}, past, caches)))
+        result.append(_written(decoder({"ids": torch.tensor([token]), **cross}, past, caches)))
     return result
 
 
