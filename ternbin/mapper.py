@@ -6,13 +6,14 @@ Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.ir import Codes, Graph, Lowered, Node
-from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Op, Unit, encode
-from ternbin.mapping.attention import attention, project_keys
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, encode
+from ternbin.layout import row_bytes
+from ternbin.mapping.attention import attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.call import STAGES, CallBuilder, Keys, keys_shape
 from ternbin.mapping.memory import Allocator, CapacityError, Image
 from ternbin.mapping.schedule import Item, Sight
@@ -21,6 +22,7 @@ from ternbin.program import Call, Probe, Program
 from ternbin.sync import insert_tokens
 
 MAX_TOKENS = 4095  # what the instruction fields hold
+Projected = tuple[Node, Keys, Node | None]  # projection of keys or values, where they go, their cache
 
 
 def map_model(lowered: Lowered, hw: HwConfig, source_len: int, max_new_tokens: int) -> Program:
@@ -44,17 +46,20 @@ class _Mapping:
     source_len: int
     max_new_tokens: int
     image: Image = field(default_factory=Image)
-    keys: dict[str, Keys] = field(default_factory=dict)  # by cache, cross input or output name
+    shapes: dict[str, Keys] = field(default_factory=dict)  # by name of cache or cross output
+    homes: dict[str, int] = field(default_factory=dict)  # their addresses in external memory with kv_external
+
+    def __post_init__(self) -> None:
+        self.kbuf = Allocator("KBUF", self.hw.kbuf_words)
 
     def run(self) -> Program:
         hw = self.hw
         source = self.image.reserve(self.source_len * hw.axi_bytes)
         target = self.image.reserve((self.max_new_tokens + 1) * hw.axi_bytes)
+        self._place_keys()
         writable = (0, self.image.size)
-        kbuf = Allocator("KBUF", hw.kbuf_words)
-        self._place_keys(kbuf)
-        items = [self._encoder(kbuf, source)]
-        items += [self._decoder(kbuf, target, step) for step in range(self.max_new_tokens)]
+        items = [self._encoder(source)]
+        items += [self._decoder(target, step) for step in range(self.max_new_tokens)]
         names: dict[str, int] = {}
         calls, probes = [], []
         for number, call in enumerate(items):
@@ -83,42 +88,66 @@ class _Mapping:
 
     # ---- keys and values --------------------------------------------------------------------------------------------
 
-    def _place_keys(self, kbuf: Allocator) -> None:
-        """Room for the keys and values that decoding keeps."""
+    def _place_keys(self) -> None:
+        """Room, on chip or in external memory, for the keys and values that decoding keeps."""
         for node in self.lowered.decoder.nodes():
             for side, transposed in ((1, False), (2, True)):
                 source = _side(node, side)
-                if source is None or source.name in self.keys:
-                    continue
-                capacity = self.max_new_tokens if source.op == "cache" else self.source_len
-                shape = keys_shape(self.hw, source.type.kind, node["heads"], source.type.shape[-1], capacity, transposed)
-                try:
-                    address = kbuf.take(shape.size, f"keys and values {source.name}")
-                except CapacityError as error:
-                    raise InputError(str(error)) from None
-                self.keys[source.name] = Keys(**{**shape.__dict__, "addr": address})
+                if source is not None and source.name not in self.shapes:
+                    self._place(source, node["heads"], transposed)
+
+    def _place(self, source: Node, heads: int, transposed: bool) -> None:
+        hw, kind, features = self.hw, source.type.kind, source.type.shape[-1]
+        capacity = self.max_new_tokens if source.op == "cache" else self.source_len
+        shape = keys_shape(hw, kind, heads, features, capacity, transposed)
+        self.shapes[source.name] = shape
+        if hw.kv_external:
+            rows = shape.lanes.groups * shape.lanes.pitch if transposed else capacity
+            self.homes[source.name] = self.image.reserve(rows * row_bytes(hw, Mem.KBUF, shape.stride))
+            return
+        try:
+            address = self.kbuf.take(shape.size, f"keys and values {source.name}")
+        except CapacityError as error:
+            raise InputError(f"{error}; kv_external keeps them in external memory") from None
+        self.shapes[source.name] = replace(shape, addr=address)
+
+    def _keys(self, b: CallBuilder, name: str, count: int) -> Keys:
+        """Where ``count`` earlier keys or values of ``name`` are on chip."""
+        if not self.hw.kv_external:
+            return self.shapes[name]
+        return fetch_keys(b, name, self.shapes[name], count, self.homes[name])
+
+    def _store(self, b: CallBuilder, name: str, keys: Keys, first: int, stop: int) -> None:
+        if self.hw.kv_external:
+            store_keys(b, name, keys, first, stop, self.homes[name])
+
+    def _forget(self, b: CallBuilder, *regions: Keys) -> None:
+        """Give back the room of regions that are not kept on chip."""
+        for keys in regions:
+            if self.hw.kv_external or keys not in self.shapes.values():
+                b.kbuf.free(keys.addr)
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, kbuf: Allocator, ids: int) -> list[Item]:
+    def _encoder(self, ids: int) -> list[Item]:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.encoder, ids, 0)
 
-        return self._fit(kbuf, self.source_len, 0, build)
+        return self._fit(self.source_len, 0, build)
 
-    def _decoder(self, kbuf: Allocator, slots: int, step: int) -> list[Item]:
+    def _decoder(self, slots: int, step: int) -> list[Item]:
         address = slots + step * self.hw.axi_bytes
 
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.decoder, address, address + self.hw.axi_bytes)
 
-        return self._fit(kbuf, 1, step, build)
+        return self._fit(1, step, build)
 
-    def _fit(self, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
+    def _fit(self, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
         """Build a call with as few token blocks per stage as fit."""
         blocks = dict.fromkeys(STAGES, 1)
         while True:
-            b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks)
+            b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, self.kbuf.copy(), blocks)
             try:
                 build(b)
                 return b.schedule.items()
@@ -148,49 +177,54 @@ class _Mapping:
 
     def _cross(self, b: CallBuilder, node: Node) -> None:
         """Keys or values of a cross-attention, kept for all decoder calls."""
-        source = node.src[0]
+        source, keys = node.src[0], self._keys(b, node.name, 0)
         for first, stop in b.each_block("keys"):
-            project_keys(b, source, self.keys[node.name], first, stop)
-        b.release(source.src[0])
+            project_keys(b, source, keys, first, stop)
+            b.release(source.src[0])
+        self._store(b, node.name, keys, 0, self.source_len)
+        self._forget(b, keys)
 
     def _attention(self, b: CallBuilder, node: Node) -> None:
         context = node.src[0]
         k, v = _side(context.src[0].src[0], 1), _side(context, 2)
-        query = context.src[0].src[0].src[0]
         if k.op == "input":
-            attention(b, node, self.keys[k.name], self.keys[v.name], self.source_len, [])
-            return
-        if k.op == "cache":
-            keys, values = self.keys[k.name], self.keys[v.name]
-            k, v, count = k.src[0], v.src[0], b.past + b.tokens
+            keys, values = (self._keys(b, x.name, self.source_len) for x in (k, v))
+            attention(b, node, keys, values, self.source_len, [])
+        elif k.op == "cache":
+            keys, values = (self._keys(b, x.name, b.past) for x in (k, v))
+            self._projected(b, node, (k.src[0], keys, k), (v.src[0], values, v), b.past + b.tokens)
         else:
-            count, heads = b.tokens, context["heads"]
             keys, values = (
                 b.new_keys(f"keys and values {x.name}",
-                           keys_shape(self.hw, x.type.kind, heads, x.type.shape[-1], count, transposed))
+                           keys_shape(self.hw, x.type.kind, context["heads"], x.type.shape[-1], b.tokens, transposed))
                 for x, transposed in ((k, False), (v, True))
             )
-        self._projected(b, node, query, (k, keys), (v, values), count)
-        if keys.addr not in (shape.addr for shape in self.keys.values()):
-            b.kbuf.free(keys.addr)
-            b.kbuf.free(values.addr)
+            self._projected(b, node, (k, keys, None), (v, values, None), b.tokens)
+        self._forget(b, keys, values)
 
-    def _projected(self, b: CallBuilder, node: Node, query: Node, k: tuple[Node, Keys], v: tuple[Node, Keys], count: int) -> None:
-        """Attention whose keys and values are projected first."""
+    def _projected(self, b: CallBuilder, node: Node, k: Projected, v: Projected, count: int) -> None:
+        """Attention whose keys and values are projected first: in one block, the values under the first softmax."""
+        inputs = [x[0].src[0] for x in (k, v)]
         if b.blocks["attention"] == b.blocks["keys"] == 1:
             b.stage = "attention"
-            quantized(b, query.src[0], 0, b.tokens)
-            project_keys(b, *k, 0, b.tokens)
-            quantized(b, v[0].src[0], 0, b.tokens)
-            attention(b, node, k[1], v[1], count, [lambda: project_keys(b, *v, 0, b.tokens)])
+            quantized(b, node.src[0].src[0].src[0].src[0].src[0], 0, b.tokens)
+            self._project(b, k, 0, b.tokens)
+            quantized(b, inputs[1], 0, b.tokens)
+            attention(b, node, k[1], v[1], count, [lambda: self._project(b, v, 0, b.tokens)])
         else:
             for first, stop in b.each_block("keys"):
-                for source, region in (k, v):
-                    project_keys(b, source, region, first, stop)
-                    b.release(source.src[0])
+                for each in (k, v):
+                    self._project(b, each, first, stop)
+                    b.release(each[0].src[0])
             attention(b, node, k[1], v[1], count, [])
-        for source in (k[0].src[0], v[0].src[0]):
+        for source in inputs:
             b.release(source)
+
+    def _project(self, b: CallBuilder, each: Projected, first: int, stop: int) -> None:
+        source, keys, cache = each
+        project_keys(b, source, keys, first, stop, cache)
+        if cache:
+            self._store(b, cache.name, keys, b.past + first, b.past + stop)
 
 
 def _side(node: Node, side: int) -> Node | None:

@@ -8,7 +8,7 @@ from ternbin.errors import InputError
 from ternbin.golden import NEVER
 from ternbin.ir import Node
 from ternbin.isa import Dest, Epilogue, Mem, Op
-from ternbin.layout import SCALE_WORDS, ceil_div, int_bytes, scale_words
+from ternbin.layout import SCALE_WORDS, ceil_div, int_bytes, row_bytes, scale_words
 from ternbin.mapping.call import CallBuilder, Codes, Keys
 from ternbin.mapping.fold import Folded, check_acc, fold_scales, operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, plain, threshold_params
@@ -18,14 +18,37 @@ from ternbin.program import Region, View
 from ternbin.qtypes import KINDS
 
 
-def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, extra: Callable[[], list[Sight]] = list) -> None:
-    """Keys or values of tokens [first, stop) into KBUF behind the ``past`` earlier ones."""
+def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None) -> None:
+    """Keys or values of tokens [first, stop) into KBUF, behind the ``past`` earlier ones where there is a ``cache``."""
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, out.lanes.groups)
-    start = b.past + first if node.type.shape[0] == "T" else first
-    sight = b.keys_sight(node.name, out, start, start + stop - first)
-    sight = Sight(sight.tensor, sight.region, sight.view, ((first, stop), sight.part[1]))
-    b.linear(plan, x, first, stop, **b.to_keys(plan, out, start), sights=[sight, *extra()])
+    start = first + (b.past if cache else 0)
+    sights = [b.keys_sight(node.name, out, start, start + stop - first, first)]
+    if cache:
+        sights.append(b.keys_sight(cache.name, out, 0, start + stop - first))
+    b.linear(plan, x, first, stop, **b.to_keys(plan, out, start), sights=sights)
+
+
+def fetch_keys(b: CallBuilder, op: str, shape: Keys, count: int, home: int) -> Keys:
+    """Room in KBUF, filled with the first ``count`` keys from external memory at ``home``."""
+    keys = b.new_keys(op, shape)
+    if count:
+        b.load(op, None, **_rows(b, keys, 0, count, home))
+    return keys
+
+
+def store_keys(b: CallBuilder, op: str, keys: Keys, first: int, stop: int, home: int) -> None:
+    """Keys [first, stop) to external memory; of transposed values all, for a row of them holds every key."""
+    b.compute(Op.STORE, op, **_rows(b, keys, first, stop, home))
+
+
+def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[str, int]:
+    """Transfer fields of keys [first, stop)."""
+    size = row_bytes(b.hw, Mem.KBUF, keys.stride)
+    if keys.transposed:
+        first, stop = 0, keys.lanes.groups * keys.lanes.pitch
+    return dict(mem=Mem.KBUF, bank=first % b.hw.rows, addr=keys.addr + first // b.hw.rows * keys.stride, inner=keys.stride,
+                outer=stop - first, dram=home + first * size, stride=size)
 
 
 def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, before: list[Callable[[], None]]) -> None:

@@ -174,12 +174,12 @@ class CallBuilder:
         except CapacityError as error:
             raise InputError(str(error)) from None  # splitting into token blocks does not help
 
-    def keys_sight(self, name: str, k: Keys, first: int, stop: int) -> Sight:
-        """Keys or values [first, stop) as a tensor; ``part`` counts from ``first`` where only new rows are meant."""
+    def keys_sight(self, name: str, k: Keys, first: int, stop: int, at: int = 0) -> Sight:
+        """Keys or values [first, stop), which are rows from ``at`` on of tensor ``name``."""
         view = View("transposed" if k.transposed else "keys", stop - first, k.lanes.width, k.stride, k.lanes.groups,
                     k.lanes.pitch, k.plane, k.kind, first=first)
         region = Region(Mem.KBUF, k.addr, k.size, 0, self.hw.rows)
-        return Sight(name, region, view, ((0, stop - first), (0, k.lanes.features)))
+        return Sight(name, region, view, ((at, at + stop - first), (0, k.lanes.features)))
 
     # ---- residual stream --------------------------------------------------------------------------------------------
 
