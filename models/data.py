@@ -37,7 +37,6 @@ VOCAB_SIZE = 4096
 MAX_SOURCE = 64
 MAX_TARGET = 24
 FAMILY_CAP = 4
-NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
 
 _PERMUTATIONS = 64
 _BAND_ROWS = 4
@@ -305,18 +304,3 @@ def build_dataset(out_dir: Path, seed: int = 0, index: str | None = None) -> dic
     else:
         train_tokenizer((text for e in splits["train"] for text in (e.source, e.target)), out_dir / "tokenizer.json")
     return {split: len(examples) for split, examples in splits.items()}
-
-
-def write_bundle(data_dir: Path, out_dir: Path = BUNDLED, demos: int = 36, seed: int = 0) -> None:
-    """Write what is committed of a data set: package names of each split, tokenizer, demo texts."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    splits = {split: read_examples(data_dir, split) for split in SPLITS}
-    names = {split: [e.package for e in examples] for split, examples in splits.items()}
-    (out_dir / "splits.json.xz").write_bytes(lzma.compress(json.dumps(names).encode(), preset=9))
-    shutil.copyfile(Path(data_dir) / "tokenizer.json", out_dir / "tokenizer.json")
-    short = [e for e in splits["test"] if 20 <= len(e.source.split()) <= 60]
-    texts = sorted(random.Random(seed).sample(short, min(demos, len(short))), key=lambda e: e.package)
-    document = {"notice": NOTICE, "origin": "https://packages.debian.org/bookworm/", "texts": [vars(e) for e in texts]}
-    (out_dir / "demo_texts.json").write_text(
-        json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
