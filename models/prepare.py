@@ -9,12 +9,12 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from transformers import BartForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
 from ternbin.ir import Lowered
 from ternbin.models.calibrate import calibrate
-from ternbin.models.checkpoint import load_any
+from ternbin.models.checkpoint import load_any, quantized_weights
 from ternbin.models.lower import lower
 from ternbin.models.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
 from ternbin.passes import fold
@@ -60,15 +60,15 @@ def load_model(folder: str | Path, bits: str | None = None) -> QuantBartForCondi
 
 @torch.no_grad()
 def requantize(model: QuantBartForConditionalGeneration, bits: str) -> QuantBartForConditionalGeneration:
-    """The model's weights in another bit setting, steps and grids unset."""
-    config = model.config.to_dict() | {"model_type": "bart"}
-    stock = BartForConditionalGeneration(BartForConditionalGeneration.config_class.from_dict(config))
-    state = {name: t for name, t in model.state_dict().items() if not name.endswith("alpha")}
-    missing, _ = stock.load_state_dict(state, strict=False)
-    if missing:
-        raise InputError(f"model to requantize must have the parameters of BART, not lack {missing[0]!r}")
+    """The model's weights (of a packed one: scale times code) in another bit setting, steps and grids unset."""
+    config = BartConfig.from_dict(model.config.to_dict() | {"model_type": "bart"})
+    stock = BartForConditionalGeneration(config).eval()
+    state = {name: tensor for name, tensor in model.state_dict().items() if name in stock.state_dict()}
+    state |= {f"{name}.weight": module.quantized_weight() for name, module in quantized_weights(model).items()}
+    stock.load_state_dict(state, strict=False)
+    stock.tie_weights()
     stock.generation_config = model.generation_config
-    return quantize_model(stock.eval(), replace(model.quant_config, bits=bits, fracs={}))
+    return quantize_model(stock, replace(model.quant_config, bits=bits, fracs={}))
 
 
 def calibration_batches(model: QuantBartForConditionalGeneration, tokenizer) -> list[dict]:
