@@ -23,10 +23,8 @@ def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, c
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, out.lanes.groups)
     start = first + (b.past if cache else 0)
-    sights = [b.keys_sight(node.name, out, start, start + stop - first, first)]
-    if cache:
-        sights.append(b.keys_sight(cache.name, out, 0, start + stop - first))
-    b.linear(plan, x, first, stop, **b.to_keys(plan, out, start), sights=sights)
+    sight = b.keys_sight(node.name, out, start, start + stop - first, first)
+    b.linear(plan, x, first, stop, **b.to_keys(plan, out, start), sights=[sight])
 
 
 def fetch_keys(b: CallBuilder, op: str, shape: Keys, count: int, home: int) -> Keys:
