@@ -66,6 +66,12 @@ def describe_model(folder: Path, lowered: Lowered) -> dict:
     }
 
 
+def evaluation(folder: Path) -> dict | None:
+    """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
+    path = folder / "eval.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def summarise(job: Job) -> tuple[dict, dict[str, str]]:
     """Runs the job. Returns the validated result and further report files (name -> text).
 
@@ -111,6 +117,7 @@ def summarise(job: Job) -> tuple[dict, dict[str, str]]:
             {"name": a.name, "op": a.op, "values": a.total, "agree": a.rate, "largest": a.largest, "farthest": a.farthest}
             for a in agreements
         ],
+        "evaluation": evaluation(folder),
     }
     return results.validate(result), artefacts(job.hw, program, lowered)
 

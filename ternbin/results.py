@@ -41,6 +41,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "energy": dict,
     "claim": dict,
     "fidelity": list,
+    "evaluation": (dict, type(None)),
     "timeline": list,
     "call_cycles": list,
 }

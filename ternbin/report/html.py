@@ -159,6 +159,43 @@ def _fidelity(result: dict) -> str:
     )
 
 
+def evaluation_rows(evaluation: dict) -> list[list[str]]:
+    """One row a system: name, ROUGE-1/2/L, nats a token on the test texts."""
+
+    def row(name: str, rouge: dict, nll: dict | None = None) -> list[str]:
+        return [name, *(f"{rouge[f'rouge{n}']:.2f}" for n in "12L"), f"{nll['test']:.3f}" if nll else ""]
+
+    rows = [row(name, rouge) for name, rouge in evaluation["baselines"].items()]
+    for name, scores in evaluation["models"].items():
+        rows += [row(f"{name}, {search}", rouge, scores["nll"]) for search, rouge in scores["model"].items()]
+        if "integer" in scores:
+            rows.append(row(f"{name}, integer model, greedy", scores["integer"]["greedy"], scores["integer"]["nll"]))
+    return rows
+
+
+def _evaluation(result: dict) -> str:
+    if result["evaluation"] is None:
+        return ""
+    header = ["system", "ROUGE-1", "ROUGE-2", "ROUGE-L", "nats a token"]
+    return (
+        f"<h2>Quality on {result['evaluation']['texts']:,} held-out texts</h2>"
+        "<p class=muted>Scores that come with the checkpoint; <code>ternbin eval</code> measures them.</p>"
+        + table(header, evaluation_rows(result["evaluation"]))
+    )
+
+
+_FILES = (
+    ("result.json", "every number of this page"), ("energy.csv", "energy by event"), ("ops.csv", "cycles and energy by op"),
+    ("trace.json", "timeline for Perfetto or chrome://tracing"), ("program.txt", "program listing"),
+    ("graph.txt", "integer graph"), ("graph.svg", "picture of the graph"), ("rtl/manifest.json", "ports, registers, counters"),
+)
+
+
+def _files(result: dict) -> str:
+    items = "".join(f"<li><a href='{name}'>{name}</a>: {what}</li>" for name, what in _FILES)
+    return f"<h2>Files beside this page</h2><ul>{items}</ul>"
+
+
 def _counters(result: dict) -> str:
     names = list(result["counters"])
     keys = list(dict.fromkeys(key for name in names for key in result["counters"][name]))
@@ -176,7 +213,7 @@ def _setup(result: dict) -> str:
 def page(result: dict) -> str:
     """The whole page of one validated result."""
     title = f"ternbin: {result['name']}, {result['bits']} on {result['hardware']['name']}"
-    parts = (_cards, _summary, _claim, _energy, _cycles, _fidelity, _counters, _setup)
+    parts = (_cards, _summary, _claim, _energy, _cycles, _evaluation, _fidelity, _counters, _setup, _files)
     body = "".join(part(result) for part in parts)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
