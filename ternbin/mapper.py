@@ -89,12 +89,18 @@ class _Mapping:
     # ---- keys and values --------------------------------------------------------------------------------------------
 
     def _place_keys(self) -> None:
-        """Room, on chip or in external memory, for the keys and values that decoding keeps."""
-        for node in self.lowered.decoder.nodes():
-            for side, transposed in ((1, False), (2, True)):
-                source = _side(node, side)
-                if source is not None and source.name not in self.shapes:
-                    self._place(source, node["heads"], transposed)
+        """Room, on chip or in external memory, for the keys and values that decoding keeps.
+
+        Those of cross-attention first: the encoder may use what is meant for the others.
+        """
+        for op in ("input", "cache"):
+            for node in self.lowered.decoder.nodes():
+                for side, transposed in ((1, False), (2, True)):
+                    source = _side(node, side)
+                    if source is not None and source.op == op and source.name not in self.shapes:
+                        self._place(source, node["heads"], transposed)
+            if op == "input":
+                self.encoder_kbuf = self.kbuf.copy()
 
     def _place(self, source: Node, heads: int, transposed: bool) -> None:
         hw, kind, features = self.hw, source.type.kind, source.type.shape[-1]
@@ -121,19 +127,13 @@ class _Mapping:
         if self.hw.kv_external:
             store_keys(b, name, keys, first, stop, self.homes[name])
 
-    def _forget(self, b: CallBuilder, *regions: Keys) -> None:
-        """Give back the room of regions that are not kept on chip."""
-        for keys in regions:
-            if self.hw.kv_external or keys not in self.shapes.values():
-                b.kbuf.free(keys.addr)
-
     # ---- calls ------------------------------------------------------------------------------------------------------
 
     def _encoder(self, ids: int) -> list[Item]:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.encoder, ids, 0)
 
-        return self._fit(self.source_len, 0, build)
+        return self._fit(self.encoder_kbuf, self.source_len, 0, build)
 
     def _decoder(self, slots: int, step: int) -> list[Item]:
         address = slots + step * self.hw.axi_bytes
@@ -141,13 +141,13 @@ class _Mapping:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.decoder, address, address + self.hw.axi_bytes)
 
-        return self._fit(1, step, build)
+        return self._fit(self.kbuf, 1, step, build)
 
-    def _fit(self, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
+    def _fit(self, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
         """Build a call with as few token blocks per stage as fit."""
         blocks = dict.fromkeys(STAGES, 1)
         while True:
-            b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, self.kbuf.copy(), blocks)
+            b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks)
             try:
                 build(b)
                 return b.schedule.items()
@@ -182,7 +182,8 @@ class _Mapping:
             project_keys(b, source, keys, first, stop)
             b.release(source.src[0])
         self._store(b, node.name, keys, 0, self.source_len)
-        self._forget(b, keys)
+        if self.hw.kv_external:
+            b.kbuf.free(keys.addr)
 
     def _attention(self, b: CallBuilder, node: Node) -> None:
         context = node.src[0]
@@ -200,7 +201,9 @@ class _Mapping:
                 for x, transposed in ((k, False), (v, True))
             )
             self._projected(b, node, (k, keys, None), (v, values, None), b.tokens)
-        self._forget(b, keys, values)
+        if self.hw.kv_external or k.op not in ("input", "cache"):
+            b.kbuf.free(keys.addr)
+            b.kbuf.free(values.addr)
 
     def _projected(self, b: CallBuilder, node: Node, k: Projected, v: Projected, count: int) -> None:
         """Attention whose keys and values are projected first: in one block, the values under the first softmax."""
