@@ -107,6 +107,11 @@ class QuantWeight:
     def use_quantization(self, bits: int, center: bool) -> None:
         self.bits, self.center, self._cached = bits, center, (None, None)
 
+    def train(self, mode: bool = True):
+        """As the library's; also forgets the kept weight: fused optimisers update without a version."""
+        self._cached = (None, None)
+        return super().train(mode)
+
     @property
     def is_packed(self) -> bool:
         return self.weight is None

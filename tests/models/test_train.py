@@ -1,5 +1,6 @@
 """Batches, budget and a few steps of teacher and student on a tiny model."""
 
+import copy
 import json
 import random
 
@@ -9,9 +10,10 @@ import torch
 from ternbin.errors import InputError
 from ternbin.models import data as dataset
 from ternbin.models import train
-from ternbin.models.batches import collate, epoch_batches, group_rows
-from ternbin.models.evaluate import load_model
-from ternbin.models.fit import Budget, Schedule
+from ternbin.models.batches import collate, encode_examples, epoch_batches, group_rows
+from ternbin.models.evaluate import load_model, mean_nll
+from ternbin.models.fit import Budget, Schedule, make_optimizer, step
+from ternbin.models.qbart import QuantConfig, QuantWeight, quantize_model
 
 TINY = dict(
     d_model=64,
@@ -114,3 +116,26 @@ def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
     assert packed.is_packed and not latent.is_packed and packed.quant_config.fracs
     ids = torch.tensor([[0, 50, 60, 2]])
     assert torch.equal(packed(input_ids=ids, labels=ids).logits, latent(input_ids=ids, labels=ids).logits)
+
+
+def test_validation_sees_every_update(data_dir, teacher_dir):
+    tokenizer = dataset.load_tokenizer(data_dir)
+    rows = encode_examples(tokenizer, dataset.read_examples(data_dir, "train"))
+    student = quantize_model(load_model(teacher_dir), QuantConfig(bits="2-2"))
+    recipe = train.StudentRecipe()
+    optimizer = make_optimizer(train.student_groups(student, recipe), recipe.schedule)
+    mean_nll(student, rows)
+    [batch] = epoch_batches(rows, 10**6)
+    step(
+        student,
+        optimizer,
+        lambda b: train.teacher_loss(student, b, train.TeacherRecipe(), 0),
+        batch,
+        recipe.schedule,
+        1,
+    )
+    fresh = copy.deepcopy(student)
+    for module in fresh.modules():
+        if isinstance(module, QuantWeight):
+            module._cached = (None, None)
+    assert mean_nll(student, rows) == mean_nll(fresh, rows)
