@@ -9,7 +9,7 @@ import pytest
 from ternbin import isa
 from ternbin.hw import HwConfig
 from ternbin.isa import Epilogue, ErrorCode, Instruction, Kind, Mem, Op, Unit
-from ternbin.rtl.generate import TOP, generate, manifest
+from ternbin.rtl.generate import TOP, generate
 from ternbin.rtl.top import counters
 from ternbin.sim.blocks import run_bench
 from ternbin.sim.tb import drivers, transfers
@@ -190,18 +190,6 @@ async def bench_errors_in_flight(dut):
         error = await host.run(0x1000, [*moves[:number % 5], bad, Instruction(Op.END)])
         assert error == (ErrorCode.CHECK, 0x1000 + 64 * (number % 5))
         await product.check()
-
-
-def test_manifest():
-    hw = CONFIGS["tiny"]
-    text, data = generate(hw)[f"{TOP}.v"], manifest(hw)
-    for counter in data["counters"]:
-        assert f"reg [{counter['bits'] - 1}:0] {counter['signal']} " in text
-    for port in data["ports"]:
-        assert f"{port['direction']} {'' if port['bits'] == 1 else '[%d:0] ' % (port['bits'] - 1)}{port['name']};" in text
-    for memory in data["memories"]:
-        assert len(memory["instances"]) == memory["banks"]
-    assert [c["offset"] for c in data["counters"]] == list(range(0x400, 0x400 + 8 * len(data["counters"]), 8))
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -1,0 +1,73 @@
+"""Generated Verilog: the same every time, clean under Verilator's lint and Yosys, and what the manifest says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ternbin.rtl
+from ternbin.hw import NAMED
+from ternbin.rtl.generate import TOP, generate, manifest
+from ternbin.sim.toolchain import verilator
+
+TINY = ("tiny", "tiny-binary")
+
+
+@pytest.fixture(params=TINY)
+def texts(request):
+    return generate(NAMED[request.param])
+
+
+def write(folder, texts):
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def test_lint(texts, tmp_path):
+    write(tmp_path, texts)
+    waivers = Path(ternbin.rtl.__file__).parent / "lint.vlt"
+    command = [verilator().executable, "--lint-only", "-Wall", "--top-module", TOP, str(waivers), *texts]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"VERILATOR_ROOT": str(verilator().root)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_zero_width_names_are_unused(texts):
+    """A wire of zero bits is written [-1:0], which is two bits: it must not occur in any expression."""
+    for module in texts[f"{TOP}.v"].split("endmodule"):
+        for name in re.findall(r"(?:wire|reg) \[-1:0\] (\S+) ?;", module):
+            assert len(re.findall(rf"(?<!\S){re.escape(name)}(?=\s)|{re.escape(name)};", module)) == 1, name
+
+
+def test_yosys(texts, tmp_path):
+    """Yosys reads everything, popcounts in their form for synthesis, and finds no loop, no undriven and no doubly driven wire."""
+    pytest.importorskip("pyosys")
+    write(tmp_path, texts)
+    passes = [f"read_verilog -sv {name}" for name in texts] + [f"hierarchy -check -top {TOP}", "proc", "check -assert"]
+    program = f"from pyosys import libyosys as ys\nd = ys.Design()\nfor p in {passes!r}: ys.run_pass(p, d)\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_same_text_every_time():
+    first = dict(generate(NAMED["tiny"]))
+    generate.cache_clear()
+    assert generate(NAMED["tiny"]) == first
+
+
+def test_manifest():
+    hw = NAMED["tiny"]
+    text, data = generate(hw)[f"{TOP}.v"], manifest(hw)
+    for counter in data["counters"]:
+        assert f"reg [{counter['bits'] - 1}:0] {counter['signal']} " in text
+    for port in data["ports"]:
+        bits = "" if port["bits"] == 1 else f"[{port['bits'] - 1}:0] "
+        assert f"  {port['direction']} {bits}{port['name']};" in text
+    for memory in data["memories"]:
+        assert len(memory["instances"]) == memory["banks"]
+        module = re.search(rf"module \\{TOP}\.{memory['name']} .*?endmodule", text, re.S)[0]
+        for instance in memory["instances"]:
+            assert f" {instance.partition('.')[2]} (" in module
+    assert [c["offset"] for c in data["counters"]] == list(range(0x400, 0x400 + 8 * len(data["counters"]), 8))
