@@ -16,15 +16,17 @@ CONFIGS = {
 }
 
 
+OPS = ["LAYERNORM", "SOFTMAX", "QUANT", "EMBED"]
+
+
 def run(config: str, testcase: str, **parameters) -> None:
     hw = CONFIGS[config]
     run_bench(
         VectorUnit(HwConfig(**hw)), "ternbin.sim.tb.tb_vector", name="vector", testcase=testcase,
-        parameters={"hw": hw, "stall": 0.3, "count": 25, "op": ""} | parameters,
+        parameters={"hw": hw, "stall": 0.3, "count": 10, "ops": OPS} | parameters,
     )
 
 
-@pytest.mark.parametrize("op", ["LAYERNORM", "SOFTMAX", "QUANT", "EMBED"])
 @pytest.mark.parametrize("config", CONFIGS)
-def test_random_instructions(config, op):
-    run(config, "bench_random", op=op)
+def test_random_instructions(config):
+    run(config, "bench_random")
