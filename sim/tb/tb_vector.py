@@ -1,7 +1,8 @@
 """Bench of the vector unit: random instructions on random memories, every word compared.
 
 Expected values come twice: from plain Python integers written from docs/architecture.md alone (:class:`Plain`), and from
-ternbin.machine wherever its 64-bit arithmetic reaches. Parameters: ``hw`` (fields of HwConfig), ``ops`` (names), ``count`` (of rounds over ``ops``), ``stall``.
+ternbin.machine wherever its 64-bit arithmetic reaches. Parameters: ``hw`` (fields of HwConfig), ``ops`` (names), ``count`` (of
+rounds over ``ops``), ``stall``.
 """
 
 import math
@@ -12,7 +13,7 @@ import cocotb
 from cocotb.triggers import RisingEdge
 
 from ternbin.hw import HwConfig
-from ternbin.isa import ADDR, Instruction, Kind, Mem, Op, encode
+from ternbin.isa import FIELDS, Instruction, Kind, Mem, Op, encode
 from ternbin.machine import Machine
 from ternbin.rtl.vector import VectorUnit
 from ternbin.sim.tb import drivers
@@ -416,3 +417,94 @@ async def bench_random(dut):
         check_events(bench.hw, i, counts, bench.plain.clipped)
         if p["stall"] == 0:
             assert counts["stall_read"] == counts["stall_write"] == 0
+
+
+@cocotb.test()
+async def bench_faults(dut):
+    """An instruction with one impossible field raises fault, writes nothing and leaves the unit usable."""
+    bench, cases = await begin(dut)
+    rows, binary = bench.hw.rows, bench.hw.kind == "binary"
+    impossible = {
+        Op.LAYERNORM: [{"tokens": 0}, {"words": 0}, {"features": 0}, {"eps": 0}, {"words": 1, "features": rows + 1},
+                       {"words": 2, "features": rows}],
+        Op.SOFTMAX: [{"queries": 0}, {"keys": 0}, {"granules": 0}, {"kind": Kind.INT8}, {"granules": 1, "keys": rows + 1},
+                     {"granules": 1, "keys": rows, "queries": 2, "causal": 1}],
+        Op.QUANT: [{"tokens": 0}, {"words": 0}, {"features": 0}, {"kind": Kind.UINT8}, {"words": 1, "features": rows + 1}],
+        Op.EMBED: [{"tokens": 0}, {"words": 0}, {"features": 0}, {"words": 1, "features": rows + 1}],
+    }
+    if binary:
+        impossible[Op.SOFTMAX].append({"kind": Kind.TERNARY})
+        impossible[Op.QUANT].append({"kind": Kind.TERNARY})
+    cases.table()
+    await bench.load_table()
+    for op, changes in impossible.items():
+        good = cases.make(op)
+        bench.preload()
+        for change in changes:
+            done, faults = bench.done, bench.faults
+            await bench.issue(encode(replace(good, fields=good.fields | change)))
+            await drivers.cycles(dut, 20)
+            assert (bench.done, bench.faults) == (done, faults + 1), f"{op.name} with {change} must raise fault once"
+            assert drivers.get(dut, "port__busy") == 0
+            bench.compare(f"{op.name} with {change}")
+        await bench.execute(good)
+    for opcode in (0, Op.END, Op.LOAD, Op.GEMM, 255):
+        faults = bench.faults
+        await bench.issue(opcode)
+        assert bench.faults == faults + 1, f"opcode {opcode} must raise fault"
+
+
+@cocotb.test()
+async def bench_table_bounds(dut):
+    """A beat beyond the exp table is an error and changes nothing."""
+    bench, cases = await begin(dut)
+    cases.table()
+    await bench.load_table()
+    beats = 256 * 16 // bench.hw.axi_data_bits
+    errors = []
+
+    async def watch() -> None:
+        while True:
+            await RisingEdge(dut.clk)
+            errors.append(drivers.get(dut, "lutv_error"))
+
+    cocotb.start_soon(watch())
+    for addr in (beats, 2 * beats, 1 << 19):
+        await bench.table.request(addr=addr, mask=1, lane_mask=1, data=0x5A5A)
+    await drivers.cycles(dut, 3)
+    assert sum(errors) == 3
+    for _ in range(3):
+        await bench.execute(cases.make(Op.SOFTMAX))
+
+
+@cocotb.test()
+async def bench_throughput(dut):
+    """Cycles of undisturbed instructions stay within what the docstring of VectorUnit promises."""
+    bench, cases = await begin(dut)
+    cases.table()
+    await bench.load_table()
+    hw, tokens, words = bench.hw, 8, 5
+    norm = cases.make(Op.LAYERNORM)
+    limits = []
+    for op, fields, cycles in (
+        (Op.LAYERNORM, {"tokens": tokens, "words": words, "features": words * hw.rows}, max(2 * words, 14) * tokens),
+        (Op.LAYERNORM, {"tokens": 1, "words": words, "features": words * hw.rows}, 5 * words + 26),
+        (Op.QUANT, {"tokens": tokens, "words": words, "features": words * hw.rows, "kind": Kind.BINARY}, words * tokens),
+        (Op.QUANT, {"tokens": tokens, "words": words, "features": words * hw.rows, "kind": Kind.INT8}, 8 * words * tokens),
+        (Op.EMBED, {"tokens": tokens, "words": words, "features": words * hw.rows}, words * tokens),
+        (Op.SOFTMAX, {"queries": tokens, "keys": words * hw.rows, "granules": words, "kind": Kind.BINARY}, 3 * words * tokens),
+        (Op.SOFTMAX, {"queries": tokens, "keys": words * hw.rows, "granules": words, "kind": Kind.UINT8},
+         max(25, 10 * words) * tokens),
+    ):
+        base = {"src_stride": words, "dst_stride": words, "dst_addr": 0, "dst_plane": hw.abuf_words // 8, "eps": 1,
+                "param_addr": norm["param_addr"], "shift": 30, "c1": 1, "c2": 1, "recip": 1, "mul": 1, "scale_addr": 0}
+        names = {name for name, _ in FIELDS[op]}
+        i = Instruction(op, {name: value for name, value in (base | fields).items() if name in names})
+        bench.preload()
+        bench.port.send([encode(i)])
+        start, done = bench.cycle, bench.done
+        await drivers.until(dut, lambda done=done: bench.done > done, LIMIT)
+        limits.append((op.name, fields, bench.cycle - start, cycles))
+        dut._log.info(f"throughput {limits[-1]}")
+    for name, fields, took, cycles in limits:
+        assert took <= cycles + 60, f"{name} {fields} must take at most {cycles} + 60 cycles, not {took}"

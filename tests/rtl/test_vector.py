@@ -30,3 +30,20 @@ def run(config: str, testcase: str, **parameters) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_random_instructions(config):
     run(config, "bench_random")
+
+
+@pytest.mark.parametrize("config", ["ternary", "binary"])
+def test_faults(config):
+    run(config, "bench_faults")
+
+
+def test_table_bounds():
+    run("ternary", "bench_table_bounds")
+
+
+def test_throughput():
+    run("ternary", "bench_throughput", stall=0.0)
+
+
+def test_without_stalls():
+    run("ternary", "bench_random", stall=0.0, count=4)
