@@ -6,11 +6,21 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from ternbin.hw import HwConfig
-from ternbin.isa import CHECK, INSTRUCTION_BITS, INSTRUCTION_BYTES, UNIT_OF, WATCHDOG_CYCLES, ErrorCode, Op, Unit, layout
+from ternbin.isa import (
+    CHECK,
+    INSTRUCTION_BITS,
+    INSTRUCTION_BYTES,
+    UNIT_OF,
+    WATCHDOG_CYCLES,
+    ErrorCode,
+    Op,
+    Unit,
+    layout,
+)
 from ternbin.rtl.axi import Burst, ReadBeat
-from ternbin.rtl.dma import transfer_fault, transfer_view
-from ternbin.rtl.fetch import Fetch, Fetched
+from ternbin.rtl.fetch import Fetch
 from ternbin.rtl.interfaces import UnitPort, events_signature
+from ternbin.rtl.transfer import transfer_fault, transfer_view
 
 IN_FLIGHT = 8  # instructions of one unit that were issued and are not done
 TOKEN_BITS = 8
@@ -257,6 +267,3 @@ class Control(wiring.Component):
                 m.d.comb += [self.busy.eq(1), fetch.stop.eq(1), self.abort.eq(1), tokens.clear.eq(1)]
                 with m.If(~fetch.busy & self.quiet):
                     m.next = "IDLE"
-
-
-__all__ = ["Control", "Fetched", "Tokens", "UnitQueue", "header_field"]
