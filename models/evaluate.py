@@ -98,6 +98,24 @@ def mean_nll(model, rows: Sequence[Row], batch_tokens: int = 4000) -> float:
     return total / count
 
 
+def integer_scores(model, tokenizer, examples: Sequence[dataset.Example]) -> dict:
+    """Scores of the integer model lowered from a quantized `model`: the arithmetic of the accelerator.
+
+    ``{"greedy": rouge, "nll": {"test": nats a token}}``.
+    """
+    from ternbin.generate import Batched
+    from ternbin.models.lower import lower
+    from ternbin.passes import fold
+
+    batched = Batched(fold(lower(model)))
+    rows = encode_examples(tokenizer, examples)
+    sources, targets = [row[0] for row in rows], [row[1] for row in rows]
+    tokens = batched.generate(sources, dataset.MAX_TARGET)
+    texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+    nll = sum(batched.nll(sources, targets)) / sum(map(len, targets))
+    return {"greedy": rouge(texts, [e.target for e in examples]), "nll": {"test": round(nll, 4)}}
+
+
 # -- a model folder ----------------------------------------------------------------------------
 
 
@@ -126,7 +144,8 @@ def evaluate(
     """Scores of the model in `model_dir` on the first `limit` test texts (all by default).
 
     Returns ``{"texts", "baselines": {name: rouge}, "model": {"greedy", "beam 4": rouge}, "nll":
-    {"validation", "test"}, "samples"}``; ROUGE in percent, likelihood in nats a token.
+    {"validation", "test"}, "samples"}``, and "integer" (:func:`integer_scores`) for a quantized model;
+    ROUGE in percent, likelihood in nats a token.
     """
     torch.set_num_threads(threads)
     examples = dataset.read_examples(data_dir, "test")[:limit]
@@ -144,15 +163,22 @@ def evaluate(
         result["model"]["greedy" if count == 1 else f"beam {count}"] = rouge(texts, references)
         samples = zip(examples[:8], texts[:8], strict=True)
         result["samples"] = [dict(package=e.package, reference=e.target, model=text) for e, text in samples]
+    if model.config.model_type != "bart":
+        result["integer"] = integer_scores(model, tokenizer, examples)
     return result
 
 
 def table(result: dict) -> str:
     """The ROUGE figures of :func:`evaluate` as a text table."""
     rows = list(result["baselines"].items()) + [(f"model, {name}", score) for name, score in result["model"].items()]
+    if "integer" in result:
+        rows.append(("integer model, greedy", result["integer"]["greedy"]))
     lines = [f"{'':36}{'R1':>7}{'R2':>7}{'RL':>7}"]
     lines += [f"{name:36}" + "".join(f"{score[m]:7.2f}" for m in METRICS) for name, score in rows]
-    nll = ", ".join(f"{split} {value:.3f}" for split, value in result["nll"].items())
+    likelihoods = result["nll"] | (
+        {"test (integer model)": result["integer"]["nll"]["test"]} if "integer" in result else {}
+    )
+    nll = ", ".join(f"{split} {value:.3f}" for split, value in likelihoods.items())
     return "\n".join([*lines, f"nats a token: {nll} ({result['texts']} test texts)"])
 
 
