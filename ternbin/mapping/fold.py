@@ -98,7 +98,7 @@ def fold_thresholds(hw: HwConfig, thresholds: np.ndarray, base: int, dirs: tuple
         raise InputError(f"{where}: accumulator magnitude must be below {NEVER} for thresholds, not {folded.bound}")
     code = KINDS[kind]
     exact = folded.mul * thresholds + folded.add[:, None]
-    exact = np.where(exact > folded.bound, NEVER, np.where(exact <= -folded.bound, ALWAYS, exact))
+    exact = np.clip(exact, ALWAYS, NEVER)  # not by the bound: calls with fewer keys share these parameters
     exact = np.where(thresholds >= NEVER, NEVER, np.where(thresholds <= ALWAYS, ALWAYS, exact))
     exact, dirs = np.repeat(exact, code.mul, axis=1), tuple(np.repeat(dirs, code.mul).tolist())
     if len(dirs) > MAX_THRESHOLDS:
