@@ -47,7 +47,7 @@ def to_verilog(component: Elaboratable, name: str) -> dict[str, str]:
     return {f"{name}.v": verilog.convert(component, name=name, emit_src=False)} | primitives()
 
 
-def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: bool) -> ModelSpec:
+def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: bool, fast: str) -> ModelSpec:
     visible = [
         f'public_flat_r{"w" if kind.startswith("input") else "d"} -module "{top}" -var "{port}"'
         for port, kind in ports.items()
@@ -58,7 +58,7 @@ def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: b
         verilog=texts, top=top, control="\n".join(["`verilator_config", *visible, ""]),
         cpp={"cocotb_main.cpp": main.read_text()}, output=top,
         verilator_flags=("--vpi", "--timescale", "1ns/1ps", *(("--trace",) if waves else ())),
-        link_flags=(f"-Wl,-rpath,{libs}", f"-L{libs}", "-lcocotbvpi_verilator"),
+        link_flags=(f"-Wl,-rpath,{libs}", f"-L{libs}", "-lcocotbvpi_verilator"), fast=fast,
     )
 
 
@@ -78,7 +78,7 @@ def _failures(results: Path) -> tuple[int, list[str]]:
 def run_bench(
     component: Elaboratable | Mapping[str, str], test_module: str, *, name: str, parameters: Mapping | None = None,
     env: Mapping[str, str] | None = None, testcase: str | None = None, seed: int | None = None,
-    waves: str | Path | None = None,
+    waves: str | Path | None = None, fast: str = "-O1",
 ) -> None:
     """Run the cocotb tests of ``test_module`` on ``component``; returns when all passed.
 
@@ -86,12 +86,13 @@ def run_bench(
     test_module: importable name of the bench (``__name__`` for the calling file). testcase: only this one.
     name: of the top module; lower case, not a Verilog keyword. parameters: JSON-able values for ``drivers.parameters()``.
     seed: of ``random`` in the bench; default $TERNBIN_SEED, else SEED. waves: path for a VCD file (slower, built separately).
+    fast: compiler optimisation of the model; "-O0" pays for large blocks that run for a few thousand cycles.
 
     Raises AssertionError with the messages of the failed tests, the end of the log and the seed; BuildError.
     """
     texts = dict(component) if isinstance(component, Mapping) else to_verilog(component, name)
     ports = top_ports("\n".join(texts.values()), name)
-    executable = compile_model(_spec(texts, name, ports, waves is not None))
+    executable = compile_model(_spec(texts, name, ports, waves is not None, fast))
     seed = int(os.environ.get("TERNBIN_SEED", SEED)) if seed is None else seed
     with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
         results, log = Path(folder) / "results.xml", Path(folder) / "log.txt"

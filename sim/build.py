@@ -1,14 +1,21 @@
 """Compile the simulator of an accelerator: generated Verilog and the C++ bench of sim/harness, as one shared library."""
 
+import hashlib
+import importlib.metadata
+import json
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ternbin import hw as hw_module
+from ternbin import isa
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
-from ternbin.sim.toolchain import ModelSpec, compile_model, has_fst, top_ports
+from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst, top_ports
 
 WAVES = (None, "vcd", "fst")
 _HARNESS = Path(__file__).parent / "harness"
+_RTL = Path(__file__).parent.parent / "rtl"
 
 # What the bench reads inside the model; everything else may be optimised away.
 _VISIBLE = """`verilator_config
@@ -54,7 +61,7 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
             "-march=native",
         ),
         link_flags=("-shared", "-Wl,-Bsymbolic"),
-        fast="-O3" if waves is None else "-O1",
+        fast="-O1",
         slow="-O0",
     )
 
@@ -64,6 +71,23 @@ def build(hw: HwConfig, *, waves: str | None = None, progress: Callable[[str], N
 
     ``progress`` is called with a line of text before a build. Raises InputError, MissingToolError, BuildError.
     """
-    from ternbin.rtl.generate import generate
+    return compile_model(model_spec(verilog(hw), axi_bytes=hw.axi_bytes, waves=waves), progress)
 
-    return compile_model(model_spec(generate(hw), axi_bytes=hw.axi_bytes, waves=waves), progress)
+
+def verilog(hw: HwConfig) -> dict[str, str]:
+    """What rtl.generate gives, kept between runs: elaboration takes longer than a short simulation.
+
+    The key is everything that decides it: configuration, sources of the generator, version of Amaranth.
+    """
+    sources = [*sorted(_RTL.rglob("*.py")), *sorted(_RTL.rglob("*.v")), *(Path(module.__file__) for module in (hw_module, isa))]
+    parts = [repr(hw), importlib.metadata.version("amaranth"), *(f"{path.name}\0{path.read_text()}" for path in sources)]
+    key = hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
+    path = cache_dir() / f"verilog-{key}.json"
+    if not path.exists():
+        from ternbin.rtl.generate import generate
+
+        handle, temporary = tempfile.mkstemp(dir=cache_dir())
+        with open(handle, "w") as file:
+            json.dump(generate(hw), file)
+        Path(temporary).replace(path)
+    return json.loads(path.read_text())

@@ -25,13 +25,17 @@ def parameters() -> dict:
     return _bench()["parameters"]
 
 
+def inputs() -> list[str]:
+    """Names of the input ports."""
+    return _bench()["inputs"]
+
+
 async def start(dut) -> None:
     """Start the clock (10 ns) with all inputs at 0, and hold reset (if there is one) for two cycles."""
-    inputs = _bench()["inputs"]
-    for name in inputs:
+    for name in inputs():
         getattr(dut, name).value = 0
     Clock(dut.clk, 10, unit="ns").start()
-    if "rst" in inputs:
+    if "rst" in inputs():
         dut.rst.value = 1
         await cycles(dut, 2)
         dut.rst.value = 0

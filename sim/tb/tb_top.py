@@ -1,0 +1,169 @@
+"""Bench of the whole accelerator over its buses: runs the calls of a program file and reports what came out.
+
+``drivers.parameters()``: ``program`` (file), ``ids``, ``start`` (token), ``calls`` (how many), ``latency``, ``bandwidth``,
+``stall_seed`` of the external memory, ``result`` (JSON file to write: tokens, cycles of each call, counters of each call), ``memory``
+(file to write: external memory at the end).
+"""
+
+import json
+import random
+from pathlib import Path
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.simtime import get_sim_time
+from cocotb.triggers import ClockCycles, RisingEdge
+from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
+
+from ternbin import isa
+from ternbin.program import Program, load
+from ternbin.rtl.generate import manifest
+from ternbin.sim.runner import MemoryModel
+from ternbin.sim.tb import drivers
+from ternbin.sim.tb.axi_model import CycleMemory
+
+CONTROL = 0b111  # start, interrupt enable, clear counters
+
+
+class Registers:
+    """Register access with the very timing of the compiled simulation."""
+
+    def __init__(self, dut):
+        self.dut = dut
+
+    def _set(self, **values: int) -> None:
+        for name, value in values.items():
+            getattr(self.dut, f"s_axil_{name}").value = value
+
+    def _get(self, name: str) -> int:
+        return drivers.get(self.dut, f"s_axil_{name}")
+
+    async def write(self, address: int, value: int) -> None:
+        self._set(awaddr=address, wdata=value, wstrb=0xF, awvalid=1, wvalid=1, bready=1)
+        while True:
+            await RisingEdge(self.dut.clk)
+            aw, w, b = self._get("awready"), self._get("wready"), self._get("bvalid")
+            if aw:
+                self._set(awvalid=0)
+            if w:
+                self._set(wvalid=0)
+            if b:
+                assert self._get("bresp") == 0
+                self._set(bready=0)
+                return
+
+    async def read(self, address: int) -> int:
+        self._set(araddr=address, arvalid=1, rready=1)
+        while True:
+            await RisingEdge(self.dut.clk)
+            if self._get("arready"):
+                self._set(arvalid=0)
+            if self._get("rvalid"):
+                assert self._get("rresp") == 0
+                self._set(rready=0)
+                return self._get("rdata")
+
+
+async def reset(dut) -> None:
+    """Clock and reset as the compiled simulation has them; returns in the last cycle of reset."""
+    for name in drivers.inputs():
+        getattr(dut, name).value = 0
+    Clock(dut.clk, 10, unit="ns").start()
+    dut.rst.value = 1
+    await ClockCycles(dut.clk, 5)
+    dut.rst.value = 0
+
+
+async def run_calls(dut, program: Program, memory, registers, calls: int) -> dict:
+    """Start each call, wait for its interrupt, read error and counters, take the token. ``memory`` has read and write."""
+    tokens, cycles, counters = [], [], []
+    for number in range(calls):
+        call = program.calls[number]
+        await registers.write(isa.REG_PROGRAM, call.address & 0xFFFFFFFF)
+        await registers.write(isa.REG_PROGRAM_HI, call.address >> 32)
+        begin = get_sim_time("ns")
+        await registers.write(isa.REG_CTRL, CONTROL)
+        while not drivers.get(dut, "irq"):
+            await RisingEdge(dut.clk)
+        cycles.append(round((get_sim_time("ns") - begin) / 10) - 1)
+        assert await registers.read(isa.REG_ERROR) == 0
+        await registers.read(isa.REG_ERROR_ADDR)
+        await registers.read(isa.REG_ERROR_ADDR_HI)
+        await registers.write(isa.REG_STATUS, 1)
+        values = {}
+        for entry in manifest(program.hw)["counters"]:
+            low = await registers.read(entry["offset"])
+            values[entry["name"]] = low | await registers.read(entry["offset"] + 4) << 32
+        counters.append(values)
+        if number:
+            tokens.append(int.from_bytes(memory.read(program.slot_addr(number), 4), "little"))
+    return {"tokens": tokens, "cycles": cycles, "counters": counters}
+
+
+def _report(result: dict, data: bytes) -> None:
+    parameters = drivers.parameters()
+    Path(parameters["result"]).write_text(json.dumps(result))
+    Path(parameters["memory"]).write_bytes(data)
+
+
+class _Bytes:
+    """External memory of CycleMemory with the interface of AxiRam."""
+
+    def __init__(self, data: bytearray):
+        self.data = data
+
+    def read(self, address: int, length: int) -> bytes:
+        return bytes(self.data[address : address + length])
+
+
+@cocotb.test()
+async def bench_cycles(dut):
+    """With the memory model of the compiled simulation: cycle counts must be the same."""
+    parameters = drivers.parameters()
+    program = load(parameters["program"])
+    data = program.with_ids(parameters["ids"], parameters["start"])
+    model = MemoryModel(**{name: parameters[name] for name in ("latency", "bandwidth", "stall_seed")})
+    await reset(dut)
+    CycleMemory(dut, data, model, program.hw.axi_bytes)
+    await RisingEdge(dut.clk)
+    result = await run_calls(dut, program, _Bytes(data), Registers(dut), parameters["calls"])
+    _report(result, bytes(data))
+
+
+def _pauses(probability: float):
+    while True:
+        yield random.random() < probability
+
+
+class _LiteRegisters:
+    """Registers through cocotbext-axi's AXI4-Lite master."""
+
+    def __init__(self, dut):
+        self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+
+    async def write(self, address: int, value: int) -> None:
+        response = await self.master.write(address, value.to_bytes(4, "little"))
+        assert int(response.resp) == 0
+
+    async def read(self, address: int) -> int:
+        response = await self.master.read(address, 4)
+        assert int(response.resp) == 0
+        return int.from_bytes(response.data, "little")
+
+
+@cocotb.test()
+async def bench_axi(dut):
+    """With cocotbext-axi's memory and master, every channel pausing at random."""
+    parameters = drivers.parameters()
+    program = load(parameters["program"])
+    data = program.with_ids(parameters["ids"], parameters["start"])
+    await reset(dut)
+    size = 1 << max(12, (len(data) - 1).bit_length())
+    ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=size)
+    ram.write(0, bytes(data))
+    for channel in (ram.write_if.aw_channel, ram.write_if.w_channel, ram.write_if.b_channel,
+                    ram.read_if.ar_channel, ram.read_if.r_channel):
+        channel.set_pause_generator(_pauses(0.3))
+    await ClockCycles(dut.clk, 5)
+    result = await run_calls(dut, program, ram, _LiteRegisters(dut), parameters["calls"])
+    _report(result, ram.read(0, len(data)))
