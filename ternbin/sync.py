@@ -191,8 +191,6 @@ def insert_tokens(hw: HwConfig, instructions: Sequence[Instruction],
         unit, touched = UNIT_OF[instruction.op], accesses(hw, instruction)
         number, clock = count[unit], known[unit]
         latest = history.conflicts(touched)
-        if latest[unit] >= 0:
-            waits[position].add(unit)
         # the most far-reaching waits first, for they may imply others
         for other in sorted((u for u in Unit if u != unit), key=lambda u: -place.get((u, int(latest[u])), -1)):
             if latest[other] > clock[other]:
@@ -200,6 +198,9 @@ def insert_tokens(hw: HwConfig, instructions: Sequence[Instruction],
                 waits[position].add(other)
                 signals[place[key]].add(unit)
                 np.maximum(clock, after[key], out=clock)
+        if latest[unit] > clock[unit]:  # not even implied by what the others waited for
+            waits[position].add(unit)
+            np.maximum(clock, after[unit, number - 1], out=clock)
         history.note(touched, unit, number, constant)
         done = clock.copy()
         done[unit] = number
@@ -228,19 +229,22 @@ def find_races(hw: HwConfig, instructions: Sequence[Instruction], touched: Seque
     """Conflicting accesses that the tokens do not order, given what every instruction (no END) really touched."""
     history, count = History(hw), [0] * len(Unit)
     known = np.full((len(Unit), len(Unit)), -1, dtype=np.int64)
+    last: dict[Unit, np.ndarray] = {}
     sent: dict[tuple[Unit, Unit], list[np.ndarray]] = {(a, b): [] for a in Unit for b in Unit}
     races = []
     for position, (instruction, access) in enumerate(zip(instructions, touched, strict=True)):
         unit = UNIT_OF[instruction.op]
         for other in instruction.wait - {unit}:
             np.maximum(known[unit], sent[other, unit].pop(0), out=known[unit])
-        latest = history.conflicts(access)
-        late = [u.name for u in Unit if u != unit and latest[u] > known[unit][u]]
-        if late or (latest[unit] >= 0 and unit not in instruction.wait):
-            races.append(f"instruction {position} ({instruction.op.name}) is not ordered after {late or unit.name}")
+        if unit in instruction.wait and count[unit]:
+            np.maximum(known[unit], last[unit], out=known[unit])
+        late = [u.name for u, number in zip(Unit, history.conflicts(access), strict=True) if number > known[unit][u]]
+        if late:
+            races.append(f"instruction {position} ({instruction.op.name}) is not ordered after {late}")
         history.note(access, unit, count[unit])
         done = known[unit].copy()
         done[unit] = count[unit]
+        last[unit] = done
         count[unit] += 1
         for other in instruction.signal - {unit}:
             sent[unit, other].append(done)

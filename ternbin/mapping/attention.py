@@ -74,7 +74,8 @@ def _heads(b: CallBuilder, context: Node, q: Codes, keys: Keys, values: Keys, co
     """Context codes of all heads. Scores of the next head are computed under the softmax of this one."""
     softmax = context.src[0]
     heads, width = context["heads"], values.lanes.width
-    lut = b.table(softmax.name, Mem.LUTV, softmax["lut"])
+    entries = 256 if softmax["power"] else min(256, 2 * softmax.src[0].type.limit + 1)  # distances of two scores
+    lut = b.table(softmax.name, Mem.LUTV, softmax["lut"], entries)
     out, params, fields = None, None, {}
     waiting: list[tuple[int, Codes]] = []
     for head in range(heads):

@@ -11,7 +11,7 @@ from ternbin.layout import ceil_div, int_bytes, transfer_words
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import Lanes, Plan, plan_linear
 from ternbin.mapping.memory import Allocator, CapacityError, Image
-from ternbin.mapping.schedule import Item, Lease, Schedule, Sight, Slots
+from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
 from ternbin.program import Region, View
 from ternbin.qtypes import KINDS
 
@@ -81,20 +81,21 @@ class CallBuilder:
     kbuf: Allocator
     blocks: dict[str, int]
     stage: str = ""
-    schedule: Schedule = field(default_factory=Schedule)
     codes: dict[Node, list[Codes]] = field(default_factory=dict)
     stream: Node | None = None  # whose value the residual stream holds
 
     def __post_init__(self) -> None:
         hw = self.hw
         self.abuf, self.sbuf = Allocator("ABUF", hw.abuf_words), Allocator("SBUF", hw.sbuf_words)
-        self.wbuf, self.pbuf = Slots(hw.wbuf_words // 2, 2), Slots(hw.pbuf_words // 2, 2)
-        self.lutv, self.lutx, self.ids = Slots(256, 1), Slots(256, 1), Slots(hw.idbuf_words, 1)
+        self.schedule = Schedule(hw.queue_depth)
+        self.wbuf, self.pbuf, self.ids = Ring(hw.wbuf_words), Ring(hw.pbuf_words), Ring(hw.idbuf_words)
+        self.lutv, self.lutx = Ring(1), Ring(1)
 
     # ---- instructions -----------------------------------------------------------------------------------------------
 
-    def load(self, op: str, lease: Lease | None, **fields: int) -> None:
-        self.schedule.load(Item(Instruction(Op.LOAD, _ints(fields)), op), lease)
+    def load(self, op: str, lease: tuple[Ring, Lease] | None, **fields: int) -> None:
+        """A LOAD for the next computation, with ``lease`` as early as its room is free."""
+        self.schedule.load(Item(Instruction(Op.LOAD, _ints(fields)), op), *(lease or ()))
 
     def compute(self, opcode: Op, op: str, *leases: Lease, sights: Sequence[Sight] = (), **fields: int) -> None:
         self.schedule.compute(Item(Instruction(opcode, _ints(fields)), op, list(sights)), *leases)
@@ -110,23 +111,24 @@ class CallBuilder:
     def can_split(self, stage: str) -> bool:
         return stage in self.blocks and self.blocks[stage] < ceil_div(self.tokens, self.hw.cols)
 
-    def table(self, op: str, mem: Mem, name: str) -> Lease:
-        """The lease of a 256-entry table, loaded unless it is there already."""
-        slots = self.lutv if mem == Mem.LUTV else self.lutx
-        known = len(slots.leases)
-        lease = slots.lease(content=name)
-        if len(slots.leases) > known:
+    def table(self, op: str, mem: Mem, name: str, entries: int = 256) -> Lease:
+        """The lease of a table of which ``entries`` are used, loaded unless it is there already."""
+        ring = self.lutv if mem == Mem.LUTV else self.lutx
+        known = len(ring.leases)
+        lease = ring.lease(1, content=(name, entries))
+        if len(ring.leases) > known:
             values = self.weights[name].numpy()[None, :]
             address = self.image.put(("table", name), lambda: int_bytes(values, 2))
-            self.load(op, lease, mem=mem, inner=transfer_words(self.hw, mem), outer=1, dram=address)
+            beats = min(transfer_words(self.hw, mem), ceil_div(entries * 16, self.hw.axi_data_bits))
+            self.load(op, (ring, lease), mem=mem, inner=beats, outer=1, dram=address)
         return lease
 
     def params(self, op: str, address: int, words: int) -> Lease:
         """Load parameter words; raises InputError where they exceed half of PBUF."""
-        if words > self.pbuf.words:
-            raise InputError(f"{op}: PBUF words must be at most {self.pbuf.words} (half of PBUF), not {words}")
-        lease = self.pbuf.lease()
-        self.load(op, lease, mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
+        if words > self.pbuf.most:
+            raise InputError(f"{op}: PBUF words must be at most {self.pbuf.most} (half of PBUF), not {words}")
+        lease = self.pbuf.lease(words)
+        self.load(op, (self.pbuf, lease), mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
         return lease
 
     # ---- codes in ABUF ----------------------------------------------------------------------------------------------
@@ -230,10 +232,10 @@ class CallBuilder:
         ``place(tile)`` gives the destination fields from row tile ``tile`` on, valid up to the next multiple of
         ``pitch_tiles``.
         """
-        size = min(self.wbuf.words // plan.inner, self.pbuf.words // plan.params)
+        size = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params)
         if size == 0:
-            raise InputError(f"{plan.name}: words of a row tile must be at most {self.wbuf.words} of WBUF and "
-                             f"{self.pbuf.words} of PBUF (half each), not {plan.inner} and {plan.params}")
+            raise InputError(f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
+                             f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}")
         parts = ceil_div(plan.tiles, size)
         size = ceil_div(plan.tiles, parts)
         columns = self.columns(x, first, stop, plan.chunks)
@@ -253,8 +255,8 @@ class CallBuilder:
 
     def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
         rows = self.hw.rows
-        w = self.wbuf.lease()
-        self.load(plan.name, w, mem=Mem.WBUF, addr=w.addr, inner=plan.inner, outer=count * rows, stride=plan.row_bytes,
+        w = self.wbuf.lease(count * plan.inner)
+        self.load(plan.name, (self.wbuf, w), mem=Mem.WBUF, addr=w.addr, inner=plan.inner, outer=count * rows, stride=plan.row_bytes,
                   dram=plan.weight_addr + tile * rows * plan.row_bytes, expand=plan.expand)
         tile_bytes = plan.params * self.hw.param_word_bits // 8
         return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)

@@ -1,8 +1,8 @@
 """The order of a call's instructions: computations as they come, loads of constants as early as their space is free.
 
-A *slot* is a part of a memory that holds the constants of one computation after another (half of WBUF, half of PBUF,
-a table). A *lease* is one stay in a slot. Its load may move ahead of earlier computations, up to the last one that uses
-the slot's previous contents; so the load unit fills one half while the array works from the other.
+WBUF, PBUF and tables hold the constants of one computation after another. A *lease* is one stay there. Its load may move
+ahead of earlier computations, up to the last one that uses what was there before; so the load unit fills one part of a
+memory while the array works from another.
 """
 
 from dataclasses import dataclass, field
@@ -32,52 +32,74 @@ class Item:
 
 @dataclass
 class Lease:
-    """One stay in a slot from word ``addr``; ``last`` is the number of the last computation that used it."""
+    """One stay of constants at ``addr``; ``last`` is the number of the last computation that used it."""
 
     addr: int
-    words: int
-    previous: "Lease | None"
+    earlier: frozenset[int]  # numbers, in the ring, of the leases whose words it takes over
     content: object = None
     last: int = -1
 
 
 @dataclass
-class Slots:
-    """``count`` slots of ``words`` words, used in turn."""
+class Ring:
+    """``words`` words leased in turn. No lease crosses the middle, so one of up to half never meets the one before it."""
 
     words: int
-    count: int
     leases: list[Lease] = field(default_factory=list)
+    next: int = 0
 
-    def lease(self, content: object = None) -> Lease:
-        """The next slot; a lease with the same non-None content as the latest is that one again."""
+    def __post_init__(self) -> None:
+        self.owner = [-1] * self.words  # number of the lease that had each word last
+
+    @property
+    def most(self) -> int:
+        """The largest lease beside which another one fits."""
+        return self.words // 2
+
+    def lease(self, words: int, content: object = None) -> Lease:
+        """Room for ``words`` words; a lease with the same non-None content as the latest is that one again."""
         if content is not None and self.leases and self.leases[-1].content == content:
             return self.leases[-1]
-        number = len(self.leases)
-        previous = self.leases[number - self.count] if number >= self.count else None
-        self.leases.append(Lease(number % self.count * self.words, self.words, previous, content))
+        start, half = self.next, self.most
+        if start < half < start + words <= half + words:
+            start = half
+        if start + words > self.words:
+            start = 0
+        self.next = start + words
+        earlier = frozenset(self.owner[start : start + words]) - {-1}
+        self.owner[start : start + words] = [len(self.leases)] * words
+        self.leases.append(Lease(start, earlier, content))
         return self.leases[-1]
+
+    def free_before(self, lease: Lease, number: int) -> bool:
+        """Whether computations from ``number`` on no longer use what ``lease`` replaces."""
+        return all(self.leases[n].last < number for n in lease.earlier)
 
 
 @dataclass(frozen=True)
 class Load:
-    """A load for computation ``task``; without ``lease`` it stays in its place just before it."""
+    """A load for computation ``task``; without ``ring`` and ``lease`` it stays in its place just before it."""
 
     item: Item
     task: int
-    lease: Lease | None
+    ring: Ring | None = None
+    lease: Lease | None = None
 
 
 @dataclass
 class Schedule:
-    """Computations in order, each with the loads it needs."""
+    """Computations in order, each with the loads it needs. At most ``ahead`` loads stand before they must.
 
+    More would fill the queue of the load unit, and fetch, which is in order, would keep the other units waiting.
+    """
+
+    ahead: int
     tasks: list[Item] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
-    def load(self, item: Item, lease: Lease | None = None) -> None:
+    def load(self, item: Item, ring: Ring | None = None, lease: Lease | None = None) -> None:
         """A load for the next computation."""
-        self.loads.append(Load(item, len(self.tasks), lease))
+        self.loads.append(Load(item, len(self.tasks), ring, lease))
 
     def compute(self, item: Item, *leases: Lease) -> None:
         for lease in leases:
@@ -86,18 +108,20 @@ class Schedule:
 
     def items(self) -> list[Item]:
         """All instructions in program order."""
-        result, waiting = [], 0
+        result, issued, due = [], 0, 0
         for number, task in enumerate(self.tasks):
-            while waiting < len(self.loads) and self._may_issue(self.loads[waiting], number):
-                result.append(self.loads[waiting].item)
-                waiting += 1
+            while due < len(self.loads) and self.loads[due].task <= number:
+                due += 1
+            while issued < len(self.loads) and (issued < due or (issued < due + self.ahead and self._early(issued, number))):
+                load = self.loads[issued]
+                assert load.lease is None or load.ring.free_before(load.lease, load.task), "room must be free when needed"
+                result.append(load.item)
+                issued += 1
             result.append(task)
-        assert waiting == len(self.loads), "every load belongs to a computation"
+        assert issued == len(self.loads), "every load belongs to a computation"
         return result
 
-    @staticmethod
-    def _may_issue(load: Load, number: int) -> bool:
-        """Whether the load may stand before computation ``number``, and must if it is its own."""
-        free = load.lease is not None and (load.lease.previous is None or load.lease.previous.last < number)
-        assert free or load.task != number or load.lease is None, "a slot must be free when its load is due"
-        return free or load.task <= number
+    def _early(self, position: int, number: int) -> bool:
+        """Whether a load may stand before computation ``number`` already."""
+        load = self.loads[position]
+        return load.lease is not None and load.ring.free_before(load.lease, number)

@@ -34,21 +34,21 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
     past = node["pos_offset"] + (b.past if node["past"] == "P" else 0)
     for first, stop in b.each_block("embed"):
         count = stop - first
-        limit = min(hw.idbuf_words, b.pbuf.words)
+        limit = min(hw.idbuf_words, b.pbuf.most)
         if count > limit:
             raise CapacityError(f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}")
-        lease = b.ids.lease()
-        b.load(node.name, lease, mem=Mem.IDBUF, inner=count, outer=1, dram=ids_addr + first * hw.axi_bytes)
+        lease = b.ids.lease(count)
+        b.load(node.name, (b.ids, lease), mem=Mem.IDBUF, addr=lease.addr, inner=count, outer=1, dram=ids_addr + first * hw.axi_bytes)
         size = row_bytes(hw, Mem.RBUF, words)
         b.load(node.name, None, mem=Mem.RBUF, addr=first * words, inner=words * count, outer=1,
                dram=pos + (past + first) * size)
         size = row_bytes(hw, Mem.ABUF, inner, expand)
         addr = b.abuf.take(ceil_div(count, hw.cols) * inner, f"embed {node.name}")
         b.load(node.name, None, mem=Mem.ABUF, addr=addr, inner=inner, outer=count, dram=table, stride=size, indirect=1,
-               expand=expand)
-        params = b.pbuf.lease()
-        b.load(node.name, params, mem=Mem.PBUF, addr=params.addr, inner=1, outer=count, dram=scale, stride=hw.axi_bytes,
-               indirect=1)
+               index=lease.addr, expand=expand)
+        params = b.pbuf.lease(count)
+        b.load(node.name, (b.pbuf, params), mem=Mem.PBUF, addr=params.addr, inner=1, outer=count, dram=scale, stride=hw.axi_bytes,
+               indirect=1, index=lease.addr)
         b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, first, stop)], src_addr=addr,
                   src_stride=inner, tokens=count, words=words, features=d, scale_addr=params.addr,
                   dst_addr=first * words, dst_stride=words)

@@ -201,12 +201,16 @@ def test_random_shapes(seed):
     rng = random.Random(seed)
     bits = rng.choice(["2-2", "1-1", "2-8", "1-8"])
     binary = bits == "1-1" and rng.random() < 0.5
-    lanes = rng.choice([16, 32, 64])
+    lanes = rng.choice([32, 64] if binary else [16, 32, 64])
     hw = HwConfig(kind="binary" if binary else "ternary", rows=rng.choice([4, 8, 16]), cols=rng.choice([1, 2, 4, 8]),
                   lanes=lanes, axi_data_bits=rng.choice([32, 64]) if lanes > 32 else 32, kbuf_words=4096)
     heads = rng.choice([1, 2, 3])
     options = dict(d_model=heads * rng.randint(3, 20), heads=heads, ffn=rng.randint(5, 70), vocab=rng.randint(20, 150),
                    layers=rng.choice([1, (2, 1), (1, 2)]), activation=rng.choice(["relu", "gelu"]), seed=seed)
     length = rng.randint(1, 40)
+    try:
+        lowered(bits, **options)
+    except InputError as error:
+        pytest.skip(f"random scales cannot be folded: {error}")
     model, program = mapped(bits, hw, source_len=length, new=3, **options)
     assert not differences(model, program, source_ids(model, length, seed))[0]
