@@ -22,23 +22,34 @@ class ReferenceElement(wiring.Component):
     """
 
     def __init__(self, bits: int, lanes: int):
-        self._bits, self._lanes = bits, lanes
+        self._lanes = lanes
         super().__init__({
             "en": In(1), "first": In(1), "double": In(1), "subtract": In(1), "capture": In(1),
             "row": In(bits * lanes), "col": In(bits * lanes), "result": Out(32),
         })
 
-    def _next(self, m: Module, acc: Value) -> Value:
-        raise NotImplementedError
+
+class FloatElement(ReferenceElement):
+    """fp32(acc + fp32(row * col)): two roundings, as separate multiply and add instructions do.
+
+    A register between the two keeps glitches of the multiplier out of the adder; the result comes one cycle later.
+    """
+
+    def __init__(self, bits: int, frac: int):
+        super().__init__(bits, 1)
+        self._frac = frac
 
     def elaborate(self, platform):
         m = Module()
-        acc, result = (Signal(32, name=name, reset_less=True) for name in ("acc", "result"))
-        before = Signal(32)
-        m.d.comb += [before.eq(Mux(self.first, 0, acc)), self.result.eq(result)]
+        acc, result, product = (Signal(32, name=name, reset_less=True) for name in ("acc", "result", "product_register"))
+        en, first, capture = Signal(), Signal(), Signal()
+        m.d.comb += self.result.eq(result)
+        m.d.sync += [en.eq(self.en), first.eq(self.first), capture.eq(self.capture)]
         with m.If(self.en):
-            m.d.sync += acc.eq(self._next(m, before))
-        with m.If(self.capture):
+            m.d.sync += product.eq(multiply(m, self.row, self.col, self._frac))
+        with m.If(en):
+            m.d.sync += acc.eq(add(m, product, Mux(first, 0, acc)))
+        with m.If(capture):
             m.d.sync += result.eq(acc)
         return m
 
@@ -49,32 +60,42 @@ class Int8Element(ReferenceElement):
     def __init__(self, lanes: int = 16):
         super().__init__(8, lanes)
 
-    def _next(self, m, acc):
-        pairs = [
-            self.row.word_select(i, 8).as_signed() * self.col.word_select(i, 8).as_signed() for i in range(self._lanes)
+    def elaborate(self, platform):
+        m = Module()
+        acc, result = (Signal(32, name=name, reset_less=True) for name in ("acc", "result"))
+        rows = [
+            row for i in range(self._lanes)
+            for row in _partial_products(self.row.word_select(i, 8), self.col.word_select(i, 8))
         ]
-        return acc + add_tree(pairs)
+        offset = self._lanes * ((1 << 8) - (1 << 15)) & (1 << 32) - 1
+        m.d.comb += self.result.eq(result)
+        with m.If(self.en):
+            m.d.sync += acc.eq(Mux(self.first, 0, acc) + add_tree(rows) + offset)
+        with m.If(self.capture):
+            m.d.sync += result.eq(acc)
+        return m
 
 
-class Fp32Element(ReferenceElement):
-    """fp32(acc + fp32(row * col)): two roundings, as separate multiply and add instructions do."""
+def _partial_products(a: Value, b: Value) -> list[Value]:
+    """Baugh and Wooley: unsigned rows that sum to the signed 8 x 8-bit product - 2^8 + 2^15, with no sign to extend."""
+    rows = []
+    for j in range(8):
+        bits = [a[i] & b[j] for i in range(8)]
+        inverted = [~bit if (i == 7) != (j == 7) else bit for i, bit in enumerate(bits)]
+        rows.append(Cat(inverted) << j)
+    return rows
+
+
+class Fp32Element(FloatElement):
+    def __init__(self):
+        super().__init__(32, FRAC)
+
+
+class Bf16Element(FloatElement):
+    """bfloat16 operands, fp32 sums; the product is exact unless it is subnormal in fp32."""
 
     def __init__(self):
-        super().__init__(32, 1)
-
-    def _next(self, m, acc):
-        product = multiply(m, self.row, self.col, FRAC)
-        return add(m, product, acc)
-
-
-class Bf16Element(ReferenceElement):
-    """fp32(acc + row * col) of bfloat16 operands; the product is exact unless it is subnormal in fp32."""
-
-    def __init__(self):
-        super().__init__(16, 1)
-
-    def _next(self, m, acc):
-        return add(m, multiply(m, self.row, self.col, 7), acc)
+        super().__init__(16, 7)
 
 
 class _Unpacked:

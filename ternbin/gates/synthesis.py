@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ternbin.errors import InputError, MissingToolError
@@ -26,11 +26,18 @@ endmodule
 (* techmap_celltype = "$fa" *)
 module fa_of_library (A, B, C, X, Y);
   parameter WIDTH = 1;
+  parameter [WIDTH-1:0] _TECHMAP_CONSTMSK_A_ = 0;
+  parameter [WIDTH-1:0] _TECHMAP_CONSTMSK_B_ = 0;
+  parameter [WIDTH-1:0] _TECHMAP_CONSTMSK_C_ = 0;
   input [WIDTH-1:0] A, B, C;
   output [WIDTH-1:0] X, Y;
   genvar i;
   generate for (i = 0; i < WIDTH; i = i + 1) begin : bits
-    FA_X1 fa (.A(A[i]), .B(B[i]), .CI(C[i]), .S(Y[i]), .CO(X[i]));
+    if (_TECHMAP_CONSTMSK_A_[i] || _TECHMAP_CONSTMSK_B_[i] || _TECHMAP_CONSTMSK_C_[i]) begin : small
+      assign Y[i] = A[i] ^ B[i] ^ C[i], X[i] = (A[i] & B[i]) | (C[i] & (A[i] | B[i]));
+    end else begin : full
+      FA_X1 fa (.A(A[i]), .B(B[i]), .CI(C[i]), .S(Y[i]), .CO(X[i]));
+    end
   end endgenerate
 endmodule
 """
@@ -55,16 +62,17 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def _script(folder: Path, sources: list[str], top: str, liberty: Path) -> list[str]:
+def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Sequence[str]) -> list[str]:
     return [
         f"read_liberty -lib {liberty}",
         f"read_verilog -sv -DSYNTHESIS {' '.join(str(folder / name) for name in sources)}",
         f"hierarchy -check -top {top}",
+        *(f"setattr -mod -set keep_hierarchy 1 {module}" for module in keep),
         "proc",
         "attrmap -remove init",  # registers start at 0 in simulation, at anything in silicon
         f"techmap -map {folder / 'adders.v'}",
         f"synth -noabc -run begin:fine -top {top}",
-        "maccmap -unmap",
+        "maccmap",
         f"techmap -map {folder / 'adders.v'}",
         "opt -fast",
         f"synth -noabc -run fine:check -top {top}",
@@ -73,20 +81,21 @@ def _script(folder: Path, sources: list[str], top: str, liberty: Path) -> list[s
         "opt -fast",
         f"abc -liberty {liberty} -script {folder / 'abc.script'}",
         "opt_clean -purge",
+        "setattr -mod -unset keep_hierarchy *",
         "flatten",
         "opt_clean -purge",
         f"write_json {folder / 'netlist.json'}",
     ]
 
 
-def synthesize(verilog: Mapping[str, str], top: str, library: Library) -> Netlist:
+def synthesize(verilog: Mapping[str, str], top: str, library: Library, keep: Sequence[str] = ()) -> Netlist:
     """Module ``top`` of ``verilog`` (file name -> text) on ``library``; results are cached.
 
-    Modules marked ``keep_hierarchy`` are optimised on their own, then flattened: their cells' names start with the instance's.
+    The modules ``keep`` are optimised on their own, then flattened: their cells' names start with the instance's.
     Raises MissingToolError without pyosys, InputError with the tool's last words when it refuses.
     """
     versions = tool_versions()
-    script = _script(Path("."), sorted(verilog), top, library.path)
+    script = _script(Path("."), sorted(verilog), top, library.path, keep)
     parts = [json.dumps(versions), _ABC, _ADDERS, top, *script, *(f"{n}\0{t}" for n, t in sorted(verilog.items()))]
     parts.append(hashlib.sha256(library.path.read_bytes()).hexdigest())
     kept = cache_dir() / f"netlist-{hashlib.sha256(chr(1).join(parts).encode()).hexdigest()[:24]}.json"
@@ -95,7 +104,7 @@ def synthesize(verilog: Mapping[str, str], top: str, library: Library) -> Netlis
             folder = Path(name)
             for file, text in {**verilog, "adders.v": _ADDERS, "abc.script": _ABC}.items():
                 (folder / file).write_text(text)
-            _yosys(_script(folder, sorted(verilog), top, library.path), folder)
+            _yosys(_script(folder, sorted(verilog), top, library.path, keep), folder)
             os.replace(folder / "netlist.json", kept)
     return read_json(kept, top, library)
 

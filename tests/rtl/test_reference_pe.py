@@ -28,9 +28,10 @@ def _steps(element, cases):
             ctx.set(element.en, 0)
             ctx.set(element.capture, 1)
             await ctx.tick()
+            ctx.set(element.capture, 0)
+            await ctx.tick()  # floating point is a stage longer
             results.append(ctx.get(element.result))
             ctx.set(element.en, 1)
-            ctx.set(element.capture, 0)
 
     sim = Simulator(element)
     sim.add_clock(1e-9)
