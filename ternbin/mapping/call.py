@@ -15,6 +15,7 @@ from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
 from ternbin.program import Region, View
 from ternbin.qtypes import KINDS
 
+MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
 STAGES = ("embed", "keys", "attention", "feed_forward")
 
 
@@ -236,7 +237,8 @@ class CallBuilder:
         if size == 0:
             raise InputError(f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
                              f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}")
-        parts = ceil_div(plan.tiles, size)
+        # even where all fits at once, so that the array need not wait for the last row of weights
+        parts = max(ceil_div(plan.tiles, size), min(MOST_PARTS, plan.tiles // PART_TILES))
         size = ceil_div(plan.tiles, parts)
         columns = self.columns(x, first, stop, plan.chunks)
         for tile in range(0, plan.tiles, size):
