@@ -19,6 +19,7 @@ from ternbin.sim.build import build
 
 CYCLE_LIMIT = 1 << 34  # the core's own watchdog comes long before
 _START, _IRQ_ENABLE, _CLEAR = 1, 2, 4
+_BUSY = 1  # in STATUS
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
@@ -280,8 +281,11 @@ class Simulator:
             raise CheckError(f"{where}: the core did not accept the start")
         code = ErrorCode(self.read(isa.REG_ERROR))
         address = self.read(isa.REG_ERROR_ADDR) | self.read(isa.REG_ERROR_ADDR_HI) << 32
+        for _ in range(1000 if code else 0):
+            if not self.read(isa.REG_STATUS) & _BUSY:  # after an error the core waits for the bus
+                break
         self.write(isa.REG_STATUS, 1)
-        if code is not ErrorCode.NONE:
+        if code:
             raise CoreError(code, address, where)
 
     def _records(self, records: ctypes.Array, deltas: ctypes.Array, count: int) -> tuple[Record, ...]:

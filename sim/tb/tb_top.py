@@ -6,6 +6,7 @@
 """
 
 import json
+import logging
 import random
 from pathlib import Path
 
@@ -161,6 +162,8 @@ async def bench_axi(dut):
     size = 1 << max(12, (len(data) - 1).bit_length())
     ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=size)
     ram.write(0, bytes(data))
+    for part in (ram.write_if, ram.read_if):
+        part.log.setLevel(logging.WARNING)  # a line for every burst otherwise
     for channel in (ram.write_if.aw_channel, ram.write_if.w_channel, ram.write_if.b_channel,
                     ram.read_if.ar_channel, ram.read_if.r_channel):
         channel.set_pause_generator(_pauses(0.3))

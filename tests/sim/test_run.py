@@ -1,0 +1,160 @@
+"""Programs on the compiled simulation of the tiny accelerators: bits, errors, timing, records."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from ternbin.errors import CheckError, InputError
+from ternbin.generate import Policy, reference_run
+from ternbin.hw import NAMED
+from ternbin.ir import Lowered
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Op
+from ternbin.mapper import map_model
+from ternbin.models.lower import lower
+from ternbin.models.random_model import random_quant_bart
+from ternbin.passes import fold
+from ternbin.program import Program
+from ternbin.sim.build import build
+from ternbin.sim.check import check
+from ternbin.sim.runner import CoreError, MemoryModel, RunResult, Simulator, run
+
+torch.set_num_threads(1)
+IDS = [3, 7, 9, 11, 5]
+NEW = 3
+
+
+@pytest.fixture(scope="module")
+def job() -> tuple[Lowered, Program, Policy]:
+    lowered = fold(lower(random_quant_bart("2-2")))
+    return lowered, map_model(lowered, NAMED["tiny"], len(IDS), NEW), Policy.of(lowered.meta, NEW)
+
+
+@pytest.fixture(scope="module")
+def plain(job) -> RunResult:
+    _, program, policy = job
+    return run(program, ids=IDS, policy=policy)
+
+
+def test_every_tensor_equals_the_reference(job, plain):
+    lowered, program, policy = job
+    result = check(program, lowered, IDS, policy.prompt[0], plain)
+    assert result.bit_exact and result.partial == () and result.first_divergence is None
+    assert plain.tokens == reference_run(lowered, IDS, NEW)[0]
+
+
+@pytest.mark.parametrize("memory", [
+    MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25), MemoryModel(latency=9, stall_seed=0), MemoryModel(stall_seed=5),
+], ids=str)
+def test_memory_timing_changes_cycles_only(job, plain, memory):
+    lowered, program, policy = job
+    result = run(program, ids=IDS, policy=policy, memory=memory)
+    assert check(program, lowered, IDS, policy.prompt[0], result).bit_exact
+    assert result.tokens == plain.tokens and result.memory == plain.memory and result.cycles != plain.cycles
+
+
+def test_slower_memory_takes_longer_and_runs_repeat(job, plain):
+    _, program, policy = job
+    cycles = [
+        run(program, ids=IDS, policy=policy, memory=memory, seed=2, probes=False).cycles
+        for memory in (MemoryModel(latency=1), MemoryModel(latency=40), MemoryModel(bandwidth=0.5), MemoryModel(latency=200))
+    ]
+    assert cycles == sorted(cycles) and cycles[1] == plain.cycles
+
+
+@pytest.mark.parametrize("bits", ["1-1", "2-1", "2-8"])
+def test_other_models(bits):
+    lowered = fold(lower(random_quant_bart(bits)))
+    policy = Policy.of(lowered.meta, 2)
+    program = map_model(lowered, NAMED["tiny"], len(IDS), 2)
+    result = check(program, lowered, IDS, policy.prompt[0], run(program, ids=IDS, policy=policy))
+    assert result.bit_exact and result.partial == ()
+
+
+def test_binary_array():
+    lowered = fold(lower(random_quant_bart("1-1")))
+    policy = Policy.of(lowered.meta, 2)
+    program = map_model(lowered, NAMED["tiny-binary"], len(IDS), 2)
+    result = check(program, lowered, IDS, policy.prompt[0], run(program, ids=IDS, policy=policy))
+    assert result.bit_exact and result.partial == ()
+
+
+def test_one_wrong_weight_is_found(job):
+    lowered, program, policy = job
+    damaged = dict(lowered.weights)
+    name = next(n for n in damaged if "enc" in n and n.endswith(".weight") and damaged[n].dim() == 2)
+    damaged[name] = damaged[name].clone()
+    damaged[name][0, 0] = -damaged[name][0, 0] or 1
+    other = map_model(dataclasses.replace(lowered, weights=damaged), NAMED["tiny"], len(IDS), NEW)
+    result = check(program, lowered, IDS, policy.prompt[0], run(other, ids=IDS, policy=policy))
+    assert not result.bit_exact and result.mismatches > 0
+    first = result.first_divergence
+    assert first.call == 0 and first.expected != first.actual and first.op.startswith("enc.")
+
+
+def test_damaged_instruction_stops_the_core(job):
+    _, program, policy = job
+    address = program.calls[1].address + 2 * INSTRUCTION_BYTES
+    image = bytearray(program.image)
+    image[address + 30] ^= 0x10
+    with pytest.raises(CoreError, match=re.escape(f"decoder position 0: the core stopped with CHECK at {address:#x}")) as error:
+        run(dataclasses.replace(program, image=bytes(image)), ids=IDS, policy=policy)
+    assert (error.value.code, error.value.address) == (ErrorCode.CHECK, address)
+
+
+def test_errors_leave_the_core_usable(job):
+    _, program, _ = job
+    memory = program.with_ids(IDS, 2)
+    with Simulator(program.hw, build(program.hw), memory, MemoryModel()) as simulator:
+        with pytest.raises(CoreError, match="BUS_READ"):
+            simulator.call(1 << 30, 1)
+        call = program.calls[0]
+        with pytest.raises(CheckError, match="call: the core must finish within 50 cycles"):
+            simulator.call(call.address, call.count, limit=50)
+    with Simulator(program.hw, build(program.hw), memory, MemoryModel()) as simulator:
+        with pytest.raises(CoreError, match="BUS_READ"):
+            simulator.call(1 << 30, 1)
+        assert simulator.call(call.address, call.count).counters["cycles"] > 100
+
+
+def test_records_and_counters(job, plain):
+    _, program, _ = job
+    for number, call in enumerate(plain.calls):
+        instructions = program.instructions(number)
+        assert len(call.records) == len(instructions) - 1
+        for unit in set(UNIT_OF.values()):
+            own = sorted((r for r in call.records if r.unit == unit), key=lambda r: r.index)
+            count = sum(UNIT_OF.get(i.op) == unit for i in instructions if i.op != Op.END)
+            assert [r.index for r in own] == list(range(count)) and count == call.counters[f"{unit.name.lower()}_instructions"]
+            assert all(r.start < r.done <= call.cycles for r in own)
+            assert all(a.done < b.done for a, b in zip(own, own[1:], strict=False))
+            for name, total in call.counters.items():
+                if name.startswith(unit.name.lower()) and not name.endswith("wait_token"):
+                    assert sum(r.counters.get(name, 0) for r in own) == total, name
+        assert 0 <= call.cycles - call.counters["cycles"] < 8
+
+
+def test_progress_exception_ends_the_run(job):
+    _, program, policy = job
+
+    class Stop(Exception):
+        pass
+
+    def report(call, cycles, done):
+        raise Stop
+
+    with pytest.raises(Stop):
+        run(program, ids=IDS, policy=policy, progress=report, memory=MemoryModel(latency=100000))
+
+
+def test_wrong_arguments(job):
+    _, program, policy = job
+    with pytest.raises(InputError, match=f"max_new_tokens must be at most the program's {NEW}, not {NEW + 1}"):
+        run(program, ids=IDS, policy=dataclasses.replace(policy, max_new_tokens=NEW + 1))
+    with pytest.raises(InputError, match="memory latency must be at least 1 cycle, not 0"):
+        MemoryModel(latency=0)
+    with pytest.raises(InputError, match="memory bandwidth must be from 1/64 to 1 beat a cycle, not 2"):
+        MemoryModel(bandwidth=2)
+    with pytest.raises(InputError, match="waves must be one of vcd, fst, not 'txt'"):
+        build(program.hw, waves="txt")
