@@ -17,6 +17,7 @@ VERBS = {
     "rtl": "generate the Verilog of an accelerator",
     "sim": "run a lowered program cycle-accurately",
     "verify": "check every link of the chain on random models",
+    "energy": "gate-level energy, area and timing of the blocks",
     "report": "render reports from result.json files",
 }
 

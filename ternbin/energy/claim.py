@@ -53,7 +53,7 @@ def _with_full_precision_head(ours: dict, phase: Phase, weight_bits: int, act_bi
     factor = operation_factor(weight_bits, act_bits)
     operations = phase.head_macs + (phase.macs - phase.head_macs) * factor
     extra_bits = phase.head_weights * (32 - weight_bits)
-    extra = phase.head_macs * tables.MAC["fp32"].pj + extra_bits * tables.DRAM[dram].pj
+    extra = phase.head_macs * tables.mac("fp32").pj + extra_bits * tables.DRAM[dram].pj
     return {"operation_ratio": phase.macs / operations, "system_pj": ours["system"] + extra}
 
 

@@ -15,7 +15,7 @@ from ternbin.hw import HwConfig
 
 @dataclass(frozen=True)
 class Precision:
-    """What the array computes with: ``mac`` names a row of tables.MAC, bits of one weight and one activation operand."""
+    """What the array computes with: ``mac`` names a characterised block, bits of one weight and one activation operand."""
 
     mac: str
     weight_bits: float
@@ -88,9 +88,9 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
             f"{precision.mac} multiply-accumulate",
             "arithmetic",
             columns * hw.rows * hw.lanes,
-            tables.MAC[precision.mac],
+            tables.mac(precision.mac, hw.lanes),
         ),
-        Line("array", "operand register bit", "arithmetic", operand_bits, tables.OPERAND_BIT),
+        Line("array", "operand register bit", "arithmetic", operand_bits, tables.operand_bit(precision.mac, hw.lanes)),
     ]
     if precision.mac not in tables.MAC_BITS:
         lines.append(
@@ -99,7 +99,7 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
                 "row sum of one code",
                 "arithmetic",
                 counters["execute_rowsum_active"] * hw.rows * hw.lanes,
-                tables.MAC["binary"],
+                tables.mac("binary", hw.lanes),
             )
         )
     return lines
@@ -175,6 +175,27 @@ def _leakage_line(counters: dict, hw: HwConfig) -> Line:
     return Line("memories", "leakage of a cycle", "on-chip", counters["cycles"], figure)
 
 
+def array_flops(hw: HwConfig, precision: Precision) -> dict[str, int]:
+    """Flip-flops of the array: elements (with row sums), operand registers."""
+    block = tables.block(precision.mac, hw.lanes)
+    if precision.mac in tables.MAC_BITS:
+        elements = hw.rows * hw.cols * hw.lanes // block["lanes"] * block["flip_flops"]["element"]
+    else:
+        elements = hw.rows * (hw.cols + 1) * 2 * hw.acc_bits
+    operands = hw.lanes * (hw.rows * precision.weight_bits + hw.cols * precision.act_bits)
+    return {"elements": elements, "operands": int(operands)}
+
+
+def _array_upkeep_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
+    """What the array needs in every cycle: its flip-flops are clocked always, as in the Verilog (no clock gating)."""
+    flops = sum(array_flops(hw, precision).values())
+    leak = tables.array_leakage(precision.mac, hw, flops)
+    return [
+        Line("array", "flip-flop clocked", "on-chip", counters["cycles"] * flops, tables.clock_flop()),
+        Line("array", "leakage of a cycle", "on-chip", counters["cycles"], leak),
+    ]
+
+
 def _external_lines(traffic: Traffic, weight_factor: float, dram: str) -> list[Line]:
     scaled = {"weights": weight_factor, "embedding": weight_factor}
     bits = {name: getattr(traffic, name) * 8 * scaled.get(name, 1.0) for name in traffic.__dataclass_fields__}
@@ -204,6 +225,7 @@ def account(
         *_vector_lines(counters, hw),
         *_memory_lines(counters, hw, precision),
         _leakage_line(counters, hw),
+        *_array_upkeep_lines(counters, hw, precision),
         *_external_lines(traffic, precision.weight_bits / weight_bits if reference else 1.0, dram),
     ]
 

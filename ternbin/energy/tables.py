@@ -1,23 +1,20 @@
-"""Energy figures of the first version: each with unit, range, tier and source.
+"""Energy figures, each with range, tier and source: gate-level characterisation, SRAM and DRAM tables.
 
 Tiers: ``measured`` (gate level or RTL counter), ``derived`` (computed here from cited or measured parts), ``table`` (cited).
 All at 45 nm; nothing is scaled to another node.
 """
 
 import csv
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from ternbin.errors import InputError
+from ternbin.hw import HwConfig
 
-PROTOTYPE = (
-    "gate-level prototype of this project: Nangate 45 nm, typical, 1.1 V, 25 C, random operands, glitches counted, "
-    "accumulator, clock pins and leakage included, no clock tree or placement; low end: zero-delay simulation"
-)
 HOROWITZ = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
 CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound: Horowitz, ISSCC 2014"
-OPERAND_REGISTERS = "flip-flop energy per operand bit, solved from the prototype's FP32/ternary ratio with operand registers (129 to 175)"
 
 
 @dataclass(frozen=True)
@@ -36,21 +33,60 @@ class Figure:
         return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source)
 
 
-def _prototype(fj: float, zero_delay_fj: float) -> Figure:
-    return Figure(fj / 1e3, zero_delay_fj / 1e3, 2 * fj / 1e3, "measured", PROTOTYPE)
+@cache
+def characterisation() -> dict:
+    """The stored gate-level characterisation (docs/energy.md)."""
+    return json.loads(resources.files("ternbin.energy").joinpath("characterisation.json").read_text())
 
 
-# One multiply-accumulate of each array kind.
-MAC = {
-    "fp32": _prototype(17029, 9115),
-    "bf16": _prototype(8148, 3446),
-    "int8": _prototype(1415, 679),
-    "ternary": _prototype(51.6, 28.7),
-    "binary": _prototype(40.6, 18.1),
-}
+@cache
+def block(kind: str, lanes: int | None = None) -> dict:
+    """The record of a multiply-accumulate block: of its kind the one whose width is nearest to ``lanes`` (None: the widest)."""
+    found = [b for b in characterisation()["blocks"] if b["kind"] == kind]
+    if not found:
+        raise InputError(f"kind must be one of the characterised blocks, not {kind!r}")
+    return max(found, key=lambda b: b["lanes"]) if lanes is None else min(found, key=lambda b: abs(b["lanes"] - lanes))
+
+
+def _spread(record: dict, part: str, scale: float = 1e-3) -> Figure:
+    """Real operands, glitches counted; low: settled values only, high: twice the figure (clock tree, wires, placement)."""
+    event = record["fj_per_event"]["real"]
+    pj, low = event["glitch"][part] * scale, event["zero_delay"][part] * scale
+    where = characterisation()["provenance"]
+    source = f"gate level: {record['name']} on {where['library']}, {where['volt']:g} V, {where['celsius']:g} C, real operands"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+
+
+def mac(kind: str, lanes: int | None = None) -> Figure:
+    """One multiply-accumulate, without operand registers and clock."""
+    return _spread(block(kind, lanes), "element")
+
+
+def operand_bit(kind: str, lanes: int | None = None) -> Figure:
+    """One bit of an operand register that takes a new value, without the clock and without what it drives."""
+    return _spread(block(kind, lanes), "operand_bit")
+
+
+def clock_flop() -> Figure:
+    """Clock pin of one flip-flop, a cycle; the high end has a clock tree as expensive as the pins."""
+    pj = characterisation()["blocks"][0]["clock_fj_per_flop"] / 1e3
+    return Figure(pj, pj, 2 * pj, "measured", f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree")
+
+
+def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
+    """Leakage of the array's logic in one cycle: the characterised element as often as it takes, and ``flops`` registers."""
+    record = block(kind, hw.lanes)
+    operands = record["flip_flops"]["operands"]
+    per_flop = (record["leakage_nw"] - record["element_leakage_nw"]) / operands  # with its load multiplexer
+    lanes = hw.rows * hw.cols * hw.lanes
+    outside = flops - lanes / record["lanes"] * record["flip_flops"]["element"]
+    nanowatts = lanes / record["lanes"] * record["element_leakage_nw"] + max(0.0, outside) * per_flop
+    pj = nanowatts * 1e-3 / hw.clock_mhz  # nW / MHz = fJ a cycle
+    source = f"gate level: leakage of {record['name']}, mean over input states; {nanowatts / 1e6:.3g} mW at {hw.clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 2, "derived", source)
+
+
 MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
-
-OPERAND_BIT = Figure(0.0168, 0.0125, 0.0228, "derived", OPERAND_REGISTERS)
 
 _INT32_MULTIPLY_PJ, _INT32_ADD_PJ = 3.1, 0.1
 

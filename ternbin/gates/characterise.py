@@ -88,3 +88,17 @@ def characterise_macs(library: Library, progress: Callable[[str], None] = lambda
     real = bundled_tensors()
     blocks = [measure_block(mac_block(*which), library, real, progress) for which in MAC_BLOCKS]
     return {"schema": SCHEMA, "provenance": provenance(library) | {"real_tensors": real.layer}, "blocks": blocks}
+
+
+def _rounded(value):
+    """Six significant digits: more would only be noise in the stored file."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict:
+    """The whole data file of ternbin/energy. Raises MissingToolError, CheckError."""
+    return _rounded(characterise_macs(library, progress))

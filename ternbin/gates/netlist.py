@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -91,8 +92,9 @@ def _class(cell: Cell) -> str:
     return named.get(base, "gate")
 
 
-def read_json(path, top: str, library: Library, clock: str = "clk") -> Netlist:
-    """The module ``top`` of a Yosys JSON file. Raises InputError for cells outside the library or with unusual state."""
+def read_json(path, top: str, library: Library, clock: str = "clk", cut: Collection[str] = ()) -> Netlist:
+    """The module ``top`` of a Yosys JSON file; cells of the types ``cut`` are left out, their outputs become inputs
+    ``instance.port`` and their inputs outputs. Raises InputError for cells outside the library or with unusual state."""
     module = json.loads(open(path).read())["modules"][top]
     numbers: dict = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
     count = 2
@@ -107,6 +109,12 @@ def read_json(path, top: str, library: Library, clock: str = "clk") -> Netlist:
     ports = {name: (port["direction"], [net(bit) for bit in port["bits"]]) for name, port in module["ports"].items()}
     cells = []
     for name, instance in module["cells"].items():
+        if instance["type"] in cut:
+            for port, bits in instance["connections"].items():
+                way = "input" if instance["port_directions"][port] == "output" else "output"
+                if port != clock:
+                    ports[f"{name}.{port}"] = (way, [net(bit) for bit in bits])
+            continue
         cell = library.cell(instance["type"])
         if not cell.state and any(not pin.function for pin in cell.pins.values() if pin.output):
             raise InputError(f"{path}: cells must be gates or plain flip-flops, not {cell.name}")

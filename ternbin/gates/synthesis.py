@@ -88,10 +88,11 @@ def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Seq
     ]
 
 
-def synthesize(verilog: Mapping[str, str], top: str, library: Library, keep: Sequence[str] = ()) -> Netlist:
+def synthesize(verilog: Mapping[str, str], top: str, library: Library, keep: Sequence[str] = (), cut: Sequence[str] = ()) -> Netlist:
     """Module ``top`` of ``verilog`` (file name -> text) on ``library``; results are cached.
 
-    The modules ``keep`` are optimised on their own, then flattened: their cells' names start with the instance's.
+    ``cut``: black boxes whose ports become ports of the netlist (``read_json``). The modules ``keep`` are optimised on their
+    own, then flattened: their cells' names start with the instance's.
     Raises MissingToolError without pyosys, InputError with the tool's last words when it refuses.
     """
     versions = tool_versions()
@@ -106,7 +107,7 @@ def synthesize(verilog: Mapping[str, str], top: str, library: Library, keep: Seq
                 (folder / file).write_text(text)
             _yosys(_script(folder, sorted(verilog), top, library.path, keep), folder)
             os.replace(folder / "netlist.json", kept)
-    return read_json(kept, top, library)
+    return read_json(kept, top, library, cut=cut)
 
 
 def _yosys(passes: list[str], folder: Path) -> None:

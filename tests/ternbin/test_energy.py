@@ -4,7 +4,8 @@ import pytest
 
 from ternbin.energy import tables
 from ternbin.energy.claim import Phase, audit, operation_factor
-from ternbin.energy.model import Precision, Traffic, account, total_pj
+from ternbin.energy.model import Precision, Traffic, account, array_flops, total_pj
+from ternbin.errors import InputError
 from ternbin.hw import NAMED
 
 HW = NAMED["small"]
@@ -23,7 +24,7 @@ def test_array_energy_by_hand():
     lines = {line.event: line for line in account(counters, Traffic(), HW, weight_bits=2)}
     assert lines["ternary multiply-accumulate"].count == 30 * 16 * 32
     assert lines["operand register bit"].count == 10 * 16 * 32 * 2 + 30 * 32 * 2
-    assert lines["ternary multiply-accumulate"].pj == pytest.approx(30 * 16 * 32 * 0.0516)
+    assert lines["ternary multiply-accumulate"].pj == pytest.approx(30 * 16 * 32 * tables.mac("ternary", 32).pj)
 
 
 def test_external_traffic_scales_with_weight_bits_only_for_weights():
@@ -67,7 +68,8 @@ def test_audit_of_a_run_without_memory_is_the_arithmetic_ratio():
     (result,) = audit([phase], HW, weight_bits=2, act_bits=2)["phases"]
     fp32 = result["references"]["fp32"]
     assert fp32["operation_count"] == 16
-    assert fp32["arithmetic"] == pytest.approx(17029 / 51.6)
+    assert fp32["arithmetic"] == pytest.approx(tables.mac("fp32").pj / tables.mac("ternary", 32).pj)
+    assert 100 < fp32["arithmetic"] < 400
     assert fp32["bits_moved"] == 16
     assert result["full_precision_head"]["operation_ratio"] == 16
 
@@ -76,3 +78,33 @@ def test_total_is_the_sum_of_groups():
     lines = account(defaultdict(lambda: 3), Traffic(9, 9, 9, 9, 9, 9), HW, weight_bits=2)
     groups = [total_pj(lines, group)["pj"] for group in ("arithmetic", "on-chip", "external")]
     assert sum(groups) == pytest.approx(total_pj(lines)["pj"])
+
+
+def test_figures_come_from_the_stored_characterisation():
+    (record,) = [b for b in tables.characterisation()["blocks"] if b["name"] == "ternary x32"]
+    figure = tables.mac("ternary", 32)
+    assert figure.tier == "measured"
+    assert figure.pj == pytest.approx(record["fj_per_event"]["real"]["glitch"]["element"] / 1e3)
+    assert tables.block("ternary", 256)["lanes"] == 64
+    with pytest.raises(InputError, match="kind must be one of the characterised blocks, not 'fp8'"):
+        tables.mac("fp8")
+
+
+def test_parts_of_every_record_add_up_and_glitches_never_save_energy():
+    for record in tables.characterisation()["blocks"]:
+        for name, event in record["fj_per_event"].items():
+            for part in event.values():
+                assert part["total"] == pytest.approx(part["element"] + part["operands"] + part["clock"])
+            assert event["glitch"]["total"] >= event["zero_delay"]["total"], (record["name"], name)
+        events = record["fj_per_event"]
+        assert events["idle"]["glitch"]["total"] < events["operand held"]["glitch"]["total"] < events["random"]["glitch"]["total"]
+
+
+def test_upkeep_counts_the_flip_flops_of_the_configuration():
+    flops = array_flops(HW, Precision.of(HW))
+    assert flops == {"elements": 16 * (4 + 1) * 48, "operands": 32 * 2 * (16 + 4)}
+    lines = {line.event: line for line in account(_counters(cycles=7), Traffic(), HW, weight_bits=2) if line.unit == "array"}
+    assert lines["flip-flop clocked"].count == 7 * sum(flops.values())
+    assert lines["flip-flop clocked"].pj > lines["leakage of a cycle"].pj > 0
+    wide = array_flops(HW, Precision.reference("fp32"))
+    assert wide == {"elements": 16 * 4 * 32 * 99, "operands": 32 * 32 * (16 + 4)}

