@@ -1,0 +1,41 @@
+"""The whole chain on random models: every tensor of the RTL equals the integer reference."""
+
+import pytest
+
+from ternbin.hw import NAMED
+from ternbin.verify import draw_case, verify_case
+
+# Seed 2: thresholds that only matter once there are two keys.
+TINY, TINY_BINARY = (0, 1, 2, 5, 6, 9), (0, 3)
+
+
+def _assert_exact(seed: int, hw: str) -> None:
+    record = verify_case(seed, NAMED[hw])
+    assert record["bit_exact"], f"seed {seed} on {hw}: {record['case']}: {record['first_divergence']}"
+    assert record["tensors_checked"] > 20
+
+
+@pytest.mark.parametrize("seed", TINY)
+def test_random_models_on_a_ternary_array(seed):
+    _assert_exact(seed, "tiny")
+
+
+@pytest.mark.parametrize("seed", TINY_BINARY)
+def test_random_models_on_a_binary_array(seed):
+    _assert_exact(seed, "tiny-binary")
+
+
+def test_these_seeds_cover_what_they_should():
+    cases = [draw_case(seed, NAMED["tiny"]) for seed in TINY]
+    assert {case.bits for case in cases} == {"2-2", "1-1", "2-8", "1-8"}
+    assert {case.activation for case in cases} == {"relu", "gelu"}
+    assert {case.layers for case in cases} > {(1, 1)}
+    assert any(case.heads * case.head_dim % NAMED["tiny"].rows for case in cases)
+    assert any(case.stall_seed is not None for case in cases)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("hw", ["tiny", "tiny-binary"])
+@pytest.mark.parametrize("seed", range(1000, 1100))
+def test_soak(seed, hw):
+    _assert_exact(seed, hw)
