@@ -56,14 +56,15 @@ def test_memory_timing_changes_cycles_only(job, plain, memory):
 
 def test_slower_memory_takes_longer_and_runs_repeat(job, plain):
     _, program, policy = job
-    cycles = [
-        run(program, ids=IDS, policy=policy, memory=memory, seed=2, probes=False).cycles
-        for memory in (MemoryModel(latency=1), MemoryModel(latency=40), MemoryModel(bandwidth=0.5), MemoryModel(latency=200))
-    ]
-    assert cycles == sorted(cycles) and cycles[1] == plain.cycles
+
+    def cycles(**memory) -> int:
+        return run(program, ids=IDS, policy=policy, memory=MemoryModel(**memory), seed=2, probes=False).cycles
+
+    assert cycles(latency=1) < cycles() < cycles(latency=200)
+    assert cycles() == plain.cycles < cycles(bandwidth=0.5) < cycles(bandwidth=0.25)
 
 
-@pytest.mark.parametrize("bits", ["1-1", "2-1", "2-8"])
+@pytest.mark.parametrize("bits", ["1-1", "1-8", "2-8"])
 def test_other_models(bits):
     lowered = fold(lower(random_quant_bart(bits)))
     policy = Policy.of(lowered.meta, 2)
