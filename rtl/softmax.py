@@ -195,8 +195,8 @@ class Softmax(wiring.Component):
             m.d.sync += [
                 maxima_ready.bit_select(head.tag.query, 1).eq(0), totals_ready.bit_select(head.tag.query[0], 1).eq(0),
             ]
-        stage = self._exponential(m, head, keep, take, maxima[head.tag.query], advance)
-        self._results(m, stage, advance, totals_ready)
+        exponentials, before, last = self._exponential(m, head, keep, take, maxima[head.tag.query], advance)
+        self._results(m, exponentials, before, last, advance, totals_ready)
         return m
 
     def _maximum(self, m: Module, head, keep, take, maxima, maxima_ready) -> None:
@@ -222,7 +222,10 @@ class Softmax(wiring.Component):
                 m.d.sync += [maxima[query].eq(overall), maxima_ready.bit_select(query, 1).eq(1)]
 
     def _exponential(self, m: Module, head, keep, take, maximum, advance):
-        """Distance; times C; shifted to table index and exponent; table; exponent applied: a stage each. Returns the last one."""
+        """Distance; times C; shifted to table index and exponent; table; exponent applied: a stage each.
+
+        Returns the exponentials, the tag of their stage and that of the stage behind it.
+        """
         hw, f = self.hw, self.f
         m.submodules.table = table = ExpTable(hw)
         wiring.connect(m, wiring.flipped(self.lutv_w), table.port)
@@ -238,7 +241,7 @@ class Softmax(wiring.Component):
                 *(stages[i].eq(stages[i - 1]) for i in range(1, 5)),
             ]
         product_bits = hw.acc_bits + ENTRY_BITS
-        self.exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
+        exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
         for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
             distance = Signal(hw.acc_bits, name=f"distance{e}")
             product = Signal(product_bits, name=f"product{e}")
@@ -257,20 +260,19 @@ class Softmax(wiring.Component):
             with m.If(advance):
                 m.d.sync += [
                     exponent1.eq(exponent),
-                    self.exponentials[e].eq(Mux(stages[2].keep[e], table.entry[e] >> exponent1, 0)),
+                    exponentials[e].eq(Mux(stages[2].keep[e], table.entry[e] >> exponent1, 0)),
                 ]
-        return stages[3], stages[4]
+        return exponentials, stages[3], stages[4]
 
-    def _results(self, m: Module, stages, advance, totals_ready) -> None:
+    def _results(self, m: Module, exponentials, before, last, advance, totals_ready) -> None:
         """Sums with what follows from them; codes."""
-        hw, f = self.hw, self.f
-        before, last = stages
-        factors = self._totals(m, before, last, advance, totals_ready)
+        f = self.f
+        factors = self._totals(m, exponentials, before, last, advance, totals_ready)
         c1, c2, recip = (array[before.slot] for array in factors)
         uint8 = Signal()
-        above = Signal(data.ArrayLayout(2, hw.rows))
+        above = Signal(data.ArrayLayout(2, self.hw.rows))
         m.d.comb += [uint8.eq(f.kind == Kind.UINT8), self.o.valid.eq(last.valid & last.codes)]
-        for e, exponential in enumerate(self.exponentials):
+        for e, exponential in enumerate(exponentials):
             scaled = Signal(RECIP_BITS + ENTRY_BITS, name=f"probability{e}")
             rounded = Signal(RECIP_BITS + ENTRY_BITS + 1 - POINT, name=f"rounded{e}")
             code = self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS]
@@ -288,7 +290,7 @@ class Softmax(wiring.Component):
             with m.Else():
                 m.d.comb += code.eq(above[e][0] + above[e][1] - 1)
 
-    def _totals(self, m: Module, before, last, advance, totals_ready):
+    def _totals(self, m: Module, exponentials, before, last, advance, totals_ready):
         """Sum of the exponentials of a query, then c1*sum and c2*sum, or N/sum; arrays of the three, by slot."""
         f = self.f
         m.submodules.divide = divide = Divide(RECIP_BITS, TOTAL_BITS, RECIP_BITS)
@@ -320,7 +322,7 @@ class Softmax(wiring.Component):
         with m.If(divide.o.valid):
             m.d.sync += [recip[divide_slot].eq(divide.o.payload), totals_ready.bit_select(divide_slot, 1).eq(1)]
         with m.If(advance & before.valid & ~before.codes):
-            m.d.sync += part.eq(add_tree(self.exponentials))
+            m.d.sync += part.eq(add_tree(exponentials))
         with m.If(advance & last.valid & ~last.codes):
             m.d.sync += running.eq(Mux(last.end, 0, total_next))
             with m.If(last.end):
