@@ -82,8 +82,11 @@ class ArgMax(wiring.Component):
         return valid, *best[0], place
 
     def _better(self, m: Module, low, high):
-        upper = high[0] > low[0]
-        return Mux(upper, high[0], low[0]), Mux(upper, high[1], low[1])
+        upper, logit, row = Signal(), Signal(signed(self._bits)), Signal(range(self._hw.rows))
+        m.d.comb += [
+            upper.eq(high[0] > low[0]), logit.eq(Mux(upper, high[0], low[0])), row.eq(Mux(upper, high[1], low[1])),
+        ]
+        return logit, row
 
     def _register(self, m: Module, move, valid, place, best):
         later_valid, later_place = Signal(), Signal(place_layout(self._hw), reset_less=True)

@@ -159,8 +159,10 @@ class Epilogue(wiring.Component):
         values = []
         for r, total in enumerate(sums):
             value = Signal(signed(bits), name=f"scaled{r}", reset_less=True)
+            shifted = Signal.like(total, name=f"shifted{r}")
+            m.d.comb += shifted.eq(round_shift(total, f.shift))
             with m.If(load):
-                m.d.sync += value.eq(clip(round_shift(total, f.shift), *residual_range(bits)))
+                m.d.sync += value.eq(clip(shifted, *residual_range(bits)))
             values.append(value)
         return values
 

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.hw import HwConfig
-from ternbin.rtl.primitives import difference, popcount
+from ternbin.rtl.primitives import balance, difference
 
 PE_MODULE = "ternbin_pe"
 ROWSUM_MODULE = "ternbin_rowsum"
@@ -32,27 +32,26 @@ class ProcessingElement(wiring.Component):
         })
 
     def _dot(self, m: Module):
-        lanes = self._hw.lanes
+        """The dot product, negated with ``subtract``, as wide as the accumulator."""
+        lanes, bits = self._hw.lanes, self._hw.acc_bits
         if self._hw.kind == "binary":
-            equal = popcount(m, "popcount", ~(self.row ^ self.col))
-            return Cat(C(0, 1), equal) - lanes
+            return balance(m, "dot", ~(self.row ^ self.col), self.subtract, bits)
         nonzero = Signal(lanes)
         negative = Signal(lanes)
         m.d.comb += [
             nonzero.eq(self.row[:lanes] & self.col[:lanes]), negative.eq(self.row[lanes:] ^ self.col[lanes:]),
         ]
-        return difference(m, "popcount", nonzero & ~negative, nonzero & negative)
+        return difference(m, "dot", nonzero & ~negative, nonzero & negative, self.subtract, bits)
 
     def elaborate(self, platform):
         m = Module()
-        bits = self._hw.acc_bits
-        acc = Signal(signed(bits), reset_less=True)
-        result = Signal(signed(bits), reset_less=True)
-        dot = Signal(signed(self._hw.lanes.bit_length() + 1))
-        before = Mux(self.first, C(0, signed(bits)), Mux(self.double, acc << 1, acc))
-        m.d.comb += [dot.eq(self._dot(m)), self.result.eq(result)]
+        bits = self._hw.acc_bits  # unsigned: sign extension would only cost, modulo 2^acc_bits
+        acc = Signal(bits, reset_less=True)
+        result = Signal(bits, reset_less=True)
+        before = Mux(self.first, 0, Mux(self.double, Cat(C(0, 1), acc[:-1]), acc))
+        m.d.comb += self.result.eq(result)
         with m.If(self.en):
-            m.d.sync += acc.eq(before + Mux(self.subtract, -dot, dot))
+            m.d.sync += acc.eq(before + self._dot(m))
         with m.If(self.capture):
             m.d.sync += result.eq(acc)
         return m
@@ -74,22 +73,24 @@ class RowSum(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits, lanes = self._hw.acc_bits, self._hw.lanes
-        acc = Signal(signed(bits), reset_less=True)
-        result = Signal(signed(bits), reset_less=True)
-        total = Signal(signed(lanes.bit_length() + 1))
-        row = Signal(len(self.row))
-        m.d.comb += [row.eq(Mux(self.enable, self.row, 0)), self.result.eq(result)]
-        if self._hw.kind == "binary":
-            positive = popcount(m, "popcount", row)
-            m.d.comb += total.eq(Mux(self.enable, Cat(C(0, 1), positive) - lanes, 0))
-        else:
-            m.d.comb += total.eq(difference(m, "popcount", row[:lanes] & ~row[lanes:], row[:lanes] & row[lanes:]))
+        bits = self._hw.acc_bits
+        acc = Signal(bits, reset_less=True)
+        result = Signal(bits, reset_less=True)
+        total, init = Signal(bits), Signal(bits)
+        m.d.comb += [total.eq(Mux(self.enable, self._sum(m), 0)), init.eq(self.init), self.result.eq(result)]
         with m.If(self.en):
-            m.d.sync += acc.eq(Mux(self.first, self.init, acc) + total)
+            m.d.sync += acc.eq(Mux(self.first, init, acc) + total)
         with m.If(self.capture):
             m.d.sync += result.eq(acc)
         return m
+
+    def _sum(self, m: Module):
+        lanes, bits = self._hw.lanes, self._hw.acc_bits
+        row = Signal(len(self.row))
+        m.d.comb += row.eq(Mux(self.enable, self.row, 0))
+        if self._hw.kind == "binary":
+            return balance(m, "sum", row, C(0, 1), bits)
+        return difference(m, "sum", row[:lanes] & ~row[lanes:], row[:lanes] & row[lanes:], C(0, 1), bits)
 
 
 def pe_verilog(hw: HwConfig) -> str:

@@ -1,22 +1,22 @@
 """Amaranth wrappers of the Verilog primitives in rtl/primitives/: modules with a body for simulation and one for synthesis."""
 
-from amaranth.hdl import Instance, Module, Signal, Value, signed
+from amaranth.hdl import Instance, Module, Signal, Value
 
 
-def popcount(m: Module, name: str, bits: Value) -> Signal:
-    """Number of ones of ``bits``: a signal of just enough bits, driven by submodule ``name``."""
-    count = Signal(range(len(bits) + 1), name=f"{name}_count")
+def balance(m: Module, name: str, bits: Value, negate: Value, width: int) -> Signal:
+    """Ones less zeros of ``bits``, negated with ``negate``: two's complement in ``width`` bits, driven by submodule ``name``."""
+    result = Signal(width, name=f"{name}_balance")
     m.submodules[name] = Instance(
-        "ternbin_popcount", p_WIDTH=len(bits), p_COUNT=len(count), i_bits=bits, o_count=count
+        "ternbin_balance", p_WIDTH=len(bits), p_OUT=width, i_bits=bits, i_negate=negate, o_balance=result
     )
-    return count
+    return result
 
 
-def difference(m: Module, name: str, plus: Value, minus: Value) -> Signal:
-    """Ones of ``plus`` less ones of ``minus`` (equal widths): a signed signal, driven by submodule ``name``."""
-    width = len(plus)
-    result = Signal(signed(width.bit_length() + 1), name=f"{name}_difference")
+def difference(m: Module, name: str, plus: Value, minus: Value, negate: Value, width: int) -> Signal:
+    """Ones of ``plus`` less ones of ``minus`` (equally long), negated with ``negate``: two's complement in ``width`` bits."""
+    result = Signal(width, name=f"{name}_difference")
     m.submodules[name] = Instance(
-        "ternbin_difference", p_WIDTH=width, p_OUT=len(result), i_plus=plus, i_minus=minus, o_difference=result
+        "ternbin_difference", p_WIDTH=len(plus), p_OUT=width, i_plus=plus, i_minus=minus, i_negate=negate,
+        o_difference=result,
     )
     return result

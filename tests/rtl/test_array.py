@@ -23,26 +23,31 @@ CONFIGS = {
 
 def popcount_bench() -> dict[str, str]:
     """Verilog of a circuit that compares the bodies for one value of every width a cycle; ``good`` falls at a difference."""
-    simulated = {name: text for name, text in primitives().items() if name in ("ternbin_popcount.v", "ternbin_difference.v")}
+    names = ("popcount", "difference", "balance")
+    simulated = {f"ternbin_{name}.v": primitives()[f"ternbin_{name}.v"] for name in names}
     tree = primitives()["ternbin_popcount_tree.v"]
     renamed = {
-        f"built_{name}": "`define SYNTHESIS\n" + re.sub(r"module ternbin_(popcount|difference) ", r"module built_\1 ", text)
+        f"built_{name}": "`define SYNTHESIS\n" + re.sub(r"ternbin_(popcount|difference|balance) ", r"built_\1 ", text)
         + "`undef SYNTHESIS\n" for name, text in simulated.items()
     }
     parts, checks = [], []
     for width in (*EXHAUSTIVE, *WIDE):
         bits = f"counter[{width - 1}:0]" if width in EXHAUSTIVE else f"noise[{width - 1}:0]"
         other = "counter[31:16]" if width in EXHAUSTIVE else f"noise[{511}:{512 - width}]"
-        count, signed = (width + 1 - 1).bit_length(), width.bit_length() + 1
+        count = width.bit_length()
         for name in ("ternbin", "built"):
             parts.append(f"wire [{count - 1}:0] {name}_p{width};")
             parts.append(f"{name}_popcount #(.WIDTH({width})) {name}_pop_{width} (.bits({bits}), .count({name}_p{width}));")
-            parts.append(f"wire [{signed - 1}:0] {name}_d{width};")
+            parts.append(f"wire [15:0] {name}_d{width}, {name}_b{width};")
             parts.append(
-                f"{name}_difference #(.WIDTH({width})) {name}_diff_{width} "
-                f"(.plus({bits}), .minus({width}'({other})), .difference({name}_d{width}));"
+                f"{name}_difference #(.WIDTH({width}), .OUT(16)) {name}_diff_{width} "
+                f"(.plus({bits}), .minus({width}'({other})), .negate(counter[16]), .difference({name}_d{width}));"
             )
-        checks.append(f"(ternbin_p{width} == built_p{width}) && (ternbin_d{width} == built_d{width})")
+            parts.append(
+                f"{name}_balance #(.WIDTH({width}), .OUT(16)) {name}_bal_{width} "
+                f"(.bits({bits}), .negate(counter[17]), .balance({name}_b{width}));"
+            )
+        checks += [f"(ternbin_{kind}{width} == built_{kind}{width})" for kind in "pdb"]
     text = f"""
 module popcounts (input clk, output reg good, output reg [9:0] largest);
   reg [31:0] counter = 0;
