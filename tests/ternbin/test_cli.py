@@ -1,0 +1,109 @@
+"""The verbs as a user calls them: exit codes, one clear line, nothing lost."""
+
+import json
+
+import pytest
+
+from ternbin.cli import VERBS, main
+
+
+def _refused(capsys, *argv: str) -> str:
+    assert main(list(argv)) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    return line
+
+
+def test_every_verb_has_help(capsys):
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as stop:
+            main([verb, "--help"])
+        assert stop.value.code == 0
+        assert "usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run", "--text", " "], "ternbin run: the text must not be empty"),
+        (["run", "--text", "word " * 400], "ternbin run: the text must be at most 128 tokens long for this model, not 402"),
+        (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
+        (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
+        (["run", "--hw", "huge"], "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary or a .toml file, not 'huge'"),
+        (["run", "--latency", "0"], "ternbin run: memory latency must be at least 1 cycle, not 0"),
+        (["run", "--file", "/nonexistent/text"], "ternbin run: /nonexistent/text: cannot be read: No such file or directory"),
+        (["run", "--model", "/nonexistent"], None),
+        (["run", "--out", "/proc/nowhere"], "ternbin run: /proc/nowhere: cannot be written: No such file or directory"),
+        (["run", "--hw", "small-binary"], None),
+        (["sim", "/nonexistent.tbn", "--ids", "1"], "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory"),
+        (["report", "/nonexistent"], "ternbin report: /nonexistent: cannot be read: No such file or directory"),
+        (["train", "student", "--out", "/tmp/x", "--steps", "1"], "ternbin train: --teacher must be given for a student, and only for a student"),
+    ],
+)
+def test_bad_input_is_one_clear_line(capsys, tmp_path, argv, message):
+    if argv[0] == "run" and "--out" not in argv:
+        argv = [*argv, "--out", str(tmp_path)]
+    line = _refused(capsys, *argv)
+    assert line.startswith(f"ternbin {argv[0]}: ") and (message is None or line == message)
+
+
+def test_rtl_writes_verilog_and_manifest(tmp_path, capsys):
+    assert main(["rtl", "--hw", "tiny", "--out", str(tmp_path / "rtl"), "--json", str(tmp_path / "m.json")]) == 0
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    text = "".join(path.read_text() for path in (tmp_path / "rtl").glob("*.v"))
+    assert f"module {manifest['top']}(" in text.replace(" (", "(")
+    assert json.loads((tmp_path / "rtl" / "manifest.json").read_text()) == manifest
+
+
+def test_quantize_lower_sim(tmp_path, capsys):
+    from ternbin.models.random_model import random_stock_bart
+
+    stock, packed, lowered = tmp_path / "stock", tmp_path / "packed", tmp_path / "lowered"
+    random_stock_bart().save_pretrained(stock)
+    assert main(["quantize", str(stock), "--bits", "2-2", "--out", str(packed)]) == 0
+    arguments = ["--model", str(packed), "--hw", "tiny", "--source-len", "4", "--max-new-tokens", "2", "--out", str(lowered)]
+    assert main(["lower", *arguments]) == 0
+    program = lowered / "program.tbn"
+    waves = tmp_path / "run.vcd"
+    sim = ["sim", str(program), "--ids", "0,17,4,2", "--json", str(tmp_path / "sim.json"), "--waves", str(waves), "--window", "0:300"]
+    assert main(sim) == 0
+    record = json.loads((tmp_path / "sim.json").read_text())
+    assert record["cycles"] == sum(record["call_cycles"]) > 0 and 1 <= len(record["tokens"]) <= 2
+    assert "$enddefinitions" in waves.read_text()
+
+    data = bytearray(program.read_bytes())
+    data[len(data) // 2] ^= 4
+    broken = tmp_path / "broken.tbn"
+    broken.write_bytes(data)
+    capsys.readouterr()
+    assert "checksum must match" in _refused(capsys, "sim", str(broken), "--ids", "0,17,4,2")
+    assert "--ids must hold 4 ids" in _refused(capsys, "sim", str(program), "--ids", "0,17")
+    assert "--window must be FROM:TO" in _refused(capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--window", "9")
+
+
+def test_run_and_report(tmp_path, capsys):
+    """A whole run on a small random model: documented result, page without outside links, exit code 0."""
+    from ternbin import results
+    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.random_model import random_quant_bart
+
+    save_packed(random_quant_bart("2-2"), tmp_path / "model")
+    out = tmp_path / "report"
+    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", "--ids", "0,5,9,2", "--max-new-tokens", "2"]
+    assert main([*argv, "--out", str(out), "--json", str(tmp_path / "r.json")]) == 0
+    result = results.load(out)
+    assert result == results.load(tmp_path / "r.json")
+    assert result["bit_exact"] and result["mismatches"] == 0 and result["tensors_checked"] > 50
+    assert result["cycles"] == sum(result["call_cycles"]) == sum(phase["cycles"] for phase in result["phases"])
+    moved = sum(line["count"] for line in result["energy"]["lines"] if line["group"] == "external") / 8
+    beats = sum(c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"] for c in result["counters"].values())
+    assert 0.9 * beats * 4 <= moved <= beats * 4  # fetch reads a few instructions past END
+    page = (out / "index.html").read_text()
+    assert "<svg" in page and "http-equiv" not in page and "<script" not in page and 'src="' not in page
+    for name in ("energy.csv", "ops.csv", "trace.json", "program.txt", "graph.txt", "graph.svg", "rtl/manifest.json"):
+        assert (out / name).stat().st_size > 0
+    capsys.readouterr()
+    assert main(["report", str(out), str(out), "--out", str(tmp_path / "both")]) == 0
+    assert "decode_pj_per_token" in capsys.readouterr().out
+    (out / "result.json").write_text("{}")
+    assert "schema must be" in _refused(capsys, "report", str(out))
