@@ -37,7 +37,10 @@ def test_every_verb_has_help(capsys):
         (["run", "--hw", "small-binary"], None),
         (["sim", "/nonexistent.tbn", "--ids", "1"], "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory"),
         (["report", "/nonexistent"], "ternbin report: /nonexistent: cannot be read: No such file or directory"),
-        (["train", "student", "--out", "/tmp/x", "--steps", "1"], "ternbin train: --teacher must be given for a student, and only for a student"),
+        (
+            ["train", "student", "--out", "/nonexistent", "--steps", "1"],
+            "ternbin train: --teacher must be given for a student, and only for a student",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(capsys, tmp_path, argv, message):
