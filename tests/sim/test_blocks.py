@@ -12,7 +12,6 @@ from amaranth.lib.wiring import In, Out
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort
 from ternbin.sim.blocks import run_bench
 from ternbin.sim.tb import drivers
-from ternbin.sim.toolchain import top_ports
 
 
 class Adder(wiring.Component):
@@ -112,8 +111,3 @@ def test_failure_is_shown():
 def test_no_bench_is_a_failure():
     with pytest.raises(AssertionError, match="must contain a cocotb test"):
         run_bench(Adder(3), __name__, name="adder", testcase="bench_that_does_not_exist")
-
-
-def test_top_ports():
-    text = "module a(x);\n  input x;\nendmodule\nmodule b(c, d);\n  input [3:0] c;\n  output reg signed [1:0] d;\nendmodule\n"
-    assert top_ports(text, "b") == {"c": "input [3:0]", "d": "output [1:0]"}
