@@ -12,12 +12,12 @@ module ternbin_balance #(
   ternbin_popcount #(.WIDTH(WIDTH), .COUNT(COUNT)) popcount (.bits(bits), .count(count));
 `ifdef SYNTHESIS
   localparam BITS = COUNT + 1;
-  localparam [BITS-1:0] EXCESS = WIDTH;
+  localparam [BITS-1:0] EXCESS = WIDTH[BITS-1:0];
   wire [BITS-1:0] value;
   assign value = (({count, 1'b0} - EXCESS) ^ {BITS{negate}}) + {{(BITS - 1) {1'b0}}, negate};
   assign balance = {{(OUT - BITS) {value[BITS-1]}}, value};
 `else
-  localparam [OUT-1:0] EXCESS = WIDTH;
+  localparam [OUT-1:0] EXCESS = WIDTH[OUT-1:0];
   assign balance = (({{(OUT - COUNT - 1) {1'b0}}, count, 1'b0} - EXCESS) ^ {OUT{negate}}) + {{(OUT - 1) {1'b0}}, negate};
 `endif
 endmodule

@@ -11,7 +11,7 @@ module ternbin_difference #(
 );
 `ifdef SYNTHESIS
   localparam BITS = $clog2(WIDTH + 1) + 1;
-  localparam [BITS-1:0] EXCESS = WIDTH;
+  localparam [BITS-1:0] EXCESS = WIDTH[BITS-1:0];
   wire [BITS-1:0] count;
   wire [BITS-1:0] value;
   // 2*WIDTH ones need no more bits than a signed number up to WIDTH.
