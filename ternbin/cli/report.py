@@ -5,13 +5,20 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", metavar="RESULT", help="result.json files or their folders")
+    parser.add_argument("results", nargs="*", metavar="RESULT", help="result.json files or their folders")
+    parser.add_argument("--claim", action="store_true", help="audit the paper's size and operation counts (results add system ratios)")
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
     parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
 
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
+    from ternbin.errors import InputError
+
+    if args.claim:
+        return _claim(args)
+    if not args.results:
+        raise InputError("RESULT must be given, except with --claim")
     from ternbin.report import compare, tables, write_report
 
     loaded = [results.load(path) for path in args.results]
@@ -30,3 +37,17 @@ def call(args: argparse.Namespace) -> None:
     if args.json:
         results.write_json(args.json, compare.rows(loaded))
     print(f"\nreport: {out / ('index.html' if len(loaded) == 1 else 'comparison.html')}")
+
+
+def _claim(args: argparse.Namespace) -> None:
+    import json
+
+    from ternbin import results
+    from ternbin.energy.claim import claim_report
+    from ternbin.models.paper import paper_table
+
+    report = claim_report(paper_table(), [results.load(path) for path in args.results])
+    if args.json:
+        results.write_json(args.json, report)
+    else:
+        print(json.dumps(report, indent=1))

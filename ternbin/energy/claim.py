@@ -92,3 +92,49 @@ def audit(phases: list[Phase], hw: HwConfig, *, weight_bits: int, act_bits: int,
         "dram": dram,
         "phases": [audit_phase(phase, hw, weight_bits, act_bits, dram) for phase in phases],
     }
+
+
+def _part(kind: str, part: str, mode: str) -> float:
+    return tables.block(kind)["fj_per_event"]["real"][mode][part]
+
+
+def element_ratios() -> dict[str, dict[str, dict[str, float]]]:
+    """Reference / quantized multiply-accumulate at gate level, the widest block of each kind, real operands.
+
+    reference -> kind -> ``arithmetic`` (element alone) and ``with_registers`` (operand registers and clock too), each glitch-aware
+    and zero-delay, and the ratio of areas.
+    """
+    result = {}
+    for reference in ("fp32", "bf16", "int8"):
+        result[reference] = {}
+        for kind in ("ternary", "binary"):
+            area = [tables.block(k)["area_um2"] / tables.block(k)["lanes"] for k in (reference, kind)]
+            ratios = {"area": area[0] / area[1]}
+            for mode in ("glitch", "zero_delay"):
+                ratios[f"arithmetic_{mode}"] = _part(reference, "element", mode) / _part(kind, "element", mode)
+                ratios[f"with_registers_{mode}"] = _part(reference, "total", mode) / _part(kind, "total", mode)
+            result[reference][kind] = ratios
+    return result
+
+
+def break_even(dram: str = "lpddr4") -> dict[str, float]:
+    """How often a weight must be used per fetch from external memory until its multiply-accumulates cost as much as the fetch."""
+    bits = tables.MAC_BITS | {"ternary": 2, "binary": 1}
+    return {kind: width * tables.DRAM[dram].pj * 1e3 / _part(kind, "total", "glitch") for kind, width in bits.items()}
+
+
+def claim_report(paper: dict[str, dict[str, float]], results: list[dict]) -> dict:
+    """The claim beside the measurements. ``paper``: bits -> sizes and factors (models.paper.paper_table); ``results``: results of
+    runs, whose audits give the ratios of whole systems."""
+    error = tables.characterisation().get("core")
+    return {
+        "paper_sizes_mib": {bits: round(row["size_mib"], 1) for bits, row in paper.items()},
+        "paper_sizes_with_scales_mib": {bits: round(row["size_with_scales_mib"], 1) for bits, row in paper.items()},
+        "paper_flops_factors": {bits: round(row["flops_factor"], 4) for bits, row in paper.items()},
+        "ratios": {
+            "multiply_accumulate": element_ratios(),
+            "runs": [{"name": r["name"], "bits": r["bits"], "phases": r["claim"]["phases"]} for r in results],
+        },
+        "break_even_uses_of_a_weight": break_even(),
+        "gate_level_error": None if error is None else error["gate_level_error"],
+    }

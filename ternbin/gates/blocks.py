@@ -1,6 +1,6 @@
 """The multiply-accumulate blocks that are compared: every element kind under one wrapper of operand registers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from amaranth.back import verilog
 
 import ternbin.rtl
 from ternbin.hw import HwConfig
+from ternbin.rtl.lanes import LANES
 from ternbin.rtl.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.reference_pe import Bf16Element, Fp32Element, Int8Element
 
@@ -16,9 +17,10 @@ ELEMENT = "element"  # instance name; its module is kept apart from the wrapper
 
 _WRAPPER = """
 module {top} (
-    input clk, {controls}, input [{high}:0] row, input [{high}:0] col, output [{result}:0] result
+    input clk, {controls}, input [{row_high}:0] row, input [{col_high}:0] col, output [{result}:0] result
 );
-  reg [{high}:0] row_register, col_register;
+  reg [{row_high}:0] row_register;
+  reg [{col_high}:0] col_register;
   always @(posedge clk) begin
     if (row_load) row_register <= row;
     if (col_load) col_register <= col;
@@ -32,25 +34,28 @@ endmodule
 
 @dataclass(frozen=True)
 class Block:
-    """One wrapped element: ``lanes`` products of ``bits``-bit operands (planes of 1-bit words for binary and ternary) a step."""
+    """One wrapped element: ``lanes`` results (products of ``bits``-bit operands; planes of 1-bit words for binary and ternary) a step.
+    ``event``: what one of them is called."""
 
     name: str
     kind: str
     lanes: int
-    bits: int
+    row_bits: int
+    col_bits: int
     result_bits: int
     module: str
     top: str
     verilog: dict[str, str]
+    event: str = "multiply-accumulate"
 
     @property
     def operand_bits(self) -> int:
-        """Bits of one operand register."""
-        return self.lanes * self.bits
+        """Bits of both operand registers."""
+        return self.row_bits + self.col_bits
 
     @property
     def inputs(self) -> dict[str, int]:
-        return dict.fromkeys(CONTROLS, 1) | {"row": self.operand_bits, "col": self.operand_bits}
+        return dict.fromkeys(CONTROLS, 1) | {"row": self.row_bits, "col": self.col_bits}
 
     @property
     def outputs(self) -> dict[str, int]:
@@ -78,12 +83,26 @@ def mac_block(kind: str, lanes: int) -> Block:
         element, bits = {"int8": lambda: (Int8Element(lanes), 8), "bf16": lambda: (Bf16Element(), 16),
                          "fp32": lambda: (Fp32Element(), 32)}[kind]()
         result = 32
-    module, top = PE_MODULE if kind in ("ternary", "binary") else f"{kind}_element", f"wrapped_{kind}_{lanes}"
-    text = verilog.convert(element, name=module, emit_src=False, strip_internal_attrs=True)
-    wrapper = _WRAPPER.format(top=top, module=module, high=lanes * bits - 1, result=result - 1,
-                              controls=", ".join(f"input {name}" for name in CONTROLS))
-    return Block(f"{kind} x{lanes}", kind, lanes, bits, result, module, top,
-                 {f"{module}.v": text, "wrapper.v": wrapper, **primitives()})
+    module = PE_MODULE if kind in ("ternary", "binary") else f"{kind}_element"
+    width = lanes * bits
+    return _wrapped(element, Block(f"{kind} x{lanes}", kind, lanes, width, width, result, module, f"wrapped_{kind}_{lanes}", {}))
+
+
+@cache
+def lane_block(kind: str) -> Block:
+    """One lane of the epilogue or the vector unit (rtl/lanes.py)."""
+    lane = LANES[kind]()
+    return _wrapped(lane, Block(f"{kind} lane", kind, 1, lane.row_bits, lane.col_bits, lane.result_bits, f"{kind}_lane",
+                                f"wrapped_{kind}_lane", {}, "result"))
+
+
+def _wrapped(element, block: Block) -> Block:
+    text = verilog.convert(element, name=block.module, emit_src=False, strip_internal_attrs=True)
+    wrapper = _WRAPPER.format(
+        top=block.top, module=block.module, row_high=block.row_bits - 1, col_high=block.col_bits - 1,
+        result=block.result_bits - 1, controls=", ".join(f"input {name}" for name in CONTROLS),
+    )
+    return replace(block, verilog={f"{block.module}.v": text, "wrapper.v": wrapper, **primitives()})
 
 
 # The array's own widths, and the references: a dot product of 16 for int8, one multiply-accumulate for floating point.

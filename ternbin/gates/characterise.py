@@ -6,13 +6,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ternbin import __version__
-from ternbin.gates.blocks import MAC_BLOCKS, Block, mac_block
+from ternbin.gates.blocks import MAC_BLOCKS, Block, lane_block, mac_block
 from ternbin.gates.liberty import Library
 from ternbin.gates.measure import WARMUP, Energy, Measured
 from ternbin.gates.power import clock_energy
 from ternbin.gates.real import RealTensors, bundled_tensors
-from ternbin.gates.stimuli import bit_serial, random_rows, sequence
+from ternbin.gates.stimuli import bit_serial, lane_rows, random_rows, sequence
 from ternbin.gates.synthesis import tool_versions
+from ternbin.rtl.lanes import LANES
 from ternbin.sim.toolchain import verilator
 
 SCHEMA = "ternbin-energy/1"
@@ -33,7 +34,13 @@ def provenance(library: Library) -> dict:
 
 
 def _stimuli(block: Block, real: RealTensors) -> dict[str, tuple[Callable[[random.Random], dict], int]]:
-    """Activity class -> (stimuli for a generator, cycles that a multiply-accumulate takes)."""
+    """Activity class -> (stimuli for a generator, cycles that an event takes). A lane's row operand is its parameters."""
+    if block.kind in LANES:
+        return {
+            "random": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng)), 1),
+            "operand held": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), held=True), 1),
+            "idle": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), idle=True), 1),
+        }
     classes = {
         "random": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng)), 1),
         "real": (lambda rng: sequence(CYCLES, *real.rows(block, rng)), 1),
@@ -57,7 +64,7 @@ def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict:
     return {
         "total": statistics.fmean(totals), "spread": statistics.stdev(totals), "element": statistics.fmean(element),
         "operands": statistics.fmean(operands), "clock": clock,
-        "operand_bit": statistics.fmean(operands) * block.lanes / cycles / (2 * block.operand_bits),
+        "operand_bit": statistics.fmean(operands) * block.lanes / cycles / block.operand_bits,
     }
 
 
@@ -73,7 +80,7 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
         events[name] = {mode: _summary(measured, [run[mode] for run in runs], cycles) for mode in ("glitch", "zero_delay")}
     clock = clock_energy(netlist)
     return {
-        "name": block.name, "kind": block.kind, "event": "multiply-accumulate", "lanes": block.lanes, "area_um2": netlist.area,
+        "name": block.name, "kind": block.kind, "event": block.event, "lanes": block.lanes, "area_um2": netlist.area,
         "area_by_class": netlist.area_by_class(), "critical_path_ns": measured.timing.critical_path * library.time_unit * 1e9,
         "leakage_nw": netlist.leakage_nw, "cells": len(netlist.cells),
         "flip_flops": {"element": measured.element_flops, "operands": len(netlist.flops) - measured.element_flops},
@@ -81,13 +88,6 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
         "clock_fj_per_flop": clock.total / len(netlist.flops), "fj_per_event": events, "tier": "measured",
         "provenance": f"{library.name}, pyosys netlist, operand registers in front of one element",
     }
-
-
-def characterise_macs(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict:
-    """All multiply-accumulate blocks on ``library``."""
-    real = bundled_tensors()
-    blocks = [measure_block(mac_block(*which), library, real, progress) for which in MAC_BLOCKS]
-    return {"schema": SCHEMA, "provenance": provenance(library) | {"real_tensors": real.layer}, "blocks": blocks}
 
 
 def _rounded(value):
@@ -101,4 +101,7 @@ def _rounded(value):
 
 def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict:
     """The whole data file of ternbin/energy. Raises MissingToolError, CheckError."""
-    return _rounded(characterise_macs(library, progress))
+    real = bundled_tensors()
+    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), *map(lane_block, LANES)]
+    records = [measure_block(block, library, real, progress) for block in blocks]
+    return _rounded({"schema": SCHEMA, "provenance": provenance(library) | {"real_tensors": real.layer}, "blocks": records})

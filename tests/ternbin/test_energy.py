@@ -3,7 +3,7 @@ from collections import defaultdict
 import pytest
 
 from ternbin.energy import tables
-from ternbin.energy.claim import Phase, audit, operation_factor
+from ternbin.energy.claim import Phase, audit, claim_report, operation_factor
 from ternbin.energy.model import Precision, Traffic, account, array_flops, total_pj
 from ternbin.errors import InputError
 from ternbin.hw import NAMED
@@ -94,7 +94,7 @@ def test_parts_of_every_record_add_up_and_glitches_never_save_energy():
     for record in tables.characterisation()["blocks"]:
         for name, event in record["fj_per_event"].items():
             for part in event.values():
-                assert part["total"] == pytest.approx(part["element"] + part["operands"] + part["clock"])
+                assert part["total"] == pytest.approx(part["element"] + part["operands"] + part["clock"], rel=1e-4)
             assert event["glitch"]["total"] >= event["zero_delay"]["total"], (record["name"], name)
         events = record["fj_per_event"]
         assert events["idle"]["glitch"]["total"] < events["operand held"]["glitch"]["total"] < events["random"]["glitch"]["total"]
@@ -108,3 +108,13 @@ def test_upkeep_counts_the_flip_flops_of_the_configuration():
     assert lines["flip-flop clocked"].pj > lines["leakage of a cycle"].pj > 0
     wide = array_flops(HW, Precision.reference("fp32"))
     assert wide == {"elements": 16 * 4 * 32 * 99, "operands": 32 * 32 * (16 + 4)}
+
+
+def test_claim_report_has_ratios_of_like_with_like():
+    report = claim_report({"2-2-2": {"size_mib": 39.649, "size_with_scales_mib": 40.2, "flops_factor": 0.0625}}, [])
+    assert report["paper_sizes_mib"] == {"2-2-2": 39.6} and report["paper_flops_factors"] == {"2-2-2": 0.0625}
+    ratios = report["ratios"]["multiply_accumulate"]["fp32"]["ternary"]
+    fp32, ternary = (tables.block(kind)["fj_per_event"]["real"]["glitch"] for kind in ("fp32", "ternary"))
+    assert ratios["arithmetic_glitch"] == pytest.approx(fp32["element"] / ternary["element"])
+    assert ratios["with_registers_glitch"] < ratios["arithmetic_glitch"]  # registers dilute the arithmetic
+    assert report["break_even_uses_of_a_weight"]["ternary"] == pytest.approx(2 * 8 * 1e3 / ternary["total"])
