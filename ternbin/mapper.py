@@ -17,7 +17,7 @@ from ternbin.mapping.attention import attention, fetch_keys, project_keys, store
 from ternbin.mapping.call import STAGES, CallBuilder, Keys, keys_shape
 from ternbin.mapping.memory import Allocator, CapacityError, Image
 from ternbin.mapping.schedule import Item, Sight
-from ternbin.mapping.tokenwise import embed, feed_forward, layernorm, lm_head, quantized
+from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, quantized
 from ternbin.program import Call, Probe, Program
 from ternbin.sync import insert_tokens
 
@@ -133,7 +133,7 @@ class _Mapping:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.encoder, ids, 0)
 
-        return self._fit(self.encoder_kbuf, self.source_len, 0, build)
+        return self._fit(self.lowered.encoder, self.encoder_kbuf, self.source_len, 0, build)
 
     def _decoder(self, slots: int, step: int) -> list[Item]:
         address = slots + step * self.hw.axi_bytes
@@ -141,28 +141,34 @@ class _Mapping:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.decoder, address, address + self.hw.axi_bytes)
 
-        return self._fit(self.kbuf, 1, step, build)
+        return self._fit(self.lowered.decoder, self.kbuf, 1, step, build)
 
-    def _fit(self, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
-        """Build a call with as few token blocks per stage as fit."""
-        blocks = dict.fromkeys(STAGES, 1)
-        while True:
-            b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks)
-            try:
-                build(b)
-                return b.schedule.items()
-            except CapacityError:
-                if not b.can_split(b.stage):
-                    raise
-                blocks[b.stage] += 1
+    def _fit(self, graph: Graph, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
+        """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
+        users = graph.users()
+        for pipelined in (True, False):
+            blocks = dict.fromkeys(STAGES, 1)
+            while True:
+                b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks, users, pipelined)
+                try:
+                    build(b)
+                    return b.schedule.items()
+                except CapacityError:
+                    if b.can_split(b.stage):
+                        blocks[b.stage] += 1
+                    elif pipelined:
+                        break
+                    else:
+                        raise
+        raise AssertionError("unreachable")
 
     def _stack(self, b: CallBuilder, graph: Graph, ids: int, result: int) -> None:
         """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources."""
         for node in graph.nodes():
             if node.op == "embed":
                 embed(b, node, ids)
-            elif node.op == "layernorm":
-                self._layernorm(b, node)
+            elif node.op == "layernorm" and node not in b.done:
+                raise InputError(f"layernorm {node.name}: source must be an op on the residual stream, used by it alone")
             elif node.op == "linear_residual":
                 (self._attention if node.src[0].op.startswith("context") else feed_forward)(b, node)
             elif node.op == "output" and isinstance(node.type, Codes):
@@ -170,17 +176,13 @@ class _Mapping:
             elif node.op == "lm_head":
                 lm_head(b, node, result)
 
-    def _layernorm(self, b: CallBuilder, node: Node) -> None:
-        b.check_stream(node, node.src[0])
-        layernorm(b, node, 0, b.tokens)
-        b.stream = node
-
     def _cross(self, b: CallBuilder, node: Node) -> None:
         """Keys or values of a cross-attention, kept for all decoder calls."""
         source, keys = node.src[0], self._keys(b, node.name, 0)
         for first, stop in b.each_block("keys"):
             project_keys(b, source, keys, first, stop)
-            b.release(source.src[0])
+            if b.blocks["keys"] > 1:
+                b.release(source.src[0], stop)
         self._store(b, node.name, keys, 0, self.source_len)
         if self.hw.kv_external:
             b.kbuf.free(keys.addr)
@@ -190,7 +192,7 @@ class _Mapping:
         k, v = _side(context.src[0].src[0], 1), _side(context, 2)
         if k.op == "input":
             keys, values = (self._keys(b, x.name, self.source_len) for x in (k, v))
-            attention(b, node, keys, values, self.source_len, [])
+            attention(b, node, keys, values, self.source_len, [], [])
         elif k.op == "cache":
             keys, values = (self._keys(b, x.name, b.past) for x in (k, v))
             self._projected(b, node, (k.src[0], keys, k), (v.src[0], values, v), b.past + b.tokens)
@@ -207,21 +209,18 @@ class _Mapping:
 
     def _projected(self, b: CallBuilder, node: Node, k: Projected, v: Projected, count: int) -> None:
         """Attention whose keys and values are projected first: in one block, the values under the first softmax."""
-        inputs = [x[0].src[0] for x in (k, v)]
         if b.blocks["attention"] == b.blocks["keys"] == 1:
             b.stage = "attention"
-            quantized(b, node.src[0].src[0].src[0].src[0].src[0], 0, b.tokens)
-            self._project(b, k, 0, b.tokens)
-            quantized(b, inputs[1], 0, b.tokens)
-            attention(b, node, k[1], v[1], count, [lambda: self._project(b, v, 0, b.tokens)])
+            attention(b, node, k[1], v[1], count, [
+                lambda: self._project(b, k, 0, b.tokens), lambda: quantized(b, v[0].src[0], 0, b.tokens),
+            ], [lambda: self._project(b, v, 0, b.tokens)])
         else:
             for first, stop in b.each_block("keys"):
                 for each in (k, v):
                     self._project(b, each, first, stop)
-                    b.release(each[0].src[0])
-            attention(b, node, k[1], v[1], count, [])
-        for source in inputs:
-            b.release(source)
+                    if b.blocks["keys"] > 1:  # room is scarce: do not keep it for the queries
+                        b.release(each[0].src[0], stop)
+            attention(b, node, k[1], v[1], count, [], [])
 
     def _project(self, b: CallBuilder, each: Projected, first: int, stop: int) -> None:
         source, keys, cache = each

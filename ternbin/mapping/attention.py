@@ -22,9 +22,8 @@ def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, c
     """Keys or values of tokens [first, stop) into KBUF, behind the ``past`` earlier ones where there is a ``cache``."""
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, out.lanes.groups)
-    start = first + (b.past if cache else 0)
-    sight = b.keys_sight(node.name, out, start, start + stop - first, first)
-    b.linear(plan, x, first, stop, **b.to_keys(plan, out, start), sights=[sight])
+    b.linear(plan, x, first, stop, b.to_keys(plan, node, out, b.past if cache else 0), fresh=True)
+    b.passed(node, stop)
 
 
 def fetch_keys(b: CallBuilder, op: str, shape: Keys, count: int, home: int) -> Keys:
@@ -49,46 +48,49 @@ def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[
                 outer=stop - first, dram=home + first * size, stride=size)
 
 
-def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, before: list[Callable[[], None]]) -> None:
+Steps = list[Callable[[], None]]
+
+
+def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, first_steps: Steps, value_steps: Steps) -> None:
     """Attention over ``count`` keys, projected and added to the stream; ``node`` is the output projection's.
 
-    ``before`` are computations that values need; they run under the first head's softmax.
+    ``first_steps`` are computations that scores need, besides queries; ``value_steps`` those that values need: they run under
+    the first softmax.
     """
     context = node.src[0]
-    heads = context["heads"]
     query = context.src[0].src[0].src[0]
     b.check_stream(node, node.src[1])
     for first, stop in b.each_block("attention"):
-        q = linear_to_codes(b, query, first, stop, heads)
-        out = _heads(b, context, q, keys, values, count, before)
+        q = linear_to_codes(b, query, first, stop, context["heads"])
+        for step in first_steps:
+            step()
+        out = _heads(b, context, q, keys, values, count, value_steps)
         b.free(q)
-        linear_to_stream(b, node, out, first, stop)
+        follow = linear_to_stream(b, node, out, first, stop)
         b.free(out)
-        b.release(query.src[0], stop)
-        before = []
-    b.stream = node
+        first_steps, value_steps = [], []
+    follow.finish()
 
 
-def _heads(b: CallBuilder, context: Node, q: Codes, keys: Keys, values: Keys, count: int,
-           before: list[Callable[[], None]]) -> Codes:
+def _heads(b: CallBuilder, context: Node, q: Codes, keys: Keys, values: Keys, count: int, value_steps: Steps) -> Codes:
     """Context codes of all heads. Scores of the next head are computed under the softmax of this one."""
-    softmax = context.src[0]
-    heads, width = context["heads"], values.lanes.width
+    softmax, heads = context.src[0], context["heads"]
     entries = 256 if softmax["power"] else min(256, 2 * softmax.src[0].type.limit + 1)  # distances of two scores
     lut = b.table(softmax.name, Mem.LUTV, softmax["lut"], entries)
-    out, params, fields = None, None, {}
+    two_fit = 2 * (q.stop - q.first) * ceil_div(count, b.hw.rows) <= b.hw.sbuf_words
     waiting: list[tuple[int, Codes]] = []
+    out = params = fields = None
     for head in range(heads):
         waiting.append((head, _probabilities(b, softmax, q, keys, count, head, lut)))
-        if head == 0:
-            for step in before:
+        if head == min(heads - 1, int(two_fit)):
+            for step in value_steps:
                 step()
-            lanes = Lanes(heads, width, values.lanes.pitch)
+            lanes = Lanes(heads, values.lanes.width, values.lanes.pitch)
             out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, q.first, q.stop)
             params, fields = _context_params(b, context, values, count)
         if head:
             _context(b, context, *waiting.pop(0), values, out, params, fields, ())
-    _context(b, context, *waiting.pop(0), values, out, params, fields, [b.codes_sight(context, out)])
+    _context(b, context, *waiting.pop(0), values, out, params, fields, [b.codes_sight(context, out, q.first, q.stop)])
     return out
 
 
@@ -113,7 +115,7 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, keys: Keys, count: int,
     out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), q.first, q.stop, words=chunks)
     valid = b.past + 1 + q.first if node["causal"] else count
     b.compute(
-        Op.SOFTMAX, node.name, lut, sights=[b.codes_sight(node, out, part)], src_addr=addr, src_stride=tiles,
+        Op.SOFTMAX, node.name, lut, sights=[b.codes_sight(node, out, q.first, q.stop, (part[0], part[2]))], src_addr=addr, src_stride=tiles,
         queries=queries, keys=valid, causal=node["causal"], granules=chunks * hw.lanes // hw.rows, dst_addr=out.addr,
         dst_stride=out.stride, dst_plane=out.plane, kind=STORED_KIND[node["kind"]], power=node["power"], mul=node["mul"],
         shift=node["shift"], c1=node["c1"], c2=node["c2"], recip=node["recip"],

@@ -16,6 +16,7 @@ from ternbin.program import Region, View
 from ternbin.qtypes import KINDS
 
 MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
+PIECE_TILES = 2
 STAGES = ("embed", "keys", "attention", "feed_forward")
 
 
@@ -81,9 +82,13 @@ class CallBuilder:
     past: int
     kbuf: Allocator
     blocks: dict[str, int]
+    users: dict[Node, list[Node]]
+    pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
     codes: dict[Node, list[Codes]] = field(default_factory=dict)
     stream: Node | None = None  # whose value the residual stream holds
+    progress: dict[Node, int] = field(default_factory=dict)  # tokens that a linear op has read
+    done: set[Node] = field(default_factory=set)  # LayerNorms that were computed with what is before them
 
     def __post_init__(self) -> None:
         hw = self.hw
@@ -108,6 +113,12 @@ class CallBuilder:
         size = ceil_div(tiles, self.blocks[stage]) * self.hw.cols
         for first in range(0, self.tokens, size):
             yield first, min(first + size, self.tokens)
+
+    def pieces(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """Parts of a token range that units hand over one by one: up to 4 of at least 2 column tiles."""
+        tiles = ceil_div(stop - first, self.hw.cols)
+        size = ceil_div(tiles, max(1, min(MOST_PARTS, tiles // PIECE_TILES))) * self.hw.cols
+        return [(start, min(start + size, stop)) for start in range(first, stop, size)]
 
     def can_split(self, stage: str) -> bool:
         return stage in self.blocks and self.blocks[stage] < ceil_div(self.tokens, self.hw.cols)
@@ -152,21 +163,28 @@ class CallBuilder:
     def kept(self, node: Node, first: int, stop: int) -> Codes | None:
         return next((c for c in self.codes.get(node, ()) if c.first <= first and stop <= c.stop), None)
 
-    def release(self, node: Node, upto: int | None = None) -> None:
-        """Give up the kept codes of ``node``, or those of tokens below ``upto``."""
+    def release(self, node: Node, upto: int) -> None:
+        """Give up the kept codes of ``node`` of tokens below ``upto``."""
         codes = self.codes.pop(node, [])
-        self.codes[node] = [c for c in codes if upto is not None and c.stop > upto]
+        self.codes[node] = [c for c in codes if c.stop > upto]
         for each in codes:
-            if each not in self.codes[node]:
+            if each.stop <= upto:
                 self.free(each)
 
-    def codes_sight(self, node: Node, c: Codes, part: tuple[tuple[int, int], ...] | None = None) -> Sight:
-        """All of the codes, or with ``part`` one head's [1, queries, keys]."""
-        tiles = ceil_div(c.stop - c.first, self.hw.cols)
-        view = View("tokens", c.stop - c.first, c.lanes.width, c.stride, c.lanes.groups, c.lanes.pitch, c.plane, c.kind,
-                    lead=part is not None)
-        whole = ((c.first, c.stop), (0, c.lanes.features))
-        return Sight(node.name, Region(Mem.ABUF, c.addr, tiles * c.stride, 0, self.hw.cols), view, part or whole)
+    def passed(self, node: Node, stop: int) -> None:
+        """Linear op ``node`` has read its input up to token ``stop``: give up what no other op needs any more."""
+        self.progress[node] = stop
+        source = node.src[0]
+        self.release(source, min(self.progress.get(user, 0) for user in self.users[source]))
+
+    def codes_sight(self, node: Node, c: Codes, first: int, stop: int, head: tuple[tuple[int, int], ...] = ()) -> Sight:
+        """Tokens [first, stop) of the codes; with ``head``, its range and that of its keys, of [heads, queries, keys]."""
+        view = View("tokens", stop - first, c.lanes.width, c.stride, c.lanes.groups, c.lanes.pitch, c.plane, c.kind,
+                    lead=bool(head))
+        start, tiles = (first - c.first) // self.hw.cols, ceil_div(stop - first, self.hw.cols)
+        region = Region(Mem.ABUF, c.addr + start * c.stride, tiles * c.stride, 0, self.hw.cols)
+        part = (head[0], (first, stop), head[1]) if head else ((first, stop), (0, c.lanes.features))
+        return Sight(node.name, region, view, part)
 
     # ---- keys and values in KBUF ------------------------------------------------------------------------------------
 
@@ -226,34 +244,42 @@ class CallBuilder:
     def plan(self, node: Node, x: Lanes, groups: int = 1) -> Plan:
         return plan_linear(self.hw, self.image, self.weights, node, x, groups)
 
-    def linear(self, plan: Plan, x: Codes, first: int, stop: int, place: Callable[[int], dict[str, int]],
-               pitch_tiles: int, sights: Sequence[Sight] = (), tables: Sequence[Lease] = ()) -> None:
-        """GEMMs of one linear op, as many weight tiles at a time as half of WBUF and PBUF hold.
+    def linear(self, plan: Plan, x: Codes, first: int, stop: int, to: "Destination", *, fresh: bool = False,
+               tables: Sequence[Lease] = (), after: Callable[[int, int], None] | None = None) -> None:
+        """GEMMs of one linear op on tokens [first, stop), as many weight tiles at a time as half of WBUF and PBUF hold.
 
-        ``place(tile)`` gives the destination fields from row tile ``tile`` on, valid up to the next multiple of
-        ``pitch_tiles``.
+        Where ``x`` is ``fresh`` (arrives piece by piece) the first tiles, and where there is an ``after`` the last ones, are
+        multiplied piece by piece; ``after(first, stop)`` follows each piece that is complete.
         """
         size = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params)
         if size == 0:
             raise InputError(f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
                              f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}")
-        # even where all fits at once, so that the array need not wait for the last row of weights
+        # parts even where all fits at once, so that the array need not wait for the last row of weights
         parts = max(ceil_div(plan.tiles, size), min(MOST_PARTS, plan.tiles // PART_TILES))
         size = ceil_div(plan.tiles, parts)
-        columns = self.columns(x, first, stop, plan.chunks)
         for tile in range(0, plan.tiles, size):
-            count = min(size, plan.tiles - tile)
-            w, p = self._load_tiles(plan, tile, count)
-            start = tile
-            while start < tile + count:
-                run = min(pitch_tiles - start % pitch_tiles, tile + count - start)
-                end = start + run == plan.tiles
-                self.compute(
-                    Op.GEMM, plan.name, w, p, *tables, sights=sights if end else (), **columns, **plan.fields,
-                    row_addr=w.addr + (start - tile) * plan.inner, row_stride=plan.inner, row_planes=1, row_tiles=run,
-                    param_addr=p.addr + (start - tile) * plan.params, **place(start),
-                )
-                start += run
+            end = min(tile + size, plan.tiles)
+            leases = (*self._load_tiles(plan, tile, end - tile), *tables)
+            piecewise = (fresh and tile == 0) or (after is not None and end == plan.tiles)
+            for piece in self.pieces(first, stop) if piecewise else [(first, stop)]:
+                self._multiply(plan, x, piece, (tile, end), leases, to)
+                if after is not None and end == plan.tiles:
+                    after(*piece)
+
+    def _multiply(self, plan: Plan, x: Codes, piece: tuple[int, int], tiles: tuple[int, int], leases: Sequence[Lease],
+                  to: "Destination") -> None:
+        """Loaded row tiles times a piece of tokens, one GEMM for each run of tiles that ``to`` can take."""
+        w, p, start = leases[0], leases[1], tiles[0]
+        columns = self.columns(x, *piece, plan.chunks)
+        while start < tiles[1]:
+            run = min(to.pitch_tiles - start % to.pitch_tiles, tiles[1] - start)
+            self.compute(
+                Op.GEMM, plan.name, *leases, sights=to.sights(*piece) if start + run == plan.tiles else (), **columns,
+                **plan.fields, row_addr=w.addr + (start - tiles[0]) * plan.inner, row_stride=plan.inner, row_planes=1,
+                row_tiles=run, param_addr=p.addr + (start - tiles[0]) * plan.params, **to.place(start, piece[0]),
+            )
+            start += run
 
     def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
         rows = self.hw.rows
@@ -263,29 +289,58 @@ class CallBuilder:
         tile_bytes = plan.params * self.hw.param_word_bits // 8
         return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)
 
-    def to_tokens(self, plan: Plan, out: Codes) -> dict:
-        """``place`` and ``pitch_tiles`` for codes into ABUF."""
-        return self._along_lanes(plan, out.addr, out.lanes.pitch, dict(dest=Dest.TOKENS, dst_stride=out.stride,
-                                                                       dst_plane=out.plane))
+    def to_tokens(self, plan: Plan, node: Node, out: Codes) -> "Destination":
+        """Codes of ``node`` into ABUF."""
+        fields = dict(dest=Dest.TOKENS, dst_stride=out.stride, dst_plane=out.plane)
+        lanes, pitch_tiles = self._along_lanes(plan, out.lanes.pitch)
 
-    def to_keys(self, plan: Plan, out: Keys, key: int) -> dict:
-        """The same for keys or values into KBUF, the first of them key number ``key``."""
-        fields = dict(dst_stride=out.stride, dst_plane=out.plane, key=key)
-        if not out.transposed:
-            return self._along_lanes(plan, out.addr, out.lanes.pitch, fields | dict(dest=Dest.KEYS))
-        fields["dest"] = Dest.TRANSPOSED
-        return dict(place=lambda tile: fields | dict(dst_addr=out.addr + tile * out.stride), pitch_tiles=plan.tiles)
+        def place(tile: int, token: int) -> dict[str, int]:
+            word, lane = lanes(tile)
+            return fields | dict(dst_addr=out.addr + (token - out.first) // self.hw.cols * out.stride + word, lane=lane)
 
-    def _along_lanes(self, plan: Plan, addr: int, pitch: int, fields: dict[str, int]) -> dict:
+        return Destination(place, pitch_tiles, lambda first, stop: [self.codes_sight(node, out, first, stop)])
+
+    def to_keys(self, plan: Plan, node: Node, out: Keys, offset: int) -> "Destination":
+        """Keys or values into KBUF; token t is key ``t + offset``."""
+        fields = dict(dst_stride=out.stride, dst_plane=out.plane, dest=Dest.TRANSPOSED if out.transposed else Dest.KEYS)
+        lanes, pitch_tiles = self._along_lanes(plan, out.lanes.pitch)
+        if out.transposed:
+            lanes, pitch_tiles = (lambda tile: (tile * out.stride, 0)), plan.tiles
+
+        def place(tile: int, token: int) -> dict[str, int]:
+            word, lane = lanes(tile)
+            return fields | dict(dst_addr=out.addr + word, lane=lane, key=token + offset)
+
+        return Destination(place, pitch_tiles, lambda first, stop: [
+            self.keys_sight(node.name, out, first + offset, stop + offset, first)])
+
+    def to_stream(self, plan: Plan, node: Node) -> "Destination":
+        """Added to the residual stream."""
+        words = self.residual_words(node.type.shape[-1])
+        return Destination(lambda tile, token: dict(dst_addr=token * words + tile, dst_stride=words), plan.tiles,
+                           lambda first, stop: [self.residual_sight(node, first, stop)])
+
+    def _along_lanes(self, plan: Plan, pitch: int) -> tuple[Callable[[int], tuple[int, int]], int]:
+        """(word, lane) of the first row of a tile, and the tiles after which that starts anew."""
         hw, per_group = self.hw, plan.tiles_per_group
         contiguous = plan.groups == 1 or per_group * hw.rows == pitch
 
-        def place(tile: int) -> dict[str, int]:
+        def place(tile: int) -> tuple[int, int]:
             group, within = (0, tile) if contiguous else divmod(tile, per_group)
             lane = group * pitch + within * hw.rows
-            return fields | dict(dst_addr=addr + lane // hw.lanes, lane=lane % hw.lanes)
+            return lane // hw.lanes, lane % hw.lanes
 
-        return dict(place=place, pitch_tiles=plan.tiles if contiguous else per_group)
+        return place, plan.tiles if contiguous else per_group
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a linear op's results go: ``place(tile, token)`` gives the GEMM fields from a row tile and token on, good up to the
+    next multiple of ``pitch_tiles``; ``sights(first, stop)`` what can be seen once all tiles of these tokens are done."""
+
+    place: Callable[[int, int], dict[str, int]]
+    pitch_tiles: int
+    sights: Callable[[int, int], list[Sight]]
 
 
 def _ints(fields: dict[str, object]) -> dict[str, int]:

@@ -6,6 +6,7 @@ from ternbin.errors import InputError
 from ternbin.ir import Node
 from ternbin.isa import Mem, Op
 from ternbin.layout import (
+    SCALE_WORDS,
     ceil_div,
     code_row_bytes,
     code_words,
@@ -16,11 +17,11 @@ from ternbin.layout import (
     row_bytes,
     scale_words,
 )
-from ternbin.mapping.call import CallBuilder, Codes
+from ternbin.mapping.call import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, plain
 from ternbin.mapping.memory import CapacityError
-from ternbin.mapping.schedule import Sight
+from ternbin.mapping.schedule import Lease, Sight
 from ternbin.program import Region, View
 
 
@@ -49,11 +50,14 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
         params = b.pbuf.lease(count)
         b.load(node.name, (b.pbuf, params), mem=Mem.PBUF, addr=params.addr, inner=1, outer=count, dram=scale, stride=hw.axi_bytes,
                indirect=1, index=lease.addr)
-        b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, first, stop)], src_addr=addr,
-                  src_stride=inner, tokens=count, words=words, features=d, scale_addr=params.addr,
-                  dst_addr=first * words, dst_stride=words)
+        follow = Follow(b, node)
+        for start, end in b.pieces(first, stop):
+            b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, start, end)],
+                      src_addr=addr + (start - first) // hw.cols * inner, src_stride=inner, tokens=end - start, words=words,
+                      features=d, scale_addr=params.addr + start - first, dst_addr=start * words, dst_stride=words)
+            follow(start, end)
         b.abuf.free(addr)
-    b.stream = node
+    follow.finish()
 
 
 def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
@@ -104,8 +108,40 @@ def scales(b: CallBuilder, node: Node) -> int:
     return b.image.put(("scale", node["scale"]), make)
 
 
-def layernorm(b: CallBuilder, node: Node, first: int, stop: int) -> None:
-    """LayerNorm of tokens [first, stop) in place (rule 3)."""
+class Follow:
+    """What comes after the last op on a piece of the residual stream: its LayerNorm, and the quantizers that read that.
+
+    Call it with the token range of each piece; ``finish`` when all tokens of the call have gone by.
+    """
+
+    def __init__(self, b: CallBuilder, node: Node):
+        self.b, self.node, self.params = b, node, None
+        users = b.users[node]
+        self.norm = users[0] if len(users) == 1 and users[0].op == "layernorm" else None
+        self.quants = [u for u in b.users[self.norm] if u.op == "quant"] if self.norm and b.pipelined else []
+
+    def __call__(self, first: int, stop: int) -> None:
+        if self.norm is None:
+            return
+        self.params = self.params or layernorm_params(self.b, self.norm)
+        layernorm(self.b, self.norm, self.params, first, stop)
+        for quant in self.quants:
+            out = self.b.kept(quant, first, stop)
+            if out is None and first == 0:
+                try:
+                    out = new_quantized(self.b, quant, 0, self.b.tokens)
+                except CapacityError:
+                    pass
+            if out is None:  # later, then, where it is needed
+                continue
+            quantize(self.b, quant, out, first, stop)
+
+    def finish(self) -> None:
+        self.b.stream = self.norm or self.node
+        self.b.done.add(self.b.stream)
+
+
+def layernorm_params(b: CallBuilder, node: Node) -> Lease:
     hw, d = b.hw, node.type.shape[-1]
     words = b.residual_words(d)
 
@@ -114,27 +150,46 @@ def layernorm(b: CallBuilder, node: Node, first: int, stop: int) -> None:
         padded[:, :d] = b.weights[node["gamma"]].numpy(), b.weights[node["beta"]].numpy()
         return int_bytes(scale_words(hw, *padded), 2)
 
-    params = b.params(node.name, b.image.put(("layernorm", node.name), make), 4 * words)
+    b.check_bits(node)
+    return b.params(node.name, b.image.put(("layernorm", node.name), make), SCALE_WORDS * words)
+
+
+def layernorm(b: CallBuilder, node: Node, params: Lease, first: int, stop: int) -> None:
+    """LayerNorm of tokens [first, stop) in place (rule 3)."""
+    d = node.type.shape[-1]
+    words = b.residual_words(d)
     rows = dict(src_addr=first * words, src_stride=words, dst_addr=first * words, dst_stride=words)
     b.compute(Op.LAYERNORM, node.name, params, sights=[b.residual_sight(node, first, stop)], **rows, tokens=stop - first,
               words=words, features=d, param_addr=params.addr, shift=node["shift"], eps=node["eps"])
 
 
-def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
-    """Codes of the residual stream for tokens [first, stop) (rule 4); kept, so that equal inputs share them."""
-    known = b.kept(node, first, stop)
-    if known is not None:
-        return known
+def new_quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
+    """Room for the codes of a quantizer, kept so that all its users share them."""
+    out = b.new_codes(f"quant {node.name}", node["kind"], plain(node.type.shape[-1]), first, stop)
+    b.keep(node, out)
+    return out
+
+
+def quantize(b: CallBuilder, node: Node, out: Codes, first: int, stop: int) -> None:
+    """Codes of the residual stream for tokens [first, stop) (rule 4)."""
     d = node.type.shape[-1]
     words = b.residual_words(d)
-    b.check_stream(node, node.src[0])
-    out = b.new_codes(f"quant {node.name}", node["kind"], plain(d), first, stop)
     limit = 1 << b.hw.res_bits  # beyond it a threshold is never or always reached
     thresholds = [max(-limit, min(limit, t)) for t in node["thresholds"]] + [0, 0]
-    b.compute(Op.QUANT, node.name, sights=[b.codes_sight(node, out)], src_addr=first * words, src_stride=words,
-              tokens=stop - first, words=words, features=d, dst_addr=out.addr, dst_stride=out.stride, dst_plane=out.plane,
+    b.compute(Op.QUANT, node.name, sights=[b.codes_sight(node, out, first, stop)], src_addr=first * words,
+              src_stride=words, tokens=stop - first, words=words, features=d,
+              dst_addr=out.addr + (first - out.first) // b.hw.cols * out.stride, dst_stride=out.stride, dst_plane=out.plane,
               kind=STORED_KIND[node["kind"]], t0=thresholds[0], t1=thresholds[1], mul=node["mul"], shift=node["shift"])
-    b.keep(node, out)
+
+
+def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
+    """Codes of the residual stream for tokens [first, stop), computed now where they are not there yet."""
+    out = b.kept(node, first, stop)
+    if out is None:
+        b.check_stream(node, node.src[0])
+        out = new_quantized(b, node, first, stop)
+        for piece in b.pieces(first, stop):
+            quantize(b, node, out, *piece)
     return out
 
 
@@ -147,15 +202,16 @@ def linear_to_codes(b: CallBuilder, node: Node, first: int, stop: int, groups: i
     lanes = Lanes(groups, features, pitch, *plan.odd)
     tables = [b.table(node.name, Mem.LUTX, node["lut"])] if node.get("lut") else []
     out = b.new_codes(f"{node.op} {node.name}", node["kind"], lanes, first, stop)
-    b.linear(plan, x, first, stop, **b.to_tokens(plan, out), sights=[b.codes_sight(node, out)], tables=tables)
+    b.linear(plan, x, first, stop, b.to_tokens(plan, node, out), fresh=True, tables=tables)
+    b.passed(node, stop)
     return out
 
 
-def linear_to_stream(b: CallBuilder, node: Node, x: Codes, first: int, stop: int) -> None:
-    """A projection of codes added to the residual stream in place (rule 2)."""
-    plan, words = b.plan(node, x.lanes), b.residual_words(node.type.shape[-1])
-    b.linear(plan, x, first, stop, sights=[b.residual_sight(node, first, stop)], pitch_tiles=plan.tiles,
-             place=lambda tile: dict(dst_addr=first * words + tile, dst_stride=words))
+def linear_to_stream(b: CallBuilder, node: Node, x: Codes, first: int, stop: int) -> Follow:
+    """A projection of codes added to the residual stream in place (rule 2), and what follows it."""
+    plan, follow = b.plan(node, x.lanes), Follow(b, node)
+    b.linear(plan, x, first, stop, b.to_stream(plan, node), after=follow)
+    return follow
 
 
 def feed_forward(b: CallBuilder, node: Node) -> None:
@@ -164,10 +220,9 @@ def feed_forward(b: CallBuilder, node: Node) -> None:
     b.check_stream(node, node.src[1])
     for first, stop in b.each_block("feed_forward"):
         hidden = linear_to_codes(b, fc1, first, stop)
-        b.release(fc1.src[0], stop)
-        linear_to_stream(b, node, hidden, first, stop)
+        follow = linear_to_stream(b, node, hidden, first, stop)
         b.free(hidden)
-    b.stream = node
+    follow.finish()
 
 
 def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
@@ -178,8 +233,8 @@ def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
     slot = hw.idbuf_words - 1
     doubled = operand(hw, x.kind, node.name).mul - 1
     sight = Sight(node.name, Region(Mem.IDBUF, slot, 1), View("ids", 1, 2, shift=doubled), ((0, 1), (0, 2)))
-    b.linear(plan, x, 0, 1, pitch_tiles=plan.tiles, sights=[sight], place=lambda tile: dict(
-        dst_addr=slot, index=tile * hw.rows, first=tile == 0))
+    b.linear(plan, x, 0, 1, Destination(lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
+                                        plan.tiles, lambda first, stop: [sight]))
     b.schedule.tasks[-1].instruction.fields["last"] = 1
-    b.release(node.src[0])
+    b.release(node.src[0], 1)
     b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=1, outer=1, dram=result_addr)

@@ -66,6 +66,12 @@ def test_small_memories_split_the_work(hw):
     assert not differences(model, program, source_ids(model, 25))[0]
 
 
+def test_long_decoding_shares_parameters_between_calls():
+    """Constants are stored once, by the first call that needs them, when there are few keys."""
+    model, program = mapped("1-1", TINY_BINARY, new=24, layers=1)
+    assert not differences(model, program, source_ids(model, 7))[0]
+
+
 @pytest.mark.parametrize("name", ["2-2 relu", "1-1 on binary", "2-8 with keys in external memory"])
 def test_tokens_order_everything(name):
     bits, hw, options = CASES[name]
