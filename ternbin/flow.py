@@ -19,8 +19,8 @@ from ternbin.passes import fold
 from ternbin.picture import picture
 from ternbin.program import Program, listing
 from ternbin.progress import bar, stage
-from ternbin.rtl.generate import generate, manifest
-from ternbin.sim.build import build
+from ternbin.rtl.generate import manifest
+from ternbin.sim.build import build, verilog
 from ternbin.sim.check import check
 from ternbin.sim.runner import MemoryModel, RunResult, run
 
@@ -124,7 +124,7 @@ def summarise(job: Job) -> tuple[dict, dict[str, str]]:
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in generate(hw).items()}
+    files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
     files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
     files["program.txt"] = listing(program)
     files["graph.txt"] = dump(lowered.encoder) + "\n" + dump(lowered.decoder)
