@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ternbin import hw as hw_module
 from ternbin import isa
-from ternbin.errors import InputError
+from ternbin.errors import InputError, MissingToolError
 from ternbin.hw import HwConfig
 from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst, top_ports
 
@@ -42,12 +42,12 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
     """The model of Verilog texts (file name -> text) whose module ``top`` has the ports of rtl/top.py.
 
     waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves.
-    Raises InputError for another value, and for "fst" where it cannot be built.
+    Raises InputError for another value, MissingToolError for "fst" where it cannot be built.
     """
     if waves not in WAVES:
         raise InputError(f"waves must be one of vcd, fst, not {waves!r}")
     if waves == "fst" and not has_fst():
-        raise InputError("waves must be vcd here: fst needs the headers of zlib and lz4 (apt-get install zlib1g-dev liblz4-dev)")
+        raise MissingToolError("fst waves need the headers of zlib and lz4: apt-get install zlib1g-dev liblz4-dev, or write vcd")
     trace = {None: (), "vcd": ("--trace-vcd",), "fst": ("--trace-fst",)}[waves]
     return ModelSpec(
         verilog={**verilog, "bench.v": wrapper(top, top_ports("\n".join(verilog.values()), top))},

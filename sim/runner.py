@@ -357,7 +357,7 @@ def run(program: Program, *, ids: Sequence[int], policy: Policy, memory: MemoryM
     if policy.max_new_tokens > program.max_new_tokens:
         raise InputError(f"max_new_tokens must be at most the program's {program.max_new_tokens}, not {policy.max_new_tokens}")
     begin = perf_counter()
-    if library is None:
+    if library is None or waves is not None:  # waves need a model of their own
         library = build(program.hw, waves=None if waves is None else waves.kind)
     built = perf_counter()
     image = program.with_ids(ids, policy.prompt[0])

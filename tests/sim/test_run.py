@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from ternbin.errors import CheckError, InputError
+from ternbin.errors import CheckError, InputError, MissingToolError
 from ternbin.generate import Policy, reference_run
 from ternbin.hw import NAMED
 from ternbin.ir import Lowered
@@ -18,7 +18,8 @@ from ternbin.passes import fold
 from ternbin.program import Program
 from ternbin.sim.build import build
 from ternbin.sim.check import check
-from ternbin.sim.runner import CoreError, MemoryModel, RunResult, Simulator, run
+from ternbin.sim.runner import CoreError, MemoryModel, RunResult, Simulator, Waves, run
+from ternbin.sim.toolchain import has_fst
 
 torch.set_num_threads(1)
 IDS = [3, 7, 9, 11, 5]
@@ -159,3 +160,19 @@ def test_wrong_arguments(job):
         MemoryModel(bandwidth=2)
     with pytest.raises(InputError, match="waves must be one of vcd, fst, not 'txt'"):
         build(program.hw, waves="txt")
+
+
+@pytest.mark.skipif(has_fst(), reason="FST can be built here")
+def test_fst_without_its_libraries(job):
+    with pytest.raises(MissingToolError, match="fst waves need the headers of zlib and lz4: apt-get install"):
+        build(job[1].hw, waves="fst")
+
+
+@pytest.mark.soak
+def test_waves_show_the_window(job, plain, tmp_path):
+    """Compiles a model of its own."""
+    _, program, policy = job
+    result = run(program, ids=IDS, policy=policy, waves=Waves(path=tmp_path / "w.vcd", start=100, stop=300))
+    times = [int(t) for t in re.findall(r"^#(\d+)$", (tmp_path / "w.vcd").read_text(), re.M)]
+    assert (times[0], times[-1], len(times)) == (200, 599, 400)
+    assert result.cycles == plain.cycles and result.memory == plain.memory
