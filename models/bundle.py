@@ -11,7 +11,6 @@ from pathlib import Path
 from ternbin.models import data as dataset
 from ternbin.models.checkpoint import PACKED_FILE
 from ternbin.models.evaluate import evaluate
-from ternbin.models.integer_eval import integer_scores
 
 NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
 ORIGIN = "https://packages.debian.org/bookworm/"
@@ -42,14 +41,12 @@ def bundle_model(student_dir: Path, out_dir: Path = dataset.BUNDLED) -> None:
 def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path = dataset.BUNDLED) -> None:
     """``eval.json``: the lead baselines and, by name, ROUGE and likelihood of every model on all test texts.
 
-    Packed models are scored a second time as what runs on the accelerator, the integer model (``integer``).
+    Quantized models are scored a second time as what runs on the accelerator, the integer model (``integer``).
     """
     document: dict = {}
     for name, folder in models.items():
         result = evaluate(folder, data_dir)
         document |= {"texts": result["texts"], "baselines": result["baselines"]}
-        scores = {key: result[key] for key in ("model", "nll", "samples")}
-        if (Path(folder) / PACKED_FILE).exists():
-            scores["integer"] = integer_scores(folder, data_dir)
+        scores = {key: result[key] for key in ("model", "integer", "nll", "samples") if key in result}
         document.setdefault("models", {})[name] = scores
     (out_dir / "eval.json").write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

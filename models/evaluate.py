@@ -98,24 +98,6 @@ def mean_nll(model, rows: Sequence[Row], batch_tokens: int = 4000) -> float:
     return total / count
 
 
-def integer_scores(model, tokenizer, examples: Sequence[dataset.Example]) -> dict:
-    """Scores of the integer model lowered from a quantized `model`: the arithmetic of the accelerator.
-
-    ``{"greedy": rouge, "nll": {"test": nats a token}}``.
-    """
-    from ternbin.generate import Batched
-    from ternbin.models.lower import lower
-    from ternbin.passes import fold
-
-    batched = Batched(fold(lower(model)))
-    rows = encode_examples(tokenizer, examples)
-    sources, targets = [row[0] for row in rows], [row[1] for row in rows]
-    tokens = batched.generate(sources, dataset.MAX_TARGET)
-    texts = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
-    nll = sum(batched.nll(sources, targets)) / sum(map(len, targets))
-    return {"greedy": rouge(texts, [e.target for e in examples]), "nll": {"test": round(nll, 4)}}
-
-
 # -- a model folder ----------------------------------------------------------------------------
 
 
@@ -144,7 +126,7 @@ def evaluate(
     """Scores of the model in `model_dir` on the first `limit` test texts (all by default).
 
     Returns ``{"texts", "baselines": {name: rouge}, "model": {"greedy", "beam 4": rouge}, "nll":
-    {"validation", "test"}, "samples"}``, and "integer" (:func:`integer_scores`) for a quantized model;
+    {"validation", "test"}, "samples"}``, and "integer" (see `integer_eval`) for a quantized model;
     ROUGE in percent, likelihood in nats a token.
     """
     torch.set_num_threads(threads)
@@ -164,7 +146,9 @@ def evaluate(
         samples = zip(examples[:8], texts[:8], strict=True)
         result["samples"] = [dict(package=e.package, reference=e.target, model=text) for e, text in samples]
     if model.config.model_type != "bart":
-        result["integer"] = integer_scores(model, tokenizer, examples)
+        from ternbin.models.integer_eval import integer_scores
+
+        result["integer"] = integer_scores(model_dir, data_dir, limit=limit)
     return result
 
 
