@@ -22,7 +22,7 @@ def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, c
     """Keys or values of tokens [first, stop) into KBUF, behind the ``past`` earlier ones where there is a ``cache``."""
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, out.lanes.groups)
-    b.linear(plan, x, first, stop, b.to_keys(plan, node, out, b.past if cache else 0), fresh=True)
+    b.linear(plan, x, first, stop, b.to_keys(plan, node, out, b.past if cache else 0), fresh=b.is_first(node, first))
     b.passed(node, stop)
 
 
@@ -49,6 +49,7 @@ def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[
 
 
 Steps = list[Callable[[], None]]
+QUERY_PIECES = 2  # parts of the queries whose scores and probabilities alternate
 
 
 def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, first_steps: Steps, value_steps: Steps) -> None:
@@ -73,30 +74,33 @@ def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, 
 
 
 def _heads(b: CallBuilder, context: Node, q: Codes, keys: Keys, values: Keys, count: int, value_steps: Steps) -> Codes:
-    """Context codes of all heads. Scores of the next head are computed under the softmax of this one."""
+    """Context codes of all heads. Scores of the next piece of queries are computed under the softmax of this one."""
     softmax, heads = context.src[0], context["heads"]
     entries = 256 if softmax["power"] else min(256, 2 * softmax.src[0].type.limit + 1)  # distances of two scores
     lut = b.table(softmax.name, Mem.LUTV, softmax["lut"], entries)
-    two_fit = 2 * (q.stop - q.first) * ceil_div(count, b.hw.rows) <= b.hw.sbuf_words
+    pieces = b.pieces(q.first, q.stop, QUERY_PIECES)
+    work = [(head, piece) for head in range(heads) for piece in pieces]
+    two_fit = 2 * (pieces[0][1] - pieces[0][0]) * ceil_div(count, b.hw.rows) <= b.hw.sbuf_words
     waiting: list[tuple[int, Codes]] = []
     out = params = fields = None
-    for head in range(heads):
-        waiting.append((head, _probabilities(b, softmax, q, keys, count, head, lut)))
-        if head == min(heads - 1, int(two_fit)):
+    for number, (head, piece) in enumerate(work):
+        waiting.append((head, _probabilities(b, softmax, q, piece, keys, count, head, lut)))
+        if number == min(len(work) - 1, int(two_fit)):
             for step in value_steps:
                 step()
             lanes = Lanes(heads, values.lanes.width, values.lanes.pitch)
             out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, q.first, q.stop)
             params, fields = _context_params(b, context, values, count)
-        if head:
-            _context(b, context, *waiting.pop(0), values, out, params, fields, ())
-    _context(b, context, *waiting.pop(0), values, out, params, fields, [b.codes_sight(context, out, q.first, q.stop)])
+        if number:
+            _context(b, context, *waiting.pop(0), values, out, params, fields)
+    _context(b, context, *waiting.pop(0), values, out, params, fields)
     return out
 
 
-def _probabilities(b: CallBuilder, node: Node, q: Codes, keys: Keys, count: int, head: int, lut: Lease) -> Codes:
-    """Scores of one head into SBUF, and their softmax into codes in ABUF."""
-    hw, scores, queries = b.hw, node.src[0], q.stop - q.first
+def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int], keys: Keys, count: int, head: int,
+                   lut: Lease) -> Codes:
+    """Scores of one head for a piece of the queries into SBUF, and their softmax into codes in ABUF."""
+    hw, scores, first, queries = b.hw, node.src[0], piece[0], piece[1] - piece[0]
     tiles, words = ceil_div(count, hw.rows), ceil_div(q.lanes.width, hw.lanes)
     a, c = operand(hw, keys.kind, scores.name), operand(hw, q.kind, scores.name)
     if hw.kind == "binary" and (a.planes, c.planes) != (1, 1):
@@ -104,21 +108,21 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, keys: Keys, count: int,
     idle = -(words * hw.lanes - q.lanes.width) * a.idle * c.idle
     check_acc(hw, q.lanes.width * a.most * c.most + 2 * abs(idle), f"scores {scores.name}")
     addr = b.sbuf.take(queries * tiles, f"scores {scores.name}")
-    part = ((head, head + 1), (q.first, q.stop), (0, count))
+    part = ((head, head + 1), piece, (0, count))
     sight = Sight(scores.name, Region(Mem.SBUF, addr, queries * tiles), View("scores", queries, count, tiles, lead=True), part)
     b.compute(
-        Op.GEMM, scores.name, sights=[sight], **b.columns(q, q.first, q.stop, words, head * words), row_kbuf=1,
+        Op.GEMM, scores.name, sights=[sight], **b.columns(q, *piece, words, head * words), row_kbuf=1,
         row_addr=keys.addr + head * words, row_stride=keys.stride, row_plane=keys.plane, row_planes=a.planes,
         row_signed=a.signed, row_tiles=tiles, acc_init=idle, epilogue=Epilogue.SCORES, dst_addr=addr, dst_stride=tiles,
     )
     chunks = ceil_div(count, hw.lanes)  # whole words: the lanes beyond the last key must hold probability 0
-    out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), q.first, q.stop, words=chunks)
-    valid = b.past + 1 + q.first if node["causal"] else count
+    out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), *piece, words=chunks)
     b.compute(
-        Op.SOFTMAX, node.name, lut, sights=[b.codes_sight(node, out, q.first, q.stop, (part[0], part[2]))], src_addr=addr, src_stride=tiles,
-        queries=queries, keys=valid, causal=node["causal"], granules=chunks * hw.lanes // hw.rows, dst_addr=out.addr,
-        dst_stride=out.stride, dst_plane=out.plane, kind=STORED_KIND[node["kind"]], power=node["power"], mul=node["mul"],
-        shift=node["shift"], c1=node["c1"], c2=node["c2"], recip=node["recip"],
+        Op.SOFTMAX, node.name, lut, sights=[b.codes_sight(node, out, *piece, (part[0], part[2]))], src_addr=addr,
+        src_stride=tiles, queries=queries, keys=b.past + 1 + first if node["causal"] else count, causal=node["causal"],
+        granules=chunks * hw.lanes // hw.rows, dst_addr=out.addr, dst_stride=out.stride, dst_plane=out.plane,
+        kind=STORED_KIND[node["kind"]], power=node["power"], mul=node["mul"], shift=node["shift"], c1=node["c1"],
+        c2=node["c2"], recip=node["recip"],
     )
     b.sbuf.free(addr)
     return out
@@ -154,15 +158,16 @@ def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tup
 
 
 def _context(b: CallBuilder, node: Node, head: int, p: Codes, values: Keys, out: Codes, params: Lease,
-             fields: dict[str, int], sights: list[Sight] | tuple) -> None:
+             fields: dict[str, int]) -> None:
     """Probabilities times values of one head, into the head's lanes of the context."""
     hw, tiles = b.hw, values.lanes.pitch // b.hw.rows
     lane = head * values.lanes.pitch
+    sights = [b.codes_sight(node, out, p.first, p.stop)] if head == node["heads"] - 1 else []
     b.compute(
         Op.GEMM, node.name, params, sights=sights, **b.columns(p, p.first, p.stop, p.words), row_kbuf=1,
         row_addr=values.addr + head * tiles * values.stride, row_stride=values.stride, row_plane=values.plane,
-        row_tiles=tiles, param_addr=params.addr, dest=Dest.TOKENS, dst_addr=out.addr + lane // hw.lanes,
-        lane=lane % hw.lanes, dst_stride=out.stride, dst_plane=out.plane, **fields,
+        row_tiles=tiles, param_addr=params.addr, dest=Dest.TOKENS,
+        dst_addr=out.addr + (p.first - out.first) // hw.cols * out.stride + lane // hw.lanes, lane=lane % hw.lanes,
+        dst_stride=out.stride, dst_plane=out.plane, **fields,
     )
     b.free(p)
-

@@ -114,10 +114,10 @@ class CallBuilder:
         for first in range(0, self.tokens, size):
             yield first, min(first + size, self.tokens)
 
-    def pieces(self, first: int, stop: int) -> list[tuple[int, int]]:
-        """Parts of a token range that units hand over one by one: up to 4 of at least 2 column tiles."""
+    def pieces(self, first: int, stop: int, most: int = MOST_PARTS) -> list[tuple[int, int]]:
+        """Parts of a token range that units hand over one by one: up to ``most`` of at least 2 column tiles."""
         tiles = ceil_div(stop - first, self.hw.cols)
-        size = ceil_div(tiles, max(1, min(MOST_PARTS, tiles // PIECE_TILES))) * self.hw.cols
+        size = ceil_div(tiles, max(1, min(most, tiles // PIECE_TILES))) * self.hw.cols
         return [(start, min(start + size, stop)) for start in range(first, stop, size)]
 
     def can_split(self, stage: str) -> bool:
@@ -170,6 +170,10 @@ class CallBuilder:
         for each in codes:
             if each.stop <= upto:
                 self.free(each)
+
+    def is_first(self, node: Node, first: int) -> bool:
+        """Whether linear op ``node`` is the first to read tokens from ``first`` on of its input: the others find it complete."""
+        return all(self.progress.get(user, 0) <= first for user in self.users[node.src[0]])
 
     def passed(self, node: Node, stop: int) -> None:
         """Linear op ``node`` has read its input up to token ``stop``: give up what no other op needs any more."""

@@ -40,9 +40,6 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
             raise CapacityError(f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}")
         lease = b.ids.lease(count)
         b.load(node.name, (b.ids, lease), mem=Mem.IDBUF, addr=lease.addr, inner=count, outer=1, dram=ids_addr + first * hw.axi_bytes)
-        size = row_bytes(hw, Mem.RBUF, words)
-        b.load(node.name, None, mem=Mem.RBUF, addr=first * words, inner=words * count, outer=1,
-               dram=pos + (past + first) * size)
         size = row_bytes(hw, Mem.ABUF, inner, expand)
         addr = b.abuf.take(ceil_div(count, hw.cols) * inner, f"embed {node.name}")
         b.load(node.name, None, mem=Mem.ABUF, addr=addr, inner=inner, outer=count, dram=table, stride=size, indirect=1,
@@ -52,6 +49,8 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
                indirect=1, index=lease.addr)
         follow = Follow(b, node)
         for start, end in b.pieces(first, stop):
+            b.load(node.name, None, mem=Mem.RBUF, addr=start * words, inner=words * (end - start), outer=1,
+                   dram=pos + (past + start) * row_bytes(hw, Mem.RBUF, words))
             b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, start, end)],
                       src_addr=addr + (start - first) // hw.cols * inner, src_stride=inner, tokens=end - start, words=words,
                       features=d, scale_addr=params.addr + start - first, dst_addr=start * words, dst_stride=words)
@@ -196,13 +195,13 @@ def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
 def linear_to_codes(b: CallBuilder, node: Node, first: int, stop: int, groups: int = 1) -> Codes:
     """A projection of quantized tokens to codes in ABUF; each of ``groups`` heads starts a word."""
     x = quantized(b, node.src[0], first, stop)
-    plan = b.plan(node, x.lanes, groups)
+    plan, fresh = b.plan(node, x.lanes, groups), b.is_first(node, first)
     features = node.type.shape[-1] // groups
     pitch = features if groups == 1 else ceil_div(features, b.hw.lanes) * b.hw.lanes
     lanes = Lanes(groups, features, pitch, *plan.odd)
     tables = [b.table(node.name, Mem.LUTX, node["lut"])] if node.get("lut") else []
     out = b.new_codes(f"{node.op} {node.name}", node["kind"], lanes, first, stop)
-    b.linear(plan, x, first, stop, b.to_tokens(plan, node, out), fresh=True, tables=tables)
+    b.linear(plan, x, first, stop, b.to_tokens(plan, node, out), fresh=fresh, tables=tables)
     b.passed(node, stop)
     return out
 
