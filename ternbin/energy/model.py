@@ -106,11 +106,11 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
 
 
 def _epilogue_lines(counters: dict, hw: HwConfig) -> list[Line]:
-    scale = tables.total(tables.multiply(hw.acc_bits, 24), tables.add(49))
+    scale = tables.lane("scale")
     per_lane = {
-        "codes": tables.add(16).times(2, "two thresholds"),
+        "codes": tables.lane("threshold"),
         "codes8": scale,
-        "residual": tables.total(scale, tables.add(hw.res_bits)),
+        "residual": scale,
         "argmax": tables.total(scale, tables.add(49)),
     }
     return [
@@ -123,12 +123,12 @@ def _vector_lines(counters: dict, hw: HwConfig) -> list[Line]:
     lut = tables.sram(256, 16).read
     exp = tables.total(tables.add(hw.acc_bits), tables.multiply(hw.acc_bits, 16), lut)
     per_word = {
-        "ln_sum_words": tables.total(tables.multiply(hw.res_bits, hw.res_bits), tables.add(48), tables.add(32)),
-        "ln_norm_words": tables.total(tables.multiply(29, 25), tables.multiply(27, 24), tables.add(54), tables.add(52)),
+        "ln_sum_words": tables.lane("sum"),
+        "ln_norm_words": tables.lane("norm"),
         "softmax_max_words": tables.add(hw.acc_bits),
         "softmax_exp_words": tables.total(exp, tables.add(26)),
         "softmax_code_words": tables.total(exp, tables.add(46).times(2)),
-        "quant_words": tables.add(24).times(2, "two thresholds"),
+        "quant_words": tables.lane("threshold"),
         "embed_words": tables.add(hw.res_bits),
     }
     lines = [

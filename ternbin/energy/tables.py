@@ -67,6 +67,15 @@ def operand_bit(kind: str, lanes: int | None = None) -> Figure:
     return _spread(block(kind, lanes), "operand_bit")
 
 
+def lane(kind: str) -> Figure:
+    """One result of a lane of the epilogue or the vector unit (rtl/lanes.py): datapath and the registers in front, no clock."""
+    record = block(kind)
+    held = record["fj_per_event"]["operand held"]
+    pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))
+    source = f"gate level: {record['name']}, data in the ranges of the numerics, parameters held for 16 results"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+
+
 def clock_flop() -> Figure:
     """Clock pin of one flip-flop, a cycle; the high end has a clock tree as expensive as the pins."""
     pj = characterisation()["blocks"][0]["clock_fj_per_flop"] / 1e3
