@@ -121,7 +121,7 @@ def _epilogue_lines(counters: dict, hw: HwConfig) -> list[Line]:
 
 def _vector_lines(counters: dict, hw: HwConfig) -> list[Line]:
     lut = tables.sram(256, 16).read
-    exp = tables.total(tables.add(hw.acc_bits), tables.multiply(hw.acc_bits, 16), lut)
+    exp = tables.total(tables.lane("exp"), lut)
     per_word = {
         "ln_sum_words": tables.lane("sum"),
         "ln_norm_words": tables.lane("norm"),

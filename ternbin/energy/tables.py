@@ -97,13 +97,7 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
 
 MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
 
-_INT32_MULTIPLY_PJ, _INT32_ADD_PJ = 3.1, 0.1
-
-
-def multiply(bits_a: int, bits_b: int) -> Figure:
-    """Integer multiplier: Horowitz's 32 x 32 bits scaled by the number of partial-product bits."""
-    pj = _INT32_MULTIPLY_PJ * bits_a * bits_b / 1024
-    return Figure(pj, pj / 3, pj * 3, "derived", f"{HOROWITZ}: 32-bit multiply 3.1 pJ x {bits_a}*{bits_b}/1024")
+_INT32_ADD_PJ = 0.1
 
 
 def add(bits: int) -> Figure:
