@@ -102,7 +102,8 @@ def _wrapped(element, block: Block) -> Block:
         top=block.top, module=block.module, row_high=block.row_bits - 1, col_high=block.col_bits - 1,
         result=block.result_bits - 1, controls=", ".join(f"input {name}" for name in CONTROLS),
     )
-    return replace(block, verilog={f"{block.module}.v": text, "wrapper.v": wrapper, **primitives()})
+    used = {name: part for name, part in primitives().items() if block.module == PE_MODULE}
+    return replace(block, verilog={f"{block.module}.v": text, "wrapper.v": wrapper, **used})
 
 
 # The array's own widths, and the references: a dot product of 16 for int8, one multiply-accumulate for floating point.
