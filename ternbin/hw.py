@@ -45,7 +45,7 @@ class HwConfig:
     queue_depth: int = 4  # instructions waiting per unit
     burst_beats: int = 16  # longest AXI burst
     kv_external: bool = False  # keep keys and values of decoding in external memory
-    clock_mhz: float = 500.0  # only turns cycles into seconds and leakage into energy
+    clock_mhz: float = 350.0  # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -122,8 +122,8 @@ def _energy(result: dict) -> str:
     ]
     header = ["phase", "unit", "event", "tier", "events (counted)", "pJ each", "energy", "range", "source of the pJ"]
     return (
-        "<h2>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. Not included in this "
-        "version: clock tree, wires, leakage of logic, control.</p>"
+        "<h2>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. Not counted: clock and "
+        "leakage of logic outside the array, broadcast wires, control (docs/energy.md).</p>"
         + plots.energy_by_unit(result)
         + f"<details><summary>Every event with its count, figure, tier and source</summary>{table(header, rows, 4)}</details>"
     )
