@@ -57,7 +57,7 @@ class Example:
 
 
 def fetch_translation_index(suite: str = "bookworm") -> str:
-    """Text of Debian's ``Translation-en`` index of `suite`, component main.
+    """Text of Debian's ``Translation-en`` index of `suite`, component main, from the sources apt is set up with.
 
     Raises :class:`MissingToolError` where there is no apt and :class:`InputError` where the index
     cannot be fetched.
@@ -70,23 +70,18 @@ def fetch_translation_index(suite: str = "bookworm") -> str:
         state.chmod(0o755)
         (state / "lists" / "partial").mkdir(parents=True)
         (state / "cache").mkdir()
-        source = state / "sources.list"
-        keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-        source.write_text(f"deb [signed-by={keyring}] http://deb.debian.org/debian {suite} main\n")
         options = {
             "Dir::State": state,
             "Dir::State::Lists": state / "lists",
             "Dir::State::status": "/dev/null",
             "Dir::Cache": state / "cache",
-            "Dir::Etc::SourceList": source,
-            "Dir::Etc::SourceParts": "/dev/null",
             "Acquire::Languages": "en",
         }
         arguments = [f"-o{key}={value}" for key, value in options.items()]
         update = subprocess.run([apt_get, *arguments, "update"], capture_output=True, text=True)
-        indices = sorted((state / "lists").glob("*_Translation-en*"))
-        if update.returncode != 0 or not indices:
-            raise InputError(f"apt-get update must fetch Translation-en, not fail with {update.stderr.strip()!r}")
+        indices = sorted((state / "lists").glob(f"*_dists_{suite}_main_*Translation-en*"))
+        if not indices:
+            raise InputError(f"apt's sources must offer Debian {suite} main with Translation-en, not: {update.stderr.strip()!r}")
         reader = ["/usr/lib/apt/apt-helper", *arguments, "cat-file", *map(str, indices)]
         return subprocess.run(reader, capture_output=True, check=True).stdout.decode()
 
