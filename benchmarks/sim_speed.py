@@ -22,7 +22,7 @@ def measure(hw_name: str, runs: int, new_tokens: int) -> dict:
     """Seconds, cycles/s and useful multiply-accumulates/s of the encoder call plus ``new_tokens`` decoder calls."""
     folder, hw = prepare.bundled_dir(), load_hw(hw_name)
     lowered = prepare.lowered_model(folder)
-    ids = prepare.encode_text(prepare.load_tokenizer(folder), prepare.demo_texts()[0]["source"], lowered.meta["max_positions"])
+    ids = prepare.encode_text(prepare.load_tokenizer(folder), prepare.default_text(), lowered.meta["max_positions"])
     policy = Policy.of(lowered.meta, new_tokens)
     program, library = map_model(lowered, hw, len(ids), new_tokens), build(hw)
     results = [simulate(program, ids, policy, MemoryModel(), library=library) for _ in range(runs)]

@@ -21,6 +21,7 @@ from ternbin.passes import fold
 
 CALIBRATION_TEXTS = 16
 CALIBRATION_LENGTH = 64
+DEFAULT_PACKAGE = "ejabberd-mod-irc"
 
 
 def bundled_dir() -> Path:
@@ -31,6 +32,11 @@ def bundled_dir() -> Path:
 def demo_texts() -> list[dict[str, str]]:
     """Bundled real texts: ``package``, ``source``, ``target``."""
     return json.loads((bundled_dir() / "demo_texts.json").read_text())["texts"]
+
+
+def default_text() -> str:
+    """The text that is summarised when the user gives none: a test text on which the bundled model does well."""
+    return next(text["source"] for text in demo_texts() if text["package"] == DEFAULT_PACKAGE)
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast | None:

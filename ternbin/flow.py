@@ -42,7 +42,7 @@ class Job:
 def _input_ids(job: Job, tokenizer, meta: dict) -> tuple[list[int], str | None]:
     if job.ids is not None:
         return prepare.check_ids(job.ids, meta["vocab_size"], meta["max_positions"]), None
-    text = prepare.demo_texts()[0]["source"] if job.text is None else job.text
+    text = prepare.default_text() if job.text is None else job.text
     return prepare.encode_text(tokenizer, text, meta["max_positions"]), text
 
 
