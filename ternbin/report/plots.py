@@ -48,6 +48,7 @@ def cycles_by_op(result: dict) -> str:
         axis.invert_yaxis()
         axis.tick_params(axis="y", labelsize=7)
         axis.set(title=phase, xlabel="busy cycles of a unit")
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
