@@ -19,8 +19,9 @@ HEAD = "lm_head"
 
 @dataclass(frozen=True)
 class Executed:
-    """One instruction as it ran."""
+    """One instruction as it ran in program call ``call``."""
 
+    call: int
     unit: str
     op: str
     instruction: Instruction
@@ -39,7 +40,7 @@ def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
     for record in call.records:
         instruction, op = queues[record.unit][record.index]
         counters = _with_single_plane(record.counters, instruction)
-        result.append(Executed(record.unit.name.lower(), op, instruction, record.start, record.done, counters))
+        result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
     return result
 
 
@@ -183,7 +184,7 @@ def summarize(program: Program, lowered: Lowered, run: RunResult, *, dram: str =
         "energy": _energy(phases, program, weight_bits, dram),
         "claim": audit([claim_phase(p) for p in phases if p.calls], program.hw, weight_bits=weight_bits, act_bits=act_bits, dram=dram),
         "timeline": [
-            {"call": number, "unit": item.unit, "op": item.op, "start": item.start, "end": item.end}
-            for number, call in enumerate(run.calls) for item in executed(program, number, call)
+            {"call": item.call, "unit": item.unit, "op": item.op, "start": item.start, "end": item.end}
+            for phase in phases for item in phase.instructions
         ],
     }
