@@ -147,7 +147,7 @@ def test_progress_exception_ends_the_run(job):
         raise Stop
 
     with pytest.raises(Stop):
-        run(program, ids=IDS, policy=policy, progress=report, memory=MemoryModel(latency=100000))
+        run(program, ids=IDS, policy=policy, progress=report, memory=MemoryModel(latency=20000))  # slow, yet below the watchdog
 
 
 def test_wrong_arguments(job):
