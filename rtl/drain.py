@@ -36,7 +36,8 @@ class Drain(wiring.Component):
 
     ``finish`` with ``finish_cols``: the accumulators hold a finished tile from the next cycle on; ``capture`` then copies it to the
     result registers as soon as these are drained. ``column`` selects what ``values`` shows, in the same cycle.
-    ``tile_free`` pulses with the last column of a tile. All outputs but ``o`` depend on registers only.
+    ``tile_free`` pulses with the last column of a tile. All outputs but ``o`` depend on registers only. Tiles of the next instruction
+    may be finished before its ``start``; ``busy`` from there to the last column.
     """
 
     def __init__(self, hw: HwConfig):
@@ -63,9 +64,9 @@ class Drain(wiring.Component):
             last_col_tile.eq(col_tile == f.col_tiles - 1), last_tile.eq(row_tile == f.row_tiles - 1),
             last_of_tile.eq(Mux(last_col_tile, (f.tokens - 1)[:low], self._hw.cols - 1)),
             last_column.eq(self.column == last_of_tile),
-            push.eq(captured & skid.i.ready), self.tile_free.eq(push & last_column),
+            push.eq(captured & self.busy & skid.i.ready), self.tile_free.eq(push & last_column),
             self.capture.eq(finished & (~captured | self.tile_free)),
-            skid.i.valid.eq(captured), skid.i.payload.values.eq(self.values),
+            skid.i.valid.eq(captured & self.busy), skid.i.payload.values.eq(self.values),
             skid.i.payload.first.eq((col_tile == 0) & (self.column == 0)),
             skid.i.payload.last.eq(last_col_tile & last_column),
             skid.i.payload.first_tile.eq(row_tile == 0), skid.i.payload.last_tile.eq(last_tile),

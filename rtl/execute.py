@@ -1,4 +1,4 @@
-"""The execute unit: one GEMM at a time through sequencer, array, drain and epilogue."""
+"""The execute unit: GEMMs through sequencer and array (front), drain and epilogue (back), each working on one instruction."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -15,6 +15,8 @@ from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, UnitPort, Writ
 
 class ExecuteUnit(wiring.Component):
     """Runs GEMM instructions as docs/architecture.md defines them; ``fault`` for what ``gemm.impossible`` lists.
+
+    The array works on the next instruction while the results of the one before it are drained and written.
 
     ``lutx_w`` writes the GELU table: ``addr`` counts beats, data is one bus beat of 16-bit entries; always ready, addresses beyond
     the table touch nothing. The Verilog needs ``pe.pe_verilog(hw)`` and the primitives beside it.
@@ -38,16 +40,14 @@ class ExecuteUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        instruction = Signal(INSTRUCTION_BITS, reset_less=True)
+        front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))
         m.submodules.sequencer = seq = sequencer.Sequencer(self._hw)
         m.submodules.array = array = Array(self._hw)
         m.submodules.drain = drain = Drain(self._hw)
         m.submodules.epilogue = epi = epilogue.Epilogue(self._hw)
-        for part in (seq, drain, epi):
-            m.d.comb += part.instruction.eq(instruction)
-        start = self._control(m, instruction, seq.busy | drain.busy | epi.busy)
-        m.d.comb += [part.start.eq(start) for part in (seq, drain, epi)]
-        self._array(m, gemm_fields(instruction), seq, array, drain)
+        m.d.comb += [seq.instruction.eq(front), drain.instruction.eq(back), epi.instruction.eq(back)]
+        self._control(m, front, back, seq, drain, epi)
+        self._array(m, gemm_fields(front), seq, array, drain)
         wiring.connect(m, drain.o, epi.i)
         for part, names in (
             (seq, ("abuf", "wbuf", "kbuf")),
@@ -59,27 +59,37 @@ class ExecuteUnit(wiring.Component):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
-    def _control(self, m: Module, instruction, working):
-        """Takes, checks, starts and finishes instructions. Returns the start pulse."""
-        start = Signal()
-        with m.FSM():
+    def _control(self, m: Module, front, back, seq, drain, epi):
+        """Takes and checks instructions, hands them from the front to the back, reports them done.
+
+        An instruction that cannot be run waits for the one before it, so that the fault is that of the oldest.
+        """
+        wrong, begin, ahead, handed = Signal(), Signal(), Signal(), Signal()  # ahead: an instruction for the back is in the front
+        working, started = Signal(), Signal()
+        m.d.comb += [
+            wrong.eq(impossible(m, self._hw, front)), seq.start.eq(begin), drain.start.eq(started), epi.start.eq(started),
+            handed.eq((begin | ahead) & (~working | self.port.done)),
+            self.port.done.eq(working & ~(started | drain.busy | epi.busy)),
+        ]
+        m.d.sync += [ahead.eq((begin | ahead) & ~handed), started.eq(handed), working.eq(handed | (working & ~self.port.done))]
+        with m.If(handed):
+            m.d.sync += back.eq(front)
+        with m.FSM() as fsm:
             with m.State("idle"):
                 m.d.comb += self.port.instruction.ready.eq(1)
                 with m.If(self.port.instruction.valid):
-                    m.d.sync += instruction.eq(self.port.instruction.payload)
+                    m.d.sync += front.eq(self.port.instruction.payload)
                     m.next = "check"
             with m.State("check"):
-                wrong = impossible(m, self._hw, instruction)
-                m.d.comb += [self.port.busy.eq(1), start.eq(~wrong), self.port.fault.eq(wrong)]
-                m.next = "run"
-                with m.If(wrong):
+                m.d.comb += [begin.eq(~wrong), self.port.fault.eq(wrong & ~working)]
+                with m.If(begin):
+                    m.next = "run"
+                with m.Elif(self.port.fault):
                     m.next = "idle"
             with m.State("run"):
-                m.d.comb += self.port.busy.eq(1)
-                with m.If(~working):
-                    m.d.comb += self.port.done.eq(1)
+                with m.If(~seq.running & ~ahead):
                     m.next = "idle"
-        return start
+            m.d.comb += self.port.busy.eq(~fsm.ongoing("idle") | working)
 
     def _array(self, m: Module, f, seq, array, drain):
         for r in range(self._hw.rows):

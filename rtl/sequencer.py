@@ -20,7 +20,8 @@ class Sequencer(wiring.Component):
     Both operands of a step are requested together; a request that is taken first waits for the other. Their data arrives in
     the cycle after (``row_load``, ``col_load``), the step runs in the cycle after both are in the array's registers, so a step
     that was issued is never held. The first step of a tile is issued only when its sums are sure to find the accumulators
-    free: at most two tiles are between first issue and ``tile_free``, the pulse of a tile's last drained column.
+    free: at most two tiles, of one or two instructions, are between first issue and ``tile_free``, the pulse of a tile's last
+    drained column. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``.
     """
@@ -32,23 +33,22 @@ class Sequencer(wiring.Component):
             "abuf": Out(ReadPort(hw.cols, hw.code_word_bits)), "wbuf": Out(ReadPort(hw.rows, hw.code_word_bits)),
             "kbuf": Out(ReadPort(hw.rows, hw.code_word_bits)),
             "row_load": Out(1), "col_load": Out(hw.cols), "en": Out(hw.cols), "first": Out(1), "double": Out(1),
-            "subtract": Out(1), "finish": Out(1), "busy": Out(1), **events_signature(EVENTS),
+            "subtract": Out(1), "finish": Out(1), "running": Out(1), **events_signature(EVENTS),
         })
 
     def elaborate(self, platform):
         m = Module()
         f = gemm_fields(self.instruction)
-        running, fresh, double = Signal(), Signal(), Signal()
+        running, fresh, double = self.running, Signal(), Signal()
         issue, advance = Signal(), Signal()
         subtract, mask, columns = Signal(), Signal(self._hw.cols), Signal(COUNT)
         last_step = self._loops(m, f, running, fresh, double, subtract, mask, columns, advance)
         self._credits(m, running, fresh, issue, advance)
         self._requests(m, f, issue, advance, mask)
-        waiting = self._steps(m, advance, {
+        self._steps(m, advance, {
             "first": fresh, "double": double, "subtract": subtract, "finish": last_step, "columns": columns,
         }, mask)
         m.d.comb += [
-            self.busy.eq(running | waiting),
             self.ev_rowsum_active.eq(self.ev_array_active & f.rowsum),
             self.ev_stall_read.eq(issue & ~advance), self.ev_stall_drain.eq(running & ~issue),
         ]
@@ -56,15 +56,13 @@ class Sequencer(wiring.Component):
 
     def _credits(self, m, running, fresh, issue, advance):
         """May the next step be issued? ``credits`` more tiles may begin."""
-        credits = Signal(2)
+        credits = Signal(2, init=2)
         taken = Signal()
         m.d.comb += [
             issue.eq(running & (~fresh | (credits != 0) | self.tile_free)),
             taken.eq(advance & fresh),
         ]
-        with m.If(self.start):
-            m.d.sync += credits.eq(2)
-        with m.Elif(taken & ~self.tile_free):
+        with m.If(taken & ~self.tile_free):
             m.d.sync += credits.eq(credits - 1)
         with m.Elif(~taken & self.tile_free):
             m.d.sync += credits.eq(credits + 1)
@@ -147,7 +145,7 @@ class Sequencer(wiring.Component):
         ]
 
     def _steps(self, m, advance, step: dict, mask):
-        """Two registers between issue and execution: read, operand register. Returns whether a step is under way."""
+        """Two registers between issue and execution: read, operand register."""
         valid, late = Signal(), Signal()
         arrived = {name: Signal.like(value, name=f"arrived_{name}") for name, value in step.items()}
         arrived_mask = Signal.like(mask)
@@ -163,4 +161,3 @@ class Sequencer(wiring.Component):
         with m.Else():
             m.d.sync += self.finish.eq(0)
         m.d.comb += [self.ev_array_active.eq(late), self.ev_array_columns.eq(Mux(late, columns, 0))]
-        return valid | late

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from ternbin.energy.claim import Phase, audit
 from ternbin.energy.model import Traffic, account, total_pj
+from ternbin.errors import CheckError
 from ternbin.ir import Lowered
 from ternbin.isa import UNIT_OF, Instruction, Op, Unit
 from ternbin.program import Program
@@ -39,19 +40,23 @@ def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
     result = []
     for record in call.records:
         instruction, op = queues[record.unit][record.index]
-        counters = _with_single_plane(record.counters, instruction)
+        counters = _gemm_steps(record.counters, instruction)
         result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
     return result
 
 
-def _with_single_plane(counters: dict[str, int], instruction: Instruction) -> dict[str, int]:
-    """Adds what array steps would be with whole codes instead of bit planes."""
+def _gemm_steps(counters: dict[str, int], instruction: Instruction) -> dict[str, int]:
+    """The array's events of a GEMM from its fields, for the array runs ahead of the results that ``counters`` are taken with;
+    and what they would be with whole codes instead of bit planes."""
     if instruction.op != Op.GEMM:
         return counters
-    pairs = instruction["row_planes"] * instruction["col_planes"]
+    i = instruction
+    single = i["row_tiles"] * i["chunks"]
+    steps, columns = single * i["col_tiles"], single * i["tokens"]
+    pairs = i["row_planes"] * i["col_planes"]
     return counters | {
-        "steps_single_plane": counters.get("execute_array_active", 0) // pairs,
-        "columns_single_plane": counters.get("execute_array_columns", 0) // pairs,
+        "execute_array_active": steps * pairs, "execute_array_columns": columns * pairs,
+        "execute_rowsum_active": steps * i["rowsum"], "steps_single_plane": steps, "columns_single_plane": columns,
     }
 
 
@@ -98,8 +103,10 @@ def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, Ca
     """Adds up the calls of one phase (program call number -> what it did)."""
     instructions = [item for number, call in calls.items() for item in executed(program, number, call)]
     counters = _sum(call.counters for call in calls.values())
-    for key in ("steps_single_plane", "columns_single_plane"):
-        counters[key] = sum(item.counters.get(key, 0) for item in instructions)
+    for key in ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns"):
+        total = sum(item.counters.get(key, 0) for item in instructions)
+        if counters.setdefault(key, total) != total:
+            raise CheckError(f"{name}: {key} must be {total}, from the instructions, not {counters[key]}")
     moved = _sum_traffic(
         traffic(program.hw, [i for i in program.instructions(number) if i.op in (Op.LOAD, Op.STORE)], program.calls[number].count)
         for number in calls

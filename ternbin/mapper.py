@@ -7,17 +7,18 @@ Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.ir import Codes, Graph, Lowered, Node
 from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, encode
 from ternbin.layout import row_bytes
-from ternbin.mapping.attention import attention, fetch_keys, project_keys, store_keys
+from ternbin.mapping.attention import NewKeys, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.call import STAGES, CallBuilder, Keys, keys_shape
 from ternbin.mapping.memory import Allocator, CapacityError, Image
 from ternbin.mapping.schedule import Item, Sight
-from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, quantized
+from ternbin.mapping.tokenwise import embed, feed_forward, lm_head
 from ternbin.program import Call, Probe, Program
 from ternbin.sync import insert_tokens
 
@@ -192,7 +193,7 @@ class _Mapping:
         k, v = _side(context.src[0].src[0], 1), _side(context, 2)
         if k.op == "input":
             keys, values = (self._keys(b, x.name, self.source_len) for x in (k, v))
-            attention(b, node, keys, values, self.source_len, [], [])
+            attention(b, node, keys, values, self.source_len)
         elif k.op == "cache":
             keys, values = (self._keys(b, x.name, b.past) for x in (k, v))
             self._projected(b, node, (k.src[0], keys, k), (v.src[0], values, v), b.past + b.tokens)
@@ -208,23 +209,21 @@ class _Mapping:
             b.kbuf.free(values.addr)
 
     def _projected(self, b: CallBuilder, node: Node, k: Projected, v: Projected, count: int) -> None:
-        """Attention whose keys and values are projected first: in one block, the values under the first softmax."""
+        """Attention whose keys and values are projected: along with it where all is one block, else before it."""
         if b.blocks["attention"] == b.blocks["keys"] == 1:
             b.stage = "attention"
-            attention(b, node, k[1], v[1], count, [
-                lambda: self._project(b, k, 0, b.tokens), lambda: quantized(b, v[0].src[0], 0, b.tokens),
-            ], [lambda: self._project(b, v, 0, b.tokens)])
-        else:
-            for first, stop in b.each_block("keys"):
-                for each in (k, v):
-                    self._project(b, each, first, stop)
-                    if b.blocks["keys"] > 1:  # room is scarce: do not keep it for the queries
-                        b.release(each[0].src[0], stop)
-            attention(b, node, k[1], v[1], count, [], [])
+            attention(b, node, k[1], v[1], count, [NewKeys(*each, partial(self._stored, b, each, 0, b.tokens)) for each in (k, v)])
+            return
+        for first, stop in b.each_block("keys"):
+            for source, keys, cache in (k, v):
+                project_keys(b, source, keys, first, stop, cache)
+                self._stored(b, (source, keys, cache), first, stop)
+                if b.blocks["keys"] > 1:  # room is scarce: do not keep it for the queries
+                    b.release(source.src[0], stop)
+        attention(b, node, k[1], v[1], count)
 
-    def _project(self, b: CallBuilder, each: Projected, first: int, stop: int) -> None:
-        source, keys, cache = each
-        project_keys(b, source, keys, first, stop, cache)
+    def _stored(self, b: CallBuilder, each: Projected, first: int, stop: int) -> None:
+        _, keys, cache = each
         if cache:
             self._store(b, cache.name, keys, b.past + first, b.past + stop)
 

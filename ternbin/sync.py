@@ -2,6 +2,8 @@
 
 Instructions come in program order; every pair of conflicting accesses must happen in that order. Units complete in
 order, so one wait covers everything before it on the other unit, and what that instruction itself had waited for.
+Units may begin an instruction before they have completed the one before it. The execute unit then writes in order, and only
+after all reads of earlier instructions: there, only a read of what an earlier instruction writes must wait.
 """
 
 from collections.abc import Iterable, Sequence
@@ -152,8 +154,8 @@ class History:
         self.words = {mem: np.full((2, len(Unit), geometry(hw, mem).words), -1, dtype=np.int64) for mem in Mem}
         self.bytes: list[tuple[int, int, int, Unit, int]] = []  # low, high, kind, unit, number
 
-    def conflicts(self, touched: Iterable[Access]) -> np.ndarray:
-        """Per unit the last instruction that one with these accesses must follow, -1 for none."""
+    def conflicts(self, touched: Iterable[Access], own: Unit) -> np.ndarray:
+        """Per unit the last instruction that one of unit ``own`` with these accesses must follow, -1 for none."""
         latest = np.full(len(Unit), -1, dtype=np.int64)
         for access in touched:
             if access.mem is None:
@@ -162,7 +164,10 @@ class History:
                         latest[unit] = max(latest[unit], number)
             elif access.words.size:
                 table = self.words[access.mem][:, :, access.words].max(axis=2)
-                latest = np.maximum(latest, table[WRITE] if access.kind == READ else table.max(axis=0))
+                last = table[WRITE] if access.kind == READ else table.max(axis=0)
+                if access.kind == WRITE and own == Unit.EXECUTE:
+                    last[own] = -1
+                latest = np.maximum(latest, last)
         return latest
 
     def note(self, touched: Iterable[Access], unit: Unit, number: int, constant: tuple[int, int] | None = None) -> None:
@@ -190,7 +195,7 @@ def insert_tokens(hw: HwConfig, instructions: Sequence[Instruction],
     for position, instruction in enumerate(instructions):
         unit, touched = UNIT_OF[instruction.op], accesses(hw, instruction)
         number, clock = count[unit], known[unit]
-        latest = history.conflicts(touched)
+        latest = history.conflicts(touched, unit)
         # the most far-reaching waits first, for they may imply others
         for other in sorted((u for u in Unit if u != unit), key=lambda u: -place.get((u, int(latest[u])), -1)):
             if latest[other] > clock[other]:
@@ -238,7 +243,7 @@ def find_races(hw: HwConfig, instructions: Sequence[Instruction], touched: Seque
             np.maximum(known[unit], sent[other, unit].pop(0), out=known[unit])
         if unit in instruction.wait and count[unit]:
             np.maximum(known[unit], last[unit], out=known[unit])
-        late = [u.name for u, number in zip(Unit, history.conflicts(access), strict=True) if number > known[unit][u]]
+        late = [u.name for u, number in zip(Unit, history.conflicts(access, unit), strict=True) if number > known[unit][u]]
         if late:
             races.append(f"instruction {position} ({instruction.op.name}) is not ordered after {late}")
         history.note(access, unit, count[unit])

@@ -2,6 +2,7 @@
 
 import random
 
+import cocotb
 import numpy as np
 
 from ternbin.hw import HwConfig
@@ -81,13 +82,31 @@ class UnitBench:
         cycles = await drivers.until(self.dut, self._ended, limit)
         assert drivers.get(self.dut, "port__fault") == 0, instruction
         for mem, model in self.memories.items():
-            if mem != changed:
-                assert model.writes == writes[mem], f"{instruction}: must not write {mem.name}"
-                continue
-            for bank, words in enumerate(model.words):
-                for addr, (got, want) in enumerate(zip(words, words_of(self.machine, mem, bank), strict=True)):
-                    assert got == want, f"{instruction}: {mem.name} bank {bank} word {addr}: {got:#x}, not {want:#x}"
+            assert mem == changed or model.writes == writes[mem], f"{instruction}: must not write {mem.name}"
+        self._compare(instruction)
         return cycles
+
+    async def run_together(self, instructions: list[Instruction]) -> int:
+        """As ``run``, with all of them offered at once; none may read what one of the others writes. Returns the cycles of all."""
+
+        async def issue_all():
+            for instruction in instructions:
+                await self.issue(instruction)
+
+        cocotb.start_soon(issue_all())
+        cycles = 0
+        for instruction in instructions:
+            self.machine.execute(instruction)
+            cycles += await drivers.until(self.dut, lambda: drivers.get(self.dut, "port__done") == 1)
+            self._compare(instruction)
+        return cycles
+
+    def _compare(self, instruction: Instruction) -> None:
+        """The memory that the instruction writes, with the machine's."""
+        mem = _destination_memory(instruction)
+        for bank, words in enumerate(self.memories[mem].words if mem else ()):
+            for addr, (got, want) in enumerate(zip(words, words_of(self.machine, mem, bank), strict=True)):
+                assert got == want, f"{instruction}: {mem.name} bank {bank} word {addr}: {got:#x}, not {want:#x}"
 
     def _ended(self) -> bool:
         return drivers.get(self.dut, "port__done") == 1 or drivers.get(self.dut, "port__fault") == 1

@@ -1,6 +1,8 @@
 """Attention: keys and values into KBUF, then head by head scores, probabilities and context."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -9,20 +11,27 @@ from ternbin.golden import NEVER
 from ternbin.ir import Node
 from ternbin.isa import Dest, Epilogue, Mem, Op
 from ternbin.layout import SCALE_WORDS, ceil_div, int_bytes, row_bytes, scale_words
-from ternbin.mapping.call import CallBuilder, Codes, Keys
+from ternbin.mapping.call import MOST_PARTS, CallBuilder, Codes, Keys, Steps
 from ternbin.mapping.fold import Folded, check_acc, fold_scales, operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, plain, threshold_params
 from ternbin.mapping.schedule import Lease, Sight
-from ternbin.mapping.tokenwise import linear_to_codes, linear_to_stream, quantized
+from ternbin.mapping.tokenwise import Follow, ToCodes, linear_to_stream, quantized, to_codes
 from ternbin.program import Region, View
 from ternbin.qtypes import KINDS
 
 
-def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None) -> None:
-    """Keys or values of tokens [first, stop) into KBUF, behind the ``past`` earlier ones where there is a ``cache``."""
+def to_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None) -> ToCodes:
+    """The projection of tokens [first, stop) to keys or values in KBUF, behind the ``past`` earlier ones where there is a
+    ``cache``."""
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, out.lanes.groups)
-    b.linear(plan, x, first, stop, b.to_keys(plan, node, out, b.past if cache else 0), fresh=b.is_first(node, first))
+    return ToCodes(node, x, plan, b.to_keys(plan, node, out, b.past if cache else 0))
+
+
+def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None) -> None:
+    """Keys or values of tokens [first, stop), all heads."""
+    product = to_keys(b, node, out, first, stop, cache)
+    b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(node, first))
     b.passed(node, stop)
 
 
@@ -48,53 +57,116 @@ def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[
                 outer=stop - first, dram=home + first * size, stride=size)
 
 
-Steps = list[Callable[[], None]]
-QUERY_PIECES = 2  # parts of the queries whose scores and probabilities alternate
+GROUP_STEPS = 128  # array steps, at least, of the product of a group of heads with a piece of the tokens
+LIVE_SCORES, LIVE_LEASES = 3, 4  # pieces of scores, and parameters of groups, that there should be room for at a time
 
 
-def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, first_steps: Steps, value_steps: Steps) -> None:
+@dataclass(frozen=True)
+class NewKeys:
+    """Keys or values that are projected along with the attention to them; ``finish`` is called once they are complete."""
+
+    node: Node
+    keys: Keys
+    cache: Node | None
+    finish: Callable[[], None]
+
+
+def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, new: Sequence[NewKeys] = ()) -> None:
     """Attention over ``count`` keys, projected and added to the stream; ``node`` is the output projection's.
 
-    ``first_steps`` are computations that scores need, besides queries; ``value_steps`` those that values need: they run under
-    the first softmax.
+    ``new``: keys and values still to be projected, from the tokens of this call in one block.
     """
-    context = node.src[0]
-    query = context.src[0].src[0].src[0]
     b.check_stream(node, node.src[1])
     for first, stop in b.each_block("attention"):
-        q = linear_to_codes(b, query, first, stop, context["heads"])
-        for step in first_steps:
-            step()
-        out = _heads(b, context, q, keys, values, count, value_steps)
-        b.free(q)
-        follow = linear_to_stream(b, node, out, first, stop)
-        b.free(out)
-        first_steps, value_steps = [], []
+        follow = _Heads(b, node, keys, values, count, new, first, stop).run()
     follow.finish()
 
 
-def _heads(b: CallBuilder, context: Node, q: Codes, keys: Keys, values: Keys, count: int, value_steps: Steps) -> Codes:
-    """Context codes of all heads. Scores of the next piece of queries are computed under the softmax of this one."""
-    softmax, heads = context.src[0], context["heads"]
-    entries = 256 if softmax["power"] else min(256, 2 * softmax.src[0].type.limit + 1)  # distances of two scores
-    lut = b.table(softmax.name, Mem.LUTV, softmax["lut"], entries)
-    pieces = b.pieces(q.first, q.stop, QUERY_PIECES)
-    work = [(head, piece) for head in range(heads) for piece in pieces]
-    two_fit = 2 * (pieces[0][1] - pieces[0][0]) * ceil_div(count, b.hw.rows) <= b.hw.sbuf_words
-    waiting: list[tuple[int, Codes]] = []
-    out = params = fields = None
-    for number, (head, piece) in enumerate(work):
-        waiting.append((head, _probabilities(b, softmax, q, piece, keys, count, head, lut)))
-        if number == min(len(work) - 1, int(two_fit)):
-            for step in value_steps:
+class _Heads:
+    """One block of queries [first, stop): projections, scores, softmax and context, then the output projection.
+
+    Heads are projected in groups. While the softmax of a piece of queries of one head runs, the array works on projections of the
+    next group, the scores of the next piece and the context of the one before; at the end on the output projection.
+    """
+
+    def __init__(self, b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, new: Sequence[NewKeys], first: int, stop: int):
+        self.b, self.node, self.keys, self.values, self.count, self.first, self.stop = b, node, keys, values, count, first, stop
+        self.context, self.softmax = node.src[0], node.src[0].src[0]
+        self.heads = self.context["heads"]
+        query = self.softmax.src[0].src[0]
+        if b.hw.kind == "binary" and max(KINDS[kind].planes for kind in (keys.kind, query["kind"])) > 1:
+            raise InputError(f"scores {self.softmax.src[0].name}: 8-bit attention must run on a ternary array, not on a binary one")
+        self.most = max(MOST_PARTS, ceil_div(LIVE_SCORES * (stop - first) * ceil_div(count, b.hw.rows), b.hw.sbuf_words))
+        self.pieces, self.fresh = b.pieces(first, stop, self.most), b.is_first(query, first)
+        self.params, self.fields = _context_params(b, self.context, values, count)
+        product, self.q = to_codes(b, query, first, stop, self.heads)
+        self.products = [(product, None)]  # of queries, keys, values; what follows the last step
+        self.products += [(to_keys(b, each.node, each.keys, first, stop, each.cache), each.finish) for each in new]
+        self.group = self._group()
+        self.waiting: list[tuple[int, Codes]] = []  # probabilities, and their head, that wait for the context
+
+    def run(self) -> Follow:
+        b, context = self.b, self.context
+        for step in self._steps(self.products[:2], 0):
+            step()
+        entries = 256 if self.softmax["power"] else min(256, 2 * self.softmax.src[0].type.limit + 1)  # distances of two scores
+        self.lut = b.table(self.softmax.name, Mem.LUTV, self.softmax["lut"], entries)
+        lanes = Lanes(self.heads, self.values.lanes.width, self.values.lanes.pitch)
+        self.out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, self.first, self.stop)
+        for start in range(0, self.heads, self.group):
+            self._attend(start)
+        b.free(self.q)
+        follow = linear_to_stream(b, self.node, self.out, self.first, self.stop, before=self._contexts, most=self.most)
+        b.free(self.out)
+        return follow
+
+    def _attend(self, start: int) -> None:
+        """Scores and softmax of a group of heads; among them its values, the next group's queries and keys, and contexts."""
+        end = min(start + self.group, self.heads)
+        values = self._steps(self.products[2:], start)
+        steps, issued = values + self._steps(self.products[:2], end), 0
+        work = [(head, piece) for head in range(start, end) for piece in self.pieces]
+        for number, (head, piece) in enumerate(work):
+            probabilities = _probabilities(self.b, self.softmax, self.q, piece, self.keys, self.count, head, self.lut)
+            self.waiting.append((head, probabilities))
+            due = max(len(steps) * (number + 1) // len(work), len(values) if number else 0)
+            for step in steps[issued:due]:
                 step()
-            lanes = Lanes(heads, values.lanes.width, values.lanes.pitch)
-            out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, q.first, q.stop)
-            params, fields = _context_params(b, context, values, count)
-        if number:
-            _context(b, context, *waiting.pop(0), values, out, params, fields)
-    _context(b, context, *waiting.pop(0), values, out, params, fields)
-    return out
+            issued = max(issued, due)
+            if len(self.waiting) > 1 and (self.waiting[0][0] < self.heads - 1 or not self.b.pipelined):
+                self._context()
+
+    def _contexts(self, stop: int) -> None:
+        """The contexts of the last head for queries up to ``stop``, as the output projection comes to them."""
+        while self.waiting and self.waiting[0][1].first < stop:
+            self._context()
+
+    def _context(self) -> None:
+        head, probabilities = self.waiting.pop(0)
+        lease = self.b.params(self.context.name, *self.params)
+        _context(self.b, self.context, head, probabilities, self.values, self.out, lease, self.fields)
+
+    def _steps(self, products: list[tuple[ToCodes, Callable[[], None] | None]], start: int) -> Steps:
+        """The products of the group of heads from ``start`` on, in pieces where that lets other units begin."""
+        b, steps, end = self.b, [], min(start + self.group, self.heads)
+        pieces = self.pieces if self.fresh or self.group < self.heads else [(self.first, self.stop)]
+        for product, finish in products if start < end else ():
+            tiles = product.plan.tiles_per_group
+            for part in b.parts(product.plan, (start * tiles, end * tiles)):
+                steps += b.steps(product.plan, product.x, part, pieces, product.to)
+            if end == self.heads:
+                steps += [partial(b.passed, product.node, self.stop), *([finish] if finish else [])]
+        return steps
+
+    def _group(self) -> int:
+        """Heads that are projected together: few, but all where there is little to overlap or little room for weights."""
+        if len(self.pieces) == 1:
+            return self.heads
+        plans = [product.plan for product, _ in self.products]
+        tiles = ceil_div(self.pieces[0][1] - self.pieces[0][0], self.b.hw.cols)
+        group = max(ceil_div(GROUP_STEPS, plan.tiles_per_group * plan.chunks * tiles) for plan in plans)
+        words = LIVE_LEASES * max(group * plan.tiles_per_group * plan.params + len(self.pieces) * self.params[1] for plan in plans)
+        return group if words <= self.b.pbuf.words else self.heads
 
 
 def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int], keys: Keys, count: int, head: int,
@@ -103,8 +175,6 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     hw, scores, first, queries = b.hw, node.src[0], piece[0], piece[1] - piece[0]
     tiles, words = ceil_div(count, hw.rows), ceil_div(q.lanes.width, hw.lanes)
     a, c = operand(hw, keys.kind, scores.name), operand(hw, q.kind, scores.name)
-    if hw.kind == "binary" and (a.planes, c.planes) != (1, 1):
-        raise InputError(f"scores {scores.name}: 8-bit attention must run on a ternary array, not on a binary one")
     idle = -(words * hw.lanes - q.lanes.width) * a.idle * c.idle
     check_acc(hw, q.lanes.width * a.most * c.most + 2 * abs(idle), f"scores {scores.name}")
     addr = b.sbuf.take(queries * tiles, f"scores {scores.name}")
@@ -128,8 +198,8 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     return out
 
 
-def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tuple[Lease, dict[str, int]]:
-    """Parameters of one head's row tiles (the same for every head) and the fields of the context GEMMs."""
+def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """Address and number of the parameter words of a head (the same for every head), and the fields of the context GEMMs."""
     hw, where, probability = b.hw, f"{node.op} {node.name}", node.src[0].type.kind
     a, c = operand(hw, values.kind, where), operand(hw, probability, where)
     rowsum = c.sub != 0
@@ -154,7 +224,7 @@ def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tup
         fields = dict(epilogue=Epilogue.CODES8, kind=STORED_KIND[node["kind"]], shift=shift, param_stride=SCALE_WORDS)
     fields |= dict(rowsum=rowsum, row_planes=a.planes, row_signed=a.signed)
     address = b.image.put(("params", node.name), lambda: int_bytes(words, 2))
-    return b.params(node.name, address, words.shape[0] * words.shape[1]), fields
+    return (address, words.shape[0] * words.shape[1]), fields
 
 
 def _context(b: CallBuilder, node: Node, head: int, p: Codes, values: Keys, out: Codes, params: Lease,

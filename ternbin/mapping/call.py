@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
@@ -18,6 +19,7 @@ from ternbin.qtypes import KINDS
 MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
 PIECE_TILES = 2
 STAGES = ("embed", "keys", "attention", "feed_forward")
+Steps = list[Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,13 @@ class CallBuilder:
         return lease
 
     def params(self, op: str, address: int, words: int) -> Lease:
-        """Load parameter words; raises InputError where they exceed half of PBUF."""
+        """Load parameter words, unless they were the last to be loaded; raises InputError where they exceed half of PBUF."""
         if words > self.pbuf.most:
             raise InputError(f"{op}: PBUF words must be at most {self.pbuf.most} (half of PBUF), not {words}")
-        lease = self.pbuf.lease(words)
-        self.load(op, (self.pbuf, lease), mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
+        known = len(self.pbuf.leases)
+        lease = self.pbuf.lease(words, content=address)
+        if len(self.pbuf.leases) > known:
+            self.load(op, (self.pbuf, lease), mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
         return lease
 
     # ---- codes in ABUF ----------------------------------------------------------------------------------------------
@@ -249,27 +253,46 @@ class CallBuilder:
         return plan_linear(self.hw, self.image, self.weights, node, x, groups)
 
     def linear(self, plan: Plan, x: Codes, first: int, stop: int, to: "Destination", *, fresh: bool = False,
-               tables: Sequence[Lease] = (), after: Callable[[int, int], None] | None = None) -> None:
+               tables: Sequence[Lease] = (), before: Callable[[int], None] | None = None,
+               after: Callable[[int, int], None] | None = None, most: int = MOST_PARTS) -> None:
         """GEMMs of one linear op on tokens [first, stop), as many weight tiles at a time as half of WBUF and PBUF hold.
 
         Where ``x`` is ``fresh`` (arrives piece by piece) the first tiles, and where there is an ``after`` the last ones, are
-        multiplied piece by piece; ``after(first, stop)`` follows each piece that is complete.
+        multiplied in up to ``most`` pieces; ``before(stop)`` goes before tokens up to ``stop`` are read, ``after(first, stop)``
+        follows each piece that is complete.
         """
-        size = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params)
+        for tiles in self.parts(plan, (0, plan.tiles)):
+            last = after is not None and tiles[1] == plan.tiles
+            pieces = self.pieces(first, stop, most) if last or (fresh and tiles[0] == 0) else [(first, stop)]
+            for piece, step in zip(pieces, self.steps(plan, x, tiles, pieces, to, tables), strict=True):
+                if before:
+                    before(piece[1])
+                step()
+                if last:
+                    after(*piece)
+
+    def parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
+        """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together."""
+        size, count = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params), tiles[1] - tiles[0]
         if size == 0:
             raise InputError(f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
                              f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}")
         # parts even where all fits at once, so that the array need not wait for the last row of weights
-        parts = max(ceil_div(plan.tiles, size), min(MOST_PARTS, plan.tiles // PART_TILES))
-        size = ceil_div(plan.tiles, parts)
-        for tile in range(0, plan.tiles, size):
-            end = min(tile + size, plan.tiles)
-            leases = (*self._load_tiles(plan, tile, end - tile), *tables)
-            piecewise = (fresh and tile == 0) or (after is not None and end == plan.tiles)
-            for piece in self.pieces(first, stop) if piecewise else [(first, stop)]:
-                self._multiply(plan, x, piece, (tile, end), leases, to)
-                if after is not None and end == plan.tiles:
-                    after(*piece)
+        parts = max(ceil_div(count, size), min(MOST_PARTS, count // PART_TILES))
+        size = ceil_div(count, parts)
+        return [(tile, min(tile + size, tiles[1])) for tile in range(*tiles, size)]
+
+    def steps(self, plan: Plan, x: Codes, tiles: tuple[int, int], pieces: Sequence[tuple[int, int]], to: "Destination",
+              tables: Sequence[Lease] = ()) -> Steps:
+        """Row tiles of a linear op times each of ``pieces``; the first step also loads the tiles."""
+        leases: list[Lease] = []
+
+        def step(piece: tuple[int, int]) -> None:
+            if not leases:
+                leases.extend((*self._load_tiles(plan, tiles[0], tiles[1] - tiles[0]), *tables))
+            self._multiply(plan, x, piece, tiles, leases, to)
+
+        return [partial(step, piece) for piece in pieces]
 
     def _multiply(self, plan: Plan, x: Codes, piece: tuple[int, int], tiles: tuple[int, int], leases: Sequence[Lease],
                   to: "Destination") -> None:

@@ -1,5 +1,8 @@
 """Ops that treat tokens one by one: embedding, LayerNorm, quantization, projections, the language model head."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from ternbin.errors import InputError
@@ -19,7 +22,7 @@ from ternbin.layout import (
 )
 from ternbin.mapping.call import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
-from ternbin.mapping.linear import STORED_KIND, Lanes, plain
+from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
 from ternbin.mapping.memory import CapacityError
 from ternbin.mapping.schedule import Lease, Sight
 from ternbin.program import Region, View
@@ -192,24 +195,32 @@ def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
     return out
 
 
-def linear_to_codes(b: CallBuilder, node: Node, first: int, stop: int, groups: int = 1) -> Codes:
-    """A projection of quantized tokens to codes in ABUF; each of ``groups`` heads starts a word."""
+@dataclass(frozen=True)
+class ToCodes:
+    """A projection of quantized tokens to codes in ABUF or KBUF, before its products."""
+
+    node: Node
+    x: Codes
+    plan: Plan
+    to: Destination
+    tables: tuple[Lease, ...] = ()
+
+
+def to_codes(b: CallBuilder, node: Node, first: int, stop: int, groups: int = 1) -> tuple[ToCodes, Codes]:
+    """A projection of tokens [first, stop) to new codes in ABUF; each of ``groups`` heads starts a word."""
     x = quantized(b, node.src[0], first, stop)
-    plan, fresh = b.plan(node, x.lanes, groups), b.is_first(node, first)
+    plan = b.plan(node, x.lanes, groups)
     features = node.type.shape[-1] // groups
     pitch = features if groups == 1 else ceil_div(features, b.hw.lanes) * b.hw.lanes
-    lanes = Lanes(groups, features, pitch, *plan.odd)
-    tables = [b.table(node.name, Mem.LUTX, node["lut"])] if node.get("lut") else []
-    out = b.new_codes(f"{node.op} {node.name}", node["kind"], lanes, first, stop)
-    b.linear(plan, x, first, stop, b.to_tokens(plan, node, out), fresh=fresh, tables=tables)
-    b.passed(node, stop)
-    return out
+    out = b.new_codes(f"{node.op} {node.name}", node["kind"], Lanes(groups, features, pitch, *plan.odd), first, stop)
+    tables = (b.table(node.name, Mem.LUTX, node["lut"]),) if node.get("lut") else ()
+    return ToCodes(node, x, plan, b.to_tokens(plan, node, out), tables), out
 
 
-def linear_to_stream(b: CallBuilder, node: Node, x: Codes, first: int, stop: int) -> Follow:
+def linear_to_stream(b: CallBuilder, node: Node, x: Codes, first: int, stop: int, **pieces: Any) -> Follow:
     """A projection of codes added to the residual stream in place (rule 2), and what follows it."""
     plan, follow = b.plan(node, x.lanes), Follow(b, node)
-    b.linear(plan, x, first, stop, b.to_stream(plan, node), after=follow)
+    b.linear(plan, x, first, stop, b.to_stream(plan, node), after=follow, **pieces)
     return follow
 
 
@@ -218,7 +229,9 @@ def feed_forward(b: CallBuilder, node: Node) -> None:
     fc1 = node.src[0]
     b.check_stream(node, node.src[1])
     for first, stop in b.each_block("feed_forward"):
-        hidden = linear_to_codes(b, fc1, first, stop)
+        product, hidden = to_codes(b, fc1, first, stop)
+        b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(fc1, first), tables=product.tables)
+        b.passed(fc1, stop)
         follow = linear_to_stream(b, node, hidden, first, stop)
         b.free(hidden)
     follow.finish()

@@ -68,6 +68,28 @@ async def bench_random(dut):
 
 
 @cocotb.test()
+async def bench_overlap(dut):
+    """Groups of instructions offered at once: the array is ahead of the results, which come whole and in order."""
+    bench = await start(dut, drivers.parameters()["stall"])
+    await bench.load_table()
+    for number in range(drivers.parameters()["count"]):
+        group, taken = [], set()
+        while len(group) < 3:
+            fields = random_gemm(config(), random, random.choice(list(Epilogue)) if number else Epilogue.SCORES)
+            before = bench.machine.memories[Mem.PBUF].copy()
+            random_parameters(bench.machine, random, fields)
+            words = set(np.flatnonzero((bench.machine.memories[Mem.PBUF] != before).any(axis=1)))
+            words |= set(range(fields.get("param_addr", 0), fields.get("param_addr", 0) + 4)) if "param_addr" in fields else set()
+            if words & taken:
+                bench.machine.memories[Mem.PBUF][:] = before
+                continue
+            taken |= words
+            group.append(gemm(fields))
+        bench.refresh()
+        await bench.run_together(group)
+
+
+@cocotb.test()
 async def bench_faults(dut):
     """Impossible fields: a fault pulse at once, nothing requested, and the unit is ready for the next instruction."""
     bench = await start(dut, 0.0)
@@ -112,6 +134,7 @@ async def bench_speed(dut):
     assert cycles <= steps + hw.cols + 12
     assert totals["array_active"] == steps and totals["array_columns"] == 6 * tokens * deep["chunks"]
     assert totals["drained_scores"] == 6 * tokens and totals["stall_read"] == 0
+    assert await bench.run_together([gemm(deep)] * 3) <= 3 * (steps + 4) + hw.cols + 12  # the next one under the drain
     if hw.cols >= 4:
         flat = deep | {"chunks": 1, "col_tiles": 3}
         assert await bench.run(gemm(flat)) <= 6 * tokens + hw.cols + 16  # drained without a gap
@@ -188,6 +211,11 @@ def run(name: str, testcase: str, **parameters) -> None:
 @pytest.mark.parametrize("name, stall", [("tiny", 0.0), *((name, 0.4) for name in CONFIGS)])
 def test_random(name, stall):
     run(name, "bench_random", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 20)))
+
+
+@pytest.mark.parametrize("name, stall", [("tiny", 0.0), ("wide", 0.0), ("binary", 0.3)])
+def test_overlap(name, stall):
+    run(name, "bench_overlap", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 8)))
 
 
 @pytest.mark.parametrize("name", ["tiny", "binary"])
