@@ -70,8 +70,8 @@ class LoadUnit(wiring.Component):
         wiring.connect(m, bursts.idbuf_r, wiring.flipped(self.idbuf_r))
         waiting = self._ask(m, bursts)
         beat_valid, beat, beat_ready = self._internal_beats(m, words)
-        stored, full, ready = self._assemble(m, words, beat_valid, beat, beat_ready)
-        self._write(m, words, stored, full, ready)
+        stored, full, taken, part = self._assemble(m, words, beat_valid, beat, beat_ready)
+        self._write(m, words, stored, full, taken, part)
         lut = (words.t.mem == Mem.LUTV) | (words.t.mem == Mem.LUTX)
         over = full & (words.over | (lut & (words.addr >= lut_beats(hw))))
         m.d.comb += [
@@ -103,10 +103,11 @@ class LoadUnit(wiring.Component):
             self.r.ready.eq(ready & words.active | self.abort),
         ]
         if self.hw.kind == "ternary":
-            bits = self.hw.axi_data_bits // 2
+            positive = self.r.payload.data.word_select(half, self.hw.axi_data_bits // 2)
+            part = min(self.hw.axi_data_bits // 2, self.hw.lanes)
             with m.If(words.t.expand):
                 m.d.comb += [
-                    beat.eq(Cat(C(-1, bits), ~self.r.payload.data.word_select(half, bits))),
+                    beat.eq(Cat(Cat(C(-1, part), ~positive[at:at + part]) for at in range(0, len(positive), part))),
                     self.r.ready.eq(ready & words.active & half | self.abort),
                 ]
                 with m.If(valid & ready):
@@ -116,46 +117,53 @@ class LoadUnit(wiring.Component):
         return valid, beat, ready
 
     def _assemble(self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal):
-        """Collects a word; returns its beats, whether it is complete, and the signal that says it is being written."""
+        """Collects a word, or a beat of words; returns the beats, whether a word is there, the signal that says it is being written,
+        and which word of a beat it is."""
         beats = word_beats(self.hw)
         slot, last_slot = Signal(range(max(2, *beats.values()))), Signal(range(max(2, *beats.values())))
         stored = [Signal(self.hw.axi_data_bits, name=f"beat{i}") for i in range(max(beats.values()))]
         full, taken = Signal(), Signal()
+        part, used = Signal(range(self.hw.beat_words)), Signal(init=1)  # a beat is used up with its last word, or the last of a row
+        if self.hw.beat_words > 1:
+            shared = (words.t.mem == Mem.ABUF) | (words.t.mem == Mem.KBUF)
+            m.d.comb += used.eq(~shared | words.row_last | part.all())
         lookup(m, last_slot, words.t.mem, {mem: count - 1 for mem, count in beats.items()})
         m.d.comb += [
             words.next.eq(full & taken),
-            ready.eq(~full | (taken & ~words.last)),  # beats after the last word belong to the next transfer
+            ready.eq(~full | (taken & used & ~words.last)),  # beats after the last word belong to the next transfer
         ]
         with m.If(words.next):
-            m.d.sync += full.eq(0)
+            m.d.sync += [full.eq(~used), part.eq(Mux(used, 0, part + 1))]
         with m.If(valid & ready):
             for i, register in enumerate(stored):
                 with m.If(slot == i):
                     m.d.sync += register.eq(beat)
             m.d.sync += [slot.eq(Mux(slot == last_slot, 0, slot + 1)), full.eq(slot == last_slot)]
         with m.If(self.abort):
-            m.d.sync += [slot.eq(0), full.eq(0)]
-        return stored, full, taken
+            m.d.sync += [slot.eq(0), full.eq(0), part.eq(0)]
+        return stored, full, taken, part
 
-    def _write(self, m: Module, words: Words, stored: list[Signal], full: Signal, taken: Signal) -> None:
+    def _write(self, m: Module, words: Words, stored: list[Signal], full: Signal, taken: Signal, part: Signal) -> None:
         half = self.hw.axi_data_bits // 2
         count = word_beats(self.hw)
-        code = Cat(stored[:count[Mem.ABUF]])
-        if self.hw.kind == "ternary":
+        codes = Cat(stored[:count[Mem.ABUF]])
+        if self.hw.kind == "ternary" and self.hw.beat_words == 1:
             parts = stored[:count[Mem.ABUF]]
-            code = Cat(*(beat[:half] for beat in parts), *(beat[half:] for beat in parts))
+            codes = Cat(*(beat[:half] for beat in parts), *(beat[half:] for beat in parts))
+        code = codes.word_select(part, self.hw.code_word_bits)
         contents = {
-            Mem.ABUF: code, Mem.WBUF: code, Mem.KBUF: code, Mem.RBUF: Cat(stored[:count[Mem.RBUF]]),
+            Mem.ABUF: code, Mem.WBUF: codes, Mem.KBUF: code, Mem.RBUF: Cat(stored[:count[Mem.RBUF]]),
             Mem.PBUF: Cat(stored[:count[Mem.PBUF]]), Mem.IDBUF: stored[0][:32],
             Mem.LUTV: stored[0], Mem.LUTX: stored[0],
         }
         for mem, word in contents.items():
             port = getattr(self, f"{mem.name.lower()}_w")
             mine = full & (words.t.mem == mem)
+            banks = len(port.mask) // bank_count(self.hw)[mem]
             limit = lut_beats(self.hw) if mem in (Mem.LUTV, Mem.LUTX) else 1 << ADDR
             m.d.comb += [
                 port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort), port.addr.eq(words.addr),
-                port.mask.eq(1 << words.bank), port.data.eq(word), port.lane_mask.eq(~0),
+                port.mask.eq(Cat((words.bank == bank // banks) for bank in range(len(port.mask)))), port.data.eq(word), port.lane_mask.eq(~0),
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += taken.eq(1)
@@ -167,7 +175,7 @@ class StoreUnit(wiring.Component):
     ``bus_addr``: byte address of the burst that ``bus_fault`` is about.
     """
 
-    SOURCES = (Mem.ABUF, Mem.WBUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF)
+    SOURCES = (Mem.ABUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF)
     READ_AHEAD = 4  # words
 
     def __init__(self, hw: HwConfig):
@@ -214,14 +222,17 @@ class StoreUnit(wiring.Component):
         return fifo.r_rdy, lengths
 
     def _read(self, m: Module, words: Words) -> tuple[SyncFIFO, data.View, Value]:
-        """Reads words ahead into a queue; returns it, its head (beats of a word, number of beats - 1), and whether a word comes."""
+        """Reads words ahead into a queue; returns it, its head (beats, number of beats - 1), and whether a word comes.
+
+        An entry holds a word, or all words of a beat.
+        """
         count = word_beats(self.hw)
         bits = self.hw.axi_data_bits * max(count[mem] for mem in self.SOURCES)
         last_bits = max(1, (bits // self.hw.axi_data_bits - 1).bit_length())
         layout = data.StructLayout({"word": bits, "last": last_bits})
         fifo = SyncFIFO(width=layout.size, depth=self.READ_AHEAD)
         m.submodules.queue = ResetInserter(self.abort)(fifo)
-        taken, mem, bank = Signal(), Signal(4), Signal.like(words.bank)
+        taken, mem, bank, row_last = Signal(), Signal(4), Signal.like(words.bank), Signal()
         wanted = words.active & ~words.over & (fifo.level + taken < self.READ_AHEAD) & ~self.abort
         for source in self.SOURCES:
             port = getattr(self, f"{source.name.lower()}_r")
@@ -230,13 +241,25 @@ class StoreUnit(wiring.Component):
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += words.next.eq(1)
-        m.d.sync += [taken.eq(words.next & ~self.abort), mem.eq(words.t.mem), bank.eq(words.bank)]
+        m.d.sync += [
+            taken.eq(words.next & ~self.abort), mem.eq(words.t.mem), bank.eq(words.bank), row_last.eq(words.row_last),
+        ]
         word, last = Signal(bits), Signal(last_bits)
         with m.Switch(mem):
             for source in self.SOURCES:
                 with m.Case(source):
                     m.d.comb += [word.eq(self._beats(source, bank)), last.eq(count[source] - 1)]
         m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken)]
+        if self.hw.beat_words > 1:
+            part, earlier = Signal(range(self.hw.beat_words)), Signal(self.hw.axi_data_bits)
+            with m.If((mem == Mem.ABUF) | (mem == Mem.KBUF)):
+                beat = earlier | (word[:self.hw.code_word_bits] << part * self.hw.code_word_bits)
+                complete = row_last | part.all()
+                m.d.comb += [fifo.w_data.eq(Cat(beat[:self.hw.axi_data_bits], C(0, bits - self.hw.axi_data_bits), last)), fifo.w_en.eq(taken & complete)]
+                with m.If(taken):
+                    m.d.sync += [part.eq(Mux(complete, 0, part + 1)), earlier.eq(Mux(complete, 0, beat))]
+            with m.If(self.abort):
+                m.d.sync += [part.eq(0), earlier.eq(0)]
         return fifo, data.View(layout, fifo.r_data), taken
 
     def _beats(self, source: Mem, bank: Signal) -> Value:
@@ -246,7 +269,7 @@ class StoreUnit(wiring.Component):
         word = words[bank[:(banks - 1).bit_length()]] if banks > 1 else words[0]
         if source == Mem.IDBUF:
             return word[:32]
-        if self.hw.kind == "binary" or source not in (Mem.ABUF, Mem.WBUF, Mem.KBUF):
+        if self.hw.kind == "binary" or self.hw.beat_words > 1 or source not in (Mem.ABUF, Mem.KBUF):
             return word
         half, lanes = self.hw.axi_data_bits // 2, self.hw.lanes
         return Cat(

@@ -22,7 +22,8 @@ class ReadPort(wiring.Signature):
 
 
 class WritePort(wiring.Signature):
-    """Write ``data`` to one address of every bank selected by ``mask``, elements selected by ``lane_mask``.
+    """Write ``data`` (of WBUF: a word for each of several banks, see ``Geometry``) to one address of every bank selected by ``mask``,
+    elements selected by ``lane_mask``.
 
     A code word has ``lanes`` elements (both planes of a lane go together): data = [lanes bits nz][lanes bits neg], low part
     first (binary arrays: [lanes bits]). Residual and parameter words have ``rows`` elements; other words have one.

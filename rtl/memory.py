@@ -19,7 +19,8 @@ class Geometry:
     """Shape of one memory.
 
     ``elements`` are the separately writable parts of a word, ``planes`` how often the element mask repeats in it: bit e of the
-    mask covers ``word_bits / (elements * planes)`` bits of every plane.
+    mask covers ``word_bits / (elements * planes)`` bits of every plane. A write brings ``write_words`` words: word w for the banks
+    b with ``b % write_words == w``.
     """
 
     banks: int
@@ -27,6 +28,7 @@ class Geometry:
     word_bits: int
     elements: int = 1
     planes: int = 1
+    write_words: int = 1
 
     @property
     def addr_bits(self) -> int:
@@ -41,7 +43,7 @@ class Geometry:
         return ReadPort(self.banks, self.word_bits)
 
     def write_port(self) -> WritePort:
-        return WritePort(self.banks, self.word_bits, self.elements)
+        return WritePort(self.banks, self.word_bits * self.write_words, self.elements)
 
 
 def geometries(hw: HwConfig) -> dict[str, Geometry]:
@@ -49,7 +51,7 @@ def geometries(hw: HwConfig) -> dict[str, Geometry]:
     code = {"word_bits": hw.code_word_bits, "elements": hw.lanes, "planes": hw.planes}
     return {
         "abuf": Geometry(banks=hw.cols, depth=hw.abuf_words, **code),
-        "wbuf": Geometry(banks=hw.rows, depth=hw.wbuf_words, **code),
+        "wbuf": Geometry(banks=hw.rows, depth=hw.wbuf_words, write_words=hw.beat_words, **code),
         "kbuf": Geometry(banks=hw.rows, depth=hw.kbuf_words, **code),
         "rbuf": Geometry(banks=1, depth=hw.rbuf_words, word_bits=hw.res_word_bits, elements=hw.rows),
         "pbuf": Geometry(banks=1, depth=hw.pbuf_words, word_bits=hw.param_word_bits, elements=hw.rows),
@@ -144,16 +146,17 @@ class BankedMemory(wiring.Component):
         """Data and bit mask of every bank, from the first valid requester."""
         geometry = self.geometry
         normal = ports if self._transposed is None else ports[:-1]
-        data, lane_mask = C(0, geometry.word_bits), C(0, geometry.elements)
+        data, lane_mask = C(0, geometry.word_bits * geometry.write_words), C(0, geometry.elements)
         for port in reversed(normal):
             data, lane_mask = Mux(port.valid, port.data, data), Mux(port.valid, port.lane_mask, lane_mask)
-        word, mask = Signal(geometry.word_bits, name="wdata"), Signal(geometry.word_bits, name="wmask")
+        word, mask = Signal.like(data, name="wdata"), Signal(geometry.word_bits, name="wmask")
         width = geometry.word_bits // (geometry.elements * geometry.planes)
         m.d.comb += [
             word.eq(data), mask.eq(Cat(bit.replicate(width) for bit in lane_mask).replicate(geometry.planes)),
         ]
         if self._transposed is None:
-            return [word] * geometry.banks, [mask] * geometry.banks
+            words = [word.word_select(bank % geometry.write_words, geometry.word_bits) for bank in range(geometry.banks)]
+            return words, [mask] * geometry.banks
         port = ports[-1]
         lane = Signal(geometry.elements, name="transposed_lane")
         one, mine = Signal(geometry.word_bits, name="transposed_mask"), Signal(name="transposed")

@@ -19,7 +19,7 @@ from ternbin.rtl.vector import VectorUnit
 # cycles and the vector unit for less than the array, so neither can hold off the array for long.
 READERS = {
     "abuf": {"store": "abuf_r", "vector": "abuf_r", "execute": "abuf"},
-    "wbuf": {"store": "wbuf_r", "execute": "wbuf"},
+    "wbuf": {"execute": "wbuf"},
     "kbuf": {"store": "kbuf_r", "execute": "kbuf"},
     "rbuf": {"store": "rbuf_r", "vector": "rbuf_r", "execute": "rbuf_r"},
     "pbuf": {"store": "pbuf_r", "vector": "pbuf_r", "execute": "pbuf"},

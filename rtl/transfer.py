@@ -27,9 +27,12 @@ def transfer_view(instruction: Value) -> data.View:
 
 
 def word_beats(hw: HwConfig) -> dict[Mem, int]:
-    """Bus beats of one word of every memory that can be transferred; a power of two."""
+    """Bus beats of one word of every memory that can be transferred; a power of two.
+
+    ABUF and KBUF: 1 also where a beat holds several words (``hw.beat_words``).
+    """
     bits = hw.axi_data_bits
-    code = hw.code_word_bits // bits
+    code = max(1, hw.code_word_bits // bits)
     return {
         Mem.ABUF: code, Mem.WBUF: code, Mem.KBUF: code, Mem.RBUF: hw.res_word_bits // bits,
         Mem.PBUF: hw.param_word_bits // bits, Mem.IDBUF: 1, Mem.LUTV: 1, Mem.LUTX: 1,
@@ -37,8 +40,8 @@ def word_beats(hw: HwConfig) -> dict[Mem, int]:
 
 
 def bank_count(hw: HwConfig) -> dict[Mem, int]:
-    """Banks of every memory that can be transferred; a power of two."""
-    banks = {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows, Mem.KBUF: hw.rows}
+    """Banks of every memory that can be transferred; a power of two. WBUF's are ``hw.beat_words`` banks each."""
+    banks = {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows // hw.beat_words, Mem.KBUF: hw.rows}
     return {mem: banks.get(mem, 1) for mem in word_beats(hw)}
 
 
@@ -61,7 +64,7 @@ def _saturated(value: Value, bits: int) -> Value:
 def transfer_fault(hw: HwConfig, m: Module, transfer: data.View, store: Value) -> Value:
     """1 for a combination of fields that no unit can execute.
 
-    These are: a memory that cannot be transferred (score words; tables cannot be stored), a bank that does not exist, an empty
+    These are: a memory that cannot be transferred (score words; tables and weights cannot be stored), a bank that does not exist, an empty
     transfer, an address or stride that is not aligned to the bus, an external address beyond the bus, ``expand`` of anything but
     a load of code words of a ternary array in whole beats, ``indirect`` on a store.
     """
@@ -71,26 +74,28 @@ def transfer_fault(hw: HwConfig, m: Module, transfer: data.View, store: Value) -
     codes = {Mem.ABUF: 1, Mem.WBUF: 1, Mem.KBUF: 1}
     lookup(m, code, transfer.mem, codes)
     lookup(m, loadable, transfer.mem, dict.fromkeys(word_beats(hw), 1))
-    lut = (transfer.mem == Mem.LUTV) | (transfer.mem == Mem.LUTX)
-    whole = 1 if word_beats(hw)[Mem.ABUF] > 1 else ~transfer.inner[0]
+    load_only = (transfer.mem == Mem.LUTV) | (transfer.mem == Mem.LUTX) | (transfer.mem == Mem.WBUF)
+    words = Mux(transfer.mem == Mem.WBUF, 2, 2 * hw.beat_words)  # that a beat of 1-bit codes must fill
+    whole = 1 if word_beats(hw)[Mem.ABUF] > 1 else ~(transfer.inner & (words - 1)).any()
     can_expand = code & ~store & whole if hw.kind == "ternary" else C(0, 1)
     beyond = transfer.dram[hw.axi_addr_bits:].any() if hw.axi_addr_bits < len(transfer.dram) else C(0, 1)
     fault = Signal(name="transfer_fault")
     m.d.comb += fault.eq(
-        ~loadable | (store & lut) | (transfer.bank >= banks) | (transfer.inner == 0) | (transfer.outer == 0)
+        ~loadable | (store & load_only) | (transfer.bank >= banks) | (transfer.inner == 0) | (transfer.outer == 0)
         | (transfer.dram & align).any() | (transfer.stride & align).any() | beyond
         | (transfer.expand & ~can_expand) | (transfer.indirect & store)
     )
     return fault
 
 
-def _count_beats(m: Module, row_beats: Signal, t: data.View, beats: dict[Mem, int]) -> None:
-    """Bus beats of a row of ``t``."""
+def _count_beats(m: Module, row_beats: Signal, t: data.View, beats: dict[Mem, int], beat_words: int) -> None:
+    """Bus beats of a row of ``t``; each may hold ``beat_words`` words of ABUF or KBUF."""
     full = Signal.like(row_beats)
     with m.Switch(t.mem):
         for mem, count in beats.items():
+            shared = beat_words if mem in (Mem.ABUF, Mem.KBUF) else 1
             with m.Case(mem):
-                m.d.comb += full.eq(t.inner << (count - 1).bit_length())
+                m.d.comb += full.eq((t.inner << (count - 1).bit_length()) + shared - 1 >> (shared - 1).bit_length())
     m.d.comb += row_beats.eq(Mux(t.expand, full >> 1, full))
 
 
@@ -122,7 +127,7 @@ class Bursts(wiring.Component):
         rows = Signal(16)
         row, at = Signal(bits + 1), Signal(bits + 1)
         size = Signal(range(PAGE_BYTES // hw.axi_bytes + 1))
-        _count_beats(m, row_beats, t, word_beats(hw))
+        _count_beats(m, row_beats, t, word_beats(hw), hw.beat_words)
         one_region = ~t.indirect & ((t.outer == 1) | (t.stride == row_beats << shift))
         to_page = (PAGE_BYTES // hw.axi_bytes) - at[shift:PAGE_BYTES.bit_length() - 1]
         cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
@@ -185,25 +190,24 @@ class Words(wiring.Component):
     """Bank and address of each word of a transfer, in order; ``next`` steps.
 
     A transfer is taken from ``i`` when none is active or with its last word's ``next`` one cycle later. ``over``: the address does
-    not fit ADDR bits. ``last``: this is the last word.
+    not fit ADDR bits. ``row_last``, ``last``: this is the last word of its row, of all.
     """
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
         super().__init__({
             "i": In(stream.Signature(Transfer())), "active": Out(1), "next": In(1), "t": Out(Transfer()), "bank": Out(6),
-            "addr": Out(ADDR), "over": Out(1), "last": Out(1),
+            "addr": Out(ADDR), "over": Out(1), "row_last": Out(1), "last": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         base, word, row, last_bank = Signal(ADDR + 1), Signal(16), Signal(16), Signal(6)
-        last_word = word == self.t.inner - 1
         address = base + word
         lookup(m, last_bank, self.t.mem, {mem: banks - 1 for mem, banks in bank_count(self.hw).items()})
         m.d.comb += [
             self.i.ready.eq(~self.active), self.addr.eq(address), self.over.eq(address[ADDR:].any()),
-            self.last.eq(last_word & (row == self.t.outer - 1)),
+            self.row_last.eq(word == self.t.inner - 1), self.last.eq(self.row_last & (row == self.t.outer - 1)),
         ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
@@ -211,8 +215,8 @@ class Words(wiring.Component):
                 base.eq(self.i.payload.addr), word.eq(0), row.eq(0),
             ]
         with m.If(self.next):
-            m.d.sync += [word.eq(Mux(last_word, 0, word + 1)), self.active.eq(~self.last)]
-            with m.If(last_word):
+            m.d.sync += [word.eq(Mux(self.row_last, 0, word + 1)), self.active.eq(~self.last)]
+            with m.If(self.row_last):
                 m.d.sync += [row.eq(row + 1), self.bank.eq(self.bank + 1)]
                 with m.If(self.bank == last_bank):
                     # Once out of range it stays there: ADDR + 1 bits and a sticky top bit.

@@ -71,11 +71,6 @@ class HwConfig:
                 raise InputError(f"hardware configuration: {field} must be from {low} to {high}, not {value!r}")
         if self.rows > self.lanes:
             raise InputError(f"hardware configuration: rows must be at most lanes ({self.lanes}), not {self.rows}")
-        if self.axi_data_bits > self.code_word_bits:
-            raise InputError(
-                "hardware configuration: axi_data_bits must be at most lanes x planes "
-                f"({self.code_word_bits}), not {self.axi_data_bits}"
-            )
         if self.axi_data_bits > self.rows * 16:
             raise InputError(
                 f"hardware configuration: axi_data_bits must be at most rows x 16 ({self.rows * 16}), "
@@ -92,6 +87,11 @@ class HwConfig:
     @property
     def code_word_bits(self) -> int:
         return self.lanes * self.planes
+
+    @property
+    def beat_words(self) -> int:
+        """Whole code words of one bus beat; 1 where a word takes one beat or more."""
+        return max(1, self.axi_data_bits // self.code_word_bits)
 
     @property
     def res_container(self) -> int:

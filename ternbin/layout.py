@@ -61,19 +61,31 @@ def transfer_words(hw: HwConfig, mem: Mem) -> int:
     return geometry(hw, mem).words if mem not in (Mem.LUTV, Mem.LUTX) else ceil_div(256 * 16, hw.axi_data_bits)
 
 
-def beats_per_word(hw: HwConfig, mem: Mem) -> int:
-    """Bus beats of one word of a LOAD or STORE without ``expand``."""
-    return 1 if mem in (Mem.IDBUF, Mem.LUTV, Mem.LUTX) else geometry(hw, mem).bits // hw.axi_data_bits
+def bank_words(hw: HwConfig, mem: Mem) -> int:
+    """Words, of as many consecutive banks, that LOAD moves as one: it sees WBUF as fewer banks of words as wide as a beat."""
+    return hw.beat_words if mem == Mem.WBUF else 1
+
+
+def transfer_banks(hw: HwConfig, mem: Mem) -> int:
+    """Banks of a memory as LOAD and STORE count them."""
+    return geometry(hw, mem).banks // bank_words(hw, mem)
+
+
+def transfer_bits(hw: HwConfig, mem: Mem) -> int:
+    """Bits in external memory of one word of a LOAD or STORE without ``expand``."""
+    return hw.axi_data_bits if mem in (Mem.IDBUF, Mem.LUTV, Mem.LUTX) else geometry(hw, mem).bits * bank_words(hw, mem)
 
 
 def row_bytes(hw: HwConfig, mem: Mem, inner: int, expand: bool = False) -> int:
-    """Bytes in external memory of a row of ``inner`` words; with ``expand`` the beats must be even."""
-    return inner * beats_per_word(hw, mem) * hw.axi_bytes // (2 if expand else 1)
+    """Bytes in external memory of a row of ``inner`` words: whole beats."""
+    bits = inner * transfer_bits(hw, mem) // (2 if expand else 1)
+    return ceil_div(bits, hw.axi_data_bits) * hw.axi_bytes
 
 
-def expand_words(hw: HwConfig, words: int) -> int:
-    """The least ``inner`` from ``words`` on that a LOAD with ``expand`` can move (whole beats of 1-bit codes)."""
-    return words if words * beats_per_word(hw, Mem.WBUF) % 2 == 0 else words + 1
+def expand_words(hw: HwConfig, mem: Mem, words: int) -> int:
+    """The least ``inner`` from ``words`` on that a LOAD with ``expand`` can move: whole beats of 1-bit codes."""
+    step = max(1, 2 * hw.axi_data_bits // transfer_bits(hw, mem))
+    return ceil_div(words, step) * step
 
 
 # ---- code words -----------------------------------------------------------------------------------------------------
@@ -123,18 +135,26 @@ def from_bytes(data: np.ndarray) -> np.ndarray:
     return np.unpackbits(data, axis=-1, bitorder="little")
 
 
+def weight_rows(hw: HwConfig, codes: np.ndarray) -> np.ndarray:
+    """Codes ``[rows, inner * lanes]`` of consecutive banks of WBUF in the order of a LOAD: one row for ``bank_words`` banks."""
+    group = bank_words(hw, Mem.WBUF)
+    return codes.reshape(len(codes) // group, group, -1, hw.lanes).swapaxes(1, 2).reshape(len(codes) // group, -1)
+
+
 def code_row_bytes(hw: HwConfig, words: np.ndarray) -> np.ndarray:
-    """Code words ``[.., words, planes, lanes]`` to rows of external memory ``[.., bytes]``: planar within each beat."""
-    lead, per_beat = words.shape[:-3], hw.axi_data_bits // hw.planes
-    beats = words.reshape(*lead, words.shape[-3], hw.planes, hw.lanes // per_beat, per_beat).swapaxes(-3, -2)
-    return to_bytes(beats.reshape(*lead, -1))
+    """Code words ``[.., words, planes, lanes]`` to rows of external memory ``[.., bytes]``: planar within each beat or word,
+    whichever is smaller; zero bits fill the last beat."""
+    lead, part = words.shape[:-3], min(hw.axi_data_bits // hw.planes, hw.lanes)
+    parts = words.reshape(*lead, words.shape[-3], hw.planes, hw.lanes // part, part).swapaxes(-3, -2)
+    bits = parts.reshape(*lead, -1)
+    return to_bytes(np.pad(bits, [(0, 0)] * len(lead) + [(0, -bits.shape[-1] % hw.axi_data_bits)]))
 
 
 def code_row_words(hw: HwConfig, data: np.ndarray) -> np.ndarray:
-    """Inverse of :func:`code_row_bytes`."""
-    lead, per_beat = data.shape[:-1], hw.axi_data_bits // hw.planes
-    beats = from_bytes(data).reshape(*lead, -1, hw.lanes // per_beat, hw.planes, per_beat).swapaxes(-3, -2)
-    return beats.reshape(*lead, -1, hw.planes, hw.lanes)
+    """Inverse of :func:`code_row_bytes`: the words of whole beats."""
+    lead, part = data.shape[:-1], min(hw.axi_data_bits // hw.planes, hw.lanes)
+    parts = from_bytes(data).reshape(*lead, -1, hw.lanes // part, hw.planes, part).swapaxes(-3, -2)
+    return parts.reshape(*lead, -1, hw.planes, hw.lanes)
 
 
 def expand_row_bytes(hw: HwConfig, stored: np.ndarray, words: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from ternbin.layout import (
     INT8_WEIGHTS,
     SCALE_WORDS,
     UINT8_WEIGHTS,
+    bank_words,
     bytes_int,
     code_row_bytes,
     code_row_words,
@@ -28,6 +29,8 @@ from ternbin.layout import (
     row_bytes,
     scale_values,
     to_bytes,
+    transfer_banks,
+    transfer_bits,
     transfer_words,
     word_codes,
 )
@@ -159,7 +162,8 @@ class Machine:
         data = self._bytes[self._external(rows, size, False)]
         if mem in CODE_MEMORIES:
             convert = expand_row_words if i["expand"] else code_row_words
-            self.memories[mem][banks, words] = convert(self.hw, data)
+            loaded = convert(self.hw, data)[:, : words.shape[1] * banks.shape[1]]
+            self.memories[mem][banks[:, None], words[..., None]] = loaded.reshape(*words.shape, banks.shape[1], *loaded.shape[2:])
         elif mem == Mem.IDBUF:
             ids = bytes_int(data.reshape(*words.shape, self.hw.axi_bytes)[..., :4], 4)[..., 0] & 0xFFFFFFFF
             self.memories[mem][words] = np.stack([ids, np.zeros_like(ids)], axis=-1)
@@ -174,7 +178,7 @@ class Machine:
 
     def _store(self, i: Instruction) -> None:
         mem, banks, words, size = self._transfer(i)
-        _need(mem in (*CODE_MEMORIES, Mem.RBUF, Mem.PBUF, Mem.IDBUF), f"STORE from {mem.name}")
+        _need(mem in (Mem.ABUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF), f"STORE from {mem.name}")
         _need(not i["expand"] and not i["indirect"], "STORE with expand or indirect")
         places = self._external(i["dram"] + np.arange(i["outer"], dtype=np.int64) * i["stride"], size, True)
         if mem in CODE_MEMORIES:
@@ -188,17 +192,17 @@ class Machine:
         self._bytes[places] = data.reshape(places.shape)
 
     def _transfer(self, i: Instruction) -> tuple[Mem, np.ndarray, np.ndarray, int]:
-        """Memory, bank and word of every (outer, inner) and the bytes of a row."""
+        """Memory, banks ``[outer, banks of a word]``, words ``[outer, inner]``, and the bytes of a row."""
         _need(i["mem"] in list(Mem), f"memory {i['mem']}")
         mem = Mem(i["mem"])
-        shape = geometry(self.hw, mem)
-        _need(i["inner"] > 0 and i["outer"] > 0 and i["bank"] < shape.banks, "inner, outer or bank")
+        banks, group = transfer_banks(self.hw, mem), bank_words(self.hw, mem)
+        _need(i["inner"] > 0 and i["outer"] > 0 and i["bank"] < banks, "inner, outer or bank")
         row = (i["bank"] + np.arange(i["outer"]))[:, None]
-        words = i["addr"] + row // shape.banks * i["inner"] + np.arange(i["inner"])
+        words = i["addr"] + row // banks * i["inner"] + np.arange(i["inner"])
         self._touch(mem, words, i.op == Op.LOAD, transfer_words(self.hw, mem))
-        size = row_bytes(self.hw, mem, i["inner"], bool(i["expand"]))
-        _need(size % self.hw.axi_bytes == 0, "expand needs an even number of beats")
-        return mem, row % shape.banks, words, size
+        whole = i["inner"] * transfer_bits(self.hw, mem) % (2 * self.hw.axi_data_bits) == 0
+        _need(whole or not i["expand"], "expand needs whole beats")
+        return mem, row % banks * group + np.arange(group), words, row_bytes(self.hw, mem, i["inner"], bool(i["expand"]))
 
     # ---- GEMM -------------------------------------------------------------------------------------------------------
 

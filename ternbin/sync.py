@@ -14,7 +14,7 @@ import numpy as np
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.isa import UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
-from ternbin.layout import SCALE_WORDS, ceil_div, geometry, row_bytes
+from ternbin.layout import SCALE_WORDS, ceil_div, geometry, row_bytes, transfer_banks
 
 MAX_WAITING = 255  # what a token counter holds
 READ, WRITE = 0, 1
@@ -50,7 +50,7 @@ def accesses(hw: HwConfig, i: Instruction) -> list[Access]:
 
 def _transfer(hw: HwConfig, i: Instruction) -> list[Access]:
     mem, load = Mem(i["mem"]), i.op == Op.LOAD
-    rows = ceil_div(i["bank"] + i["outer"], geometry(hw, mem).banks)
+    rows = ceil_div(i["bank"] + i["outer"], transfer_banks(hw, mem))
     result = [Access(mem, _grid(i["addr"], (rows * i["inner"], 1)), WRITE if load else READ)]
     if i["indirect"]:
         return [*result, Access(Mem.IDBUF, _grid(i["index"], (i["outer"], 1)), READ)]

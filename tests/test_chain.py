@@ -1,28 +1,40 @@
 """The whole chain on random models: every tensor of the RTL equals the integer reference."""
 
+from dataclasses import replace
+
 import pytest
 
-from ternbin.hw import NAMED
+from ternbin.hw import NAMED, HwConfig
 from ternbin.verify import draw_case, verify_case
 
 # Seed 2: thresholds that only matter once there are two keys.
 TINY, TINY_BINARY = (0, 1, 2, 5, 6, 9), (0, 3)
+WIDE_BUS = {  # 4 and 2 code words a beat
+    "ternary": replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128),
+    "binary": replace(NAMED["tiny-binary"], name="wide-binary", rows=8, axi_data_bits=64),
+}
 
 
-def _assert_exact(seed: int, hw: str) -> None:
-    record = verify_case(seed, NAMED[hw])
-    assert record["bit_exact"], f"seed {seed} on {hw}: {record['case']}: {record['first_divergence']}"
+def _assert_exact(seed: int, hw: HwConfig) -> None:
+    record = verify_case(seed, hw)
+    assert record["bit_exact"], f"seed {seed} on {hw.name}: {record['case']}: {record['first_divergence']}"
     assert record["tensors_checked"] > 20
 
 
 @pytest.mark.parametrize("seed", TINY)
 def test_random_models_on_a_ternary_array(seed):
-    _assert_exact(seed, "tiny")
+    _assert_exact(seed, NAMED["tiny"])
 
 
 @pytest.mark.parametrize("seed", TINY_BINARY)
 def test_random_models_on_a_binary_array(seed):
-    _assert_exact(seed, "tiny-binary")
+    _assert_exact(seed, NAMED["tiny-binary"])
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("ternary", 1), ("ternary", 2), ("ternary", 5), ("binary", 1), ("binary", 3)])
+@pytest.mark.parametrize("kv_external", [False, True], ids=["on chip", "external"])
+def test_random_models_with_a_bus_of_several_words(kind, seed, kv_external):
+    _assert_exact(seed, replace(WIDE_BUS[kind], kv_external=kv_external))
 
 
 def test_these_seeds_cover_what_they_should():
@@ -35,7 +47,7 @@ def test_these_seeds_cover_what_they_should():
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("hw", ["tiny", "tiny-binary"])
+@pytest.mark.parametrize("hw", [NAMED["tiny"], NAMED["tiny-binary"], *WIDE_BUS.values()], ids=lambda hw: hw.name)
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_soak(seed, hw):
     _assert_exact(seed, hw)

@@ -38,11 +38,13 @@ class DmaBench(wiring.Component):
         wiring.connect(m, wiring.flipped(self.store), store.port)
         memory_fault = 0
         for name in MEMORIES:
-            readers = ({"load": Unit.LOAD} if name == "idbuf" else {}) | {"store": Unit.STORE, "probe": Unit.EXECUTE}
+            readers = {"load": Unit.LOAD} if name == "idbuf" else {}
+            readers |= ({} if name == "wbuf" else {"store": Unit.STORE}) | {"probe": Unit.EXECUTE}
             memory = BankedMemory(geometries(self.hw)[name], readers=readers, writers={"load": Unit.LOAD})
             m.submodules[name] = memory
             wiring.connect(m, getattr(load, f"{name}_w"), memory.w_load)
-            wiring.connect(m, getattr(store, f"{name}_r"), memory.r_store)
+            if name != "wbuf":
+                wiring.connect(m, getattr(store, f"{name}_r"), memory.r_store)
             wiring.connect(m, wiring.flipped(getattr(self, f"probe_{name}")), memory.r_probe)
             if name == "idbuf":
                 wiring.connect(m, load.idbuf_r, memory.r_load)

@@ -11,29 +11,56 @@ from ternbin.isa import Mem
 CODE = (Mem.ABUF, Mem.WBUF, Mem.KBUF)
 
 
+def wide(hw: HwConfig) -> int:
+    """Code words of a beat (G), 1 where the bus is not wider than one."""
+    return max(hw.axi_data_bits // hw.code_word_bits, 1)
+
+
 def banks(hw: HwConfig, mem: Mem) -> int:
+    """Banks of a memory as it is built."""
     return {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows, Mem.KBUF: hw.rows}.get(mem, 1)
 
 
+def transfer_banks(hw: HwConfig, mem: Mem) -> int:
+    """Banks as the fields of LOAD and STORE count them."""
+    return banks(hw, mem) // (wide(hw) if mem == Mem.WBUF else 1)
+
+
 def beats(hw: HwConfig, mem: Mem) -> int:
-    """Bus beats of a word."""
+    """Bus beats of a word that takes at least one."""
     if mem in CODE:
         return hw.code_word_bits // hw.axi_data_bits
     return {Mem.RBUF: hw.res_word_bits, Mem.PBUF: hw.param_word_bits}.get(mem, hw.axi_data_bits) // hw.axi_data_bits
 
 
+def row_beats(hw: HwConfig, fields: dict) -> int:
+    """Beats of a row as the memories see them."""
+    mem, inner = fields["mem"], fields["inner"]
+    if wide(hw) > 1 and mem in CODE:
+        return inner if mem == Mem.WBUF else (inner + wide(hw) - 1) // wide(hw)
+    return inner * beats(hw, mem)
+
+
+def whole_beats(hw: HwConfig, fields: dict) -> bool:
+    """Whether a row of code words can be expanded."""
+    per_word = hw.code_word_bits * (wide(hw) if fields["mem"] == Mem.WBUF else 1)
+    return fields["inner"] * per_word % (2 * hw.axi_data_bits) == 0
+
+
 def row_bytes(hw: HwConfig, fields: dict) -> int:
     """Bytes of external memory that one row takes."""
-    return fields["inner"] * beats(hw, fields["mem"]) * hw.axi_bytes // (2 if fields.get("expand") else 1)
+    return row_beats(hw, fields) * hw.axi_bytes // (2 if fields.get("expand") else 1)
 
 
 def places(hw: HwConfig, fields: dict) -> Iterator[tuple[int, tuple]]:
     """(row, (mem, bank, addr)) of every word, in order."""
-    mem, inner, count = fields["mem"], fields["inner"], banks(hw, fields["mem"])
+    mem, inner, count = fields["mem"], fields["inner"], transfer_banks(hw, fields["mem"])
+    group = wide(hw) if mem == Mem.WBUF else 1
     for o in range(fields["outer"]):
         for i in range(inner):
             at = fields.get("bank", 0) + o
-            yield o, (mem, at % count, fields["addr"] + at // count * inner + i)
+            for g in range(group):
+                yield o, (mem, at % count * group + g, fields["addr"] + at // count * inner + i)
 
 
 def word_of(hw: HwConfig, mem: Mem, parts: list[int]) -> int:
@@ -41,7 +68,7 @@ def word_of(hw: HwConfig, mem: Mem, parts: list[int]) -> int:
     bits = hw.axi_data_bits
     if mem == Mem.IDBUF:
         return parts[0] & 0xFFFFFFFF
-    if mem in CODE and hw.kind == "ternary":
+    if mem in CODE and hw.kind == "ternary" and wide(hw) == 1:
         half = bits // 2
         low = sum((part & (1 << half) - 1) << s * half for s, part in enumerate(parts))
         return low | sum((part >> half) << s * half for s, part in enumerate(parts)) << hw.lanes
@@ -53,6 +80,8 @@ def parts_of(hw: HwConfig, mem: Mem, word: int) -> list[int]:
     bits, count = hw.axi_data_bits, beats(hw, mem)
     if mem == Mem.IDBUF:
         return [word & 0xFFFFFFFF]
+    if mem in CODE and wide(hw) > 1:
+        return [word]
     if mem in CODE and hw.kind == "ternary":
         half = bits // 2
         ones = (1 << half) - 1
@@ -60,34 +89,34 @@ def parts_of(hw: HwConfig, mem: Mem, word: int) -> list[int]:
     return [word >> s * bits & (1 << bits) - 1 for s in range(count)]
 
 
-def _row_beats(hw: HwConfig, fields: dict, row: bytes) -> list[int]:
-    """A row as on-chip beats; ``expand`` makes two of each."""
-    size = hw.axi_bytes
-    plain = [int.from_bytes(row[at:at + size], "little") for at in range(0, len(row), size)]
+def _row_parts(hw: HwConfig, fields: dict, row: bytes) -> list[int]:
+    """A row as on-chip beats, or where these hold several code words as words; ``expand`` makes two beats of each."""
+    bits = hw.code_word_bits if wide(hw) > 1 and fields["mem"] in CODE else hw.axi_data_bits
+    value = int.from_bytes(row, "little")
     if not fields.get("expand"):
-        return plain
-    half = hw.axi_data_bits // 2
+        return [value >> at & (1 << bits) - 1 for at in range(0, 8 * len(row), bits)]
+    half = bits // 2
     ones = (1 << half) - 1
-    return [ones | (~(beat >> part * half) & ones) << half for beat in plain for part in (0, 1)]
+    return [ones | (~(value >> at) & ones) << half for at in range(0, 8 * len(row), half)]
 
 
 def load(hw: HwConfig, words: dict, external: bytearray, fields: dict) -> None:
-    per_word, size = beats(hw, fields["mem"]), row_bytes(hw, fields)
+    per_word, size = max(1, beats(hw, fields["mem"])), row_bytes(hw, fields)
     queue: dict[int, list[int]] = {}
     for o, place in places(hw, fields):
         if o not in queue:
             step = words[Mem.IDBUF, 0, fields["index"] + o] & 0xFFFFFFFF if fields.get("indirect") else o
             at = fields["dram"] + step * fields["stride"]
-            queue[o] = _row_beats(hw, fields, bytes(external[at:at + size]))
+            queue[o] = _row_parts(hw, fields, bytes(external[at:at + size]))
         words[place] = word_of(hw, fields["mem"], queue[o][:per_word])
         del queue[o][:per_word]
 
 
 def store(hw: HwConfig, words: dict, external: bytearray, fields: dict) -> None:
-    at = {}
+    rows: dict[int, list[int]] = {}
     for o, place in places(hw, fields):
-        position = at.setdefault(o, fields["dram"] + o * fields["stride"])
-        for part in parts_of(hw, fields["mem"], words[place]):
-            external[position:position + hw.axi_bytes] = part.to_bytes(hw.axi_bytes, "little")
-            position += hw.axi_bytes
-        at[o] = position
+        rows.setdefault(o, []).extend(parts_of(hw, fields["mem"], words[place]))
+    bits, size = hw.code_word_bits if wide(hw) > 1 and fields["mem"] in CODE else hw.axi_data_bits, row_bytes(hw, fields)
+    for o, parts in rows.items():
+        at = fields["dram"] + o * fields["stride"]
+        external[at:at + size] = sum(part << k * bits for k, part in enumerate(parts)).to_bytes(size, "little")

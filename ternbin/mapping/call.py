@@ -8,7 +8,7 @@ from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.ir import Node, Residual, Weights
 from ternbin.isa import Dest, Instruction, Mem, Op
-from ternbin.layout import ceil_div, int_bytes, transfer_words
+from ternbin.layout import ceil_div, int_bytes, transfer_banks, transfer_words
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import Lanes, Plan, plan_linear
 from ternbin.mapping.memory import Allocator, CapacityError, Image
@@ -309,10 +309,9 @@ class CallBuilder:
             start += run
 
     def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
-        rows = self.hw.rows
-        w = self.wbuf.lease(count * plan.inner)
-        self.load(plan.name, (self.wbuf, w), mem=Mem.WBUF, addr=w.addr, inner=plan.inner, outer=count * rows, stride=plan.row_bytes,
-                  dram=plan.weight_addr + tile * rows * plan.row_bytes, expand=plan.expand)
+        w, rows = self.wbuf.lease(count * plan.inner), transfer_banks(self.hw, Mem.WBUF)
+        self.load(plan.name, (self.wbuf, w), mem=Mem.WBUF, addr=w.addr, inner=plan.inner, outer=count * rows,
+                  stride=plan.tile_bytes // rows, dram=plan.weight_addr + tile * plan.tile_bytes, expand=plan.expand)
         tile_bytes = plan.params * self.hw.param_word_bits // 8
         return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)
 

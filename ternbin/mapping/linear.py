@@ -7,7 +7,7 @@ import numpy as np
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.ir import Node, Weights
-from ternbin.isa import Epilogue, Kind
+from ternbin.isa import Epilogue, Kind, Mem
 from ternbin.layout import (
     SCALE_WORDS,
     ceil_div,
@@ -16,8 +16,11 @@ from ternbin.layout import (
     expand_row_bytes,
     expand_words,
     int_bytes,
+    row_bytes,
     scale_words,
     threshold_words,
+    transfer_banks,
+    weight_rows,
 )
 from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
 from ternbin.mapping.memory import Image
@@ -69,7 +72,7 @@ class Plan:
     groups: int
     chunks: int
     inner: int  # words of a weight row as loaded, the row stride
-    row_bytes: int
+    tile_bytes: int  # of weights in external memory
     expand: bool
     weight_addr: int
     params: int
@@ -94,7 +97,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
     idle = 0 if kind == "ternary" else -1
     folded = fold_product(hw, operand(hw, node.src[0].type.kind, where), weight, chunks * hw.lanes, idle, where)
     odd_init = -x.odd_lanes * x.odd_code * idle
-    inner = expand_words(hw, chunks) if expand else chunks
+    inner = expand_words(hw, Mem.WBUF, chunks) if expand else chunks
     rows = _row_features(hw, len(weight), groups)
     copies = node.op == "lm_head"  # padding must not win: it repeats the last row, which ties and loses by its index
     rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
@@ -103,14 +106,10 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
     words, fields, odd = _epilogue(hw, weights, node, folded, rows, where)
     return Plan(
         name=node.name, tiles=len(rows) // hw.rows, groups=groups, chunks=chunks, inner=inner,
-        row_bytes=_row_bytes(hw, inner, expand), expand=expand, weight_addr=address, params=words.shape[1],
+        tile_bytes=transfer_banks(hw, Mem.WBUF) * row_bytes(hw, Mem.WBUF, inner, expand), expand=expand, weight_addr=address, params=words.shape[1],
         param_addr=image.put(("params", node.name, groups), lambda: int_bytes(words, 2)),
         fields={**fields, "acc_init": folded.acc_init + odd_init}, odd=odd,
     )
-
-
-def _row_bytes(hw: HwConfig, inner: int, expand: bool) -> int:
-    return inner * hw.code_word_bits // 8 // (2 if expand else 1)
 
 
 def _row_features(hw: HwConfig, features: int, groups: int) -> np.ndarray:
@@ -124,7 +123,8 @@ def _row_features(hw: HwConfig, features: int, groups: int) -> np.ndarray:
 def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, inner: int, expand: bool) -> np.ndarray:
     placed = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
     placed[np.ix_(rows >= 0, x.places())] = weight[rows[rows >= 0]]
-    return expand_row_bytes(hw, placed, inner) if expand else code_row_bytes(hw, code_words(hw, placed))
+    loaded = weight_rows(hw, placed)
+    return expand_row_bytes(hw, loaded, loaded.shape[1] // hw.lanes) if expand else code_row_bytes(hw, code_words(hw, loaded))
 
 
 def _epilogue(hw: HwConfig, weights: Weights, node: Node, folded: Folded, rows: np.ndarray,

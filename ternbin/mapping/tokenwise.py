@@ -10,6 +10,7 @@ from ternbin.ir import Node
 from ternbin.isa import Mem, Op
 from ternbin.layout import (
     SCALE_WORDS,
+    bank_words,
     ceil_div,
     code_row_bytes,
     code_words,
@@ -65,20 +66,21 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
 def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
     """Address of the embedding table, words of a row, whether its codes are 1-bit for a ternary array.
 
-    It is entered as the language model head enters its weights, so that tied tables are stored once.
+    Where WBUF is loaded word by word it is entered as the language model head enters its weights: tied tables are stored once.
     """
     hw, kind, name = b.hw, node["table_kind"], node["table"]
     if kind not in ("ternary", "binary") or (hw.kind == "binary" and kind == "ternary"):
         raise InputError(f"embed {node.name}: table kind must suit a {hw.kind} array, not {kind}")
     codes = b.weights[name].numpy().astype(np.int8)
     chunks, expand = ceil_div(codes.shape[1], hw.lanes), kind == "binary" and hw.kind == "ternary"
-    inner = expand_words(hw, chunks) if expand else chunks
+    inner = expand_words(hw, Mem.ABUF, chunks) if expand else chunks
 
     def make() -> np.ndarray:
         rows = np.concatenate([codes, np.repeat(codes[-1:], -len(codes) % hw.rows, axis=0)])
         return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
 
-    return b.image.put(("weight", name, plain(codes.shape[1]), 1, True), make), inner, expand
+    tied = bank_words(hw, Mem.WBUF) == 1
+    return b.image.put(("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name), make), inner, expand
 
 
 def positions(b: CallBuilder, node: Node, words: int) -> int:

@@ -164,7 +164,8 @@ def bad_transfers():
     return [
         (load, {"mem": Mem.SBUF}), (store, {"mem": Mem.SBUF}), (store, {"mem": Mem.LUTX}), (load, {"mem": 9}), (load, {"bank": 1}),
         (load, {"mem": Mem.ABUF, "bank": 63}), (load, {"inner": 0}), (store, {"outer": 0}), (load, {"dram": 0x101}),
-        (store, {"stride": 2}), (load, {"expand": 1}), (store, {"mem": Mem.WBUF, "expand": 1}), (store, {"indirect": 1}),
+        (store, {"stride": 2}), (load, {"expand": 1}), (store, {"mem": Mem.KBUF, "expand": 1}),
+        (store, {"mem": Mem.WBUF}), (store, {"indirect": 1}),
     ]
 
 

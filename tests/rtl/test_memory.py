@@ -54,7 +54,7 @@ async def bench_random(dut):
     banks, word_bits, elements, planes = p["banks"], p["word_bits"], p["elements"], p["planes"]
     model = Model(banks, word_bits, elements, planes)
     read = {"addr": 20, "mask": banks}
-    write = {"addr": 20, "mask": banks, "data": word_bits, "lane_mask": elements}
+    write = {"addr": 20, "mask": banks, "data": word_bits * p["write_words"], "lane_mask": elements}
     transposed = {"addr": 20, "mask": banks, "lane": (elements - 1).bit_length(), "codes": banks * planes}
     ports = {"r_store": read, "r_execute": read, "w_load": write, "w_execute": write}
     if p["transposed"]:
@@ -106,7 +106,8 @@ async def bench_random(dut):
                     data |= bit << plane * elements + request["lane"]
                 model.write(bank, request["addr"], data, model.bits(1 << request["lane"]))
             else:
-                model.write(bank, request["addr"], request["data"], model.bits(request["lane_mask"]))
+                data = request["data"] >> bank % p["write_words"] * word_bits
+                model.write(bank, request["addr"], data, model.bits(request["lane_mask"]))
         await RisingEdge(dut.clk)
     assert taken_count > 1500 and faults > 50
 
@@ -116,10 +117,12 @@ async def bench_random(dut):
         {"banks": 4, "word_bits": 32, "elements": 16, "planes": 2},
         {"banks": 4, "word_bits": 32, "elements": 32, "planes": 1},
         {"banks": 1, "word_bits": 64, "elements": 4, "planes": 1},
-    ], ids=["codes", "binary codes", "values"],
+        {"banks": 8, "word_bits": 16, "elements": 8, "planes": 2, "write_words": 4},
+    ], ids=["codes", "binary codes", "values", "words of several banks"],
 )
 def test_memory(shape):
-    transposed = shape["banks"] > 1
+    shape = {"write_words": 1} | shape
+    transposed = shape["banks"] > 1 and shape["write_words"] == 1
     memory = BankedMemory(
         Geometry(depth=DEPTH, **shape), readers={"store": Unit.STORE, "execute": Unit.EXECUTE},
         writers={"load": Unit.LOAD, "execute": Unit.EXECUTE},

@@ -15,7 +15,7 @@ def test_named_instances_load_by_name():
         ("rows", 12, "hardware configuration: rows must be a power of two from 4 to 64, not 12"),
         ("kind", "fp8", "hardware configuration: kind must be one of ternary, binary, not 'fp8'"),
         ("acc_bits", 64, "hardware configuration: acc_bits must be from 16 to 32, not 64"),
-        ("axi_data_bits", 128, "hardware configuration: axi_data_bits must be at most lanes x planes (64), not 128"),
+        ("axi_data_bits", 512, "hardware configuration: axi_data_bits must be at most rows x 16 (256), not 512"),
         ("clock_mhz", 0, "hardware configuration: clock_mhz must be positive, not 0"),
     ],
 )

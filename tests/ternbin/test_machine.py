@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from ternbin import golden
-from ternbin.hw import NAMED
+from ternbin.hw import NAMED, HwConfig
 from ternbin.isa import Dest, Epilogue, ErrorCode, Instruction, Kind, Mem, Op
 from ternbin.layout import int_bytes, scale_words
 from ternbin.machine import Machine, MachineError
 
 TINY, BINARY = NAMED["tiny"], NAMED["tiny-binary"]
+WIDE = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128)
 
 
 def machine(hw=TINY, size=4096):
@@ -162,16 +163,50 @@ def test_argmax_keeps_the_first_largest_across_instructions():
 
 def test_load_spreads_rows_over_banks_and_store_brings_them_back():
     m = machine()
-    fields = dict(mem=Mem.WBUF, bank=2, addr=7, inner=3, outer=5, dram=64, stride=20)
+    fields = dict(mem=Mem.KBUF, bank=2, addr=7, inner=3, outer=5, dram=64, stride=20)
     m.execute(Instruction(Op.LOAD, fields))
     for o in range(5):
         for i in range(3):
             beat = int.from_bytes(m.dram[64 + 20 * o + 4 * i :][:4], "little")
-            word = m.memories[Mem.WBUF][(2 + o) % 4, 7 + (2 + o) // 4 * 3 + i]
+            word = m.memories[Mem.KBUF][(2 + o) % 4, 7 + (2 + o) // 4 * 3 + i]
             assert word.reshape(-1).tolist() == [beat >> b & 1 for b in range(32)]
     before = bytes(m.dram[64 : 64 + 12])
     m.execute(Instruction(Op.STORE, fields | dict(dram=1024)))
     assert bytes(m.dram[1024:1036]) == before
+
+
+def test_a_wide_beat_of_weights_goes_to_consecutive_banks():
+    m = machine(WIDE)  # 4 words a beat
+    m.execute(Instruction(Op.LOAD, dict(mem=Mem.WBUF, bank=1, addr=7, inner=3, outer=2, dram=64, stride=64)))
+    for o, (row, first) in enumerate([(0, 4), (1, 0)]):
+        for i in range(3):
+            beat = int.from_bytes(m.dram[64 + 64 * o + 16 * i :][:16], "little")
+            for g in range(4):
+                word = m.memories[Mem.WBUF][first + g, 7 + 3 * row + i]
+                assert word.reshape(-1).tolist() == [beat >> 32 * g + b & 1 for b in range(32)]
+
+
+def test_a_wide_beat_of_weights_expands_to_two_words_a_bank():
+    m = machine(WIDE)
+    m.execute(Instruction(Op.LOAD, dict(mem=Mem.WBUF, addr=1, inner=2, outer=1, dram=64, expand=1)))
+    beat = int.from_bytes(m.dram[64:80], "little")
+    for i in range(2):
+        for g in range(4):
+            codes = [lane(WIDE, m.memories[Mem.WBUF], g, 1 + i, e) for e in range(16)]
+            assert codes == [1 if beat >> 64 * i + 16 * g + e & 1 else -1 for e in range(16)]
+
+
+def test_rows_of_words_narrower_than_the_bus_end_with_a_beat():
+    m = machine(WIDE)
+    fields = dict(mem=Mem.ABUF, addr=3, inner=5, outer=2, dram=64, stride=32)
+    m.execute(Instruction(Op.LOAD, fields))
+    for o in range(2):
+        for i in range(5):
+            value = int.from_bytes(m.dram[64 + 32 * o + 4 * i :][:4], "little")
+            assert m.memories[Mem.ABUF][o, 3 + i].reshape(-1).tolist() == [value >> b & 1 for b in range(32)]
+    m.execute(Instruction(Op.STORE, fields | dict(dram=1024)))
+    for o in range(2):
+        assert bytes(m.dram[1024 + 32 * o :][:32]) == bytes(m.dram[64 + 32 * o :][:20]) + bytes(12)
 
 
 def test_load_expand_makes_two_beats_of_one():
@@ -250,6 +285,7 @@ def test_embedding_adds_scaled_codes():
         (Op.LOAD, dict(mem=Mem.WBUF, addr=255, inner=2, outer=1), ErrorCode.ADDRESS),
         (Op.LOAD, dict(mem=Mem.SBUF, inner=1, outer=1), ErrorCode.FIELD),
         (Op.LOAD, dict(mem=Mem.WBUF, bank=4, inner=1, outer=1), ErrorCode.FIELD),
+        (Op.STORE, dict(mem=Mem.WBUF, inner=1, outer=1), ErrorCode.FIELD),
         (Op.LOAD, dict(mem=12, inner=1, outer=1), ErrorCode.FIELD),
         (Op.LOAD, dict(mem=Mem.WBUF, inner=1, outer=1, dram=4096), ErrorCode.BUS_READ),
         (Op.STORE, dict(mem=Mem.IDBUF, inner=1, outer=1, dram=4096), ErrorCode.BUS_WRITE),
