@@ -16,6 +16,8 @@ from ternbin.layout import geometry
 from ternbin.program import Probe, Program, region_bytes
 from ternbin.rtl.generate import manifest
 from ternbin.sim.build import build
+from ternbin.sim.checkpoint import Checkpoint, State, identity
+from ternbin.sim.records import CallRun, Record
 
 CYCLE_LIMIT = 1 << 34  # the core's own watchdog comes long before
 _START, _IRQ_ENABLE, _CLEAR = 1, 2, 4
@@ -65,31 +67,6 @@ class Waves:
     @property
     def kind(self) -> str:
         return Path(self.path).suffix.removeprefix(".")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One instruction of a call: number ``index`` of ``unit``; issued in cycle ``start``, done in cycle ``done`` of the call.
-
-    ``counters``: growth of the unit's own counters (names that start with the unit's) since its previous instruction was done.
-    """
-
-    unit: Unit
-    index: int
-    start: int
-    done: int
-    counters: dict[str, int]
-
-
-@dataclass(frozen=True)
-class CallRun:
-    """One call: cycles from start to interrupt, counters as the registers gave them, records in order of completion, and the
-    raw words of each probe (in the order of ``Program.probes_of_call``)."""
-
-    cycles: int
-    counters: dict[str, int]
-    records: tuple[Record, ...] = field(repr=False)
-    raw: tuple[bytes, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -143,6 +120,8 @@ _SIGNATURES = {
     "tb_read": (ctypes.c_int, [ctypes.c_void_p, _U32, ctypes.POINTER(_U32)]),
     "tb_now": (_U64, [ctypes.c_void_p]),
     "tb_violation": (ctypes.c_char_p, [ctypes.c_void_p]),
+    "tb_save": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.POINTER(_U64)]),
+    "tb_restore": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, _U64]),
     "tb_call": (ctypes.c_int, [
         ctypes.c_void_p, _U32, _U32, _U64, _PROGRESS, ctypes.POINTER(_Probe), _U64, ctypes.c_void_p, ctypes.POINTER(_Record),
         ctypes.POINTER(_U64), _U64, ctypes.POINTER(_Result),
@@ -211,6 +190,17 @@ class Simulator:
     def cycle(self) -> int:
         """Cycles since reset began."""
         return self._library.tb_now(self._handle)
+
+    def save(self) -> bytes:
+        """Between calls: all that later calls depend on, but ``memory``."""
+        size = _U64()
+        address = self._library.tb_save(self._handle, ctypes.byref(size))
+        return ctypes.string_at(address, size.value)
+
+    def restore(self, state: bytes) -> None:
+        """Continue where a simulator of the same library and memory model was saved; ``memory`` is the caller's business."""
+        if not self._library.tb_restore(self._handle, state, len(state)):
+            raise CheckError("the saved state must be one of this simulator")
 
     def write(self, register: int, value: int) -> None:
         """Write a register over AXI4-Lite. Raises CheckError unless the answer is OKAY."""
@@ -320,8 +310,10 @@ class _Hook:
 class _Host:
     """The driver's part of a run: puts ids in place, starts calls, reads tokens."""
 
-    def __init__(self, program: Program, simulator: Simulator, progress: Callable[[int, int, int], None] | None, probing: bool):
+    def __init__(self, program: Program, simulator: Simulator, progress: Callable[[int, int, int], None] | None, probing: bool,
+                 after_call: Callable[[], None]):
         self.program, self.simulator, self.progress, self.probing = program, simulator, progress, probing
+        self.after_call = after_call
         self.calls: list[CallRun] = []
 
     @cached_property
@@ -334,35 +326,65 @@ class _Host:
         report = None if self.progress is None else lambda cycles, done: self.progress(number, cycles, done)
         where = "encoder" if number == 0 else f"decoder position {number - 1}"
         self.calls.append(self.simulator.call(call.address, call.count, probes, where=where, progress=report))
+        self.finished(number)
+        self.after_call()
+
+    def finished(self, number: int) -> None:
+        if self.progress is not None:
+            self.progress(number, self.calls[number].cycles, self.program.calls[number].count)
 
     def step(self, tokens: Sequence[int], past: int) -> int:
-        """Decoder calls for tokens at positions ``past ..``; returns what follows the last one."""
+        """Decoder calls for tokens at positions ``past ..``, but those done before; returns what follows the last one."""
         memory = self.simulator.memory
         for position, token in enumerate(tokens, start=past):
-            self.program.put_id(memory, self.program.slot_addr(position), token)
-            self.call(1 + position)
+            if 1 + position >= len(self.calls):
+                self.program.put_id(memory, self.program.slot_addr(position), token)
+                self.call(1 + position)
         address = self.program.slot_addr(past + len(tokens))
         return int.from_bytes(memory[address : address + self._id_bytes], "little")
 
 
 def run(program: Program, *, ids: Sequence[int], policy: Policy, memory: MemoryModel | None = None,
         progress: Callable[[int, int, int], None] | None = None, waves: Waves | None = None, probes: bool = True,
-        library: Path | None = None, seed: int = 1) -> RunResult:
+        library: Path | None = None, seed: int = 1, checkpoint: Checkpoint | None = None) -> RunResult:
     """Generate greedily on the simulated accelerator: the encoder call, then one decoder call a token.
 
-    ids: the source text. policy: start, forced and last token, limit. progress(call, cycles of it, instructions done).
+    ids: the source text. policy: start, forced and last token, limit. progress(call, cycles of it, instructions done): a few times
+    a second, and when a call is done (instructions as many as its own).
     probes: copy what the program's probes ask for (sim.check compares it). library: a simulator of sim.build; default: build it.
+    checkpoint: go on from it where it is one of this very run, and keep the state there (not with ``waves``).
     Raises InputError where program and policy do not fit, CoreError, CheckError.
     """
     if policy.max_new_tokens > program.max_new_tokens:
         raise InputError(f"max_new_tokens must be at most the program's {program.max_new_tokens}, not {policy.max_new_tokens}")
+    if checkpoint is not None and waves is not None:
+        raise InputError("a run that writes waves must not have a checkpoint: waves cannot be continued")
     begin = perf_counter()
     if library is None or waves is not None:  # waves need a model of their own
         library = build(program.hw, waves=None if waves is None else waves.kind)
     built = perf_counter()
+    model = memory or MemoryModel()
     image = program.with_ids(ids, policy.prompt[0])
-    with Simulator(program.hw, library, image, memory or MemoryModel(), waves=waves, seed=seed) as simulator:
-        host = _Host(program, simulator, progress, probes)
-        host.call(0)
+    key = "" if checkpoint is None else identity(program, library, list(ids), policy, model, seed, probes)
+    state = None if checkpoint is None else checkpoint.load(program, key)
+    earlier = 0.0 if state is None else state.seconds
+    with Simulator(program.hw, library, image, model, waves=waves, seed=seed) as simulator:
+
+        def keep() -> None:
+            if checkpoint is not None and checkpoint.due():
+                now = State(host.calls, simulator.save(), image, earlier + perf_counter() - built)
+                checkpoint.save(key, now)
+
+        host = _Host(program, simulator, progress, probes, keep)
+        if state is not None:
+            image[:] = state.memory
+            simulator.restore(state.model)
+            host.calls = state.calls
+            for number in range(len(host.calls)):
+                host.finished(number)
+        if not host.calls:
+            host.call(0)
         tokens = greedy(policy, host.step)
-    return RunResult(tokens, host.calls, image, perf_counter() - built, built - begin)
+    if checkpoint is not None:
+        checkpoint.remove()
+    return RunResult(tokens, host.calls, image, earlier + perf_counter() - built, built - begin)

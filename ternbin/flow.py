@@ -1,6 +1,7 @@
 """The main job, end to end: model, graph, program, simulation, check, result."""
 
 import json
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +13,20 @@ from ternbin.errors import InputError
 from ternbin.generate import Policy
 from ternbin.hw import HwConfig
 from ternbin.ir import Lowered
+from ternbin.isa import Op
 from ternbin.mapper import map_model
 from ternbin.models import prepare
 from ternbin.models.fidelity import compare
 from ternbin.passes import fold
 from ternbin.picture import picture
 from ternbin.program import Program, listing
-from ternbin.progress import bar, stage
+from ternbin.progress import Forecast, bar, stage
 from ternbin.rtl.generate import manifest
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import check
+from ternbin.sim.checkpoint import Checkpoint
 from ternbin.sim.runner import MemoryModel, RunResult, run
+from ternbin.traffic import transfer_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +50,40 @@ def _input_ids(job: Job, tokenizer, meta: dict) -> tuple[list[int], str | None]:
     return prepare.encode_text(tokenizer, text, meta["max_positions"]), text
 
 
-def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryModel, **options) -> RunResult:
-    """A run with a progress bar over its calls."""
-    with bar(total=policy.max_new_tokens + 1, label="simulating", unit="call") as progress:
+def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryModel, *, checkpoint: Path | None = None,
+             restart: bool = False, **options) -> RunResult:
+    """A run with a progress bar. ``checkpoint``: the file it goes on from (not with ``restart``) and keeps its state in."""
+    keeper = None
+    if checkpoint is not None:
+        keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
+    calls = 1 + policy.max_new_tokens - (policy.last is not None)
+    with bar(label="simulating", unit=" cycles", scale=True) as progress:
+        if progress.disable:
+            return run(program, ids=ids, policy=policy, memory=memory, checkpoint=keeper, **options)
+        counts = [call.count for call in program.calls[:calls]]
+        forecast = Forecast(call_work(program, counts), counts)
 
         def report(call: int, cycles: int, done: int) -> None:
-            progress.n = call
-            progress.set_postfix_str(f"{cycles:,} cycles, {done} instructions")
+            so_far, progress.total = forecast(call, cycles, done)
+            progress.set_postfix_str(f"call {call + 1} of at most {calls}", refresh=False)
+            progress.update(so_far - progress.n)
 
-        return run(program, ids=ids, policy=policy, memory=memory, progress=report, **options)
+        return run(program, ids=ids, policy=policy, memory=memory, progress=report, checkpoint=keeper, **options)
+
+
+def call_work(program: Program, counts: list[int]) -> list[float]:
+    """Rough cycles of the first calls: of the bus or the array, whichever is busier; decoder calls after the first by their
+    instructions ``counts``."""
+    def cycles(call: int) -> int:
+        steps, size = 0, 0
+        for i in program.instructions(call):
+            size += transfer_bytes(program.hw, i)
+            if i.op == Op.GEMM:
+                steps += i["row_tiles"] * i["col_tiles"] * i["chunks"] * i["row_planes"] * i["col_planes"]
+        return max(steps, size // program.hw.axi_bytes, 1)
+
+    first, *decoder = (cycles(call) for call in range(min(2, len(counts))))
+    return [first, *(work * count / counts[1] for work in decoder for count in counts[1:])]
 
 
 def describe_model(folder: Path, lowered: Lowered) -> dict:
@@ -72,8 +101,8 @@ def evaluation(folder: Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def summarise(job: Job) -> tuple[dict, dict[str, str]]:
-    """Runs the job. Returns the validated result and further report files (name -> text).
+def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[dict, dict[str, str]]:
+    """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
     """
@@ -90,7 +119,7 @@ def summarise(job: Job) -> tuple[dict, dict[str, str]]:
         program = map_model(lowered, job.hw, len(ids), policy.max_new_tokens)
     with stage("building the simulator (kept for the next run)"):
         library = build(job.hw)
-    run_result = simulate(program, ids, policy, job.memory, library=library)
+    run_result = simulate(program, ids, policy, job.memory, library=library, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         verdict = check(program, lowered, ids, policy.prompt[0], run_result)
         tokens = run_result.tokens

@@ -10,6 +10,7 @@ The bit of the own unit waits for nothing but that earlier instructions of the s
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 
 from ternbin.errors import InputError
 
@@ -228,6 +229,7 @@ class Instruction:
         return self.fields.get(name, 0)
 
 
+@cache
 def layout(op: Op) -> dict[str, tuple[int, int, bool]]:
     """Field name -> (lowest bit, bits, signed), header included."""
     result, low = {}, 0
@@ -239,11 +241,12 @@ def layout(op: Op) -> dict[str, tuple[int, int, bool]]:
 
 
 def _fold(word: int) -> int:
-    parity = 0
-    for _ in range(INSTRUCTION_BITS // 16):
-        parity ^= word & 0xFFFF
-        word >>= 16
-    return parity
+    """The 16-bit parts of a word, added without carry."""
+    bits = INSTRUCTION_BITS
+    while bits > 16:
+        bits //= 2
+        word = (word ^ word >> bits) & ((1 << bits) - 1)
+    return word
 
 
 def encode(instruction: Instruction) -> int:

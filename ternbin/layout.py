@@ -6,6 +6,7 @@ and "LOAD, STORE", says the same in words.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Geometry:
         return ceil_div(self.bits, 8)
 
 
+@cache
 def geometry(hw: HwConfig, mem: Mem) -> Geometry:
     code = (hw.code_word_bits, hw.lanes)
     return {

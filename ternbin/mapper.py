@@ -49,6 +49,7 @@ class _Mapping:
     image: Image = field(default_factory=Image)
     shapes: dict[str, Keys] = field(default_factory=dict)  # by name of cache or cross output
     homes: dict[str, int] = field(default_factory=dict)  # their addresses in external memory with kv_external
+    memo: dict = field(default_factory=dict)  # of insert_tokens
 
     def __post_init__(self) -> None:
         self.kbuf = Allocator("KBUF", self.hw.kbuf_words)
@@ -79,7 +80,7 @@ class _Mapping:
 
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""
-        instructions = insert_tokens(self.hw, [item.instruction for item in items], (writable, 1 << 62))
+        instructions = insert_tokens(self.hw, [item.instruction for item in items], (writable, 1 << 62), self.memo)
         data = b"".join(
             _encode(instruction, item.op) for instruction, item in zip(instructions, items, strict=True)
         ) + _encode(Instruction(Op.END), "end")

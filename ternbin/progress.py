@@ -1,16 +1,19 @@
 """Progress on the terminal: shown only on a terminal, and only for work that takes longer than two seconds."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
 from tqdm import tqdm
 
 
-def bar(items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it") -> tqdm:
-    """A tqdm bar on stderr that stays silent where stderr is not a terminal, and for the first two seconds."""
-    return tqdm(items, total=total, desc=label, unit=unit, delay=2, leave=False, disable=not sys.stderr.isatty())
+def bar(items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it", scale: bool = False) -> tqdm:
+    """A tqdm bar on stderr that stays silent where stderr is not a terminal, and for the first two seconds.
+
+    ``scale``: numbers as 12.3k, 4.56M.
+    """
+    return tqdm(items, total=total, desc=label, unit=unit, unit_scale=scale, delay=2, leave=False, disable=not sys.stderr.isatty())
 
 
 @contextmanager
@@ -22,3 +25,26 @@ def stage(label: str) -> Iterator[None]:
     yield
     if sys.stderr.isatty():
         print(f"  {label}: {perf_counter() - start:.1f} s\033[K", file=sys.stderr, flush=True)
+
+
+class Forecast:
+    """Cycles of a whole run of calls, while it goes: from ``work`` of each call and the cycles that work took so far.
+
+    ``work`` (any unit) of call 0 need not compare well with the others': as soon as one of those is over, it is their measure.
+    """
+
+    def __init__(self, work: Sequence[float], instructions: Sequence[int]):
+        self.work, self.instructions = work, instructions
+        self.cycles = [0] * len(work)
+
+    def __call__(self, call: int, cycles: int, done: int) -> tuple[int, int]:
+        """(cycles so far, cycles expected in all) when ``done`` instructions of ``call`` took ``cycles``."""
+        self.cycles[call] = cycles
+        share = done / self.instructions[call]
+        if call >= 2 and share < 1:
+            rate = self.cycles[call - 1] / self.work[call - 1]
+        else:
+            rate = cycles / (max(share, 0.01) * self.work[call])
+        now = cycles if share == 1 else max(cycles, rate * self.work[call])
+        before = sum(self.cycles[:call])
+        return before + cycles, round(before + now + rate * sum(self.work[call + 1 :]))

@@ -151,53 +151,57 @@ class History:
     """For every word, the last instruction (counted within its unit) of each unit that read and that wrote it."""
 
     def __init__(self, hw: HwConfig):
-        self.words = {mem: np.full((2, len(Unit), geometry(hw, mem).words), -1, dtype=np.int64) for mem in Mem}
+        self.words = {mem: np.full((geometry(hw, mem).words, 2, len(Unit)), -1, dtype=np.int32) for mem in Mem}
         self.bytes: list[tuple[int, int, int, Unit, int]] = []  # low, high, kind, unit, number
 
     def conflicts(self, touched: Iterable[Access], own: Unit) -> np.ndarray:
         """Per unit the last instruction that one of unit ``own`` with these accesses must follow, -1 for none."""
-        latest = np.full(len(Unit), -1, dtype=np.int64)
+        latest = np.full(len(Unit), -1, dtype=np.int32)
         for access in touched:
             if access.mem is None:
                 for low, high, kind, unit, number in self.bytes:
                     if (kind or access.kind) and low < access.words[1] and access.words[0] < high:
                         latest[unit] = max(latest[unit], number)
             elif access.words.size:
-                table = self.words[access.mem][:, :, access.words].max(axis=2)
+                table = self.words[access.mem][access.words].max(axis=0)
                 last = table[WRITE] if access.kind == READ else table.max(axis=0)
                 if access.kind == WRITE and own == Unit.EXECUTE:
                     last[own] = -1
-                latest = np.maximum(latest, last)
+                np.maximum(latest, last, out=latest)
         return latest
 
     def note(self, touched: Iterable[Access], unit: Unit, number: int, constant: tuple[int, int] | None = None) -> None:
         """Enter the accesses of an instruction. Reads of the ``constant`` bytes need not be remembered."""
         for access in touched:
             if access.mem is not None:
-                self.words[access.mem][access.kind, unit, access.words] = number
+                self.words[access.mem][access.words, access.kind, unit] = number
             elif access.kind == WRITE or constant is None or access.words[0] < constant[0] or access.words[1] > constant[1]:
                 self.bytes.append((int(access.words[0]), int(access.words[1]), access.kind, unit, number))
 
 
-def insert_tokens(hw: HwConfig, instructions: Sequence[Instruction],
-                  constant: tuple[int, int] | None = None) -> list[Instruction]:
+def insert_tokens(hw: HwConfig, instructions: Sequence[Instruction], constant: tuple[int, int] | None = None,
+                  memo: dict[tuple, list[Access]] | None = None) -> list[Instruction]:
     """The instructions of one call (no END) with ``wait`` and ``signal`` set; all counters end at 0.
 
-    ``constant`` is a byte range of external memory that no instruction writes. Raises InputError where a token counter
-    could overflow.
+    ``constant`` is a byte range of external memory that no instruction writes; ``memo`` keeps the accesses of instructions for
+    the next call. Raises InputError where a token counter could overflow.
     """
-    history, count = History(hw), [0] * len(Unit)
+    history, count, memo = History(hw), [0] * len(Unit), {} if memo is None else memo
     place: dict[tuple[Unit, int], int] = {}
-    known = np.full((len(Unit), len(Unit)), -1, dtype=np.int64)  # known[u][v]: last of v that u's next is sure to follow
+    known = np.full((len(Unit), len(Unit)), -1, dtype=np.int32)  # known[u][v]: last of v that u's next is sure to follow
     after: dict[tuple[Unit, int], np.ndarray] = {}  # what is sure to be done once this instruction is done
     waits: list[set[Unit]] = [set() for _ in instructions]
     signals: list[set[Unit]] = [set() for _ in instructions]
     for position, instruction in enumerate(instructions):
-        unit, touched = UNIT_OF[instruction.op], accesses(hw, instruction)
+        key = instruction.op, *instruction.fields.items()
+        if key not in memo:
+            memo[key] = accesses(hw, instruction)
+        unit, touched = UNIT_OF[instruction.op], memo[key]
         number, clock = count[unit], known[unit]
         latest = history.conflicts(touched, unit)
+        late = [u for u in Unit if u != unit and latest[u] > clock[u]]
         # the most far-reaching waits first, for they may imply others
-        for other in sorted((u for u in Unit if u != unit), key=lambda u: -place.get((u, int(latest[u])), -1)):
+        for other in sorted(late, key=lambda u: -place[u, int(latest[u])]):
             if latest[other] > clock[other]:
                 key = (other, int(latest[other]))
                 waits[position].add(other)
@@ -219,15 +223,16 @@ def insert_tokens(hw: HwConfig, instructions: Sequence[Instruction],
 
 def _check_counters(instructions: Sequence[Instruction], waits: list[set[Unit]], signals: list[set[Unit]], depth: int) -> None:
     """Tokens given but not taken, were every unit to run as far ahead as the queues allow."""
-    for receiver in Unit:
-        for sender in Unit:
-            held = most = 0
-            for i, wait, signal in zip(instructions, waits, signals, strict=True):
-                held += UNIT_OF[i.op] == sender and receiver in signal
-                held -= UNIT_OF[i.op] == receiver != sender and sender in wait
-                most = max(most, held)
-            if most + depth + 1 > MAX_WAITING:
-                raise InputError(f"tokens from {sender.name} to {receiver.name} must be at most {MAX_WAITING}, not {most}")
+    held = {(sender, receiver): 0 for sender in Unit for receiver in Unit}
+    for i, wait, signal in zip(instructions, waits, signals, strict=True):
+        unit = UNIT_OF[i.op]
+        for sender in wait - {unit}:
+            held[sender, unit] -= 1
+        for receiver in signal:
+            held[unit, receiver] += 1
+            if held[unit, receiver] + depth + 1 > MAX_WAITING:
+                raise InputError(f"tokens from {unit.name} to {receiver.name} must be at most {MAX_WAITING}, "
+                                 f"not {held[unit, receiver]}")
 
 
 def find_races(hw: HwConfig, instructions: Sequence[Instruction], touched: Sequence[Sequence[Access]]) -> list[str]:

@@ -20,14 +20,29 @@ struct Timing {
     uint64_t stall_seed;  // 0: no stalls
 };
 
+// What a valid channel showed in the last cycle, to check that it holds until it is taken.
+struct Held {
+    bool waiting = false;
+    uint64_t addr = 0;
+    uint32_t len = 0;
+};
+
+// What the next cycle depends on, besides the open bursts and the contents of the memory.
+struct AxiState {
+    uint64_t random_;
+    uint32_t r_credit_ = 0, w_credit_ = 0;
+    bool ar_ready_ = false, r_valid_ = false, aw_ready_ = false, w_ready_ = false, b_valid_ = false;
+    Held held_ar_, held_aw_, held_w_;
+};
+
 template <class Top>
-class AxiMemory {
+class AxiMemory : AxiState {
   public:
     static constexpr uint64_t BYTES = AXI_BYTES;
     static constexpr size_t QUEUE = 8;  // bursts in flight in each direction
 
     AxiMemory(Top& top, uint8_t* data, uint64_t size, Timing timing)
-        : top_(top), data_(data), size_(size), timing_(timing), random_(timing.stall_seed) {}
+        : AxiState{timing.stall_seed}, top_(top), data_(data), size_(size), timing_(timing) {}
 
     // First violation of the bus protocol by the core; empty if none.
     const std::string& violation() const { return violation_; }
@@ -61,6 +76,27 @@ class AxiMemory {
         }
     }
 
+    // All but the contents of the memory, to and from a stream of Verilator's save and restore.
+    template <class Stream>
+    void save(Stream& stream) const {
+        stream.write(static_cast<const AxiState*>(this), sizeof(AxiState));
+        for (const auto* bursts : {&reads_, &writes_, &replies_}) {
+            stream << uint64_t(bursts->size());
+            for (const Burst& burst : *bursts) stream.write(&burst, sizeof burst);
+        }
+    }
+
+    template <class Stream>
+    void restore(Stream& stream) {
+        stream.read(static_cast<AxiState*>(this), sizeof(AxiState));
+        for (auto* bursts : {&reads_, &writes_, &replies_}) {
+            uint64_t size = 0;
+            stream >> size;
+            bursts->resize(size);
+            for (Burst& burst : *bursts) stream.read(&burst, sizeof burst);
+        }
+    }
+
   private:
     enum Channel { AR, R, AW, W, B };
     static constexpr int OKAY = 0, DECERR = 3;
@@ -71,13 +107,6 @@ class AxiMemory {
         uint32_t id;
         uint64_t due;    // first cycle in which it may be answered
         bool bad;        // touched an address outside of the memory
-    };
-
-    // What a valid channel showed in the last cycle, to check that it holds until it is taken.
-    struct Held {
-        bool waiting = false;
-        uint64_t addr = 0;
-        uint32_t len = 0;
     };
 
     bool inside(uint64_t addr) const { return addr < size_ && size_ - addr >= BYTES; }
@@ -181,10 +210,6 @@ class AxiMemory {
     uint8_t* data_;
     uint64_t size_;
     Timing timing_;
-    uint64_t random_;
     std::string violation_;
     std::deque<Burst> reads_, writes_, replies_;
-    uint32_t r_credit_ = 0, w_credit_ = 0;
-    bool ar_ready_ = false, r_valid_ = false, aw_ready_ = false, w_ready_ = false, b_valid_ = false;
-    Held held_ar_, held_aw_, held_w_;
 };

@@ -8,6 +8,7 @@
 #include "Vtop.h"
 #include "axi_memory.h"
 #include "verilated.h"
+#include "verilated_save.h"
 #include "visible.h"
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
@@ -57,6 +58,28 @@ struct CallContext {
     uint64_t next_probe[UNITS] = {};     // probes are sorted by (unit, index)
     uint32_t done_count[UNITS] = {};
     std::deque<uint64_t> starts[UNITS];
+};
+
+// Streams of a model's state to and from memory.
+class StateWriter final : public VerilatedSerialize {
+  public:
+    explicit StateWriter(std::vector<uint8_t>& out) : out_(out) {}
+    void flush() override {
+        out_.insert(out_.end(), m_bufp, m_cp);
+        m_cp = m_bufp;
+    }
+
+  private:
+    std::vector<uint8_t>& out_;
+};
+
+class StateReader final : public VerilatedDeserialize {
+  public:
+    StateReader(uint8_t* data, uint64_t size) { m_cp = data, m_endp = data + size; }
+    bool at_end() const { return m_cp == m_endp; }
+
+  protected:
+    void fill() override {}  // all is there already
 };
 
 class Bench {
@@ -144,6 +167,26 @@ class Bench {
             }
         }
         return -1;
+    }
+
+    // Between calls: all that later cycles depend on, but the contents of external memory.
+    const std::vector<uint8_t>& save() {
+        state_.clear();
+        StateWriter stream(state_);
+        stream << *top_;
+        stream << cycle_ << started_ << done_;
+        memory_->save(stream);
+        stream.flush();
+        return state_;
+    }
+
+    // Continue where a bench of the same model and timing was saved; false: not such a state.
+    bool restore(uint8_t* data, uint64_t size) {
+        StateReader stream(data, size);
+        stream >> *top_;
+        stream >> cycle_ >> started_ >> done_;
+        memory_->restore(stream);
+        return stream.at_end();
     }
 
     static constexpr uint32_t CTRL_CLEAR = 4;
@@ -299,6 +342,7 @@ class Bench {
     Seen seen_ = {};
     std::vector<std::vector<Bank>> memories_;
     std::vector<Watched> counters_;
+    std::vector<uint8_t> state_;  // as last saved
     CallContext* call_ = nullptr;
 };
 
@@ -339,3 +383,11 @@ EXPORT int tb_call(Bench* bench, uint32_t control, uint32_t start, uint64_t limi
     *result = {};
     return bench->call(control, start, limit, progress, call);
 }
+
+EXPORT const uint8_t* tb_save(Bench* bench, uint64_t* size) {
+    const std::vector<uint8_t>& state = bench->save();
+    *size = state.size();
+    return state.data();
+}
+
+EXPORT int tb_restore(Bench* bench, uint8_t* data, uint64_t size) { return bench->restore(data, size); }

@@ -30,6 +30,10 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
 
 
+def add_restart(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--restart", action="store_true", help="do not go on from the checkpoint of a run that was stopped")
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="PATH", help="write the result there as JSON")
 

@@ -1,4 +1,7 @@
-"""Summarise a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim."""
+"""Summarise a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim.
+
+A long run keeps its state in checkpoint.npz of the report folder; the same command goes on from there after it was stopped.
+"""
 
 import argparse
 from pathlib import Path
@@ -16,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="stop after N tokens (default: 20)")
     parser.add_argument("--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)")
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
+    options.add_restart(parser)
     options.add_json(parser)
 
 
@@ -37,7 +41,7 @@ def call(args: argparse.Namespace) -> int:
         memory=MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed),
         dram=args.dram,
     )
-    result, artefacts = summarise(job)
+    result, artefacts = summarise(job, checkpoint=out / "checkpoint.npz", restart=args.restart)
     write_report(result, out)
     for name, text in artefacts.items():
         results.write_text(out / name, text)

@@ -1,6 +1,7 @@
 """Run a lowered program cycle-accurately: generated ids, cycles and counters; waves of a chosen window.
 
-The program file holds no reference to compare with: `ternbin run` and `ternbin verify` do that.
+The program file holds no reference to compare with: `ternbin run` and `ternbin verify` do that. A long run without waves keeps its
+state in a checkpoint; the same command goes on from there after it was stopped.
 """
 
 import argparse
@@ -15,6 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="stop after N tokens (default: the program's)")
     parser.add_argument("--waves", metavar="FILE", help="write waves: .vcd, or .fst where zlib and lz4 headers are installed")
     parser.add_argument("--window", metavar="FROM:TO", help="cycles since reset that the waves show (default: all)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="state of a long run (default: PROGRAM.checkpoint.npz)")
+    options.add_restart(parser)
     options.add_memory(parser)
     options.add_json(parser)
 
@@ -46,14 +49,20 @@ def call(args: argparse.Namespace) -> None:
     ids = check_ids(options.parse_ids(args.ids), program.info["vocab"], program.source_len)
     if len(ids) != program.source_len:
         raise InputError(f"--ids must hold {program.source_len} ids, which {args.program} was lowered for, not {len(ids)}")
+    checkpoint = Path(f"{args.program}.checkpoint.npz")
+    if args.checkpoint:
+        checkpoint = Path(args.checkpoint)
+        options.check_writable(checkpoint.resolve().parent)
     waves = None
     if args.waves:
         start, stop = parse_window(args.window)
-        waves = Waves(path=args.waves, start=start, stop=stop)
+        if args.checkpoint:
+            raise InputError("--checkpoint must be left out with --waves: waves cannot be continued")
+        waves, checkpoint = Waves(path=args.waves, start=start, stop=stop), None
         options.check_writable(Path(args.waves).resolve().parent)
     policy = Policy.of(program.info, args.max_new_tokens or program.max_new_tokens)
     memory = MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed)
-    result = simulate(program, ids, policy, memory, waves=waves)
+    result = simulate(program, ids, policy, memory, waves=waves, checkpoint=checkpoint, restart=args.restart)
     counters = {name: sum(call.counters[name] for call in result.calls) for name in result.calls[0].counters}
     print(f"tokens    {result.tokens}")
     print(f"cycles    {result.cycles:,}: " + ", ".join(f"{call.cycles:,}" for call in result.calls))

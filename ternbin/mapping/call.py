@@ -250,7 +250,10 @@ class CallBuilder:
         )
 
     def plan(self, node: Node, x: Lanes, groups: int = 1) -> Plan:
-        return plan_linear(self.hw, self.image, self.weights, node, x, groups)
+        key = node, x, groups
+        if key not in self.image.plans:
+            self.image.plans[key] = plan_linear(self.hw, self.image, self.weights, node, x, groups)
+        return self.image.plans[key]
 
     def linear(self, plan: Plan, x: Codes, first: int, stop: int, to: "Destination", *, fresh: bool = False,
                tables: Sequence[Lease] = (), before: Callable[[int], None] | None = None,

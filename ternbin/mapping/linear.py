@@ -92,7 +92,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
         raise InputError(f"{where}: weight kind must be ternary or binary, not {kind}")
     if hw.kind == "binary" and kind == "ternary":
         raise InputError(f"{where}: weight kind must be binary on a binary array, not ternary")
-    weight = weights[node["weight"]].numpy().astype(np.int64)
+    weight = weights[node["weight"]].numpy()
     chunks, expand = ceil_div(x.extent, hw.lanes), kind == "binary" and hw.kind == "ternary"
     idle = 0 if kind == "ternary" else -1
     folded = fold_product(hw, operand(hw, node.src[0].type.kind, where), weight, chunks * hw.lanes, idle, where)

@@ -51,11 +51,12 @@ class Allocator:
 
 @dataclass
 class Image:
-    """External memory under construction; blocks entered under the same key are shared."""
+    """External memory under construction; blocks entered under the same key are shared, and so are ``plans`` made with it."""
 
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     places: dict[object, int] = field(default_factory=dict)
+    plans: dict[object, object] = field(default_factory=dict)
 
     def reserve(self, size: int) -> int:
         """Address of ``size`` zero bytes."""

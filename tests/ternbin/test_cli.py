@@ -81,6 +81,9 @@ def test_quantize_lower_sim(tmp_path, capsys):
     capsys.readouterr()
     assert "checksum must match" in _refused(capsys, "sim", str(broken), "--ids", "0,17,4,2")
     assert "--ids must hold 4 ids" in _refused(capsys, "sim", str(program), "--ids", "0,17")
+    assert "--checkpoint must be left out with --waves" in _refused(
+        capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--checkpoint", str(tmp_path / "c.npz")
+    )
     assert "--window must be FROM:TO" in _refused(capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--window", "9")
 
 
@@ -110,3 +113,39 @@ def test_run_and_report(tmp_path, capsys):
     assert "decode_pj_per_token" in capsys.readouterr().out
     (out / "result.json").write_text("{}")
     assert "schema must be" in _refused(capsys, "report", str(out))
+
+
+def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch):
+    """Stopped after its encoder call, a run goes on from its checkpoint; with --restart it does not."""
+    from ternbin import flow, results
+    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.random_model import random_quant_bart
+    from ternbin.sim.checkpoint import Checkpoint
+
+    class Interrupted(Checkpoint):
+        def __init__(self, path, **options):
+            super().__init__(path, every=0, **options)
+
+        def save(self, key, state):
+            super().save(key, state)
+            raise KeyboardInterrupt
+
+    save_packed(random_quant_bart("2-2"), tmp_path / "model")
+    out = tmp_path / "report"
+    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", "--ids", "0,5,9,2", "--max-new-tokens", "4", "--out", str(out)]
+    line = f"{out / 'checkpoint.npz'}: going on after call 1 of at most 5"
+    found = []
+    for more in ([], ["--restart"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(flow, "Checkpoint", Interrupted)
+            assert main(argv) == 130
+        assert (out / "checkpoint.npz").exists() and not (out / "result.json").exists()
+        capsys.readouterr()
+        assert main([*argv, *more]) == 0
+        assert capsys.readouterr().err.splitlines() == ([] if more else [line])
+        assert not (out / "checkpoint.npz").exists()
+        found.append(results.load(out))
+        (out / "result.json").unlink()
+    for name in ("cycles", "call_cycles", "tokens", "counters", "values_checked", "bit_exact", "timeline", "energy"):
+        assert found[0][name] == found[1][name], name
+    assert found[0]["bit_exact"]
