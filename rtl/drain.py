@@ -1,6 +1,6 @@
-"""Drain side of the execute unit: capture of finished tiles, one column a cycle to the epilogue, with its address."""
+"""Drain side of the execute unit: capture of finished tiles; one column a cycle to the epilogue, or a tile of scores to SBUF."""
 
-from amaranth.hdl import C, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,6 +8,9 @@ from amaranth.utils import exact_log2
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BITS
 from ternbin.rtl.gemm import POINTER, Mode, address, clamp, column_layout, gemm_fields
+from ternbin.rtl.interfaces import WritePort, events_signature
+
+EVENTS = {"drained_scores": 7}
 
 
 class Skid(wiring.Component):
@@ -32,11 +35,11 @@ class Skid(wiring.Component):
 
 
 class Drain(wiring.Component):
-    """Takes tiles in the order in which the sequencer finishes them and offers their valid columns on ``o``.
+    """Takes tiles in the order in which the sequencer finishes them; offers their valid columns on ``o``, or writes them as scores.
 
     ``finish`` with ``finish_cols``: the accumulators hold a finished tile from the next cycle on; ``capture`` then copies it to the
-    result registers as soon as these are drained. ``column`` selects what ``values`` shows, in the same cycle.
-    ``tile_free`` pulses with the last column of a tile. All outputs but ``o`` depend on registers only. Tiles of the next instruction
+    result registers as soon as these are drained. ``tile`` shows these; ``column`` selects what ``values`` shows, in the same cycle.
+    ``tile_free`` pulses with the last column of a tile. All outputs depend on registers only. Tiles of the next instruction
     may be finished before its ``start``; ``busy`` from there to the last column.
     """
 
@@ -45,15 +48,16 @@ class Drain(wiring.Component):
         super().__init__({
             "instruction": In(INSTRUCTION_BITS), "start": In(1), "finish": In(1), "finish_cols": In(hw.cols),
             "capture": Out(1), "capture_cols": Out(hw.cols), "column": Out(range(hw.cols)),
-            "values": In(data.ArrayLayout(signed(hw.acc_bits), hw.rows)), "tile_free": Out(1), "busy": Out(1),
-            "o": Out(stream.Signature(column_layout(hw))),
+            "values": In(data.ArrayLayout(signed(hw.acc_bits), hw.rows)), "tile": In(hw.score_word_bits * hw.cols),
+            "tile_free": Out(1), "busy": Out(1), "o": Out(stream.Signature(column_layout(hw))),
+            "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits * hw.cols, 1)), **events_signature(EVENTS),
         })
 
     def elaborate(self, platform):
         m = Module()
         f = gemm_fields(self.instruction)
         m.submodules.skid = skid = Skid(column_layout(self._hw))
-        push = Signal()
+        scores, taken, push = Mode(f).scores, Signal(), Signal()
         finished, captured = Signal(), Signal()
         last_column, last_tile, row_tile = Signal(), Signal(), Signal(16)
         col_tile = Signal(10)
@@ -63,10 +67,14 @@ class Drain(wiring.Component):
         m.d.comb += [
             last_col_tile.eq(col_tile == f.col_tiles - 1), last_tile.eq(row_tile == f.row_tiles - 1),
             last_of_tile.eq(Mux(last_col_tile, (f.tokens - 1)[:low], self._hw.cols - 1)),
-            last_column.eq(self.column == last_of_tile),
-            push.eq(captured & self.busy & skid.i.ready), self.tile_free.eq(push & last_column),
+            last_column.eq(scores | (self.column == last_of_tile)),
+            taken.eq(captured & self.busy), push.eq(taken & Mux(scores, self.sbuf_w.ready, skid.i.ready)),
+            self.tile_free.eq(push & last_column),
             self.capture.eq(finished & (~captured | self.tile_free)),
-            skid.i.valid.eq(captured & self.busy), skid.i.payload.values.eq(self.values),
+            self.sbuf_w.valid.eq(taken & scores), self.sbuf_w.addr.eq(skid.i.payload.addr), self.sbuf_w.data.eq(self.tile),
+            self.sbuf_w.mask.eq(Cat(c <= last_of_tile for c in range(self._hw.cols))), self.sbuf_w.lane_mask.eq(1),
+            self.ev_drained_scores.eq(Mux(push & scores, last_of_tile + 1, 0)),
+            skid.i.valid.eq(taken & ~scores), skid.i.payload.values.eq(self.values),
             skid.i.payload.first.eq((col_tile == 0) & (self.column == 0)),
             skid.i.payload.last.eq(last_col_tile & last_column),
             skid.i.payload.first_tile.eq(row_tile == 0), skid.i.payload.last_tile.eq(last_tile),

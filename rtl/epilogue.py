@@ -1,4 +1,4 @@
-"""The epilogue: finished columns to codes, 8-bit codes, residual words, scores or the running arg-max."""
+"""The epilogue: finished columns to codes, 8-bit codes, residual words or the running arg-max."""
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
@@ -15,7 +15,7 @@ from ternbin.rtl.vector_parts import clip, outside, residual_range, round_shift,
 
 MUL_BITS, BIAS_BITS = 24, 40
 EVENTS = {
-    "stall_write": 1, "drained_codes": 1, "drained_codes8": 1, "drained_residual": 1, "drained_scores": 1, "drained_argmax": 1,
+    "stall_write": 1, "drained_codes": 1, "drained_codes8": 1, "drained_residual": 1, "drained_argmax": 1,
     "saturations": 7,
 }
 
@@ -32,7 +32,7 @@ class Epilogue(wiring.Component):
         super().__init__({
             "instruction": In(INSTRUCTION_BITS), "start": In(1), "i": In(stream.Signature(column_layout(hw))), "busy": Out(1),
             "pbuf": Out(ReadPort(1, hw.param_word_bits)), "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
-            "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)), "sbuf_w": Out(WritePort(1, hw.score_word_bits, 1)),
+            "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
             "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
             "kbuf_w": Out(WritePort(hw.rows, hw.code_word_bits, hw.lanes)),
             "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
@@ -77,13 +77,10 @@ class Epilogue(wiring.Component):
         old = self._old_values(m, valid2, place2, free3, read_done)
         residual_free, valid4 = self._residual(m, valid3, place3, scaled, old)
 
-        written1 = Mux(mode.codes, writer.ready, self.sbuf_w.ready)
         m.d.comb += [
-            free1.eq(~valid1 | Mux(mode.scaled, free2, written1)),
+            free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
             free2.eq(~valid2 | Mux(mode.argmax, argmax.i.ready, free3 & read_done)),
             free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
-            self.sbuf_w.valid.eq(valid1 & mode.scores), self.sbuf_w.addr.eq(place1.addr), self.sbuf_w.mask.eq(1),
-            self.sbuf_w.lane_mask.eq(1), self.sbuf_w.data.eq(Cat(product[: hw.acc_bits] for product in products)),
             argmax.i.valid.eq(valid2 & mode.argmax), argmax.i.payload.place.eq(place2),
             argmax.i.payload.values.eq(Cat(sums)),
             byte_writer.i.valid.eq(valid3 & mode.codes8), byte_writer.i.payload.place.eq(place3),
@@ -128,7 +125,7 @@ class Epilogue(wiring.Component):
         return nz, neg
 
     def _products(self, m, parameters, load):
-        """Stage 1: acc*M (SCORES: acc), and the biases that belong to it."""
+        """Stage 1: acc*M, and the biases that belong to it."""
         products, biases = [], []
         for r in range(self._hw.rows):
             acc, parameter = self.i.payload.values[r], parameters[r]
@@ -136,8 +133,6 @@ class Epilogue(wiring.Component):
             bias = Signal(signed(BIAS_BITS), name=f"bias{r}", reset_less=True)
             with m.If(load & self._mode.scaled):
                 m.d.sync += product.eq(acc * parameter[:MUL_BITS].as_signed())
-            with m.Elif(load & self._mode.scores):
-                m.d.sync += product.eq(acc)
             with m.If(load & self._mode.scaled & self.i.payload.first):
                 m.d.sync += bias.eq(parameter[MUL_BITS:].as_signed())
             products.append(product)
@@ -216,8 +211,8 @@ class Epilogue(wiring.Component):
 
     def _events(self, m, pop):
         waits = [port.valid & ~port.ready for port in (
-            self.rbuf_w, self.sbuf_w, self.abuf_w, self.kbuf_w, self.kbuf_t, self.idbuf_w,
+            self.rbuf_w, self.abuf_w, self.kbuf_w, self.kbuf_t, self.idbuf_w,
         )]
         m.d.comb += self.ev_stall_write.eq(Cat(waits).any())
-        for name in ("codes", "codes8", "residual", "scores", "argmax"):
+        for name in ("codes", "codes8", "residual", "argmax"):
             m.d.comb += getattr(self, f"ev_drained_{name}").eq(pop & getattr(self._mode, name))

@@ -8,6 +8,7 @@ from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BITS
 from ternbin.rtl import epilogue, sequencer
 from ternbin.rtl.array import Array
+from ternbin.rtl.drain import EVENTS as DRAIN_EVENTS
 from ternbin.rtl.drain import Drain
 from ternbin.rtl.gemm import gemm_fields, impossible
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, UnitPort, WritePort, events_signature
@@ -22,7 +23,7 @@ class ExecuteUnit(wiring.Component):
     the table touch nothing. The Verilog needs ``pe.pe_verilog(hw)`` and the primitives beside it.
     """
 
-    EVENTS = sequencer.EVENTS | epilogue.EVENTS
+    EVENTS = sequencer.EVENTS | DRAIN_EVENTS | epilogue.EVENTS
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -31,7 +32,7 @@ class ExecuteUnit(wiring.Component):
             "port": In(UnitPort()),
             "abuf": Out(ReadPort(hw.cols, code)), "wbuf": Out(ReadPort(hw.rows, code)), "kbuf": Out(ReadPort(hw.rows, code)),
             "pbuf": Out(ReadPort(1, hw.param_word_bits)), "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
-            "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)), "sbuf_w": Out(WritePort(1, hw.score_word_bits, 1)),
+            "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)), "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits * hw.cols, 1)),
             "abuf_w": Out(WritePort(hw.cols, code, hw.lanes)), "kbuf_w": Out(WritePort(hw.rows, code, hw.lanes)),
             "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
             "idbuf_w": Out(WritePort(1, 96, 1)), "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
@@ -51,11 +52,11 @@ class ExecuteUnit(wiring.Component):
         wiring.connect(m, drain.o, epi.i)
         for part, names in (
             (seq, ("abuf", "wbuf", "kbuf")),
-            (epi, ("pbuf", "rbuf_r", "rbuf_w", "sbuf_w", "abuf_w", "kbuf_w", "kbuf_t", "idbuf_w", "lutx_w")),
+            (drain, ("sbuf_w",)), (epi, ("pbuf", "rbuf_r", "rbuf_w", "abuf_w", "kbuf_w", "kbuf_t", "idbuf_w", "lutx_w")),
         ):
             for name in names:
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(part, name))
-        for part, events in ((seq, sequencer.EVENTS), (epi, epilogue.EVENTS)):
+        for part, events in ((seq, sequencer.EVENTS), (drain, DRAIN_EVENTS), (epi, epilogue.EVENTS)):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
@@ -99,6 +100,6 @@ class ExecuteUnit(wiring.Component):
             array.en.eq(seq.en), array.first.eq(seq.first), array.double.eq(seq.double), array.subtract.eq(seq.subtract),
             array.rowsum.eq(f.rowsum), array.init.eq(f.acc_init),
             array.capture.eq(drain.capture), array.capture_cols.eq(drain.capture_cols), array.column.eq(drain.column),
-            drain.values.eq(array.o), drain.finish.eq(seq.finish), drain.finish_cols.eq(seq.en),
+            drain.values.eq(array.o), drain.tile.eq(array.tile), drain.finish.eq(seq.finish), drain.finish_cols.eq(seq.en),
             seq.tile_free.eq(drain.tile_free),
         ]

@@ -56,7 +56,7 @@ def geometries(hw: HwConfig) -> dict[str, Geometry]:
         "rbuf": Geometry(banks=1, depth=hw.rbuf_words, word_bits=hw.res_word_bits, elements=hw.rows),
         "pbuf": Geometry(banks=1, depth=hw.pbuf_words, word_bits=hw.param_word_bits, elements=hw.rows),
         "idbuf": Geometry(banks=1, depth=hw.idbuf_words, word_bits=ID_WORD_BITS),
-        "sbuf": Geometry(banks=1, depth=hw.sbuf_words, word_bits=hw.score_word_bits),
+        "sbuf": Geometry(banks=hw.cols, depth=hw.sbuf_words, word_bits=hw.score_word_bits, write_words=hw.cols),
     }
 
 

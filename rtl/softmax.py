@@ -92,15 +92,16 @@ class PassOrder(wiring.Component):
         super().__init__({
             "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)),
             "o": Out(stream.Signature(data.StructLayout({
-                "addr": ADDR, "read": 1, "count": exact_log2(hw.rows) + 1, "end": 1, "step": Pass, "query": 2,
+                "addr": ADDR, "mask": hw.cols, "read": 1, "count": exact_log2(hw.rows) + 1, "end": 1, "step": Pass, "query": 2,
             }))),
         })
 
     def elaborate(self, platform):
         m = Module()
         f, item, rows = self.f, self.o.payload, self.hw.rows
-        # of the three queries under way, newest first: first word, valid keys, number, whether it exists
+        # of the three queries under way, newest first: first word, bank, valid keys, number, whether it exists
         row = [Signal(WIDE, name=f"row{i}") for i in range(3)]
+        bank = [Signal(self.hw.cols, init=1, name=f"bank{i}") for i in range(3)]
         keys = [Signal(KEY_BITS, name=f"keys{i}") for i in range(3)]
         number = [Signal(2, name=f"number{i}") for i in range(3)]
         exists = Signal(3)
@@ -112,7 +113,7 @@ class PassOrder(wiring.Component):
             for one, i in here.items():
                 with m.Case(one):
                     m.d.comb += [
-                        item.addr.eq(clip_address(row[i] + word)), item.query.eq(number[i]), skip.eq(~exists[i]),
+                        item.addr.eq(clip_address(row[i] + word)), item.mask.eq(bank[i]), item.query.eq(number[i]), skip.eq(~exists[i]),
                     ]
         m.d.comb += [
             self.o.valid.eq(busy & ~skip),
@@ -135,7 +136,8 @@ class PassOrder(wiring.Component):
                 with m.Default():
                     m.d.sync += [
                         step.eq(Pass.MAXIMUM), left.eq(new_keys), busy.eq(exists[:2].any()),
-                        row[0].eq(row[0] + f.src_stride), row[1].eq(row[0]), row[2].eq(row[1]),
+                        row[0].eq(Mux(bank[0][-1], row[0] + f.src_stride, row[0])), row[1].eq(row[0]), row[2].eq(row[1]),
+                        bank[0].eq(bank[0].rotate_left(1)), bank[1].eq(bank[0]), bank[2].eq(bank[1]),
                         keys[0].eq(new_keys), keys[1].eq(keys[0]), keys[2].eq(keys[1]),
                         number[0].eq(number[0] + 1), number[1].eq(number[0]), number[2].eq(number[1]),
                         exists.eq(Cat(queries_left > 1, exists)),
@@ -144,7 +146,7 @@ class PassOrder(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 busy.eq(1), step.eq(Pass.MAXIMUM), word.eq(0), left.eq(f.keys), queries_left.eq(f.queries), exists.eq(1),
-                row[0].eq(f.src_addr), keys[0].eq(f.keys), number[0].eq(0),
+                row[0].eq(f.src_addr), bank[0].eq(1), keys[0].eq(f.keys), number[0].eq(0),
             ]
         return m
 
@@ -155,7 +157,7 @@ class Softmax(wiring.Component):
     def __init__(self, hw: HwConfig):
         self.hw = hw
         super().__init__({
-            "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)), "sbuf_r": Out(ReadPort(1, hw.score_word_bits)),
+            "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)), "sbuf_r": Out(ReadPort(hw.cols, hw.score_word_bits)),
             "lutv_w": In(WritePort(1, hw.axi_data_bits, 1)), "lutv_error": Out(1),
             "o": Out(stream.Signature(hw.rows * CODE_BITS)),
             "ev_max_words": Out(1), "ev_exp_words": Out(1), "ev_code_words": Out(1), "ev_divides": Out(1),
@@ -166,13 +168,13 @@ class Softmax(wiring.Component):
         hw = self.hw
         m.submodules.order = order = PassOrder(hw)
         tag = data.StructLayout({"count": exact_log2(hw.rows) + 1, "end": 1, "step": Pass, "query": 2})
-        m.submodules.buffer = buffer = ReadBuffer(1, hw.score_word_bits, tag)
+        m.submodules.buffer = buffer = ReadBuffer(hw.cols, hw.score_word_bits, tag)
         wiring.connect(m, wiring.flipped(self.sbuf_r), buffer.port)
         request, head = buffer.i.payload, buffer.o.payload
         m.d.comb += [
             order.start.eq(self.start), order.f.eq(self.f),
             buffer.i.valid.eq(order.o.valid), order.o.ready.eq(buffer.i.ready),
-            request.addr.eq(order.o.payload.addr), request.read.eq(order.o.payload.read), request.mask.eq(1),
+            request.addr.eq(order.o.payload.addr), request.read.eq(order.o.payload.read), request.mask.eq(order.o.payload.mask),
             *(request.tag[name].eq(order.o.payload[name]) for name in tag.members),
         ]
         advance, take, totals_ready = Signal(), Signal(), Signal(SUM_SLOTS)

@@ -47,7 +47,7 @@ class VectorUnit(wiring.Component):
             "port": In(UnitPort()),
             "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
             "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
-            "sbuf_r": Out(ReadPort(1, hw.score_word_bits)),
+            "sbuf_r": Out(ReadPort(hw.cols, hw.score_word_bits)),
             "pbuf_r": Out(ReadPort(1, hw.param_word_bits)),
             "abuf_r": Out(ReadPort(hw.cols, hw.code_word_bits)),
             "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),

@@ -39,7 +39,7 @@ class HwConfig:
     wbuf_words: int = 1024  # weight tiles, `rows` banks
     kbuf_words: int = 1024  # keys and transposed values, `rows` banks
     rbuf_words: int = 2048  # residual stream, one bank, `rows` values a word
-    sbuf_words: int = 1024  # attention scores, one bank, `rows` accumulators a word
+    sbuf_words: int = 256  # attention scores, `cols` banks, `rows` accumulators a word
     pbuf_words: int = 1024  # thresholds, scales, biases, LayerNorm parameters, `rows` x 16 bits a word
     idbuf_words: int = 256  # token ids
     queue_depth: int = 4  # instructions waiting per unit
@@ -136,7 +136,7 @@ NAMED = {
             wbuf_words=256,
             kbuf_words=512,
             rbuf_words=1024,
-            sbuf_words=256,
+            sbuf_words=128,
             pbuf_words=256,
             idbuf_words=64,
         ),
@@ -152,7 +152,7 @@ NAMED = {
             wbuf_words=256,
             kbuf_words=512,
             rbuf_words=1024,
-            sbuf_words=256,
+            sbuf_words=128,
             pbuf_words=256,
             idbuf_words=64,
         ),

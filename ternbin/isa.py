@@ -59,7 +59,7 @@ class Mem(IntEnum):
     IDBUF = 5  # one bank: id (32 bits) and, on chip only, logit (64 bits)
     LUTV = 6  # exp table of the vector unit: 256 x 16 bits
     LUTX = 7  # GELU table of the epilogue: 256 x 16 bits
-    SBUF = 8  # one bank of score words; neither loaded nor stored
+    SBUF = 8  # score words; neither loaded nor stored
 
 
 class Epilogue(IntEnum):

@@ -50,7 +50,7 @@ def geometry(hw: HwConfig, mem: Mem) -> Geometry:
         Mem.WBUF: Geometry(hw.rows, hw.wbuf_words, *code),
         Mem.KBUF: Geometry(hw.rows, hw.kbuf_words, *code),
         Mem.RBUF: Geometry(1, hw.rbuf_words, hw.res_word_bits, hw.rows),
-        Mem.SBUF: Geometry(1, hw.sbuf_words, hw.score_word_bits, hw.rows),
+        Mem.SBUF: Geometry(hw.cols, hw.sbuf_words, hw.score_word_bits, hw.rows),
         Mem.PBUF: Geometry(1, hw.pbuf_words, hw.param_word_bits, hw.rows),
         Mem.IDBUF: Geometry(1, hw.idbuf_words, 32 + 64, 1),
         Mem.LUTV: Geometry(1, 256, 16, 1),

@@ -60,8 +60,8 @@ def _need(ok: bool, message: str, code: ErrorCode = ErrorCode.FIELD) -> None:
 class Machine:
     """State of one accelerator: ``memories`` and external memory ``dram``. Memories start with random contents.
 
-    ``memories``: code memories uint8 bits [banks, words, planes, lanes]; RBUF, SBUF, PBUF int64 [words, rows] (PBUF: signed
-    16 bits); IDBUF int64 [words, 2], id and logit; LUTV, LUTX int64 [256].
+    ``memories``: code memories uint8 bits [banks, words, planes, lanes]; RBUF, PBUF int64 [words, rows] (PBUF: signed 16 bits);
+    SBUF int64 [banks, words, rows]; IDBUF int64 [words, 2], id and logit; LUTV, LUTX int64 [256].
     """
 
     hw: HwConfig
@@ -120,12 +120,12 @@ class Machine:
         values = self.memories[region.mem]
         if region.mem in CODE_MEMORIES:
             return to_bytes(values[region.bank : region.bank + region.banks, words].reshape(-1, shape.bits)).tobytes()
+        if region.mem == Mem.SBUF:
+            bits = values[region.bank : region.bank + region.banks, words, :, None] >> np.arange(self.hw.acc_bits) & 1
+            return to_bytes(bits.reshape(-1, shape.bits).astype(np.uint8)).tobytes()
         values = values[words]
         if region.mem == Mem.IDBUF:
             return np.concatenate([int_bytes(values[:, :1], 4), int_bytes(values[:, 1:], 8)], axis=1).tobytes()
-        if region.mem == Mem.SBUF:
-            bits = values[..., None] >> np.arange(self.hw.acc_bits) & 1
-            return to_bytes(bits.reshape(len(values), -1).astype(np.uint8)).tobytes()
         return int_bytes(values, self.hw.res_container // 8 if region.mem == Mem.RBUF else 2).tobytes()
 
     # ---- memories ---------------------------------------------------------------------------------------------------
@@ -269,8 +269,13 @@ class Machine:
         self.memories[Mem.RBUF][words] = new.numpy().reshape(*words.shape, -1)
 
     def _scores(self, i: Instruction, acc: torch.Tensor) -> None:
-        words = i["dst_addr"] + np.arange(i["tokens"])[:, None] * i["dst_stride"] + np.arange(i["row_tiles"])
-        self.memories[Mem.SBUF][self._touch(Mem.SBUF, words, True)] = acc.numpy().reshape(*words.shape, -1)
+        banks, words = self._score_rows(i["dst_addr"], i["dst_stride"], i["tokens"], i["row_tiles"], True)
+        self.memories[Mem.SBUF][banks, words] = acc.numpy().reshape(*words.shape, -1)
+
+    def _score_rows(self, addr: int, stride: int, count: int, words: int, write: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Banks and words of the scores of ``count`` queries."""
+        query = np.arange(count)[:, None]
+        return query % self.hw.cols, self._touch(Mem.SBUF, addr + query // self.hw.cols * stride + np.arange(words), write)
 
     def _argmax(self, i: Instruction, acc: torch.Tensor) -> None:
         _need(i["col_tiles"] == 1, "ARGMAX takes one column tile")
@@ -381,7 +386,7 @@ class Machine:
         valid = i["keys"] + (np.arange(i["queries"]) if i["causal"] else np.zeros(i["queries"], dtype=np.int64))
         _need(int(valid.max()) <= i["granules"] * hw.rows, "granules must cover the keys")
         words = -(-int(valid.max()) // hw.rows)
-        places = self._rows_of(Mem.SBUF, i["src_addr"], i["src_stride"], i["queries"], words)
+        places = self._score_rows(i["src_addr"], i["src_stride"], i["queries"], words)
         scores = np.zeros((i["queries"], i["granules"] * hw.rows), dtype=np.int64)
         scores[:, : words * hw.rows] = self.memories[Mem.SBUF][places].reshape(i["queries"], -1)
         self._touch(Mem.LUTV, np.arange(transfer_words(hw, Mem.LUTV)), False)
@@ -416,7 +421,8 @@ def _garbage(hw: HwConfig, mem: Mem, rng: np.random.Generator) -> np.ndarray:
     if mem in (Mem.LUTV, Mem.LUTX):
         return rng.integers(0, 256, 256)
     bits = {Mem.RBUF: hw.res_bits, Mem.SBUF: hw.acc_bits, Mem.PBUF: 16}[mem]
-    return rng.integers(-(1 << bits - 1), 1 << bits - 1, (shape.words, hw.rows))
+    size = (shape.banks, shape.words, hw.rows) if mem == Mem.SBUF else (shape.words, hw.rows)
+    return rng.integers(-(1 << bits - 1), 1 << bits - 1, size)
 
 
 def _ready(instruction: Instruction, unit: Unit, tokens: dict) -> bool:

@@ -176,8 +176,10 @@ def decode_probe(hw: HwConfig, probe: Probe, raw: bytes) -> Tensor:
     words = np.frombuffer(raw, dtype=np.uint8).reshape(region.banks, region.words, shape.word_bytes)
     if view.layout in ("tokens", "keys", "transposed"):
         out = _decode_codes(hw, shape, view, words)
+    elif view.layout == "scores":
+        out = _decode_scores(hw, view, words)
     else:
-        out = {"residual": _decode_residual, "scores": _decode_scores, "ids": _decode_ids}[view.layout](hw, view, words[0])
+        out = {"residual": _decode_residual, "ids": _decode_ids}[view.layout](hw, view, words[0])
     out = torch.from_numpy(np.ascontiguousarray(out, dtype=np.int64))
     return out.unsqueeze(0) if view.lead else out
 
@@ -210,19 +212,16 @@ def _gather(hw: HwConfig, view: View, codes: np.ndarray, offset: int) -> np.ndar
 
 def _decode_residual(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
     values = bytes_int(raw, hw.res_container // 8)
-    return _rows(view, values, hw.rows)
-
-
-def _rows(view: View, values: np.ndarray, per_word: int) -> np.ndarray:
     row, element = np.arange(view.rows)[:, None], np.arange(view.width)[None, :]
-    return values[row * view.stride + element // per_word, element % per_word]
+    return values[row * view.stride + element // hw.rows, element % hw.rows]
 
 
 def _decode_scores(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
-    bits = from_bytes(raw)[:, : hw.score_word_bits].reshape(-1, hw.rows, hw.acc_bits).astype(np.int64)
+    bits = from_bytes(raw)[..., : hw.score_word_bits].reshape(*raw.shape[:2], hw.rows, hw.acc_bits).astype(np.int64)
     weights = 1 << np.arange(hw.acc_bits, dtype=np.int64)
     weights[-1] = -weights[-1]
-    return _rows(view, bits @ weights, hw.rows)
+    query, key = np.arange(view.rows)[:, None], np.arange(view.width)[None, :]
+    return (bits @ weights)[query % hw.cols, query // hw.cols * view.stride + key // hw.rows, key % hw.rows]
 
 
 def _decode_ids(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:

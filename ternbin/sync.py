@@ -81,8 +81,8 @@ def _gemm(hw: HwConfig, i: Instruction) -> list[Access]:
         count = i["thresholds"] if epilogue == Epilogue.CODES else SCALE_WORDS
         result.append(Access(Mem.PBUF, _grid(i["param_addr"], (i["row_tiles"], i["param_stride"]), (count, 1)), READ))
     if epilogue in (Epilogue.RESIDUAL, Epilogue.SCORES):
-        words = _grid(i["dst_addr"], (i["tokens"], i["dst_stride"]), (i["row_tiles"], 1))
-        result.append(Access(Mem.RBUF if epilogue == Epilogue.RESIDUAL else Mem.SBUF, words, WRITE))
+        mem, rows = (Mem.RBUF, i["tokens"]) if epilogue == Epilogue.RESIDUAL else (Mem.SBUF, i["col_tiles"])
+        result.append(Access(mem, _grid(i["dst_addr"], (rows, i["dst_stride"]), (i["row_tiles"], 1)), WRITE))
     elif epilogue == Epilogue.ARGMAX:
         result.append(Access(Mem.IDBUF, _grid(i["dst_addr"], (i["tokens"] if i["last"] else 0, 1)), WRITE))
     else:
@@ -129,7 +129,7 @@ def _quant(hw: HwConfig, i: Instruction) -> list[Access]:
 
 def _softmax(hw: HwConfig, i: Instruction) -> list[Access]:
     keys = i["keys"] + (i["queries"] - 1 if i["causal"] else 0)
-    scores = _grid(i["src_addr"], (i["queries"], i["src_stride"]), (ceil_div(keys, hw.rows), 1))
+    scores = _grid(i["src_addr"], (ceil_div(i["queries"], hw.cols), i["src_stride"]), (ceil_div(keys, hw.rows), 1))
     return [
         Access(Mem.SBUF, scores, READ),
         Access(Mem.LUTV, np.zeros(1, dtype=np.int64), READ),

@@ -206,9 +206,10 @@ class MemoryModel:
         self.writes += 1
         addr, mask = self._address(name), get(self.dut, f"{name}__mask")
         bits, data = self._element_mask(get(self.dut, f"{name}__lane_mask")), get(self.dut, f"{name}__data")
+        brought = len(getattr(self.dut, f"{name}__data")) // self.word_bits  # words of a write, for banks in turn
         for bank, words in enumerate(self.words):
             if mask >> bank & 1:
-                words[addr] = words[addr] & ~bits | data & bits
+                words[addr] = words[addr] & ~bits | data >> bank % brought * self.word_bits & bits
 
     def _write_transposed(self, name: str) -> None:
         self.writes += 1

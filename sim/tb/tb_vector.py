@@ -37,7 +37,10 @@ class Plain:
         self.hw, self.clipped = hw, 0
         r = random.getrandbits
         self.rbuf = [[self.residual(r(hw.res_bits)) for _ in range(hw.rows)] for _ in range(hw.rbuf_words)]
-        self.sbuf = [[drivers.signed(r(hw.acc_bits), hw.acc_bits) for _ in range(hw.rows)] for _ in range(hw.sbuf_words)]
+        self.sbuf = [
+            [[drivers.signed(r(hw.acc_bits), hw.acc_bits) for _ in range(hw.rows)] for _ in range(hw.sbuf_words)]
+            for _ in range(hw.cols)
+        ]
         self.pbuf = [[r(16) for _ in range(hw.rows)] for _ in range(hw.pbuf_words)]
         self.lut = [0] * 256
         self.abuf = [
@@ -124,8 +127,8 @@ class Plain:
     def softmax(self, i: Instruction) -> None:
         rows = self.hw.rows
         for t in range(i["queries"]):
-            base = i["src_addr"] + t * i["src_stride"]
-            scores = [self.sbuf[base + n // rows][n % rows] for n in range(i["keys"] + (t if i["causal"] else 0))]
+            bank, base = self.sbuf[t % self.hw.cols], i["src_addr"] + t // self.hw.cols * i["src_stride"]
+            scores = [bank[base + n // rows][n % rows] for n in range(i["keys"] + (t if i["causal"] else 0))]
             e = [self.exponential(i, max(scores) - score) for score in scores]
             total = sum(e)
             for n in range(i["granules"] * rows):
@@ -249,12 +252,12 @@ class Cases:
         most = f["keys"] + f["causal"] * (f["queries"] - 1)
         words = -(-most // hw.rows)
         f["granules"] = words + pick(0, 1, 2)
-        f["src_addr"], f["src_stride"] = self.region(hw.sbuf_words, f["queries"], words)
+        f["src_addr"], f["src_stride"] = self.region(hw.sbuf_words, -(-f["queries"] // hw.cols), words)
         self.writes(f, f["queries"], f["granules"] * hw.rows, 8 if f["kind"] == Kind.UINT8 else 1)
         spread = pick(3, 6, 10, hw.acc_bits - 1)
         for t in range(f["queries"]):
             for w in range(words):
-                self.plain.sbuf[f["src_addr"] + t * f["src_stride"] + w] = [
+                self.plain.sbuf[t % hw.cols][f["src_addr"] + t // hw.cols * f["src_stride"] + w] = [
                     random.randint(-(1 << spread), (1 << spread) - 1) for _ in range(hw.rows)
                 ]
         f["mul"], f["shift"] = random.getrandbits(16), pick(0, random.randint(0, 40), spread + 4)
@@ -278,7 +281,7 @@ class Bench:
         self.dut, self.hw, self.plain = dut, hw, Plain(hw)
         model = lambda *a, **k: drivers.MemoryModel(dut, *a, stall=stall, **k)  # noqa: E731
         self.rbuf = model(banks=1, depth=hw.rbuf_words, word_bits=hw.res_word_bits, elements=hw.rows)
-        self.sbuf = model(banks=1, depth=hw.sbuf_words, word_bits=hw.score_word_bits, elements=hw.rows)
+        self.sbuf = model(banks=hw.cols, depth=hw.sbuf_words, word_bits=hw.score_word_bits, elements=hw.rows)
         self.pbuf = model(banks=1, depth=hw.pbuf_words, word_bits=hw.param_word_bits, elements=hw.rows)
         self.abuf = model(banks=hw.cols, depth=hw.abuf_words, word_bits=hw.code_word_bits, elements=hw.lanes, planes=hw.planes)
         for name in REQUESTS:
@@ -314,7 +317,7 @@ class Bench:
     def _images(self, plain: Plain) -> dict[str, list[list[int]]]:
         hw = self.hw
         return {
-            "rbuf": [self._words(plain.rbuf, hw.res_container)], "sbuf": [self._words(plain.sbuf, hw.acc_bits)],
+            "rbuf": [self._words(plain.rbuf, hw.res_container)], "sbuf": [self._words(bank, hw.acc_bits) for bank in plain.sbuf],
             "pbuf": [self._words(plain.pbuf, 16)],
             "abuf": [self._words([sum(word, []) for word in bank], 1) for bank in plain.abuf],
         }
@@ -368,7 +371,7 @@ def check_machine(hw: HwConfig, plain: Plain, i: Instruction) -> None:
     machine.memories[Mem.ABUF] = np.array(plain.abuf, dtype=np.uint8)
     machine.execute(i)
     after = Plain.__new__(Plain)
-    after.__dict__ = {k: [list(w) for w in v] if k in ("rbuf", "sbuf") else v for k, v in plain.__dict__.items()}
+    after.__dict__ = {k: [list(w) for w in v] if k == "rbuf" else v for k, v in plain.__dict__.items()}
     after.abuf = [[[list(p) for p in word] for word in bank] for bank in plain.abuf]
     after.run(i)
     assert machine.memories[Mem.RBUF].tolist() == after.rbuf, f"functional model, RBUF: {i}"

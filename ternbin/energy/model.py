@@ -149,7 +149,7 @@ def memory_banks(hw: HwConfig) -> dict[str, tuple[int, int, int]]:
         "wbuf": (hw.rows, hw.wbuf_words, hw.code_word_bits),
         "kbuf": (hw.rows, hw.kbuf_words, hw.code_word_bits),
         "rbuf": (1, hw.rbuf_words, hw.res_word_bits),
-        "sbuf": (1, hw.sbuf_words, hw.score_word_bits),
+        "sbuf": (hw.cols, hw.sbuf_words, hw.score_word_bits),
         "pbuf": (1, hw.pbuf_words, hw.param_word_bits),
         "idbuf": (1, hw.idbuf_words, 96),
     }

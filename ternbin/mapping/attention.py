@@ -96,7 +96,7 @@ class _Heads:
         query = self.softmax.src[0].src[0]
         if b.hw.kind == "binary" and max(KINDS[kind].planes for kind in (keys.kind, query["kind"])) > 1:
             raise InputError(f"scores {self.softmax.src[0].name}: 8-bit attention must run on a ternary array, not on a binary one")
-        self.most = max(MOST_PARTS, ceil_div(LIVE_SCORES * (stop - first) * ceil_div(count, b.hw.rows), b.hw.sbuf_words))
+        self.most = max(MOST_PARTS, ceil_div(LIVE_SCORES * ceil_div(stop - first, b.hw.cols) * ceil_div(count, b.hw.rows), b.hw.sbuf_words))
         self.pieces, self.fresh = b.pieces(first, stop, self.most), b.is_first(query, first)
         self.params, self.fields = _context_params(b, self.context, values, count)
         product, self.q = to_codes(b, query, first, stop, self.heads)
@@ -177,9 +177,10 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     a, c = operand(hw, keys.kind, scores.name), operand(hw, q.kind, scores.name)
     idle = -(words * hw.lanes - q.lanes.width) * a.idle * c.idle
     check_acc(hw, q.lanes.width * a.most * c.most + 2 * abs(idle), f"scores {scores.name}")
-    addr = b.sbuf.take(queries * tiles, f"scores {scores.name}")
+    size = ceil_div(queries, hw.cols) * tiles
+    addr = b.sbuf.take(size, f"scores {scores.name}")
     part = ((head, head + 1), piece, (0, count))
-    sight = Sight(scores.name, Region(Mem.SBUF, addr, queries * tiles), View("scores", queries, count, tiles, lead=True), part)
+    sight = Sight(scores.name, Region(Mem.SBUF, addr, size, 0, hw.cols), View("scores", queries, count, tiles, lead=True), part)
     b.compute(
         Op.GEMM, scores.name, sights=[sight], **b.columns(q, *piece, words, head * words), row_kbuf=1,
         row_addr=keys.addr + head * words, row_stride=keys.stride, row_plane=keys.plane, row_planes=a.planes,

@@ -120,9 +120,11 @@ def test_decoding_codes_places_every_element(hw, layout):
 def test_decoding_scores_and_ids():
     hw = HwConfig(acc_bits=17)
     values = np.random.default_rng(2).integers(-(1 << 16), 1 << 16, (3, 2 * hw.rows))
-    bits = (values[..., None] >> np.arange(17) & 1).astype(np.uint8).reshape(6, -1)
+    words = np.zeros((hw.cols, 2, hw.rows), dtype=np.int64)
+    words[:3] = values.reshape(3, 2, hw.rows)
+    bits = (words[..., None] >> np.arange(17) & 1).astype(np.uint8).reshape(2 * hw.cols, -1)
     view = View("scores", 3, 20, 2, lead=True)
-    probe = Probe(0, Unit.EXECUTE, 0, "s", Region(Mem.SBUF, 0, 6), view, ((1, 2), (0, 3), (0, 20)))
+    probe = Probe(0, Unit.EXECUTE, 0, "s", Region(Mem.SBUF, 0, 2, 0, hw.cols), view, ((1, 2), (0, 3), (0, 20)))
     assert torch.equal(decode_probe(hw, probe, to_bytes(bits).tobytes())[0], torch.from_numpy(values[:, :20]))
     raw = (7).to_bytes(4, "little") + (-10).to_bytes(8, "little", signed=True)
     probe = Probe(0, Unit.EXECUTE, 0, "i", Region(Mem.IDBUF, 3, 1), View("ids", 1, 2, shift=1), ((0, 1), (0, 2)))
