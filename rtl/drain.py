@@ -39,7 +39,7 @@ class Drain(wiring.Component):
 
     ``finish`` with ``finish_cols``: the accumulators hold a finished tile from the next cycle on; ``capture`` then copies it to the
     result registers as soon as these are drained. ``tile`` shows these; ``column`` selects what ``values`` shows, in the same cycle.
-    ``tile_free`` pulses with the last column of a tile. All outputs depend on registers only. Tiles of the next instruction
+    ``tile_free`` pulses with the last column of a tile, of scores never: they are written at once, for SBUF is always ready. All outputs depend on registers only. Tiles of the next instruction
     may be finished before its ``start``; ``busy`` from there to the last column.
     """
 
@@ -68,9 +68,9 @@ class Drain(wiring.Component):
             last_col_tile.eq(col_tile == f.col_tiles - 1), last_tile.eq(row_tile == f.row_tiles - 1),
             last_of_tile.eq(Mux(last_col_tile, (f.tokens - 1)[:low], self._hw.cols - 1)),
             last_column.eq(scores | (self.column == last_of_tile)),
-            taken.eq(captured & self.busy), push.eq(taken & Mux(scores, self.sbuf_w.ready, skid.i.ready)),
-            self.tile_free.eq(push & last_column),
-            self.capture.eq(finished & (~captured | self.tile_free)),
+            taken.eq(captured & self.busy), push.eq(taken & (scores | skid.i.ready)),
+            self.tile_free.eq(push & last_column & ~scores),
+            self.capture.eq(finished & (~captured | (push & last_column))),
             self.sbuf_w.valid.eq(taken & scores), self.sbuf_w.addr.eq(skid.i.payload.addr), self.sbuf_w.data.eq(self.tile),
             self.sbuf_w.mask.eq(Cat(c <= last_of_tile for c in range(self._hw.cols))), self.sbuf_w.lane_mask.eq(1),
             self.ev_drained_scores.eq(Mux(push & scores, last_of_tile + 1, 0)),
@@ -82,7 +82,7 @@ class Drain(wiring.Component):
         ]
         m.d.sync += [
             finished.eq(self.finish | (finished & ~self.capture)),
-            captured.eq(self.capture | (captured & ~self.tile_free)),
+            captured.eq(self.capture | (captured & ~(push & last_column))),
         ]
         with m.If(self.finish):
             m.d.sync += self.capture_cols.eq(self.finish_cols)

@@ -69,6 +69,7 @@ class ExecuteUnit(wiring.Component):
         working, started = Signal(), Signal()
         m.d.comb += [
             wrong.eq(impossible(m, self._hw, front)), seq.start.eq(begin), drain.start.eq(started), epi.start.eq(started),
+            seq.scores_open.eq(drain.busy & ~ahead),
             handed.eq((begin | ahead) & (~working | self.port.done)),
             self.port.done.eq(working & ~(started | drain.busy | epi.busy)),
         ]

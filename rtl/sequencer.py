@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BITS
-from ternbin.rtl.gemm import POINTER, address, clamp, gemm_fields
+from ternbin.rtl.gemm import POINTER, Mode, address, clamp, gemm_fields
 from ternbin.rtl.interfaces import ReadPort, events_signature
 
 COUNT = 7  # bits of a number of columns
@@ -21,7 +21,8 @@ class Sequencer(wiring.Component):
     the cycle after (``row_load``, ``col_load``), the step runs in the cycle after both are in the array's registers, so a step
     that was issued is never held. The first step of a tile is issued only when its sums are sure to find the accumulators
     free: at most two tiles, of one or two instructions, are between first issue and ``tile_free``, the pulse of a tile's last
-    drained column. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
+    drained column. Tiles of scores are drained as fast as they come: these only wait for ``scores_open``, the drain's being ready
+    for them. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``.
     """
@@ -29,7 +30,7 @@ class Sequencer(wiring.Component):
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__({
-            "instruction": In(INSTRUCTION_BITS), "start": In(1), "tile_free": In(1),
+            "instruction": In(INSTRUCTION_BITS), "start": In(1), "tile_free": In(1), "scores_open": In(1),
             "abuf": Out(ReadPort(hw.cols, hw.code_word_bits)), "wbuf": Out(ReadPort(hw.rows, hw.code_word_bits)),
             "kbuf": Out(ReadPort(hw.rows, hw.code_word_bits)),
             "row_load": Out(1), "col_load": Out(hw.cols), "en": Out(hw.cols), "first": Out(1), "double": Out(1),
@@ -43,7 +44,7 @@ class Sequencer(wiring.Component):
         issue, advance = Signal(), Signal()
         subtract, mask, columns = Signal(), Signal(self._hw.cols), Signal(COUNT)
         last_step = self._loops(m, f, running, fresh, double, subtract, mask, columns, advance)
-        self._credits(m, running, fresh, issue, advance)
+        self._credits(m, Mode(f).scores, running, fresh, issue, advance)
         self._requests(m, f, issue, advance, mask)
         self._steps(m, advance, {
             "first": fresh, "double": double, "subtract": subtract, "finish": last_step, "columns": columns,
@@ -54,13 +55,13 @@ class Sequencer(wiring.Component):
         ]
         return m
 
-    def _credits(self, m, running, fresh, issue, advance):
+    def _credits(self, m, scores, running, fresh, issue, advance):
         """May the next step be issued? ``credits`` more tiles may begin."""
         credits = Signal(2, init=2)
         taken = Signal()
         m.d.comb += [
-            issue.eq(running & (~fresh | (credits != 0) | self.tile_free)),
-            taken.eq(advance & fresh),
+            issue.eq(running & Mux(scores, self.scores_open, ~fresh | (credits != 0) | self.tile_free)),
+            taken.eq(advance & fresh & ~scores),
         ]
         with m.If(taken & ~self.tile_free):
             m.d.sync += credits.eq(credits - 1)

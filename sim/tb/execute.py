@@ -37,7 +37,8 @@ class UnitBench:
             planes = hw.planes if mem in (Mem.ABUF, Mem.WBUF, Mem.KBUF) else 1
             elements = 1 if mem in (Mem.SBUF, Mem.IDBUF) else shape.elements
             model = drivers.MemoryModel(
-                dut, banks=shape.banks, depth=shape.words, word_bits=shape.bits, elements=elements, planes=planes, stall=stall
+                dut, banks=shape.banks, depth=shape.words, word_bits=shape.bits, elements=elements, planes=planes,
+                stall=0 if mem == Mem.SBUF else stall,  # always ready
             )
             if reader:
                 model.read_port(reader)

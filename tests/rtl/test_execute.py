@@ -135,6 +135,8 @@ async def bench_speed(dut):
     assert totals["array_active"] == steps and totals["array_columns"] == 6 * tokens * deep["chunks"]
     assert totals["drained_scores"] == 6 * tokens and totals["stall_read"] == 0
     assert await bench.run_together([gemm(deep)] * 3) <= 3 * (steps + 4) + hw.cols + 12  # the next one under the drain
+    token = np.arange(tokens)[:, None]
+    acc = bench.machine.memories[Mem.SBUF][token % hw.cols, token // hw.cols * 6 + np.arange(6)]
     flat = deep | {"chunks": 1, "row_addr": 3}
     assert await bench.run(gemm(flat)) <= 18 + 16  # a tile a cycle
     old = bench.machine.memories[Mem.RBUF].copy()
@@ -143,8 +145,6 @@ async def bench_speed(dut):
     bench.refresh()
     cycles = await bench.run(gemm(residual))
     assert cycles <= steps + hw.cols + 24
-    token = np.arange(tokens)[:, None]
-    acc = bench.machine.memories[Mem.SBUF][token % hw.cols, token // hw.cols * 6 + np.arange(6)]
     place = token * 6 + np.arange(6)
     high = (1 << hw.res_bits - 1) - 1
     exact = old[place] + acc * 4096  # scores of the same product
