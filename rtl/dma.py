@@ -14,7 +14,17 @@ from ternbin.isa import ADDR, Mem
 from ternbin.rtl.axi import Burst, ReadBeat, WriteBeat
 from ternbin.rtl.interfaces import UnitPort, WritePort
 from ternbin.rtl.memory import geometries
-from ternbin.rtl.transfer import Bursts, Transfer, Words, bank_count, lookup, lut_beats, packs_trits, transfer_view, word_beats
+from ternbin.rtl.transfer import (
+    Bursts,
+    Transfer,
+    Words,
+    bank_count,
+    lookup,
+    lut_beats,
+    packs_trits,
+    transfer_view,
+    word_beats,
+)
 from ternbin.rtl.trits import Unpack
 
 DESCRIPTORS = 4  # transfers that the two stages of a unit may be apart

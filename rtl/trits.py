@@ -42,7 +42,7 @@ class Unpack(wiring.Component):
         hw = self.hw
         unit = hw.axi_bytes  # trits
         units = hw.load_words * hw.lanes // unit
-        level, kept_level, taken = Signal(range(units + TRITS)), Signal(range(units)), Signal()
+        level, kept_level, taken = Signal(range(units + TRITS)), Signal(range(units + TRITS)), Signal()
         codes = [digit for byte in range(hw.axi_bytes) for digit in digits(m, self.i.payload.word_select(byte, 8))]
         m.d.comb += [
             self.o.valid.eq(level >= units), taken.eq(self.o.valid & self.o.ready),
