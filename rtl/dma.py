@@ -185,11 +185,12 @@ class LoadUnit(wiring.Component):
         for mem, word in contents.items():
             port = getattr(self, f"{mem.name.lower()}_w")
             mine = full & (words.t.mem == mem)
-            banks = len(port.mask) // bank_count(self.hw)[mem]
+            banks = len(port.mask) // bank_count(self.hw)[mem]  # that one word of a transfer is for
             limit = lut_beats(self.hw) if mem in (Mem.LUTV, Mem.LUTX) else 1 << ADDR
             m.d.comb += [
                 port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort), port.addr.eq(words.addr),
-                port.mask.eq(Cat((words.bank == bank // banks) for bank in range(len(port.mask)))), port.data.eq(word), port.lane_mask.eq(~0),
+                port.mask.eq(Cat(words.bank == bank // banks for bank in range(len(port.mask)))), port.data.eq(word),
+                port.lane_mask.eq(~0),
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += taken.eq(1)
@@ -275,13 +276,16 @@ class StoreUnit(wiring.Component):
             for source in self.SOURCES:
                 with m.Case(source):
                     m.d.comb += [word.eq(self._beats(source, bank)), last.eq(count[source] - 1)]
-        m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken)]
+        complete = Signal(init=1)
+        m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken & complete)]
         if self.hw.beat_words > 1:
             part, earlier = Signal(range(self.hw.beat_words)), Signal(self.hw.axi_data_bits)
             with m.If((mem == Mem.ABUF) | (mem == Mem.KBUF)):
-                beat = earlier | (word[:self.hw.code_word_bits] << part * self.hw.code_word_bits)
-                complete = row_last | part.all()
-                m.d.comb += [fifo.w_data.eq(Cat(beat[:self.hw.axi_data_bits], C(0, bits - self.hw.axi_data_bits), last)), fifo.w_en.eq(taken & complete)]
+                beat = Signal(bits)
+                m.d.comb += [
+                    beat.eq(earlier | (word[:self.hw.code_word_bits] << part * self.hw.code_word_bits)),
+                    fifo.w_data.eq(Cat(beat, last)), complete.eq(row_last | part.all()),
+                ]
                 with m.If(taken):
                     m.d.sync += [part.eq(Mux(complete, 0, part + 1)), earlier.eq(Mux(complete, 0, beat))]
             with m.If(self.abort):

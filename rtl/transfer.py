@@ -94,7 +94,7 @@ def transfer_fault(hw: HwConfig, m: Module, transfer: data.View, store: Value) -
     return fault
 
 
-def _fifth(value: Value) -> Value:
+def fifth(value: Value) -> Value:
     """``value`` / 5, rounded up."""
     bits = len(value) + 1
     return (value + 4) * ((1 << bits + 3) // 5 + 1) >> bits + 3
@@ -110,7 +110,7 @@ def _count_beats(hw: HwConfig, m: Module, row_beats: Signal, t: data.View) -> No
                 m.d.comb += full.eq((t.inner << (count - 1).bit_length()) + shared - 1 >> (shared - 1).bit_length())
     m.d.comb += row_beats.eq(Mux(t.expand, full >> 1, full))
     with m.If(packs_trits(hw, t)):
-        m.d.comb += row_beats.eq(_fifth(t.inner << (hw.rows * hw.lanes // hw.axi_bytes - 1).bit_length()))
+        m.d.comb += row_beats.eq(fifth(t.inner << (hw.rows * hw.lanes // hw.axi_bytes - 1).bit_length()))
 
 
 class Bursts(wiring.Component):
