@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
 def test_packed_trits_take_a_fifth_less():
     sizes = []
     for pack in ("2bit", "5trit"):
-        _, program = mapped("2-2", replace(TINY, weight_pack=pack), new=1)
+        _, program = mapped("2-2", replace(TINY, weight_pack=pack), new=1, d_model=64, ffn=128)
         sizes.append(traffic(program.hw, program.instructions(1), 0).weights)
     assert 0.8 * sizes[0] <= sizes[1] < 0.83 * sizes[0]
 
