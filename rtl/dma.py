@@ -14,7 +14,18 @@ from ternbin.isa import ADDR, Mem
 from ternbin.rtl.axi import Burst, ReadBeat, WriteBeat
 from ternbin.rtl.interfaces import UnitPort, WritePort
 from ternbin.rtl.memory import geometries
-from ternbin.rtl.transfer import Bursts, Transfer, Words, bank_count, lookup, lut_beats, transfer_view, word_beats
+from ternbin.rtl.transfer import (
+    Bursts,
+    Transfer,
+    Words,
+    bank_count,
+    lookup,
+    lut_beats,
+    packs_trits,
+    transfer_view,
+    word_beats,
+)
+from ternbin.rtl.trits import Unpack
 
 DESCRIPTORS = 4  # transfers that the two stages of a unit may be apart
 OUTSTANDING = 16  # bursts asked for and not answered
@@ -71,7 +82,11 @@ class LoadUnit(wiring.Component):
         waiting = self._ask(m, bursts)
         beat_valid, beat, beat_ready = self._internal_beats(m, words)
         stored, full, taken, part = self._assemble(m, words, beat_valid, beat, beat_ready)
-        self._write(m, words, stored, full, taken, part)
+        weights = self._codes(stored[:word_beats(hw)[Mem.WBUF]])
+        if hw.weight_pack == "5trit":
+            weights, full = self._unpack(m, words, weights, full, taken)
+        m.d.comb += words.next.eq(full & taken)
+        self._write(m, words, stored, weights, full, taken, part)
         lut = (words.t.mem == Mem.LUTV) | (words.t.mem == Mem.LUTX)
         over = full & (words.over | (lut & (words.addr >= lut_beats(hw))))
         m.d.comb += [
@@ -99,7 +114,7 @@ class LoadUnit(wiring.Component):
         half = Signal()
         valid, beat, ready = Signal(), Signal(self.hw.axi_data_bits), Signal()
         m.d.comb += [
-            valid.eq(self.r.valid & words.active), beat.eq(self.r.payload.data),
+            valid.eq(self.r.valid & words.active & ~packs_trits(self.hw, words.t)), beat.eq(self.r.payload.data),
             self.r.ready.eq(ready & words.active | self.abort),
         ]
         if self.hw.kind == "ternary":
@@ -128,10 +143,7 @@ class LoadUnit(wiring.Component):
             shared = (words.t.mem == Mem.ABUF) | (words.t.mem == Mem.KBUF)
             m.d.comb += used.eq(~shared | words.row_last | part.all())
         lookup(m, last_slot, words.t.mem, {mem: count - 1 for mem, count in beats.items()})
-        m.d.comb += [
-            words.next.eq(full & taken),
-            ready.eq(~full | (taken & used & ~words.last)),  # beats after the last word belong to the next transfer
-        ]
+        m.d.comb += ready.eq(~full | (taken & used & ~words.last))  # beats after the last word belong to the next transfer
         with m.If(words.next):
             m.d.sync += [full.eq(~used), part.eq(Mux(used, 0, part + 1))]
         with m.If(valid & ready):
@@ -143,27 +155,42 @@ class LoadUnit(wiring.Component):
             m.d.sync += [slot.eq(0), full.eq(0), part.eq(0)]
         return stored, full, taken, part
 
-    def _write(self, m: Module, words: Words, stored: list[Signal], full: Signal, taken: Signal, part: Signal) -> None:
+    def _codes(self, parts: list[Signal]) -> Value:
+        """Code words of beats: several of each, or one of all."""
+        if self.hw.kind == "binary" or self.hw.axi_data_bits >= self.hw.code_word_bits:
+            return Cat(parts)
         half = self.hw.axi_data_bits // 2
+        return Cat(*(beat[:half] for beat in parts), *(beat[half:] for beat in parts))
+
+    def _unpack(self, m: Module, words: Words, weights: Value, full: Signal, taken: Signal) -> tuple[Value, Value]:
+        """Packed trits beside other words: returns what WBUF is written with, and whether a word is there."""
+        trits = words.active & packs_trits(self.hw, words.t)
+        m.submodules.unpack = unpack = ResetInserter(self.abort)(Unpack(self.hw))
+        m.d.comb += [
+            unpack.i.payload.eq(self.r.payload.data), unpack.i.valid.eq(self.r.valid & trits), unpack.o.ready.eq(taken),
+            unpack.drop.eq(words.tile_last), unpack.last.eq(words.last),
+        ]
+        with m.If(trits):
+            m.d.comb += self.r.ready.eq(unpack.i.ready | self.abort)
+        return Mux(trits, unpack.o.payload, weights), full | unpack.o.valid
+
+    def _write(self, m: Module, words: Words, stored: list[Signal], weights: Value, full: Value, taken: Signal, part: Signal) -> None:
         count = word_beats(self.hw)
-        codes = Cat(stored[:count[Mem.ABUF]])
-        if self.hw.kind == "ternary" and self.hw.beat_words == 1:
-            parts = stored[:count[Mem.ABUF]]
-            codes = Cat(*(beat[:half] for beat in parts), *(beat[half:] for beat in parts))
-        code = codes.word_select(part, self.hw.code_word_bits)
+        code = self._codes(stored[:count[Mem.ABUF]]).word_select(part, self.hw.code_word_bits)
         contents = {
-            Mem.ABUF: code, Mem.WBUF: codes, Mem.KBUF: code, Mem.RBUF: Cat(stored[:count[Mem.RBUF]]),
+            Mem.ABUF: code, Mem.WBUF: weights, Mem.KBUF: code, Mem.RBUF: Cat(stored[:count[Mem.RBUF]]),
             Mem.PBUF: Cat(stored[:count[Mem.PBUF]]), Mem.IDBUF: stored[0][:32],
             Mem.LUTV: stored[0], Mem.LUTX: stored[0],
         }
         for mem, word in contents.items():
             port = getattr(self, f"{mem.name.lower()}_w")
             mine = full & (words.t.mem == mem)
-            banks = len(port.mask) // bank_count(self.hw)[mem]
+            banks = len(port.mask) // bank_count(self.hw)[mem]  # that one word of a transfer is for
             limit = lut_beats(self.hw) if mem in (Mem.LUTV, Mem.LUTX) else 1 << ADDR
             m.d.comb += [
                 port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort), port.addr.eq(words.addr),
-                port.mask.eq(Cat((words.bank == bank // banks) for bank in range(len(port.mask)))), port.data.eq(word), port.lane_mask.eq(~0),
+                port.mask.eq(Cat(words.bank == bank // banks for bank in range(len(port.mask)))), port.data.eq(word),
+                port.lane_mask.eq(~0),
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += taken.eq(1)
@@ -249,13 +276,16 @@ class StoreUnit(wiring.Component):
             for source in self.SOURCES:
                 with m.Case(source):
                     m.d.comb += [word.eq(self._beats(source, bank)), last.eq(count[source] - 1)]
-        m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken)]
+        complete = Signal(init=1)
+        m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken & complete)]
         if self.hw.beat_words > 1:
             part, earlier = Signal(range(self.hw.beat_words)), Signal(self.hw.axi_data_bits)
             with m.If((mem == Mem.ABUF) | (mem == Mem.KBUF)):
-                beat = earlier | (word[:self.hw.code_word_bits] << part * self.hw.code_word_bits)
-                complete = row_last | part.all()
-                m.d.comb += [fifo.w_data.eq(Cat(beat[:self.hw.axi_data_bits], C(0, bits - self.hw.axi_data_bits), last)), fifo.w_en.eq(taken & complete)]
+                beat = Signal(bits)
+                m.d.comb += [
+                    beat.eq(earlier | (word[:self.hw.code_word_bits] << part * self.hw.code_word_bits)),
+                    fifo.w_data.eq(Cat(beat, last)), complete.eq(row_last | part.all()),
+                ]
                 with m.If(taken):
                     m.d.sync += [part.eq(Mux(complete, 0, part + 1)), earlier.eq(Mux(complete, 0, beat))]
             with m.If(self.abort):

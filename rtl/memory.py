@@ -51,7 +51,7 @@ def geometries(hw: HwConfig) -> dict[str, Geometry]:
     code = {"word_bits": hw.code_word_bits, "elements": hw.lanes, "planes": hw.planes}
     return {
         "abuf": Geometry(banks=hw.cols, depth=hw.abuf_words, **code),
-        "wbuf": Geometry(banks=hw.rows, depth=hw.wbuf_words, write_words=hw.beat_words, **code),
+        "wbuf": Geometry(banks=hw.rows, depth=hw.wbuf_words, write_words=hw.load_words, **code),
         "kbuf": Geometry(banks=hw.rows, depth=hw.kbuf_words, **code),
         "rbuf": Geometry(banks=1, depth=hw.rbuf_words, word_bits=hw.res_word_bits, elements=hw.rows),
         "pbuf": Geometry(banks=1, depth=hw.pbuf_words, word_bits=hw.param_word_bits, elements=hw.rows),

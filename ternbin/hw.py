@@ -8,6 +8,7 @@ from pathlib import Path
 from ternbin.errors import InputError
 
 KINDS = ("ternary", "binary")
+WEIGHT_PACKS = ("2bit", "5trit")
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -44,12 +45,21 @@ class HwConfig:
     idbuf_words: int = 256  # token ids
     queue_depth: int = 4  # instructions waiting per unit
     burst_beats: int = 16  # longest AXI burst
+    weight_pack: str = "2bit"  # ternary weights in external memory: 2 bits each, or "5trit": five in 8 bits
     kv_external: bool = False  # keep keys and values of decoding in external memory
     clock_mhz: float = 350.0  # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.weight_pack not in WEIGHT_PACKS:
+            raise InputError(
+                f"hardware configuration: weight_pack must be one of {', '.join(WEIGHT_PACKS)}, not {self.weight_pack!r}"
+            )
+        if self.kind == "binary" and self.weight_pack != "2bit":
+            raise InputError(
+                f"hardware configuration: weight_pack must be 2bit on a binary array, not {self.weight_pack!r}"
+            )
         limits = {
             "rows": (4, 64),
             "cols": (1, 64),
@@ -92,6 +102,16 @@ class HwConfig:
     def beat_words(self) -> int:
         """Whole code words of one bus beat; 1 where a word takes one beat or more."""
         return max(1, self.axi_data_bits // self.code_word_bits)
+
+    @property
+    def load_words(self) -> int:
+        """Code words, of as many consecutive banks, that a load writes to WBUF at once: what the bus brings in a cycle, or more."""
+        most = self.axi_data_bits if self.weight_pack == "2bit" else 2 * self.axi_data_bits
+        return max(1, most // self.code_word_bits)
+
+    def memory_bits(self, weight_bits: int) -> float:
+        """Bits that a weight of ``weight_bits`` (1 or 2) takes in external memory."""
+        return 8 / 5 if self.weight_pack == "5trit" and weight_bits == 2 else weight_bits
 
     @property
     def res_container(self) -> int:

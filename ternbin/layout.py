@@ -15,6 +15,7 @@ from ternbin.isa import Mem
 
 CODE_MEMORIES = (Mem.ABUF, Mem.WBUF, Mem.KBUF)
 SCALE_WORDS = 4  # parameter words of one (M, B) pair
+TRITS = 5  # codes in a byte of packed trits
 MUL_BITS, BIAS_BITS = 24, 40
 INT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, -128], dtype=np.int64)
 UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)
@@ -64,8 +65,8 @@ def transfer_words(hw: HwConfig, mem: Mem) -> int:
 
 
 def bank_words(hw: HwConfig, mem: Mem) -> int:
-    """Words, of as many consecutive banks, that LOAD moves as one: it sees WBUF as fewer banks of words as wide as a beat."""
-    return hw.beat_words if mem == Mem.WBUF else 1
+    """Words, of as many consecutive banks, that LOAD moves as one: it sees WBUF as fewer banks of wider words."""
+    return hw.load_words if mem == Mem.WBUF else 1
 
 
 def transfer_banks(hw: HwConfig, mem: Mem) -> int:
@@ -82,6 +83,18 @@ def row_bytes(hw: HwConfig, mem: Mem, inner: int, expand: bool = False) -> int:
     """Bytes in external memory of a row of ``inner`` words: whole beats."""
     bits = inner * transfer_bits(hw, mem) // (2 if expand else 1)
     return ceil_div(bits, hw.axi_data_bits) * hw.axi_bytes
+
+
+def packs_trits(hw: HwConfig, mem: Mem, expand: bool) -> bool:
+    """Whether a LOAD reads five codes from a byte."""
+    return mem == Mem.WBUF and hw.weight_pack == "5trit" and not expand
+
+
+def external_rows(hw: HwConfig, mem: Mem, inner: int, outer: int, expand: bool) -> tuple[int, int]:
+    """Rows in external memory of a LOAD or STORE, and the bytes of each: of packed trits one for each row tile."""
+    if not packs_trits(hw, mem, expand):
+        return outer, row_bytes(hw, mem, inner, expand)
+    return outer // transfer_banks(hw, mem), ceil_div(inner * hw.rows * hw.lanes, TRITS * hw.axi_bytes) * hw.axi_bytes
 
 
 def expand_words(hw: HwConfig, mem: Mem, words: int) -> int:
@@ -169,6 +182,21 @@ def expand_row_words(hw: HwConfig, data: np.ndarray) -> np.ndarray:
     """Rows of a LOAD with ``expand`` to the code words that it writes: nz all ones, neg = NOT bit."""
     positive = from_bytes(data).reshape(*data.shape[:-1], -1, hw.lanes)
     return np.stack([np.ones_like(positive), 1 - positive], axis=-2)
+
+
+def trit_row_bytes(hw: HwConfig, codes: np.ndarray) -> np.ndarray:
+    """Codes -1, 0, 1 ``[.., n]`` to rows of packed trits: byte k = sum of (code 5k+j, plus 1) * 3^j; codes 0 fill the last beat."""
+    size = ceil_div(codes.shape[-1], TRITS * hw.axi_bytes) * hw.axi_bytes
+    trits = np.ones((*codes.shape[:-1], size * TRITS), dtype=np.uint8)
+    trits[..., : codes.shape[-1]] = codes + 1
+    places = (3 ** np.arange(TRITS)).astype(np.uint8)
+    return (trits.reshape(*codes.shape[:-1], size, TRITS) * places).sum(-1, dtype=np.uint8)
+
+
+def trit_row_codes(data: np.ndarray) -> np.ndarray:
+    """Bytes ``[.., n]`` of packed trits to codes ``[.., 5n]``; 243 to 255 are read as 242."""
+    values = np.minimum(data, 3**TRITS - 1)[..., None].astype(np.int64)
+    return (values // 3 ** np.arange(TRITS) % 3 - 1).reshape(*data.shape[:-1], -1)
 
 
 # ---- residual, parameter and table words ----------------------------------------------------------------------------

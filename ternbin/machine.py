@@ -23,15 +23,19 @@ from ternbin.layout import (
     bytes_int,
     code_row_bytes,
     code_row_words,
+    code_words,
     expand_row_words,
+    external_rows,
     geometry,
     int_bytes,
+    packs_trits,
     row_bytes,
     scale_values,
     to_bytes,
     transfer_banks,
     transfer_bits,
     transfer_words,
+    trit_row_codes,
     word_codes,
 )
 from ternbin.program import Program, Region
@@ -150,20 +154,27 @@ class Machine:
     # ---- load and store ---------------------------------------------------------------------------------------------
 
     def _load(self, i: Instruction) -> None:
-        mem, banks, words, size = self._transfer(i)
+        mem, banks, words = self._transfer(i)
         _need(mem != Mem.SBUF, "LOAD to SBUF")
         _need(not i["expand"] or (mem in CODE_MEMORIES and self.hw.planes == 2), "expand")
-        rows = np.full(i["outer"], i["dram"], dtype=np.int64)
+        trits = packs_trits(self.hw, mem, bool(i["expand"]))
+        _need(not trits or (i["bank"] == 0 and i["outer"] % transfer_banks(self.hw, mem) == 0), "packed trits need whole row tiles")
+        count, size = external_rows(self.hw, mem, i["inner"], i["outer"], bool(i["expand"]))
+        rows = np.full(count, i["dram"], dtype=np.int64)
         if i["indirect"]:
-            ids = self._touch(Mem.IDBUF, i["index"] + np.arange(i["outer"]), False)
+            ids = self._touch(Mem.IDBUF, i["index"] + np.arange(count), False)
             rows += self.memories[Mem.IDBUF][ids, 0] * i["stride"]
         else:
-            rows += np.arange(i["outer"]) * i["stride"]
+            rows += np.arange(count) * i["stride"]
         data = self._bytes[self._external(rows, size, False)]
         if mem in CODE_MEMORIES:
-            convert = expand_row_words if i["expand"] else code_row_words
-            loaded = convert(self.hw, data)[:, : words.shape[1] * banks.shape[1]]
-            self.memories[mem][banks[:, None], words[..., None]] = loaded.reshape(*words.shape, banks.shape[1], *loaded.shape[2:])
+            if trits:
+                codes = trit_row_codes(data)[:, : i["inner"] * self.hw.rows * self.hw.lanes]
+                loaded = code_words(self.hw, codes.reshape(-1, self.hw.lanes))
+            else:
+                loaded = (expand_row_words if i["expand"] else code_row_words)(self.hw, data)[:, : words.shape[1] * banks.shape[1]]
+            shape = (*words.shape, banks.shape[1], self.hw.planes, self.hw.lanes)
+            self.memories[mem][banks[:, None], words[..., None]] = loaded.reshape(shape)
         elif mem == Mem.IDBUF:
             ids = bytes_int(data.reshape(*words.shape, self.hw.axi_bytes)[..., :4], 4)[..., 0] & 0xFFFFFFFF
             self.memories[mem][words] = np.stack([ids, np.zeros_like(ids)], axis=-1)
@@ -177,7 +188,8 @@ class Machine:
             self.memories[mem][words] = bytes_int(data, width // 8).reshape(*words.shape, self.hw.rows)
 
     def _store(self, i: Instruction) -> None:
-        mem, banks, words, size = self._transfer(i)
+        mem, banks, words = self._transfer(i)
+        size = row_bytes(self.hw, mem, i["inner"])
         _need(mem in (Mem.ABUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF), f"STORE from {mem.name}")
         _need(not i["expand"] and not i["indirect"], "STORE with expand or indirect")
         places = self._external(i["dram"] + np.arange(i["outer"], dtype=np.int64) * i["stride"], size, True)
@@ -191,8 +203,8 @@ class Machine:
             data = int_bytes(self.memories[mem][words], (self.hw.res_container if mem == Mem.RBUF else 16) // 8)
         self._bytes[places] = data.reshape(places.shape)
 
-    def _transfer(self, i: Instruction) -> tuple[Mem, np.ndarray, np.ndarray, int]:
-        """Memory, banks ``[outer, banks of a word]``, words ``[outer, inner]``, and the bytes of a row."""
+    def _transfer(self, i: Instruction) -> tuple[Mem, np.ndarray, np.ndarray]:
+        """Memory, banks ``[outer, banks of a word]`` and words ``[outer, inner]``."""
         _need(i["mem"] in list(Mem), f"memory {i['mem']}")
         mem = Mem(i["mem"])
         banks, group = transfer_banks(self.hw, mem), bank_words(self.hw, mem)
@@ -202,7 +214,7 @@ class Machine:
         self._touch(mem, words, i.op == Op.LOAD, transfer_words(self.hw, mem))
         whole = i["inner"] * transfer_bits(self.hw, mem) % (2 * self.hw.axi_data_bits) == 0
         _need(whole or not i["expand"], "expand needs whole beats")
-        return mem, row % banks * group + np.arange(group), words, row_bytes(self.hw, mem, i["inner"], bool(i["expand"]))
+        return mem, row % banks * group + np.arange(group), words
 
     # ---- GEMM -------------------------------------------------------------------------------------------------------
 

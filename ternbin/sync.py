@@ -14,7 +14,7 @@ import numpy as np
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.isa import UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
-from ternbin.layout import SCALE_WORDS, ceil_div, geometry, row_bytes, transfer_banks
+from ternbin.layout import SCALE_WORDS, ceil_div, external_rows, geometry, transfer_banks
 
 MAX_WAITING = 255  # what a token counter holds
 READ, WRITE = 0, 1
@@ -54,11 +54,11 @@ def _transfer(hw: HwConfig, i: Instruction) -> list[Access]:
     result = [Access(mem, _grid(i["addr"], (rows * i["inner"], 1)), WRITE if load else READ)]
     if i["indirect"]:
         return [*result, Access(Mem.IDBUF, _grid(i["index"], (i["outer"], 1)), READ)]
-    size = row_bytes(hw, mem, i["inner"], bool(i["expand"]))
+    outer, size = external_rows(hw, mem, i["inner"], i["outer"], bool(i["expand"]))
     if i["stride"] == size:
-        spans = [(i["dram"], i["dram"] + size * i["outer"])]
+        spans = [(i["dram"], i["dram"] + size * outer)]
     else:
-        spans = [(i["dram"] + o * i["stride"], i["dram"] + o * i["stride"] + size) for o in range(i["outer"])]
+        spans = [(i["dram"] + o * i["stride"], i["dram"] + o * i["stride"] + size) for o in range(outer)]
     return result + [Access(None, np.array(span), READ if load else WRITE) for span in spans]
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from ternbin.energy.model import Traffic
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BYTES, Instruction, Mem, Op
-from ternbin.layout import row_bytes
+from ternbin.layout import external_rows
 
 _CARRIES = {
     Mem.WBUF: "weights",
@@ -22,7 +22,8 @@ def transfer_bytes(hw: HwConfig, instruction: Instruction) -> int:
     if instruction.op not in (Op.LOAD, Op.STORE):
         return 0
     mem = Mem(instruction["mem"])
-    return instruction["outer"] * row_bytes(hw, mem, instruction["inner"], bool(instruction["expand"]))
+    rows, size = external_rows(hw, mem, instruction["inner"], instruction["outer"], bool(instruction["expand"]))
+    return rows * size
 
 
 def traffic(hw: HwConfig, instructions: list[Instruction], fetched: int) -> Traffic:

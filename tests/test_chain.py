@@ -9,9 +9,10 @@ from ternbin.verify import draw_case, verify_case
 
 # Seed 2: thresholds that only matter once there are two keys.
 TINY, TINY_BINARY = (0, 1, 2, 5, 6, 9), (0, 3)
-WIDE_BUS = {  # 4 and 2 code words a beat
+WIDE_BUS = {  # 4, 2 and 2 code words a beat
     "ternary": replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128),
     "binary": replace(NAMED["tiny-binary"], name="wide-binary", rows=8, axi_data_bits=64),
+    "packed": replace(NAMED["tiny"], name="packed", axi_data_bits=64, weight_pack="5trit"),
 }
 
 
@@ -31,7 +32,9 @@ def test_random_models_on_a_binary_array(seed):
     _assert_exact(seed, NAMED["tiny-binary"])
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("ternary", 1), ("ternary", 2), ("ternary", 5), ("binary", 1), ("binary", 3)])
+@pytest.mark.parametrize(("kind", "seed"), [
+    ("ternary", 1), ("ternary", 2), ("ternary", 5), ("binary", 1), ("binary", 3), ("packed", 1), ("packed", 2), ("packed", 6),
+])
 @pytest.mark.parametrize("kv_external", [False, True], ids=["on chip", "external"])
 def test_random_models_with_a_bus_of_several_words(kind, seed, kv_external):
     _assert_exact(seed, replace(WIDE_BUS[kind], kv_external=kv_external))

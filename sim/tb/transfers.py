@@ -16,6 +16,16 @@ def wide(hw: HwConfig) -> int:
     return max(hw.axi_data_bits // hw.code_word_bits, 1)
 
 
+def load_words(hw: HwConfig) -> int:
+    """Code words, of as many consecutive banks, that are written to WBUF in a cycle."""
+    return wide(hw) if hw.weight_pack == "2bit" else max(2 * hw.axi_data_bits // hw.code_word_bits, 1)
+
+
+def packed(hw: HwConfig, fields: dict) -> bool:
+    """Whether a byte holds five trits."""
+    return hw.weight_pack == "5trit" and fields["mem"] == Mem.WBUF and not fields.get("expand")
+
+
 def banks(hw: HwConfig, mem: Mem) -> int:
     """Banks of a memory as it is built."""
     return {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows, Mem.KBUF: hw.rows}.get(mem, 1)
@@ -23,7 +33,12 @@ def banks(hw: HwConfig, mem: Mem) -> int:
 
 def transfer_banks(hw: HwConfig, mem: Mem) -> int:
     """Banks as the fields of LOAD and STORE count them."""
-    return banks(hw, mem) // (wide(hw) if mem == Mem.WBUF else 1)
+    return banks(hw, mem) // (load_words(hw) if mem == Mem.WBUF else 1)
+
+
+def rows(hw: HwConfig, fields: dict) -> int:
+    """Rows in external memory."""
+    return fields["outer"] // (transfer_banks(hw, Mem.WBUF) if packed(hw, fields) else 1)
 
 
 def beats(hw: HwConfig, mem: Mem) -> int:
@@ -36,14 +51,17 @@ def beats(hw: HwConfig, mem: Mem) -> int:
 def row_beats(hw: HwConfig, fields: dict) -> int:
     """Beats of a row as the memories see them."""
     mem, inner = fields["mem"], fields["inner"]
-    if wide(hw) > 1 and mem in CODE:
-        return inner if mem == Mem.WBUF else (inner + wide(hw) - 1) // wide(hw)
+    if packed(hw, fields):
+        return (inner * hw.rows * hw.lanes + 5 * hw.axi_bytes - 1) // (5 * hw.axi_bytes)
+    if mem in CODE:
+        bits = inner * hw.code_word_bits * (load_words(hw) if mem == Mem.WBUF else 1)
+        return (bits + hw.axi_data_bits - 1) // hw.axi_data_bits
     return inner * beats(hw, mem)
 
 
 def whole_beats(hw: HwConfig, fields: dict) -> bool:
     """Whether a row of code words can be expanded."""
-    per_word = hw.code_word_bits * (wide(hw) if fields["mem"] == Mem.WBUF else 1)
+    per_word = hw.code_word_bits * (load_words(hw) if fields["mem"] == Mem.WBUF else 1)
     return fields["inner"] * per_word % (2 * hw.axi_data_bits) == 0
 
 
@@ -55,12 +73,13 @@ def row_bytes(hw: HwConfig, fields: dict) -> int:
 def places(hw: HwConfig, fields: dict) -> Iterator[tuple[int, tuple]]:
     """(row, (mem, bank, addr)) of every word, in order."""
     mem, inner, count = fields["mem"], fields["inner"], transfer_banks(hw, fields["mem"])
-    group = wide(hw) if mem == Mem.WBUF else 1
+    group = load_words(hw) if mem == Mem.WBUF else 1
+    per_row = fields["outer"] // rows(hw, fields)
     for o in range(fields["outer"]):
         for i in range(inner):
             at = fields.get("bank", 0) + o
             for g in range(group):
-                yield o, (mem, at % count * group + g, fields["addr"] + at // count * inner + i)
+                yield o // per_row, (mem, at % count * group + g, fields["addr"] + at // count * inner + i)
 
 
 def word_of(hw: HwConfig, mem: Mem, parts: list[int]) -> int:
@@ -91,6 +110,13 @@ def parts_of(hw: HwConfig, mem: Mem, word: int) -> list[int]:
 
 def _row_parts(hw: HwConfig, fields: dict, row: bytes) -> list[int]:
     """A row as on-chip beats, or where these hold several code words as words; ``expand`` makes two beats of each."""
+    if packed(hw, fields):
+        trits = [min(byte, 242) // 3**place % 3 - 1 for byte in row for place in range(5)]
+        parts = []
+        for at in range(0, len(trits) - hw.lanes + 1, hw.lanes):
+            nz = sum((trits[at + lane] != 0) << lane for lane in range(hw.lanes))
+            parts.append(nz | sum((trits[at + lane] < 0) << lane for lane in range(hw.lanes)) << hw.lanes)
+        return parts
     bits = hw.code_word_bits if wide(hw) > 1 and fields["mem"] in CODE else hw.axi_data_bits
     value = int.from_bytes(row, "little")
     if not fields.get("expand"):
@@ -101,14 +127,15 @@ def _row_parts(hw: HwConfig, fields: dict, row: bytes) -> list[int]:
 
 
 def load(hw: HwConfig, words: dict, external: bytearray, fields: dict) -> None:
-    per_word, size = max(1, beats(hw, fields["mem"])), row_bytes(hw, fields)
+    per_word, size = 1 if packed(hw, fields) else max(1, beats(hw, fields["mem"])), row_bytes(hw, fields)
     queue: dict[int, list[int]] = {}
     for o, place in places(hw, fields):
         if o not in queue:
             step = words[Mem.IDBUF, 0, fields["index"] + o] & 0xFFFFFFFF if fields.get("indirect") else o
             at = fields["dram"] + step * fields["stride"]
             queue[o] = _row_parts(hw, fields, bytes(external[at:at + size]))
-        words[place] = word_of(hw, fields["mem"], queue[o][:per_word])
+        parts = queue[o][:per_word]
+        words[place] = parts[0] if packed(hw, fields) else word_of(hw, fields["mem"], parts)
         del queue[o][:per_word]
 
 

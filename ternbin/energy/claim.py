@@ -48,11 +48,11 @@ def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision
     }
 
 
-def _with_full_precision_head(ours: dict, phase: Phase, weight_bits: int, act_bits: int, dram: str) -> dict:
+def _with_full_precision_head(ours: dict, phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str) -> dict:
     """The same phase with the LM head kept in FP32, as the paper's released code keeps it."""
     factor = operation_factor(weight_bits, act_bits)
     operations = phase.head_macs + (phase.macs - phase.head_macs) * factor
-    extra_bits = phase.head_weights * (32 - weight_bits)
+    extra_bits = phase.head_weights * (32 - hw.memory_bits(weight_bits))
     extra = phase.head_macs * tables.mac("fp32").pj + extra_bits * tables.DRAM[dram].pj
     return {"operation_ratio": phase.macs / operations, "system_pj": ours["system"] + extra}
 
@@ -73,7 +73,7 @@ def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dra
             "chip": theirs["chip"] / ours["chip"],
             "system": theirs["system"] / ours["system"],
         }
-    head = _with_full_precision_head(ours, phase, weight_bits, act_bits, dram)
+    head = _with_full_precision_head(ours, phase, hw, weight_bits, act_bits, dram)
     reference = result["references"]["fp32"]["energy_pj"]["system"]
     result["full_precision_head"] = head | {"system_ratio": reference / head["system_pj"]}
     return result

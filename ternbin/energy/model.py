@@ -196,8 +196,7 @@ def _array_upkeep_lines(counters: dict, hw: HwConfig, precision: Precision) -> l
     ]
 
 
-def _external_lines(traffic: Traffic, weight_factor: float, dram: str) -> list[Line]:
-    scaled = {"weights": weight_factor, "embedding": weight_factor}
+def _external_lines(traffic: Traffic, scaled: dict[str, float], dram: str) -> list[Line]:
     bits = {name: getattr(traffic, name) * 8 * scaled.get(name, 1.0) for name in traffic.__dataclass_fields__}
     return [Line("external", f"{name} bit", "external", count, tables.DRAM[dram]) for name, count in bits.items()]
 
@@ -214,10 +213,12 @@ def account(
     """Energy lines of one call (or of several, counters and traffic added up).
 
     ``counters``: the hardware counters by name, plus ``steps_single_plane`` and ``columns_single_plane`` (what array_active and
-    array_columns would be without bit planes; equal to them for 1- and 2-bit activations). ``weight_bits``: bits of a weight in
-    external memory as simulated.
+    array_columns would be without bit planes; equal to them for 1- and 2-bit activations). ``weight_bits``: bits of a weight code (in
+    external memory ``hw.memory_bits``; embedding rows have ``weight_bits`` there).
     """
-    reference = precision is not None
+    wider = {} if precision is None else {
+        "weights": precision.weight_bits / hw.memory_bits(weight_bits), "embedding": precision.weight_bits / weight_bits
+    }
     precision = precision or Precision.of(hw)
     return [
         *_array_lines(counters, hw, precision),
@@ -226,7 +227,7 @@ def account(
         *_memory_lines(counters, hw, precision),
         _leakage_line(counters, hw),
         *_array_upkeep_lines(counters, hw, precision),
-        *_external_lines(traffic, precision.weight_bits / weight_bits if reference else 1.0, dram),
+        *_external_lines(traffic, wider, dram),
     ]
 
 

@@ -314,7 +314,7 @@ class CallBuilder:
     def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
         w, rows = self.wbuf.lease(count * plan.inner), transfer_banks(self.hw, Mem.WBUF)
         self.load(plan.name, (self.wbuf, w), mem=Mem.WBUF, addr=w.addr, inner=plan.inner, outer=count * rows,
-                  stride=plan.tile_bytes // rows, dram=plan.weight_addr + tile * plan.tile_bytes, expand=plan.expand)
+                  stride=plan.row_bytes, dram=plan.weight_addr + tile * plan.tile_bytes, expand=plan.expand)
         tile_bytes = plan.params * self.hw.param_word_bits // 8
         return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)
 

@@ -15,11 +15,13 @@ from ternbin.layout import (
     code_words,
     expand_row_bytes,
     expand_words,
+    external_rows,
     int_bytes,
-    row_bytes,
+    packs_trits,
     scale_words,
     threshold_words,
     transfer_banks,
+    trit_row_bytes,
     weight_rows,
 )
 from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
@@ -73,6 +75,7 @@ class Plan:
     chunks: int
     inner: int  # words of a weight row as loaded, the row stride
     tile_bytes: int  # of weights in external memory
+    row_bytes: int  # from one row of a LOAD to the next
     expand: bool
     weight_addr: int
     params: int
@@ -102,11 +105,12 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
     copies = node.op == "lm_head"  # padding must not win: it repeats the last row, which ties and loses by its index
     rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
     data_key = ("weight", node["weight"], x, groups, copies)
+    tile_rows, row_bytes = external_rows(hw, Mem.WBUF, inner, transfer_banks(hw, Mem.WBUF), expand)
     address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand))
     words, fields, odd = _epilogue(hw, weights, node, folded, rows, where)
     return Plan(
         name=node.name, tiles=len(rows) // hw.rows, groups=groups, chunks=chunks, inner=inner,
-        tile_bytes=transfer_banks(hw, Mem.WBUF) * row_bytes(hw, Mem.WBUF, inner, expand), expand=expand, weight_addr=address, params=words.shape[1],
+        tile_bytes=tile_rows * row_bytes, row_bytes=row_bytes, expand=expand, weight_addr=address, params=words.shape[1],
         param_addr=image.put(("params", node.name, groups), lambda: int_bytes(words, 2)),
         fields={**fields, "acc_init": folded.acc_init + odd_init}, odd=odd,
     )
@@ -124,6 +128,8 @@ def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, 
     placed = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
     placed[np.ix_(rows >= 0, x.places())] = weight[rows[rows >= 0]]
     loaded = weight_rows(hw, placed)
+    if packs_trits(hw, Mem.WBUF, expand):
+        return trit_row_bytes(hw, loaded.reshape(len(rows) // hw.rows, -1))
     return expand_row_bytes(hw, loaded, loaded.shape[1] // hw.lanes) if expand else code_row_bytes(hw, code_words(hw, loaded))
 
 

@@ -66,7 +66,7 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
 def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
     """Address of the embedding table, words of a row, whether its codes are 1-bit for a ternary array.
 
-    Where WBUF is loaded word by word it is entered as the language model head enters its weights: tied tables are stored once.
+    Where WBUF is loaded in the same form it is entered as the language model head enters its weights: tied tables are stored once.
     """
     hw, kind, name = b.hw, node["table_kind"], node["table"]
     if kind not in ("ternary", "binary") or (hw.kind == "binary" and kind == "ternary"):
@@ -79,7 +79,7 @@ def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
         rows = np.concatenate([codes, np.repeat(codes[-1:], -len(codes) % hw.rows, axis=0)])
         return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
 
-    tied = bank_words(hw, Mem.WBUF) == 1
+    tied = bank_words(hw, Mem.WBUF) == 1 and hw.weight_pack == "2bit"
     return b.image.put(("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name), make), inner, expand
 
 

@@ -23,6 +23,10 @@ CONFIGS = {
     "wide": HwConfig(rows=8, cols=2, lanes=32, axi_data_bits=64, res_bits=20, burst_beats=4, **WORDS),
     "slices": HwConfig(rows=8, cols=1, lanes=64, axi_data_bits=32, **WORDS),
     "binary": HwConfig(kind="binary", rows=4, cols=4, lanes=64, axi_data_bits=32, **WORDS),
+    "trits": HwConfig(rows=4, cols=2, lanes=16, axi_data_bits=32, weight_pack="5trit", **WORDS),
+    "trits, words of 8 beats": HwConfig(rows=4, cols=1, lanes=128, axi_data_bits=32, weight_pack="5trit", **WORDS),
+    "trits, words of 2 beats": HwConfig(rows=8, cols=2, lanes=32, axi_data_bits=32, weight_pack="5trit", **WORDS),
+    "trits, 4 words a beat": HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128, weight_pack="5trit", **WORDS),
     "2 words a beat": HwConfig(rows=4, cols=2, lanes=16, axi_data_bits=64, **WORDS),
     "4 words a beat": HwConfig(rows=8, cols=4, lanes=16, axi_data_bits=128, burst_beats=4, **WORDS),
     "8 binary words a beat": HwConfig(kind="binary", rows=8, cols=2, lanes=16, axi_data_bits=128, res_bits=20, **WORDS),
@@ -49,9 +53,11 @@ def random_transfer(hw, mem, store):
         if mem not in (Mem.LUTV, Mem.LUTX) and random.random() < 0.1:
             f["inner"], f["outer"] = random.randint(8, limit), 1
             f["expand"] = 0
+        if transfers.packed(hw, f):
+            f |= {"bank": 0, "outer": banks * random.choice([1, 1, 2])}
         size = transfers.row_bytes(hw, f)
         f["stride"] = size if random.random() < 0.5 else random.randrange(size, size + 300) // 64 * 64 + 64
-        if not store and random.random() < 0.3:
+        if not store and not transfers.packed(hw, f) and random.random() < 0.3:
             f |= {"indirect": 1, "index": IDS + random.randrange(3), "outer": min(f["outer"], 12)}
             f["stride"] = random.randrange(64, 1024) // 64 * 64
         highest = max(addr for _, (_, _, addr) in transfers.places(hw, f))
@@ -197,7 +203,7 @@ async def bench_streams(dut):
     for op, mem in ((Op.LOAD, Mem.WBUF), (Op.STORE, Mem.RBUF), (Op.LOAD, Mem.RBUF), (Op.STORE, Mem.KBUF), (Op.LOAD, Mem.KBUF)):
         f = {"mem": mem, "bank": 0, "addr": 0, "inner": depth(hw, mem), "outer": transfers.transfer_banks(hw, mem), "dram": HALF}
         f["stride"] = transfers.row_bytes(hw, f)
-        beats = f["outer"] * transfers.row_beats(hw, f)
+        beats = transfers.rows(hw, f) * transfers.row_beats(hw, f)
         least = beats if mem == Mem.WBUF else max(beats, f["outer"] * f["inner"])
         cycles = await bench.run({op: [f]})
         assert cycles <= least + 2 * beats // hw.burst_beats + 40, f"{op.name} {mem.name}: {beats} beats, {cycles} cycles"

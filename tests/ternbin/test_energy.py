@@ -1,4 +1,5 @@
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_external_traffic_scales_with_weight_bits_only_for_weights():
 
     assert bits(ours) == 8 * traffic.total
     assert bits(fp32) == 8 * (110 * 16 + 7 + 64 + 3 + 5)
+
+
+def test_packed_trits_are_scaled_from_what_they_take():
+    traffic, packed = Traffic(weights=80, embedding=10), replace(HW, weight_pack="5trit")
+    fp32 = account(_counters(), traffic, packed, weight_bits=2, precision=Precision.reference("fp32"))
+    assert sum(line.count for line in fp32 if line.group == "external") == 8 * (100 + 10) * 16
+    assert (packed.memory_bits(2), packed.memory_bits(1), HW.memory_bits(2)) == (1.6, 1, 2)
 
 
 def test_memory_energy_counts_accesses():

@@ -16,6 +16,7 @@ def test_named_instances_load_by_name():
         ("kind", "fp8", "hardware configuration: kind must be one of ternary, binary, not 'fp8'"),
         ("acc_bits", 64, "hardware configuration: acc_bits must be from 16 to 32, not 64"),
         ("axi_data_bits", 512, "hardware configuration: axi_data_bits must be at most rows x 16 (256), not 512"),
+        ("weight_pack", "3bit", "hardware configuration: weight_pack must be one of 2bit, 5trit, not '3bit'"),
         ("clock_mhz", 0, "hardware configuration: clock_mhz must be positive, not 0"),
     ],
 )
@@ -23,6 +24,12 @@ def test_impossible_configurations_name_the_field(field, value, message):
     with pytest.raises(InputError) as caught:
         HwConfig(**{field: value})
     assert str(caught.value) == message
+
+
+def test_a_binary_array_packs_no_trits():
+    with pytest.raises(InputError) as caught:
+        HwConfig(kind="binary", weight_pack="5trit")
+    assert str(caught.value) == "hardware configuration: weight_pack must be 2bit on a binary array, not '5trit'"
 
 
 def test_toml(tmp_path):

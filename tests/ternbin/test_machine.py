@@ -12,6 +12,7 @@ from ternbin.machine import Machine, MachineError
 
 TINY, BINARY = NAMED["tiny"], NAMED["tiny-binary"]
 WIDE = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128)
+PACKED = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128, weight_pack="5trit")
 
 
 def machine(hw=TINY, size=4096):
@@ -195,6 +196,30 @@ def test_a_wide_beat_of_weights_expands_to_two_words_a_bank():
         for g in range(4):
             codes = [lane(WIDE, m.memories[Mem.WBUF], g, 1 + i, e) for e in range(16)]
             assert codes == [1 if beat >> 64 * i + 16 * g + e & 1 else -1 for e in range(16)]
+
+
+def test_packed_trits_fill_row_tiles():
+    m = machine(PACKED)  # one word of all 8 banks at a time; 3 of them are 384 trits, 5 beats
+    fields = dict(mem=Mem.WBUF, addr=4, inner=3, outer=2, dram=64, stride=128)
+    m.execute(Instruction(Op.LOAD, fields))
+    for o in range(2):
+        codes = [min(byte, 242) // 3**j % 3 - 1 for byte in m.dram[64 + 128 * o :][:80] for j in range(5)]
+        for i in range(3):
+            for bank in range(8):
+                expected = codes[(8 * i + bank) * 16 :][:16]
+                assert [lane(PACKED, m.memories[Mem.WBUF], bank, 4 + 3 * o + i, e) for e in range(16)] == expected
+    m.execute(Instruction(Op.LOAD, fields | dict(inner=1, outer=1, expand=1)))
+    bits = int.from_bytes(m.dram[64:80], "little")
+    for bank in range(8):
+        codes = [lane(PACKED, m.memories[Mem.WBUF], bank, 4, e) for e in range(16)]
+        assert codes == [1 if bits >> 16 * bank + e & 1 else -1 for e in range(16)]
+
+
+def test_packed_trits_come_in_whole_row_tiles():
+    hw = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=32, weight_pack="5trit")
+    for fields in (dict(bank=1, outer=4), dict(outer=3)):
+        with pytest.raises(MachineError, match="FIELD: packed trits need whole row tiles"):
+            machine(hw).execute(Instruction(Op.LOAD, dict(mem=Mem.WBUF, inner=1) | fields))
 
 
 def test_rows_of_words_narrower_than_the_bus_end_with_a_beat():

@@ -12,6 +12,7 @@ from ternbin.isa import UNIT_OF, Op
 from ternbin.machine import Machine, MachineError, run_program
 from ternbin.mapper import map_model
 from ternbin.sync import find_races, insert_tokens
+from ternbin.traffic import traffic
 
 TINY, TINY_BINARY, SMALL = NAMED["tiny"], NAMED["tiny-binary"], NAMED["small"]
 ODD = dict(d_model=21, heads=3, ffn=37, vocab=83)
@@ -38,6 +39,9 @@ CASES = {
     "bus of 4 words, 2-8 with keys in external memory": ("2-8", replace(BEAT_OF_4, kv_external=True), {}),
     "bus of 4 words, 1-1 on ternary": ("1-1", BEAT_OF_4, ODD),
     "bus of 2 words, 1-1 on binary": ("1-1", replace(BEAT_OF_2_BINARY, kv_external=True), ODD),
+    "packed trits": ("2-2", replace(TINY, weight_pack="5trit"), ODD),
+    "packed trits, bus of 4 words": ("2-8", replace(BEAT_OF_4, weight_pack="5trit"), ODD),
+    "packed trits, 1-1": ("1-1", replace(TINY, weight_pack="5trit"), ODD),
     "18-bit stream, one column": ("2-2", COLUMN, dict(res_bits=18)),
 }
 
@@ -194,7 +198,16 @@ def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
         map_model(lowered(bits, **options), hw, *lengths)
 
 
-@pytest.mark.parametrize(("hw", "times"), [(TINY, 1), (BEAT_OF_4, 2)], ids=["once", "twice with a wide bus"])
+def test_packed_trits_take_a_fifth_less():
+    sizes = []
+    for pack in ("2bit", "5trit"):
+        _, program = mapped("2-2", replace(TINY, weight_pack=pack), new=1, d_model=64, ffn=128)
+        sizes.append(traffic(program.hw, program.instructions(1), 0).weights)
+    assert 0.8 * sizes[0] <= sizes[1] < 0.83 * sizes[0]
+
+
+@pytest.mark.parametrize(("hw", "times"), [(TINY, 1), (BEAT_OF_4, 2), (replace(TINY, weight_pack="5trit"), 2)],
+                         ids=["once", "twice with a wide bus", "twice with packed trits"])
 def test_how_often_the_table_is_stored(hw, times):
     model, program = mapped("2-2", hw, new=1)
     loads = [i for call in (0, 1) for i in program.instructions(call) if i.op == Op.LOAD]
@@ -220,7 +233,7 @@ def test_random_shapes(seed):
         kind="binary" if binary else "ternary", rows=rng.choice([4, 8, 16]), cols=rng.choice([1, 2, 4, 8]), lanes=lanes,
         axi_data_bits=rng.choice([32, 64]), kbuf_words=4096, abuf_words=rng.choice([150, 300, 2048]),
         sbuf_words=rng.choice([64, 1024]), wbuf_words=rng.choice([40, 1024]), queue_depth=rng.choice([1, 4]),
-        kv_external=rng.random() < 0.3,
+        kv_external=rng.random() < 0.3, weight_pack="2bit" if binary else rng.choice(["2bit", "5trit"]),
     )
     heads = rng.choice([1, 2, 3])
     options = dict(d_model=heads * rng.randint(3, 20), heads=heads, ffn=rng.randint(5, 70), vocab=rng.randint(20, 150),
