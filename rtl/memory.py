@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, Unit
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.primitives import popcount
 
 ID_WORD_BITS = 96  # id (32 bits), then logit (64 bits)
 
@@ -64,14 +65,6 @@ def _any_of(values: list[Value]) -> Value:
     return Cat(values).any()
 
 
-def popcount(value: Value) -> Value:
-    """Number of ones of a short vector."""
-    total = C(0, 1)
-    for bit in value:
-        total = total + bit
-    return total
-
-
 class BankedMemory(wiring.Component):
     """``geometry.banks`` equal banks; one read and one write of one address of any banks are served in a cycle.
 
@@ -120,8 +113,8 @@ class BankedMemory(wiring.Component):
         m.d.comb += [
             self.fault.eq(Cat(_any_of(self._faults[unit]) if self._faults[unit] else C(0, 1) for unit in Unit)),
             self.active.eq(read.taken | write.taken),
-            self.ev_reads.eq(popcount(read.mask)),
-            self.ev_writes.eq(popcount(write.mask)),
+            self.ev_reads.eq(popcount(m, "banks_read", read.mask)),
+            self.ev_writes.eq(popcount(m, "banks_written", write.mask)),
         ]
         return m
 

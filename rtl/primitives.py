@@ -3,6 +3,13 @@
 from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, Signal, Value
 
 
+def popcount(m: Module, name: str, bits: Value) -> Signal:
+    """Number of ones of ``bits``, driven by submodule ``name``."""
+    result = Signal(range(len(bits) + 1), name=f"{name}_count")
+    m.submodules[name] = Instance("ternbin_popcount", p_WIDTH=len(bits), i_bits=bits, o_count=result)
+    return result
+
+
 def balance(m: Module, name: str, bits: Value, negate: Value, width: int) -> Signal:
     """Ones less zeros of ``bits``, negated with ``negate``: two's complement in ``width`` bits, driven by submodule ``name``."""
     result = Signal(width, name=f"{name}_balance")
