@@ -1,6 +1,6 @@
 """The output-stationary array: rows x cols processing elements, the row-sum column, operand registers, column selection."""
 
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Instance, Module, ResetSignal, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,11 +49,13 @@ class Array(wiring.Component):
                     m.d.comb += chosen.eq(result)
         return m
 
-    def _operand(self, m: Module, name: str, value, load) -> Signal:
-        register = Signal(self._hw.code_word_bits, name=name, reset_less=True)
+    def _operand(self, m: Module, name: str, value, load) -> Value:
+        """A code word, each of its planes a register."""
+        lanes = self._hw.lanes
+        planes = [Signal(lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(self._hw.planes)]
         with m.If(load):
-            m.d.sync += register.eq(value)
-        return register
+            m.d.sync += [register.eq(value[i * lanes : (i + 1) * lanes]) for i, register in enumerate(planes)]
+        return Cat(planes)
 
     def _split(self, m: Module, name: str, bits) -> list[Signal]:
         """One signal a bit: elements get scalars, not slices of a vector."""

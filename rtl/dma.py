@@ -272,10 +272,10 @@ class StoreUnit(wiring.Component):
             taken.eq(words.next & ~self.abort), mem.eq(words.t.mem), bank.eq(words.bank), row_last.eq(words.row_last),
         ]
         word, last = Signal(bits), Signal(last_bits)
-        with m.Switch(mem):
+        with m.If(taken), m.Switch(mem):
             for source in self.SOURCES:
                 with m.Case(source):
-                    m.d.comb += [word.eq(self._beats(source, bank)), last.eq(count[source] - 1)]
+                    m.d.comb += [word.eq(self._beats(m, source, bank)), last.eq(count[source] - 1)]
         complete = Signal(init=1)
         m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken & complete)]
         if self.hw.beat_words > 1:
@@ -292,11 +292,14 @@ class StoreUnit(wiring.Component):
                 m.d.sync += [part.eq(0), earlier.eq(0)]
         return fifo, data.View(layout, fifo.r_data), taken
 
-    def _beats(self, source: Mem, bank: Signal) -> Value:
+    def _beats(self, m: Module, source: Mem, bank: Signal) -> Value:
         """The word that was read, its beats one after the other."""
         words = getattr(self, f"{source.name.lower()}_r").data
-        banks = bank_count(self.hw)[source]
-        word = words[bank[:(banks - 1).bit_length()]] if banks > 1 else words[0]
+        word = Signal(len(Value.cast(words[0])), name=f"{source.name.lower()}_word")
+        with m.Switch(bank):
+            for number in range(bank_count(self.hw)[source]):
+                with m.Case(number):
+                    m.d.comb += word.eq(words[number])
         if source == Mem.IDBUF:
             return word[:32]
         if self.hw.kind == "binary" or self.hw.beat_words > 1 or source not in (Mem.ABUF, Mem.KBUF):

@@ -11,6 +11,7 @@ from ternbin.rtl.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
 from ternbin.rtl.gemm import Mode, column_layout, gemm_fields, place_layout
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
 from ternbin.rtl.params import Parameters
+from ternbin.rtl.primitives import popcount
 from ternbin.rtl.vector_parts import clip, outside, residual_range, round_shift, split_lanes
 
 MUL_BITS, BIAS_BITS = 24, 40
@@ -73,7 +74,7 @@ class Epilogue(wiring.Component):
         sums = self._sums(m, free2 & valid1 & mode.scaled, products, biases, sum_bits)
         valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.argmax & read_done, place2)
         bits = max(BYTE_RANGE, hw.res_bits + 2)
-        scaled = self._scaled(m, f, free3 & valid2 & ~mode.argmax & read_done, sums, bits)
+        scaled = self._scaled(m, f, valid2, free3 & valid2 & ~mode.argmax & read_done, sums, bits)
         old = self._old_values(m, valid2, place2, free3, read_done)
         residual_free, valid4 = self._residual(m, valid3, place3, scaled, old)
 
@@ -115,8 +116,9 @@ class Epilogue(wiring.Component):
                 Mux((j < f.thresholds) & (acc >= parameters[r].word_select(j, 16).as_signed()),
                     Mux(f.dirs[j], C(1, signed(2)), C(-1, signed(2))), C(0, signed(2))) for j in range(4)
             ]
-            m.d.comb += code.eq(f.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
             positive = code > 0
+            with m.If(self.i.valid & self._mode.codes):
+                m.d.comb += code.eq(f.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
             with m.If(load & self._mode.codes):
                 if self._hw.kind == "binary":
                     m.d.sync += nz[r].eq(positive)
@@ -149,13 +151,14 @@ class Epilogue(wiring.Component):
             sums.append(total)
         return sums
 
-    def _scaled(self, m, f, load, sums, bits):
+    def _scaled(self, m, f, valid, load, sums, bits):
         """Stage 3: rshift, saturated to ``bits``: enough for every later clip to see which side a value is on."""
         values = []
         for r, total in enumerate(sums):
             value = Signal(signed(bits), name=f"scaled{r}", reset_less=True)
             shifted = Signal.like(total, name=f"shifted{r}")
-            m.d.comb += shifted.eq(round_shift(total, f.shift))
+            with m.If(valid & ~self._mode.argmax):
+                m.d.comb += shifted.eq(round_shift(total, f.shift))
             with m.If(load):
                 m.d.sync += value.eq(clip(shifted, *residual_range(bits)))
             values.append(value)
@@ -197,12 +200,11 @@ class Epilogue(wiring.Component):
         words, saturated = [], []
         for value, before in zip(scaled, split_lanes(old, hw.rows, hw.res_bits), strict=True):
             total, word = Signal(signed(len(value) + 1)), Signal(signed(hw.res_container))
-            m.d.comb += [total.eq(before + value), word.eq(clip(total, low, high))]
+            with m.If(valid3 & self._mode.residual):
+                m.d.comb += [total.eq(before + value), word.eq(clip(total, low, high))]
             words.append(word)
             saturated.append(outside(total, low, high))
-        count = Signal(EVENTS["saturations"])
-        m.d.comb += count.eq(sum(saturated[1:], saturated[0]))
-        m.d.comb += self.ev_saturations.eq(Mux(load, count, 0))
+        m.d.comb += self.ev_saturations.eq(Mux(load, popcount(m, "saturations", Cat(saturated)), 0))
         with m.If(free):
             m.d.sync += valid.eq(load)
             with m.If(load):

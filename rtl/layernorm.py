@@ -14,6 +14,7 @@ from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, Op
 from ternbin.rtl.divsqrt import RECIPROCAL_BITS, Rsqrt
 from ternbin.rtl.interfaces import ReadPort, WritePort
+from ternbin.rtl.primitives import popcount
 from ternbin.rtl.vector_parts import (
     COUNT,
     WIDE,
@@ -342,4 +343,4 @@ class LayerNorm(wiring.Component):
         with m.If(ready & valid[3]):
             m.d.sync += clipped.eq(clips)
         with m.If(port.valid & port.ready):
-            m.d.comb += self.ev_saturations.eq(sum(clipped))
+            m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", clipped))

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, Unit
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.primitives import popcount
 
 ID_WORD_BITS = 96  # id (32 bits), then logit (64 bits)
 
@@ -64,14 +65,6 @@ def _any_of(values: list[Value]) -> Value:
     return Cat(values).any()
 
 
-def popcount(value: Value) -> Value:
-    """Number of ones of a short vector."""
-    total = C(0, 1)
-    for bit in value:
-        total = total + bit
-    return total
-
-
 class BankedMemory(wiring.Component):
     """``geometry.banks`` equal banks; one read and one write of one address of any banks are served in a cycle.
 
@@ -106,21 +99,22 @@ class BankedMemory(wiring.Component):
         if self._transposed is not None:
             requesters[getattr(self, f"t_{self._transposed[0]}")] = self._transposed[1]
         write = self._arbitrate(m, requesters, "write")
-        data, masks = self._write_data(m, [port for port in requesters])
+        data, mask = self._write_data(m, [port for port in requesters])
         for bank in range(geometry.banks):
             word = Signal(geometry.word_bits, name=f"rdata{bank}")
             m.submodules[f"bank{bank}"] = Instance(
                 "ternbin_ram", p_DEPTH=geometry.depth, p_WIDTH=geometry.word_bits, p_ADDR=geometry.addr_bits,
-                i_clk=ClockSignal(), i_ren=read.mask[bank], i_raddr=read.addr[:geometry.addr_bits], o_rdata=word,
-                i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits], i_wdata=data[bank], i_wmask=masks[bank],
+                p_ELEMENTS=geometry.elements, p_PLANES=geometry.planes, i_clk=ClockSignal(), i_ren=read.mask[bank],
+                i_raddr=read.addr[:geometry.addr_bits], o_rdata=word, i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits],
+                i_wdata=data[bank], i_wmask=mask,
             )
             for name in self._readers:
                 m.d.comb += getattr(self, f"r_{name}").data[bank].eq(word)
         m.d.comb += [
             self.fault.eq(Cat(_any_of(self._faults[unit]) if self._faults[unit] else C(0, 1) for unit in Unit)),
             self.active.eq(read.taken | write.taken),
-            self.ev_reads.eq(popcount(read.mask)),
-            self.ev_writes.eq(popcount(write.mask)),
+            self.ev_reads.eq(popcount(m, "banks_read", read.mask)),
+            self.ev_writes.eq(popcount(m, "banks_written", write.mask)),
         ]
         return m
 
@@ -142,32 +136,28 @@ class BankedMemory(wiring.Component):
         ]
         return grant
 
-    def _write_data(self, m, ports: list) -> tuple[list[Value], list[Value]]:
-        """Data and bit mask of every bank, from the first valid requester."""
+    def _write_data(self, m, ports: list) -> tuple[list[Value], Value]:
+        """Data of every bank and the element mask, from the first valid requester."""
         geometry = self.geometry
         normal = ports if self._transposed is None else ports[:-1]
         data, lane_mask = C(0, geometry.word_bits * geometry.write_words), C(0, geometry.elements)
         for port in reversed(normal):
             data, lane_mask = Mux(port.valid, port.data, data), Mux(port.valid, port.lane_mask, lane_mask)
-        word, mask = Signal.like(data, name="wdata"), Signal(geometry.word_bits, name="wmask")
-        width = geometry.word_bits // (geometry.elements * geometry.planes)
-        m.d.comb += [
-            word.eq(data), mask.eq(Cat(bit.replicate(width) for bit in lane_mask).replicate(geometry.planes)),
-        ]
+        word, mask = Signal.like(data, name="wdata"), Signal(geometry.elements, name="wmask")
+        m.d.comb += [word.eq(data), mask.eq(lane_mask)]
         if self._transposed is None:
             words = [word.word_select(bank % geometry.write_words, geometry.word_bits) for bank in range(geometry.banks)]
-            return words, [mask] * geometry.banks
+            return words, mask
         port = ports[-1]
-        lane = Signal(geometry.elements, name="transposed_lane")
-        one, mine = Signal(geometry.word_bits, name="transposed_mask"), Signal(name="transposed")
-        m.d.comb += [
-            lane.eq(1 << port.lane), one.eq(lane.replicate(geometry.planes)), mine.eq(~_any_of([p.valid for p in normal])),
-        ]
+        mine = Signal(name="transposed")
+        m.d.comb += mine.eq(~_any_of([p.valid for p in normal]))
+        with m.If(mine):
+            m.d.comb += mask.eq(1 << port.lane)
         codes = [
             Cat(port.codes[plane * geometry.banks + bank].replicate(geometry.elements) for plane in range(geometry.planes))
             for bank in range(geometry.banks)
         ]
-        return [Mux(mine, code, word) for code in codes], [Mux(mine, one, mask)] * geometry.banks
+        return [Mux(mine, code, word) for code in codes], mask
 
 
 class _Grant:

@@ -93,7 +93,54 @@ class RowSum(wiring.Component):
         return difference(m, "sum", row[:lanes] & ~row[lanes:], row[:lanes] & row[lanes:], C(0, 1), bits)
 
 
+_SIMULATED = """
+module {pe} (input clk, rst, en, first, double, subtract, capture, input [{word}:0] row, col, output reg [{acc}:0] result);
+  reg [{acc}:0] acc;
+  always @(posedge clk) begin
+    if (en) acc <= (first ? 0 : double ? acc << 1 : acc) + (({dot} ^ {{{bits}{{subtract}}}}) + subtract);
+    if (capture) result <= acc;
+  end
+endmodule
+
+module {rowsum} (input clk, rst, en, first, enable, capture, input [23:0] init, input [{word}:0] row, output reg [{acc}:0] result);
+  reg [{acc}:0] acc;
+  always @(posedge clk) begin
+    if (en) begin
+      if (enable) acc <= (first ? {init} : acc) + {sum};
+      else if (first) acc <= {init};
+    end
+    if (capture) result <= acc;
+  end
+endmodule
+"""
+_POPCOUNT_BITS = 64  # what a simulator's host counts at once
+
+
+def _simulated(hw: HwConfig) -> str:
+    """Both modules as a simulator likes them: nothing is evaluated without its enable, no value has a variable of its own."""
+    bits, lanes = hw.acc_bits, hw.lanes
+    dots, sums = [], []
+    for low in range(0, lanes, _POPCOUNT_BITS):
+        part = f"[{min(low + _POPCOUNT_BITS, lanes) - 1}:{low}]"
+        if hw.kind == "binary":
+            dots.append(f"2 * $countones(~(row{part} ^ col{part}))")
+            sums.append(f"2 * $countones(row{part})")
+        else:
+            neg = f"[{min(low + _POPCOUNT_BITS, lanes) - 1 + lanes}:{low + lanes}]"
+            both = f"row{part} & col{part}"
+            dots.append(f"$countones({both}) - 2 * $countones({both} & (row{neg} ^ col{neg}))")
+            sums.append(f"$countones(row{part}) - 2 * $countones(row{part} & row{neg})")
+    zeros = [f"{lanes}"] if hw.kind == "binary" else []
+    init = f"init[{bits - 1}:0]" if bits <= 24 else f"{{{{{bits - 24}{{init[23]}}}}, init}}"
+    return _SIMULATED.format(
+        pe=PE_MODULE, rowsum=ROWSUM_MODULE, word=hw.code_word_bits - 1, acc=bits - 1, bits=bits, init=init,
+        dot=f"{bits}'({' - '.join([' + '.join(dots), *zeros])})", sum=f"{bits}'({' - '.join([' + '.join(sums), *zeros])})",
+    )
+
+
 def pe_verilog(hw: HwConfig) -> str:
-    """Verilog of the modules that the array of ``hw`` instantiates; they use the primitives."""
+    """Verilog of the modules that the array of ``hw`` instantiates, with a body for synthesis, which uses the primitives, and
+    one for simulation."""
     parts = ((PE_MODULE, ProcessingElement(hw)), (ROWSUM_MODULE, RowSum(hw)))
-    return "\n".join(verilog.convert(part, name=name, emit_src=False, strip_internal_attrs=True) for name, part in parts)
+    built = [verilog.convert(part, name=name, emit_src=False, strip_internal_attrs=True) for name, part in parts]
+    return "\n".join(["`ifdef SYNTHESIS", *built, "`else", _simulated(hw), "`endif", ""])

@@ -1,6 +1,13 @@
 """Amaranth wrappers of the Verilog primitives in rtl/primitives/: modules with a body for simulation and one for synthesis."""
 
-from amaranth.hdl import Instance, Module, Signal, Value
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, Signal, Value
+
+
+def popcount(m: Module, name: str, bits: Value) -> Signal:
+    """Number of ones of ``bits``, driven by submodule ``name``."""
+    result = Signal(range(len(bits) + 1), name=f"{name}_count")
+    m.submodules[name] = Instance("ternbin_popcount", p_WIDTH=len(bits), i_bits=bits, o_count=result)
+    return result
 
 
 def balance(m: Module, name: str, bits: Value, negate: Value, width: int) -> Signal:
@@ -20,3 +27,20 @@ def difference(m: Module, name: str, plus: Value, minus: Value, negate: Value, w
         o_difference=result,
     )
     return result
+
+
+def gated(m: Module, name: str, enable: Value, reset: Value | None = None) -> DomainRenamer:
+    """What moves a part into the new clock domain ``name`` of ``m``: its edges are those of ``sync`` in cycles with ``enable``.
+
+    ``reset``: resets the part, one cycle later than it comes, through a register of its own; a part without registers that need
+    a reset has none. ``enable`` must be 1 whenever something in the part may change.
+    """
+    domain = ClockDomain(name, reset_less=reset is None)
+    m.domains += domain
+    if reset is not None:
+        register = Signal(name=f"{name}_reset", reset_less=True)
+        m.d[name] += register.eq(reset)
+        m.d.comb += domain.rst.eq(register)
+        enable = enable | reset | register
+    m.submodules[f"{name}_gate"] = Instance("ternbin_clock_gate", i_clk=ClockSignal(), i_enable=enable, o_gated=domain.clk)
+    return DomainRenamer(name)

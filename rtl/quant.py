@@ -8,6 +8,7 @@ from amaranth.utils import bits_for, exact_log2
 from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, STRIDE, Kind, Op
 from ternbin.rtl.interfaces import ReadPort, WritePort
+from ternbin.rtl.primitives import popcount
 from ternbin.rtl.vector_parts import (
     COUNT,
     ReadBuffer,
@@ -140,7 +141,7 @@ class Quant(wiring.Component):
             with m.Else():
                 m.d.comb += code.eq(above[e][0] + above[e][1] - 1)
         with m.If(self.o.valid & self.o.ready & int8):
-            m.d.comb += self.ev_saturations.eq(sum(clipped))
+            m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", clipped))
         return m
 
 
@@ -196,7 +197,7 @@ class Embed(wiring.Component):
         with m.Elif(port.ready):
             m.d.sync += port.valid.eq(0)
         with m.If(port.valid & port.ready):
-            m.d.comb += self.ev_saturations.eq(sum(keep))
+            m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", keep))
         return m
 
     def _code(self, word, group, e: int):

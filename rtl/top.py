@@ -1,6 +1,6 @@
 """The accelerator: units, memories, control, bus, registers and counters, connected."""
 
-from amaranth import Cat, Module, ResetInserter
+from amaranth import Cat, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -12,6 +12,7 @@ from ternbin.rtl.counters import Counters
 from ternbin.rtl.dma import LoadUnit, StoreUnit
 from ternbin.rtl.execute import ExecuteUnit
 from ternbin.rtl.memory import BankedMemory, geometries
+from ternbin.rtl.primitives import gated
 from ternbin.rtl.registers import Registers, slave_ports
 from ternbin.rtl.vector import VectorUnit
 
@@ -104,10 +105,15 @@ class Top(wiring.Component):
         self._memories = memories(self.hw)
         self._units = {name: part(self.hw) for name, part in _UNITS.items()}
         for name, memory in self._memories.items():
-            m.submodules[name] = memory
+            m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
         for name, unit in self._units.items():
             # Compute units are reset after an error; load and store first finish what the bus has begun.
-            m.submodules[name] = unit if hasattr(unit, "abort") else ResetInserter(control.abort)(unit)
+            if hasattr(unit, "abort"):
+                m.submodules[name] = unit
+            else:
+                table = unit.lutv_w if name == "vector" else unit.lutx_w
+                awake = unit.port.busy | unit.port.instruction.valid | table.valid
+                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(unit)
             wiring.connect(m, getattr(control, f"unit_{name}"), unit.port)
         self._connect_memories(m)
         self._connect_bus(m)

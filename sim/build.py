@@ -55,7 +55,9 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
         control=_VISIBLE,
         cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
         output="simulator.so",
-        verilator_flags=("-O3", "--x-assign", "fast", "--no-timing", "--no-assert", "--savable", *trace),
+        verilator_flags=(
+            "-O3", "--x-assign", "fast", "--no-timing", "--no-assert", "--savable", "--compiler-include", "popcount.h", *trace,
+        ),
         cxx_flags=(
             f"-DAXI_BYTES={axi_bytes}", "-DVL_TIME_CONTEXT", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique",
             "-march=native",
