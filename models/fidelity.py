@@ -199,7 +199,8 @@ def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:
 
 
 def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Tensor:
-    return F.linear(_value(codes, quantizer), linear.quantized_weight(), linear.bias)
+    weight, scale = linear.weight_parts()  # quantized_weight() would be kept, for all layers
+    return F.linear(_value(codes, quantizer), weight.mul_(scale), linear.bias)
 
 
 def _codes(x: Tensor, quantizer: ActQuantizer) -> tuple[Tensor, Tensor]:

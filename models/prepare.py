@@ -93,7 +93,7 @@ def calibration_batches(model: QuantBartForConditionalGeneration, tokenizer) -> 
 
 def lowered_model(folder: str | Path, bits: str | None = None) -> Lowered:
     """Load, lower and fold."""
-    return fold(lower(load_model(folder, bits)))
+    return fold(lower(load_model(folder, bits).pack()))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast | None, text: str, positions: int) -> list[int]:

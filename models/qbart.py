@@ -289,10 +289,14 @@ class QuantBartForConditionalGeneration(BartForConditionalGeneration):
 
     def pack(self) -> QuantBartForConditionalGeneration:
         """Replace every latent weight by its codes and row scales, in place; the outputs do not change."""
+        packed: dict[nn.Parameter, tuple[torch.Tensor, torch.Tensor]] = {}  # tied weights stay one
         for module in self.modules():
             if isinstance(module, QuantWeight) and not module.is_packed:
-                codes, row_scale = module.weight_parts()
-                module.set_packed(codes.char(), row_scale)
+                weight = module.weight
+                if weight not in packed:
+                    codes, row_scale = module.weight_parts()
+                    packed[weight] = codes.char(), row_scale
+                module.set_packed(*packed[weight])
         return self
 
     def save_pretrained(self, save_directory, *args, **kwargs):

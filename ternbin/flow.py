@@ -108,7 +108,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
     """
     folder = Path(job.model_dir) if job.model_dir else prepare.bundled_dir()
     with stage("loading and lowering the model"):
-        model = prepare.load_model(folder, job.bits)
+        model = prepare.load_model(folder, job.bits).pack()  # a quarter of the memory
         lowered = fold(prepare.lower(model))
         tokenizer = prepare.load_tokenizer(folder)
     ids, text = _input_ids(job, tokenizer, lowered.meta)

@@ -53,7 +53,9 @@ class Interpreter:
         self.graph, self.nodes, self.keep = graph, graph.nodes(), keep
         self.saturation: dict[str, golden.Saturation] = {}
         names = {name for node in self.nodes for name in weight_names(node, weights)}
-        self.weights = {name: _prepared(weights[name]).to(device) for name in names}
+        factors = {node["weight"] for node in self.nodes if node.get("weight") is not None}
+        # codes that are multiplied become float32 once, ready for the exact products; an embedding's table does not
+        self.weights = {name: weights[name].to(device, torch.float32 if name in factors else None) for name in names}
         self.last_use = {source: node for node in self.nodes for source in node.src}
 
     def __call__(self, inputs: dict[str, Tensor], past: int = 0, caches: dict[str, Tensor] | None = None,
@@ -90,11 +92,6 @@ class _Forced:
 
     def __getitem__(self, node: Node) -> Tensor:
         return self.by_name.get(node.name, self.values[node])
-
-
-def _prepared(tensor: Tensor) -> Tensor:
-    """Codes as float32, ready for the exact products; the rest as it is."""
-    return tensor.to(torch.float32) if tensor.dtype == torch.int8 else tensor
 
 
 def outputs(graph: Graph, values: dict[Node, Tensor]) -> dict[str, Tensor]:

@@ -126,7 +126,9 @@ def _row_features(hw: HwConfig, features: int, groups: int) -> np.ndarray:
 
 def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, inner: int, expand: bool) -> np.ndarray:
     placed = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
-    placed[np.ix_(rows >= 0, x.places())] = weight[rows[rows >= 0]]
+    picked = weight[rows] * (rows >= 0)[:, None]
+    for group in range(x.groups):
+        placed[:, group * x.pitch :][:, : x.width] = picked[:, group * x.width :][:, : x.width]
     loaded = weight_rows(hw, placed)
     if packs_trits(hw, Mem.WBUF, expand):
         return trit_row_bytes(hw, loaded.reshape(len(rows) // hw.rows, -1))
