@@ -39,8 +39,9 @@ class Drain(wiring.Component):
 
     ``finish`` with ``finish_cols``: the accumulators hold a finished tile from the next cycle on; ``capture`` then copies it to the
     result registers as soon as these are drained. ``tile`` shows these; ``column`` selects what ``values`` shows, in the same cycle.
-    ``tile_free`` pulses with the last column of a tile, of scores never: they are written at once, for SBUF is always ready. All outputs depend on registers only. Tiles of the next instruction
-    may be finished before its ``start``; ``busy`` from there to the last column.
+    ``tile_free`` pulses with the last column of a tile, of scores never: they are written at once, for SBUF is always ready. All
+    outputs depend on registers only. Tiles of the next instruction may be finished before its ``start``; ``busy`` from there to the
+    last column.
     """
 
     def __init__(self, hw: HwConfig):
