@@ -177,6 +177,20 @@ NAMED = {
             idbuf_words=64,
         ),
         HwConfig(name="small-binary", kind="binary", lanes=64),
+        HwConfig(  # BART-base, inputs up to 512 tokens
+            name="base",
+            rows=64,
+            cols=2,
+            lanes=64,
+            axi_data_bits=512,
+            abuf_words=16384,
+            kbuf_words=2048,
+            rbuf_words=8192,
+            sbuf_words=1024,
+            pbuf_words=2048,
+            idbuf_words=1024,
+            queue_depth=8,
+        ),
     )
 }
 

@@ -1,0 +1,183 @@
+"""BART-base at full size: the figures asked for, and the figures measured.
+
+    python benchmarks/bart_base.py --json bart_base.json
+
+Random weights of the usual statistics, or with ``--model`` a checkpoint folder. Each part runs in a process of its own; results are
+kept in ``--work`` (with the random checkpoint), so that an interrupted benchmark goes on where it stopped; ``--fresh`` forgets them.
+``build_seconds`` is that of a build into an empty cache.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+ASKED = {
+    "bit_exact": ("==", True), "sim_seconds": ("<", 60), "busy_macs_per_second": (">=", 3e9), "peak_rss_gb": ("<", 4),
+    "build_seconds": ("<", 90), "lower_seconds": ("<", 15), "rtl_seconds": ("<", 10), "interpreter_vs_fp32": ("<=", 4),
+    "encoder_utilization_128": (">=", 0.90), "encoder_utilization_512": (">=", 0.95), "decode_bandwidth_fraction": (">=", 0.95),
+    "cycle_model_max_error": ("<=", 0.01), "cycle_model_seconds": ("<", 2),
+}
+HOLDS = {"==": lambda a, b: a == b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
+SHAPE = dict(d_model=768, heads=12, ffn=3072, layers=6, vocab=50265, activation="gelu", positions=1024, scale_embedding=False)
+SOURCE, NEW, LONG = 128, 32, 512
+
+
+def checkpoint(args: argparse.Namespace) -> Path:
+    """The folder of the model, made where there is none."""
+    if args.model:
+        return args.model
+    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.random_model import random_quant_bart
+
+    folder = args.work / f"bart-base-{args.bits}"
+    if not (folder / "config.json").exists():
+        save_packed(random_quant_bart(args.bits, **SHAPE), folder)
+    return folder
+
+
+def endless(folder: Path):
+    """The lowered model without an end token, so that every run makes all tokens; and its source ids."""
+    from dataclasses import replace
+
+    import torch
+
+    from ternbin.models.prepare import lowered_model
+
+    lowered = lowered_model(folder)
+    lowered = replace(lowered, meta=lowered.meta | {"eos_id": -1, "forced_bos_id": None, "forced_eos_id": None})
+    return lowered, torch.randint(3, lowered.meta["vocab_size"], (LONG,), generator=torch.Generator().manual_seed(0)).tolist()
+
+
+def part_build(args: argparse.Namespace) -> dict:
+    """Verilog and simulator, from nothing."""
+    import os
+
+    from ternbin.hw import load_hw
+    from ternbin.rtl.generate import generate
+    from ternbin.sim.build import build
+
+    hw = load_hw(args.hw)
+    begin = perf_counter()
+    generate(hw)
+    rtl = perf_counter() - begin
+    generate.cache_clear()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TERNBIN_CACHE"] = cache
+        begin = perf_counter()
+        build(hw)
+        seconds = perf_counter() - begin
+    return {"rtl_seconds": rtl, "build_seconds": seconds}
+
+
+def part_run(args: argparse.Namespace) -> dict:
+    """One summarisation, 128 tokens in and 32 out, every tensor compared."""
+    from ternbin.accounting import call_work
+    from ternbin.cycles import predict
+    from ternbin.generate import Policy
+    from ternbin.hw import load_hw
+    from ternbin.mapper import map_model
+    from ternbin.sim.build import build
+    from ternbin.sim.check import check
+    from ternbin.sim.runner import MemoryModel, run
+
+    hw, memory, begin = load_hw(args.hw), MemoryModel(), perf_counter()
+    lowered, ids = endless(checkpoint(args))
+    ids, policy = ids[:SOURCE], Policy.of(lowered.meta, NEW)
+    program = map_model(lowered, hw, SOURCE, NEW)
+    lowering = perf_counter() - begin
+    library, stamps = build(hw), [perf_counter()]
+    result = run(program, ids=ids, policy=policy, library=library, progress=lambda *_: None if _[2] < program.calls[_[0]].count else
+                 stamps.append(perf_counter()))
+    verdict = check(program, lowered, ids, policy.prompt[0], result)
+    macs = sum(work.macs for work in call_work(lowered, program, 0).values())
+    decode = result.calls[1:]
+    beats = sum(call.counters[name] for call in decode for name in ("axi_load_beats", "axi_fetch_beats", "axi_write_beats"))
+    begin = perf_counter()
+    predicted = predict(program, memory, calls=len(result.calls))
+    model_seconds = perf_counter() - begin
+    return {
+        "bit_exact": verdict.bit_exact, "tensors": verdict.tensors, "values": verdict.values, "mismatches": verdict.mismatches,
+        "lower_seconds": lowering, "sim_seconds": result.sim_seconds, "cycles": result.cycles,
+        "cycles_per_second": result.cycles_per_second, "encoder_seconds": stamps[1] - stamps[0],
+        "busy_macs_per_second": macs / (stamps[1] - stamps[0]),
+        "encoder_utilization_128": macs / (hw.peak_macs * result.calls[0].cycles),
+        "decode_cycles": sum(call.cycles for call in decode),
+        "decode_bandwidth_fraction": beats / sum(call.cycles for call in decode),
+        "cycle_model_max_error": predicted.worst(result), "cycle_model_seconds": model_seconds,
+        "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
+
+
+def part_long(args: argparse.Namespace) -> dict:
+    """The encoder on 512 tokens."""
+    from ternbin.accounting import call_work
+    from ternbin.hw import load_hw
+    from ternbin.mapper import map_model
+    from ternbin.sim.build import build
+    from ternbin.sim.runner import MemoryModel, Simulator
+
+    hw = load_hw(args.hw)
+    lowered, ids = endless(checkpoint(args))
+    program = map_model(lowered, hw, LONG, 1)
+    with Simulator(hw, build(hw), program.with_ids(ids, 2), MemoryModel()) as simulator:
+        call = simulator.call(program.calls[0].address, program.calls[0].count, ())
+    macs = sum(work.macs for work in call_work(lowered, program, 0).values())
+    return {"encoder_cycles_512": call.cycles, "encoder_utilization_512": macs / (hw.peak_macs * call.cycles)}
+
+
+def part_interpreter(args: argparse.Namespace) -> dict:
+    """The integer reference against the full-precision model."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        script = Path(__file__).with_name("interpreter_speed.py")
+        subprocess.run([sys.executable, script, "--bits", args.bits, "--json", file.name], check=True)
+        return {"interpreter_vs_fp32": json.loads(Path(file.name).read_text())["ratio"]}
+
+
+PARTS = {"interpreter": part_interpreter, "build": part_build, "run": part_run, "long": part_long}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hw", default="base")
+    parser.add_argument("--bits", default="2-2")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("build/bart_base"))
+    parser.add_argument("--fresh", action="store_true", help="forget results of an earlier call")
+    parser.add_argument("--part", choices=PARTS, help="one part only, its result to --json")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.part:
+        args.json.write_text(json.dumps(PARTS[args.part](args)))
+        return
+    results = args.work / f"results-{Path(args.hw).stem}-{args.bits}"
+    if args.fresh:
+        shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(exist_ok=True)
+    measured = {"hw": args.hw, "bits": args.bits}
+    for part in PARTS:
+        path = results / f"{part}.json"
+        if not path.exists():
+            print(f"{part} ...", file=sys.stderr)
+            options = ["--hw", args.hw, "--bits", args.bits, "--work", args.work, *(["--model", args.model] if args.model else [])]
+            subprocess.run([sys.executable, __file__, "--part", part, "--json", path.with_suffix(".new"), *options], check=True)
+            path.with_suffix(".new").replace(path)
+        measured |= json.loads(path.read_text())
+    print(f"{'figure':28} {'asked':>10} {'measured':>12}")
+    for key, (relation, limit) in ASKED.items():
+        value = measured[key]
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(f"{key:28} {relation + ' ' + format(limit, 'g' if limit is not True else ''):>10} {shown:>12}"
+              f"  {'' if HOLDS[relation](value, limit) else 'MISSED'}")
+    if args.json:
+        args.json.write_text(json.dumps(measured, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
