@@ -177,15 +177,15 @@ NAMED = {
             idbuf_words=64,
         ),
         HwConfig(name="small-binary", kind="binary", lanes=64),
-        HwConfig(  # BART-base, inputs up to 512 tokens
+        HwConfig(  # BART-base, inputs of up to 1,024 tokens
             name="base",
             rows=64,
             cols=2,
             lanes=64,
             axi_data_bits=512,
             abuf_words=16384,
-            kbuf_words=2048,
-            rbuf_words=8192,
+            kbuf_words=4096,
+            rbuf_words=12288,
             sbuf_words=1024,
             pbuf_words=2048,
             idbuf_words=1024,
