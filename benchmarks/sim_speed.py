@@ -1,20 +1,24 @@
 """Simulation speed: one run of the bundled model, repeated; medians of cycles and multiply-accumulates a second.
 
     python benchmarks/sim_speed.py --hw small --runs 5 --json speed.json
+
+Also cycles a second while the array works all the time, and while weights stream in and everything else waits (processor time).
 """
 
 import argparse
 import json
 import statistics
 from pathlib import Path
+from time import process_time
 
 from ternbin.flow import simulate
 from ternbin.generate import Policy
-from ternbin.hw import load_hw
+from ternbin.hw import HwConfig, load_hw
+from ternbin.isa import INSTRUCTION_BYTES, Epilogue, Instruction, Mem, Op, encode
 from ternbin.mapper import map_model
 from ternbin.models import prepare
 from ternbin.sim.build import build
-from ternbin.sim.runner import MemoryModel
+from ternbin.sim.runner import MemoryModel, Simulator
 from ternbin.workload import work
 
 
@@ -40,6 +44,36 @@ def measure(hw_name: str, runs: int, new_tokens: int) -> dict:
     }
 
 
+def loops(hw: HwConfig) -> dict[str, Instruction]:
+    """Name -> an instruction that keeps one unit busy for long: products of the whole array, words for WBUF."""
+    chunks, row_tiles, col_tiles = 8, min(16, hw.wbuf_words // 8), min(16, hw.abuf_words // 16)
+    return {
+        "array": Instruction(Op.GEMM, {
+            "row_stride": chunks, "row_planes": 1, "col_stride": chunks, "col_planes": 1, "chunks": chunks, "row_tiles": row_tiles,
+            "col_tiles": col_tiles, "tokens": col_tiles * hw.cols, "epilogue": Epilogue.CODES, "kind": hw.kind == "binary",
+            "thresholds": 2, "base": -1, "dirs": 3, "dst_addr": hw.abuf_words // 2,
+        }),
+        "loading": Instruction(Op.LOAD, {"mem": Mem.WBUF, "outer": hw.rows * 8, "inner": chunks, "dram": 1 << 16, "stride": 0}),
+    }
+
+
+def cycles_per_second(hw: HwConfig, library: Path, instruction: Instruction, runs: int) -> float:
+    """Median over ``runs`` of a program that repeats one instruction for at least 100000 cycles."""
+    rates, count = [], 1
+    while len(rates) < runs:
+        words = [encode(instruction)] * count + [encode(Instruction(Op.END))]
+        memory = bytearray(b"".join(word.to_bytes(INSTRUCTION_BYTES, "little") for word in words).ljust(1 << 20, b"\x5a"))
+        with Simulator(hw, library, memory, MemoryModel()) as simulator:
+            begin = process_time()
+            cycles = simulator.call(0, len(words)).cycles
+            seconds = process_time() - begin
+        if cycles < 100_000:
+            count *= 2
+        else:
+            rates.append(cycles / seconds)
+    return statistics.median(rates)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hw", default="small")
@@ -48,6 +82,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     record = measure(args.hw, args.runs, args.max_new_tokens)
+    hw = load_hw(args.hw)
+    for name, instruction in loops(hw).items():
+        record[f"{name}_cycles_per_second"] = cycles_per_second(hw, build(hw), instruction, args.runs)
+    record["array_macs_per_second"] = record["array_cycles_per_second"] * hw.peak_macs
     for key, value in record.items():
         print(f"{key:18} {value:,.4g}" if isinstance(value, float) else f"{key:18} {value}")
     if args.json:

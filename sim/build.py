@@ -63,7 +63,7 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
             "-march=native",
         ),
         link_flags=("-shared", "-Wl,-Bsymbolic"),
-        fast="-O1",
+        fast="-O2",
         slow="-O0",
     )
 

@@ -156,8 +156,11 @@ async def bench_array(dut):
         model.clock(inputs)
 
 
+@pytest.mark.parametrize("body", ["simulation", "SYNTHESIS"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_array(name):
+def test_array(name, body):
     hw = CONFIGS[name]
     texts = to_verilog(Array(hw), "array") | {"pe.v": pe_verilog(hw)}
+    if body == "SYNTHESIS":
+        texts = {file: f"`define SYNTHESIS\n{text}" for file, text in texts.items()}
     run_bench(texts, __name__, name="array", testcase="bench_array", parameters={"config": name})

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from amaranth.back import verilog
 
 import ternbin.rtl
 from ternbin.hw import NAMED
-from ternbin.rtl.generate import TOP, generate, manifest
+from ternbin.rtl.drain import Drain
+from ternbin.rtl.generate import TOP, clocked, generate, manifest
+from ternbin.rtl.sequencer import Sequencer
 from ternbin.sim.toolchain import verilator
 
 TINY = ("tiny", "tiny-binary")
@@ -47,6 +50,25 @@ def test_yosys(texts, tmp_path):
     write(tmp_path, texts)
     passes = [f"read_verilog -sv {name}" for name in texts] + [f"hierarchy -check -top {TOP}", "proc", "check -assert"]
     program = f"from pyosys import libyosys as ys\nd = ys.Design()\nfor p in {passes!r}: ys.run_pass(p, d)\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("part", [Sequencer, Drain], ids=lambda part: part.__name__.lower())
+def test_next_values_in_the_process_of_their_register(part, tmp_path):
+    """Yosys proves every register's next value the same before and after."""
+    pytest.importorskip("pyosys")
+    before = verilog.convert(part(NAMED["tiny"]), name="part", emit_src=False, strip_internal_attrs=True)
+    after = clocked(before)
+    assert len(re.findall(r"always @\(posedge", after)) == len(re.findall(r"always @\(posedge", before)) and after != before
+    write(tmp_path, {"gold.v": before, "gate.v": after})
+    prepare = "hierarchy -top part; proc; flatten; opt_clean; rename part"
+    script = "; ".join([
+        *(f"read_verilog -sv {name}.v; {prepare} {name}; design -stash {name}" for name in ("gold", "gate")),
+        *(f"design -copy-from {name} {name}" for name in ("gold", "gate")),
+        "equiv_make gold gate both; hierarchy -top both; equiv_simple; equiv_status -assert",
+    ])
+    program = f"from pyosys import libyosys as ys\nd = ys.Design()\nfor p in {script!r}.split('; '): ys.run_pass(p, d)\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
