@@ -12,7 +12,7 @@ import resource
 import statistics
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 
@@ -50,19 +50,22 @@ def measure(args: argparse.Namespace) -> dict:
         return len(reference_run(lowered, ids.tolist(), args.new_tokens)[0])
 
     seconds: dict[str, list[float]] = {"full_precision": [], "integers": []}
+    cpu_seconds: dict[str, list[float]] = {"full_precision": [], "integers": []}
     for run in range(args.runs + 1):
         for name, job in (("full_precision", full_precision), ("integers", integers)):
-            begin = perf_counter()
+            begin, cpu = perf_counter(), process_time()
             tokens = job()
             if tokens != args.new_tokens:
                 raise SystemExit(f"{name} must make {args.new_tokens} tokens, not {tokens}")
             if run:  # the first one warms up
                 seconds[name].append(perf_counter() - begin)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+                cpu_seconds[name].append(process_time() - cpu)
+    medians, cpu_medians = ({name: statistics.median(v) for name, v in each.items()} for each in (seconds, cpu_seconds))
     return {
         "bits": args.bits, "d": args.d, "layers": args.layers, "vocab": args.vocab, "source_len": args.source_len,
         "new_tokens": args.new_tokens, "threads": args.threads, "seconds": seconds, "median_seconds": medians,
-        "ratio": medians["integers"] / medians["full_precision"],
+        "ratio": medians["integers"] / medians["full_precision"], "cpu_seconds": cpu_seconds,
+        "cpu_ratio": cpu_medians["integers"] / cpu_medians["full_precision"],
         "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 

@@ -138,7 +138,8 @@ def _ops(phase: PhaseRun, program: Program, weight_bits: int, dram: str) -> list
             cycles[item.unit] += item.end - item.start
         lines = account(counters, moved, program.hw, weight_bits=weight_bits, dram=dram)
         macs = phase.work.get(name, Work()).macs
-        rows.append({"phase": phase.name, "name": name, "macs": macs, "energy_pj": total_pj(lines)["pj"], "cycles": dict(cycles)})
+        rows.append({"phase": phase.name, "name": name, "macs": macs, "bytes": moved.total - moved.program,
+                     "energy_pj": total_pj(lines)["pj"], "cycles": dict(cycles)})
     return rows
 
 

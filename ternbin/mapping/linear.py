@@ -53,10 +53,6 @@ class Lanes:
         """Lanes up to the end of the last group."""
         return self.groups * self.pitch if self.groups > 1 else self.width
 
-    def places(self) -> np.ndarray:
-        """Lane of every feature."""
-        return (np.arange(self.groups)[:, None] * self.pitch + np.arange(self.width)).reshape(-1)
-
 
 def plain(features: int) -> Lanes:
     return Lanes(1, features, features)

@@ -139,6 +139,19 @@ def _cycles(result: dict) -> str:
         + table(["phase", "calls", "cycles", "multiply-accumulates", "utilization"], rows)
         + plots.timeline(result)
         + plots.cycles_by_op(result)
+        + _rates(result)
+    )
+
+
+def _rates(result: dict) -> str:
+    """Nothing for results of versions that did not count bytes by op."""
+    if not all("bytes" in op for op in result["ops"]):
+        return ""
+    return (
+        "<p class=muted>What the array reaches while an instruction of a kind of op (below: of a layer) is in progress, loads included; "
+        "they overlap. Bytes are those of its transfers.</p>"
+        + plots.roofline(result)
+        + plots.layer_utilization(result)
     )
 
 

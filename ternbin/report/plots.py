@@ -3,10 +3,13 @@
 import io
 
 import matplotlib
+import matplotlib.ticker
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 from matplotlib.figure import Figure  # noqa: E402
+
+from ternbin.report.layers import KINDS, kind, layer, parts  # noqa: E402
 
 matplotlib.rcParams.update(
     {
@@ -121,5 +124,45 @@ def timeline(result: dict) -> str:
         axis.set_yticks(range(len(UNITS)), UNITS)
         axis.set_title("encoder call" if call == 0 else f"decoder call {call}", fontsize=9, loc="left")
         axis.set_xlabel("cycle")
+        axis.invert_yaxis()
+    return _svg(figure)
+
+
+def roofline(result: dict) -> str:
+    """Multiply-accumulates a cycle against multiply-accumulates a byte, by kind of op and phase, under the two bounds."""
+    hardware = result["hardware"]
+    peak, beat = hardware["peak_macs"], hardware["axi_data_bits"] / 8 * result["memory"]["bandwidth"]
+    points = [part for part in parts(result, kind) if part.bytes]
+    figure, axis = plt.subplots(figsize=(8, 4))
+    knee = peak / beat
+    low, high = min([knee, *(p.macs / p.bytes for p in points)]) / 3, max([knee, *(p.macs / p.bytes for p in points)]) * 3
+    axis.plot([low, knee, high], [low * beat, peak, peak], color="black", lw=1)
+    axis.annotate(f"array: {peak:,} a cycle", (high, peak), ha="right", va="bottom", fontsize=8, xytext=(0, 3), textcoords="offset points")
+    axis.annotate(f"bus: {beat:g} bytes a cycle", (low, low * beat), va="center", fontsize=8, xytext=(10, 0), textcoords="offset points")
+    for phase, marker in zip(result["phases"], "os", strict=False):
+        for part in points:
+            if part.phase == phase["name"]:
+                color = COLORS[KINDS.index(part.name)]
+                axis.plot(part.macs / part.bytes, part.macs / part.cycles, marker, color=color, label=f"{part.phase}: {part.name}")
+    axis.set(xscale="log", yscale="log", xlabel="useful multiply-accumulates a byte on the bus",
+             ylabel="useful multiply-accumulates a cycle")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _svg(figure)
+
+
+def layer_utilization(result: dict) -> str:
+    """Share of the array's peak that each layer reaches while it is in progress, by phase."""
+    peak, groups = result["hardware"]["peak_macs"], parts(result, layer)
+    phases = [phase["name"] for phase in result["phases"]]
+    rows = max(sum(part.phase == phase for part in groups) for phase in phases)
+    figure, axes = plt.subplots(1, len(phases), figsize=(10, 0.9 + 0.22 * max(rows, 3)), squeeze=False)
+    for axis, phase in zip(axes[0], phases, strict=True):
+        own = [part for part in groups if part.phase == phase]
+        values = [part.macs / (part.cycles * peak) for part in own]
+        bars = axis.barh([part.name for part in own], values, color=COLORS[0])
+        axis.bar_label(bars, labels=[f" {value:.1%}" for value in values], fontsize=8)
+        axis.set(title=phase, xlabel="share of the peak")
+        axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+        axis.margins(x=0.15)
         axis.invert_yaxis()
     return _svg(figure)

@@ -17,14 +17,14 @@ def energy_csv(result: dict) -> str:
 
 
 def ops_csv(result: dict) -> str:
-    """One row an op and phase: cycles of each unit, multiply-accumulates, energy."""
+    """One row an op and phase: cycles of each unit, multiply-accumulates, external bytes (empty in older results), energy."""
     buffer = io.StringIO()
     units = ["load", "execute", "vector", "store"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["phase", "op", "macs", "energy_pj", *(f"{unit}_cycles" for unit in units)])
+    writer.writerow(["phase", "op", "macs", "bytes", "energy_pj", *(f"{unit}_cycles" for unit in units)])
     for op in result["ops"]:
         writer.writerow(
-            [op["phase"], op["name"], op["macs"], op["energy_pj"], *(op["cycles"].get(u, 0) for u in units)]
+            [op["phase"], op["name"], op["macs"], op.get("bytes", ""), op["energy_pj"], *(op["cycles"].get(u, 0) for u in units)]
         )
     return buffer.getvalue()
 

@@ -92,6 +92,7 @@ def test_run_and_report(tmp_path, capsys):
     from ternbin import results
     from ternbin.models.checkpoint import save_packed
     from ternbin.models.random_model import random_quant_bart
+    from ternbin.report.layers import kind, layer, parts
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
     out = tmp_path / "report"
@@ -104,6 +105,10 @@ def test_run_and_report(tmp_path, capsys):
     moved = sum(line["count"] for line in result["energy"]["lines"] if line["group"] == "external") / 8
     beats = sum(c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"] for c in result["counters"].values())
     assert 0.9 * beats * 4 <= moved <= beats * 4  # fetch reads a few instructions past END
+    for part in parts(result, layer) + parts(result, kind):  # neither bound of the roofline can be passed
+        assert part.bytes <= part.cycles * result["hardware"]["axi_data_bits"] // 8, part
+        assert 0 < part.macs <= part.cycles * result["hardware"]["peak_macs"], part
+    assert sum(part.macs for part in parts(result, layer)) == result["macs"]
     page = (out / "index.html").read_text()
     assert "<svg" in page and "http-equiv" not in page and "<script" not in page and 'src="' not in page
     for name in ("energy.csv", "ops.csv", "trace.json", "program.txt", "graph.txt", "graph.svg", "rtl/manifest.json"):
