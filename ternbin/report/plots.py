@@ -160,8 +160,9 @@ def layer_utilization(result: dict) -> str:
         own = [part for part in groups if part.phase == phase]
         values = [part.macs / (part.cycles * peak) for part in own]
         bars = axis.barh([part.name for part in own], values, color=COLORS[0])
-        axis.bar_label(bars, labels=[f" {value:.1%}" for value in values], fontsize=8)
+        axis.bar_label(bars, labels=[f" {100 * value:.3g}%" for value in values], fontsize=8)
         axis.set(title=phase, xlabel="share of the peak")
+        axis.locator_params(axis="x", nbins=5)
         axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
         axis.margins(x=0.15)
         axis.invert_yaxis()
