@@ -13,8 +13,8 @@ class Array(wiring.Component):
 
     A step: ``en[c]`` for the columns that take part, with ``first``, ``double``, ``subtract`` as the processing element
     defines them; ``rowsum`` adds the row sums, ``init`` starts the constant of every row (at ``first``). ``capture`` with ``capture_cols``
-    copies finished sums to the result registers; ``tile[c][r]`` is the result of row r in column c plus the row's constant, modulo
-    2^acc_bits, ``o`` that of column ``column``.
+    copies finished sums to the result registers; ``tile[c][r]`` (0 without ``tile_en``) is the result of row r in column c plus the
+    row's constant, modulo 2^acc_bits, ``o`` that of column ``column``.
     """
 
     def __init__(self, hw: HwConfig):
@@ -26,7 +26,7 @@ class Array(wiring.Component):
             "en": In(hw.cols), "first": In(1), "double": In(1), "subtract": In(1),
             "rowsum": In(1), "init": In(signed(24)), "capture": In(1), "capture_cols": In(hw.cols),
             "column": In(range(hw.cols)), "o": Out(data.ArrayLayout(signed(hw.acc_bits), hw.rows)),
-            "tile": Out(data.ArrayLayout(data.ArrayLayout(signed(hw.acc_bits), hw.rows), hw.cols)),
+            "tile_en": In(1), "tile": Out(data.ArrayLayout(data.ArrayLayout(signed(hw.acc_bits), hw.rows), hw.cols)),
         })
 
     def elaborate(self, platform):
@@ -43,7 +43,8 @@ class Array(wiring.Component):
             constant = self._row_constant(m, r, row)
             chosen = Signal(signed(hw.acc_bits), name=f"chosen{r}")
             m.d.comb += [chosen.eq(results[0]), self.o[r].eq(chosen + constant)]
-            m.d.comb += [self.tile[c][r].eq(result + constant) for c, result in enumerate(results)]
+            with m.If(self.tile_en):
+                m.d.comb += [self.tile[c][r].eq(result + constant) for c, result in enumerate(results)]
             for c, result in enumerate(results[1:], 1):
                 with m.If(self.column == c):
                     m.d.comb += chosen.eq(result)

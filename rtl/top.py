@@ -17,21 +17,22 @@ from ternbin.rtl.registers import Registers, slave_ports
 from ternbin.rtl.vector import VectorUnit
 
 # Who reads and writes each memory, highest priority first: unit -> its port. The bus can ask for no more than a word every few
-# cycles and the vector unit for less than the array, so neither can hold off the array for long.
+# cycles. Results of the array come before the vector unit, whose work is to hide under the array's, and leave it most cycles; but an
+# array that reads in every cycle comes after it.
 READERS = {
     "abuf": {"store": "abuf_r", "vector": "abuf_r", "execute": "abuf"},
     "wbuf": {"execute": "wbuf"},
     "kbuf": {"store": "kbuf_r", "execute": "kbuf"},
-    "rbuf": {"store": "rbuf_r", "vector": "rbuf_r", "execute": "rbuf_r"},
-    "pbuf": {"store": "pbuf_r", "vector": "pbuf_r", "execute": "pbuf"},
+    "rbuf": {"store": "rbuf_r", "execute": "rbuf_r", "vector": "rbuf_r"},
+    "pbuf": {"store": "pbuf_r", "execute": "pbuf", "vector": "pbuf_r"},
     "idbuf": {"load": "idbuf_r", "store": "idbuf_r"},
     "sbuf": {"vector": "sbuf_r"},
 }
 WRITERS = {
-    "abuf": {"load": "abuf_w", "vector": "abuf_w", "execute": "abuf_w"},
+    "abuf": {"load": "abuf_w", "execute": "abuf_w", "vector": "abuf_w"},
     "wbuf": {"load": "wbuf_w"},
     "kbuf": {"load": "kbuf_w", "execute": "kbuf_w"},
-    "rbuf": {"load": "rbuf_w", "vector": "rbuf_w", "execute": "rbuf_w"},
+    "rbuf": {"load": "rbuf_w", "execute": "rbuf_w", "vector": "rbuf_w"},
     "pbuf": {"load": "pbuf_w"},
     "idbuf": {"load": "idbuf_w", "execute": "idbuf_w"},
     "sbuf": {"execute": "sbuf_w"},
