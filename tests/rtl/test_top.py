@@ -182,7 +182,7 @@ async def bench_errors(dut):
 async def bench_errors_in_flight(dut):
     """Errors while transfers of both directions are under way: the bus is left in order, what was not aborted is intact."""
     hw, host, product = await started(dut)
-    big = {"mem": Mem.WBUF, "inner": 64, "outer": hw.rows}
+    big = {"mem": Mem.KBUF, "inner": 64, "outer": hw.rows}
     moves = [Instruction(Op.LOAD, big | {"dram": 0x4000}), Instruction(Op.STORE, big | {"dram": 0xC000})] * 2
     for number in range(6):
         host.stall(random.choice([0, 0.3]))
