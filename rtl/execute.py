@@ -101,6 +101,7 @@ class ExecuteUnit(wiring.Component):
             array.en.eq(seq.en), array.first.eq(seq.first), array.double.eq(seq.double), array.subtract.eq(seq.subtract),
             array.rowsum.eq(f.rowsum), array.init.eq(f.acc_init),
             array.capture.eq(drain.capture), array.capture_cols.eq(drain.capture_cols), array.column.eq(drain.column),
-            drain.values.eq(array.o), drain.tile.eq(array.tile), array.tile_en.eq(drain.sbuf_w.valid), drain.finish.eq(seq.finish), drain.finish_cols.eq(seq.en),
+            drain.values.eq(array.o), drain.tile.eq(array.tile),
+            array.tile_en.eq(drain.sbuf_w.valid), drain.finish.eq(seq.finish), drain.finish_cols.eq(seq.en),
             seq.tile_free.eq(drain.tile_free),
         ]
