@@ -70,18 +70,17 @@ class Table(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        depth, low = TABLE // self._per_beat, exact_log2(self._per_beat)
-        m.submodules.memory = memory = Memory(shape=8 * self._per_beat, depth=depth, init=[])
-        write = memory.write_port()
-        m.d.comb += [
-            self.w.ready.eq(1), write.addr.eq(self.w.addr), write.en.eq(self.w.valid & (self.w.addr < depth)),
-            write.data.eq(Cat(self.w.data.word_select(e, 16)[:8] for e in range(self._per_beat))),
-        ]
+        m.submodules.memory = memory = Memory(shape=8, depth=TABLE, init=[])
+        m.d.comb += self.w.ready.eq(1)
+        for e in range(self._per_beat):
+            write = memory.write_port()
+            m.d.comb += [
+                write.addr.eq(Cat(C(e, exact_log2(self._per_beat)), self.w.addr)), write.data.eq(self.w.data.word_select(e, 16)[:8]),
+                write.en.eq(self.w.valid & (self.w.addr < TABLE // self._per_beat)),
+            ]
         for i in range(self._reads):
             read = memory.read_port(domain="comb")
-            m.d.comb += [
-                read.addr.eq(self.index[i][low:]), self.value[i].eq(read.data.word_select(self.index[i][:low], 8)),
-            ]
+            m.d.comb += [read.addr.eq(self.index[i]), self.value[i].eq(read.data)]
         return m
 
 

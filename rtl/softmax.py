@@ -58,25 +58,23 @@ class ExpTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         per_beat = self.hw.axi_data_bits // ENTRY_BITS
-        beats = ENTRIES // per_beat
-        m.submodules.table = table = memory.Memory(shape=self.hw.axi_data_bits, depth=beats, init=[])
-        write, inside = table.write_port(), Signal()
+        m.submodules.table = table = memory.Memory(shape=ENTRY_BITS, depth=ENTRIES, init=[])
+        inside = Signal()
         m.d.comb += [
-            inside.eq(self.port.addr < beats),
+            inside.eq(self.port.addr < ENTRIES // per_beat),
             self.port.ready.eq(1),
             self.error.eq(self.port.valid & self.port.mask & ~inside),
-            write.addr.eq(self.port.addr), write.data.eq(self.port.data),
-            write.en.eq(self.port.valid & self.port.mask & self.port.lane_mask & inside),
         ]
+        for e in range(per_beat):
+            write = table.write_port()
+            m.d.comb += [
+                write.addr.eq(Cat(Const(e, exact_log2(per_beat)), self.port.addr)),
+                write.data.eq(self.port.data.word_select(e, ENTRY_BITS)),
+                write.en.eq(self.port.valid & self.port.mask & self.port.lane_mask & inside),
+            ]
         for e in range(self.hw.rows):
             read = table.read_port()
-            part = Signal(exact_log2(per_beat), name=f"part{e}")
-            m.d.comb += [
-                read.addr.eq(self.index[e] >> exact_log2(per_beat)), read.en.eq(self.enable),
-                self.entry[e].eq(read.data.word_select(part, ENTRY_BITS)),
-            ]
-            with m.If(self.enable):
-                m.d.sync += part.eq(self.index[e])
+            m.d.comb += [read.addr.eq(self.index[e]), read.en.eq(self.enable), self.entry[e].eq(read.data)]
         return m
 
 
