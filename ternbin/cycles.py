@@ -1,0 +1,603 @@
+"""Cycles of a program without simulating it: when every instruction starts and is done. docs/architecture.md, "Cycle model".
+
+A call is a sequence of events - instructions fetched, dispatched, issued, done - whose times follow from each other by closed formulas
+for what each unit does in between. Times are cycles of the call, as the simulation's records count them.
+"""
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from ternbin.errors import CheckError, InputError
+from ternbin.hw import HwConfig
+from ternbin.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Epilogue, Kind, Mem, Op, Unit, layout
+from ternbin.layout import ceil_div, external_rows, packs_trits, transfer_bits
+from ternbin.program import Program
+from ternbin.sim.runner import CallRun, MemoryModel, RunResult
+
+PREFETCH = 4  # instructions that fetch asks for ahead
+IN_FLIGHT = 8  # instructions of a unit that were issued and are not done
+OPEN_BURSTS = 8  # that the external memory takes
+PAGE_BYTES = 4096  # no burst crosses a multiple of this
+FIRST_REQUEST = 1  # cycle of a call in which fetch asks for its first instruction
+INTERRUPT = 2  # cycles from the last unit's being idle to the interrupt
+EIGHT_BIT = (Kind.INT8, Kind.UINT8)
+NEVER = 1 << 62
+
+
+# ---- array and epilogue ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """What the time of a GEMM depends on. ``steps`` of a tile; valid columns of the last column tile; parameter words of a row tile;
+    cycles of the look-ups of a column."""
+
+    epilogue: int
+    steps: int
+    row_tiles: int
+    col_tiles: int
+    last_columns: int
+    words: int
+    shared: bool
+    lookups: int
+    last: bool
+
+
+@cache
+def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int) -> tuple[int, int, int, int]:
+    """Cycles from the issue of a GEMM to: its being done, the next issue, the release of its last tile and of the one before that.
+
+    handed: when the back takes it from the front. freed, freed_before: release of the last two tiles of earlier instructions.
+    """
+    if g.epilogue == Epilogue.SCORES:
+        end = max(2, handed + 2) + g.steps * g.row_tiles * g.col_tiles - 1
+        return end + 5, max(end, handed) + 2, freed, freed_before
+    tiles = _Tiles(hw, g, handed, freed, freed_before)
+    before = change = None
+    for row in range(g.row_tiles):
+        tiles.row_tile()
+        state = tiles.state()
+        now = None if before is None else [a - b for a, b in zip(state, before, strict=True)]
+        if now is not None and now == change and min(now) == max(now):
+            tiles.shift(now[0] * (g.row_tiles - 1 - row))
+            break
+        before, change = state, now
+    popped = tiles.popped[-1]
+    stages = (hw.rows.bit_length()) // 2  # of the arg-max: two levels of comparison each
+    done = {
+        Epilogue.CODES: popped + 2, Epilogue.RESIDUAL: popped + 5, Epilogue.CODES8: tiles.moved + 9,
+        Epilogue.ARGMAX: popped + 3 + stages + g.last,
+    }[g.epilogue]
+    return done, max(tiles.end, handed) + 2, tiles.freed[-1], tiles.freed[-2]
+
+
+class _Tiles:
+    """The tiles of a GEMM on their way through array, drain and epilogue, in cycles from its issue."""
+
+    def __init__(self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int):
+        self.hw, self.g, self.handed = hw, g, handed
+        self.end = 1  # last step of the last tile
+        self.freed = [freed_before, freed]  # last column drained, of the last two tiles
+        self.popped = [-9, -9, -9]  # columns that the epilogue took, last three
+        self.accepted = [-9, -9, -9]  # columns that the writer of bytes took, last three
+        self.moved = -9  # the last one of these began to be written
+        self.copied = handed + 3 + g.words  # parameters of this row tile stand ready
+        self.started = False
+
+    def state(self) -> list[int]:
+        own = [self.end, *self.freed, *self.popped]
+        own += [] if self.g.shared else [self.copied]
+        return own + ([*self.accepted, self.moved] if self.g.epilogue == Epilogue.CODES8 else [])
+
+    def shift(self, cycles: int) -> None:
+        self.end, self.moved = self.end + cycles, self.moved + cycles
+        self.freed, self.popped = [x + cycles for x in self.freed], [x + cycles for x in self.popped]
+
+    def row_tile(self) -> None:
+        g = self.g
+        if self.started and not g.shared:
+            self.copied = max(self.copied + g.words + 2, self.popped[-1])
+        self.started = True
+        drain = self._bytes if g.epilogue == Epilogue.CODES8 else self._columns
+        for tile in range(g.col_tiles):
+            self.end = max(self.end + 1, self.freed[0]) + g.steps - 1
+            push = max(max(self.end + 3, self.freed[1]) + 1, self.handed + 2)
+            self.freed = [self.freed[1], drain(push, self.hw.cols if tile < g.col_tiles - 1 else g.last_columns)]
+
+    def _columns(self, push: int, count: int) -> int:
+        """Drains a tile at a column a cycle; the buffer before the epilogue holds two."""
+        _, before, last = self.popped
+        push = max(push, before + 1)
+        pop = max(push + 1, last + 1, self.copied + 1)
+        pops = [before, last, pop]
+        if count > 1:
+            push = max(push, last) + 1
+            pops = [last, pop, max(pop, push) + 1]
+        if count > 2:
+            push = max(push, pop) + count - 2
+            pops = [push - 1 if count > 3 else pops[1], pops[2] if count == 3 else push, push + 1]
+        self.popped = pops
+        return push
+
+    def _bytes(self, push: int, count: int) -> int:
+        """Drains a tile of 8-bit codes: three stages, look-ups, then eight writes a column."""
+        push -= 1
+        for _ in range(count):
+            _, before, last = self.popped
+            push = max(push, before) + 1
+            pop = max(push + 1, last + 1, self.accepted[0], self.copied + 1)
+            accept = max(pop + 3, self.moved)
+            self.moved = max(accept + 1 + self.g.lookups, self.moved + 8)
+            self.popped, self.accepted = [before, last, pop], [*self.accepted[1:], accept]
+        return push
+
+
+# ---- vector unit: cycles from issue to done ---------------------------------------------------------------------------
+
+
+def quant(words: int, eight_bit: bool) -> int:
+    return 5 + words * (8 if eight_bit else 1)
+
+
+def embed(words: int) -> int:
+    return 4 + words
+
+
+@cache
+def layernorm(tokens: int, words: int) -> int:
+    """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
+    taken = 2  # last word taken from the read buffer
+    loaded = divided = -99  # root and reciprocal of the last token began
+    ready: list[int] = []  # cycle from which a token can be normalised
+    full, freed, stage = 7, -99, -99  # parameters: next set is there; the last was released; last word at the affine stage
+
+    def sums(count: int) -> None:
+        nonlocal taken, loaded, divided
+        for _ in range(count):
+            taken += words
+            accepted = max(taken + 5, loaded)
+            taken = accepted - 5
+            loaded = max(accepted + 1, divided + 1)
+            divided = max(loaded + 13, divided + 15)
+            ready.append(divided + 15)
+
+    summed = min(tokens, 8)
+    sums(summed)
+    for first in range(0, tokens, 4):
+        group = range(first, min(first + 4, tokens))
+        for word in range(words):
+            moved = max(full, freed)
+            full, shown = moved + 4, moved + 1
+            for token in group:
+                taken = max(taken + 1, ready[token] if word == 0 else 0)
+                stage = max(stage + 1, taken + 3, shown)
+                taken = stage - 3
+            freed = stage
+        more = min(tokens - summed, 4)
+        sums(more)
+        summed += more
+    return stage + 3
+
+
+@cache
+def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int) -> int:
+    """Passes in the order maximum of t+1, sum of t, codes of t-1; see rtl/softmax.py."""
+    cost = 8 if kind in EIGHT_BIT else 1
+    asked, taken = 1, deque([0, 0], maxlen=2)
+    through: deque[int] = deque([0] * 5, maxlen=5)  # last words at the end of the five stages
+    written, divided = -99, -99
+    maximum: dict[int, int] = {}
+    total: dict[int, int] = {}
+
+    def take(ready: int) -> int:
+        nonlocal asked
+        asked = max(asked + 1, taken[0] + 1)
+        taken.append(max(asked + 1, taken[1] + 1, ready))
+        return taken[1]
+
+    def words(query: int) -> int:
+        return ceil_div(keys + (query if causal else 0), rows)
+
+    for turn in range(queries + 2):
+        if turn < queries:
+            for _ in range(words(turn)):
+                maximum[turn] = take(0) + 2
+        else:
+            asked += 1
+        if 0 <= turn - 1 < queries:
+            for _ in range(words(turn - 1)):
+                at = take(max(maximum[turn - 1], through[0]))
+                through.append(max(at + 5, through[-1] + 1))
+            if kind == Kind.UINT8:
+                divided = max(through[-1] + 1, divided + 26)
+                total[turn - 1] = divided + 26
+            else:
+                total[turn - 1] = through[-1] + 2
+        else:
+            asked += 1
+        if turn >= 2:
+            for _ in range(granules):
+                at = take(max(total[turn - 2], through[0]))
+                through.append(max(at + 5, through[-1] + 1, written))
+                written = through[-1] + cost
+        else:
+            asked += 1
+    return written + 1
+
+
+# ---- transfers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Bursts of a LOAD or STORE: (number, beats) in order; of ``rows`` rows each, where they do not lie end to end.
+
+    ``spacing``: cycles that the unit needs for a beat. ``late``: cycles from a beat's coming to its being taken. ``tail``: from the
+    last beat to done. ``lookup``: cycles before the first burst of a row.
+    """
+
+    bursts: tuple[tuple[int, int], ...]
+    spacing: float
+    late: int
+    tail: int
+    lookup: int
+
+
+def _bursts(hw: HwConfig, page_offset: int, beats: int) -> list[tuple[int, int]]:
+    cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
+    runs, room = [], (PAGE_BYTES - page_offset) // hw.axi_bytes
+    if room % cap == 0:
+        room = beats
+    while beats:
+        part = min(room, beats)
+        runs += [run for run in ((part // cap, cap), (1, part % cap)) if run[0] * run[1]]
+        beats, room = beats - part, PAGE_BYTES // hw.axi_bytes
+    return runs
+
+
+@cache
+def transfer(hw: HwConfig, mem: int, inner: int, outer: int, page_offset: int, stride: int, indirect: bool, expand: bool) -> Transfer:
+    rows, size = external_rows(hw, Mem(mem), inner, outer, expand)
+    beats = size // hw.axi_bytes
+    if not indirect and (rows == 1 or stride == size):
+        bursts = _bursts(hw, page_offset, rows * beats)
+    elif stride % PAGE_BYTES == 0 and not indirect:
+        bursts = _bursts(hw, page_offset, beats) * rows
+    else:
+        at = 0 if indirect else page_offset
+        bursts = [run for row in range(rows) for run in _bursts(hw, (at + row * stride) % PAGE_BYTES, beats)]
+    words = inner * outer if Mem(mem) in (Mem.ABUF, Mem.KBUF) else 0  # of a beat that holds several, one a cycle
+    spacing = max(2 if expand else 1, words / (rows * beats)) if hw.beat_words > 1 else 2 if expand else 1
+    last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
+    return Transfer(tuple(bursts), spacing, int(expand), max(1, last), 3 if indirect else 0)
+
+
+class _ReadChannel:
+    """The bursts of loads and fetch on their way to external memory and back, in order.
+
+    Loads are advanced no further than what is sure: a request of fetch goes before all bursts not yet asked for.
+    """
+
+    def __init__(self, memory: MemoryModel):
+        self.latency, self.gap = memory.latency, -(-64 // memory.beats)
+        self.ends = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # last beats of the last bursts
+        self.accepted = -1  # address of the last burst
+        self.load_done = -9
+        self.runs: list[tuple[int, int]] = []  # of the load under way: bursts to come
+
+    def begin(self, cycle: int, load: Transfer) -> None:
+        """A load was issued in ``cycle``."""
+        self.load, self.runs, self.position = load, load.bursts, 0
+        self.left, self.length = self.runs[0]
+        self.wanted = cycle + 3 + load.lookup
+        self.fresh, self.change, self.same = True, 0, 0
+
+    def advance(self, limit: int) -> int:
+        """Ask for bursts of the load under way before cycle ``limit``. Returns the cycle of the last one if that was its last."""
+        load, ends, latency = self.load, self.ends, self.latency
+        spacing = max(self.gap, load.spacing)
+        wanted, accepted, left, length = self.wanted, self.accepted, self.left, self.length
+        tail = (length - 1) * spacing
+        while True:
+            asked = max(wanted, accepted)
+            if asked >= limit:
+                self.wanted, self.accepted, self.left, self.length = wanted, accepted, left, length
+                return 0
+            accepted = max(asked, ends[0]) + 1
+            first = max(accepted + latency + load.late, ends[-1] + spacing)
+            if self.fresh:
+                first, self.fresh = max(first, self.load_done + 2 + load.late), False
+            end = first + tail
+            change = end - ends[0]
+            self.same = self.same + 1 if change == self.change else 0
+            self.change = change
+            ends.append(end)
+            wanted = asked + 1
+            left -= 1
+            if not left:
+                self.position += 1
+                if self.position == len(self.runs):
+                    self.wanted, self.accepted, self.left = wanted, accepted, 0
+                    self.load_done = int(end + load.tail)
+                    self.runs = []
+                    return asked
+                left, length = self.runs[self.position]
+                tail, self.same = (length - 1) * spacing, 0
+                if load.lookup:
+                    wanted += load.lookup
+            elif self.same > OPEN_BURSTS and left > OPEN_BURSTS and accepted >= wanted:
+                # the last bursts took as long as those before them: so will the next, in groups of eight
+                groups = (left - 1) // OPEN_BURSTS
+                if limit < NEVER:
+                    groups = min(groups, int((limit - accepted - 1) // change))
+                if groups > 0:
+                    shift = groups * change
+                    left -= groups * OPEN_BURSTS
+                    self.ends = ends = deque([end + shift for end in ends], maxlen=OPEN_BURSTS)
+                    accepted += shift
+                    wanted += shift
+
+    def keep(self) -> tuple:
+        return (self.ends.copy(), self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted,
+                self.fresh, self.change, self.same)
+
+    def back(self, state: tuple) -> None:
+        (ends, self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted, self.fresh, self.change,
+         self.same) = state
+        self.ends = ends.copy()
+
+    def fetch(self, cycle: int, beats: int) -> int:
+        """Fetch asks in ``cycle``. Returns the cycle of its last beat."""
+        asked = max(cycle, self.accepted)
+        self.accepted = max(asked, self.ends[0]) + 1
+        end = max(self.accepted + self.latency, self.ends[-1] + self.gap) + (beats - 1) * self.gap
+        self.ends.append(end)
+        if self.runs:
+            self.wanted, self.same = max(self.wanted, asked + 1), 0
+        return int(end)
+
+
+def _store(memory: MemoryModel, t: Transfer) -> int:
+    """Cycles from the issue of a STORE to its last answer."""
+    gap = max(-(-64 // memory.beats), t.spacing)
+    replies = deque([-9] * OPEN_BURSTS, maxlen=OPEN_BURSTS)
+    asked, sent = 2, 4
+    for count, beats in t.bursts:
+        for _ in range(count):
+            asked = max(asked + 1, replies[0])
+            sent = max(sent, asked + 1) + 1 + (beats - 1) * gap
+            replies.append(sent + memory.latency)
+    return int(replies[-1])
+
+
+# ---- instructions ---------------------------------------------------------------------------------------------------
+
+
+class _Decoded:
+    """Instructions of a call: unit (None of END), wait and signal bits by number, and what each takes (see ``_work``)."""
+
+    def __init__(self, program: Program, number: int):
+        call, hw = program.calls[number], program.hw
+        image = np.frombuffer(program.image, np.uint8)[call.address : call.address + call.count * INSTRUCTION_BYTES]
+        self.words = np.ascontiguousarray(image).view("<u8").reshape(call.count, 8)
+        halves = np.bitwise_xor.reduce(self.words.view("<u2").reshape(call.count, 32), axis=1)
+        codes = (self.words[:, 0] & np.uint64(0xFF)).astype(np.int64)
+        bad = np.flatnonzero((halves != CHECK) | ~np.isin(codes, [int(op) for op in Op]))
+        if len(bad):
+            raise InputError(f"call {number}, instruction {bad[0]}: must have a known opcode and a correct check")
+        units = np.full(max(Op) + 1, -1)
+        units[list(UNIT_OF)] = list(UNIT_OF.values())
+        self.units = units[codes].tolist()
+        everything = np.arange(call.count)
+        self.wait, self.signal = (self._field(everything, Op.END, name).tolist() for name in ("wait", "signal"))
+        self.work: list = [None] * call.count
+        for op in UNIT_OF:
+            rows = np.flatnonzero(codes == op)
+            for row, work in zip(rows.tolist(), _work(hw, op, lambda name, rows=rows, op=op: self._field(rows, op, name)), strict=True):
+                self.work[row] = work
+
+    def _field(self, rows: np.ndarray, op: Op, name: str) -> np.ndarray:
+        low, bits, _ = layout(op)[name]
+        word, shift = divmod(low, 64)
+        value = self.words[rows, word] >> np.uint64(shift)
+        if shift + bits > 64:
+            value = value | self.words[rows, word + 1] << np.uint64(64 - shift)
+        return (value & np.uint64((1 << bits) - 1)).astype(np.int64)
+
+
+def _lists(*columns: np.ndarray) -> list[tuple]:
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _work(hw: HwConfig, op: Op, field) -> list:
+    """For each instruction of ``op``: a Transfer, a Gemm, or the cycles of the vector unit. ``field(name)``: its values."""
+    if op in (Op.LOAD, Op.STORE):
+        columns = [field(name) for name in ("mem", "inner", "outer")] + [field("dram") % PAGE_BYTES]
+        columns += [field("stride"), field("indirect") > 0, field("expand") > 0]
+        return [transfer(hw, *values) for values in _lists(*columns)]
+    if op == Op.GEMM:
+        epilogue, tiles, tokens = field("epilogue"), field("col_tiles"), field("tokens")
+        words = np.where(epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, 4))
+        lookups = field("lut") * (hw.rows // max(1, hw.rows // 8))
+        columns = [
+            epilogue, field("chunks") * field("row_planes") * field("col_planes"), field("row_tiles"), tiles,
+            tokens - (tiles - 1) * hw.cols, words, field("param_stride") == 0, lookups, field("last") > 0,
+        ]
+        known: dict[tuple, Gemm] = {}
+        return [known.setdefault(values, Gemm(*values)) if values not in known else known[values] for values in _lists(*columns)]
+    if op == Op.SOFTMAX:
+        columns = [field("queries"), field("keys"), field("causal") > 0, field("granules"), field("kind")]
+        return [softmax(hw.rows, *values) for values in _lists(*columns)]
+    tokens, words = field("tokens"), field("words")
+    if op == Op.LAYERNORM:
+        return [layernorm(*values) for values in _lists(tokens, words)]
+    if op == Op.QUANT:
+        return [quant(*values) for values in _lists(tokens * words, field("kind") >= Kind.INT8)]
+    return [embed(words) for words in (tokens * words).tolist()]
+
+
+# ---- a call ---------------------------------------------------------------------------------------------------------
+
+_FETCHED, _DISPATCH, _QUEUED, _DONE, _READY, _ASKED = range(6)
+
+
+class _Call:
+    """The events of a call. An event is (cycle from which its effect is seen, kind, unit or version)."""
+
+    def __init__(self, hw: HwConfig, memory: MemoryModel, decoded: _Decoded):
+        self.hw, self.memory, self.d = hw, memory, decoded
+        count = len(decoded.units)
+        self.start, self.done = [0] * count, [0] * count
+        self.events: list[tuple[int, int, int]] = []
+        self.channel = _ReadChannel(memory)
+        self.waiting = [deque() for _ in Unit]  # queues
+        self.queued = [0] * len(Unit)
+        self.left = [-1] * len(Unit)  # cycle in which the queue was last left
+        self.flying = [deque() for _ in Unit]
+        self.ready = [0] * len(Unit)
+        self.tokens = [[0] * len(Unit) for _ in Unit]  # [taker][giver]
+        self.back_done, self.freed = -9, (-9, -9)  # of the execute unit
+        self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
+        self.arrived: list[int] = []
+        self.version, self.state = 0, None
+        self.next, self.fetched, self.blocked, self.ended = 0, NEVER, -1, 0
+
+    def run(self) -> int:
+        """All of it. Returns the cycles of the call."""
+        for number in range(PREFETCH):
+            self._ask(FIRST_REQUEST + number)
+        self._assemble(FIRST_REQUEST)
+        handlers = (self._on_fetched, self._dispatch, self._on_queued, self._on_done, self._issue, self._on_asked)
+        events = self.events
+        while events:
+            cycle, kind, argument = heapq.heappop(events)
+            handlers[kind](cycle, argument)
+        if self.ended == 0:
+            raise CheckError("the program must not wait for tokens that nobody gives")
+        return max(self.ended + 1, self.last + 1, int(self.channel.ends[-1]) + 1) + INTERRUPT
+
+    last = 0  # cycle in which the last unit was done
+
+    def _push(self, cycle: int, kind: int, argument: int) -> None:
+        heapq.heappush(self.events, (cycle, kind, argument))
+
+    # fetch and dispatch
+
+    def _ask(self, cycle: int, last: bool = False) -> None:
+        """Fetch asks for one more instruction; ``last``: in this cycle or never."""
+        channel = self.channel
+        if self.state is not None:
+            channel.back(self.state)
+            asked = channel.advance(cycle)
+            if asked:
+                self.state = None
+                self._commit(asked)
+        if not last or channel.accepted <= cycle:
+            self.arrived.append(channel.fetch(cycle, self.beats))
+        if self.state is not None:
+            self._foresee()
+
+    def _assemble(self, free: int) -> None:
+        """The next instruction is put together from cycle ``free`` on."""
+        self.fetched = max(free + self.beats, self.arrived[self.next] + 2)
+        self._push(self.fetched, _FETCHED, 0)
+
+    def _on_fetched(self, cycle: int, _: int) -> None:
+        self._ask(cycle, self.d.units[self.next] < 0)
+        self._dispatch(cycle, 0)
+
+    def _dispatch(self, cycle: int, _: int) -> None:
+        unit = self.d.units[self.next]
+        if unit < 0:
+            self.ended = cycle
+            return
+        if self.queued[unit] + (self.left[unit] == cycle) >= self.hw.queue_depth:
+            self.blocked = unit
+            return
+        self.blocked = -1
+        self.queued[unit] += 1
+        self._push(cycle + 1, _QUEUED, self.next)
+        self.next += 1
+        self._assemble(cycle + 1)
+
+    def _on_queued(self, cycle: int, number: int) -> None:
+        unit = self.d.units[number]
+        self.waiting[unit].append(number)
+        self._issue(cycle, unit)
+
+    # issue
+
+    def _issue(self, cycle: int, unit: int) -> None:
+        """Issues the next instruction of ``unit`` if all that it waits for is there."""
+        queue, flying, tokens = self.waiting[unit], self.flying[unit], self.tokens[unit]
+        if not queue or self.ready[unit] > cycle or len(flying) >= IN_FLIGHT:
+            return
+        number = queue[0]
+        wait = self.d.wait[number]
+        if wait:
+            if wait >> unit & 1 and flying:
+                return
+            others = [other for other in range(len(Unit)) if wait >> other & 1 and other != unit]
+            for other in others:
+                if not tokens[other]:
+                    return
+            for other in others:
+                tokens[other] -= 1
+        queue.popleft()
+        self.queued[unit] -= 1
+        self.left[unit] = cycle
+        if self.blocked == unit:
+            self._push(cycle + 1, _DISPATCH, 0)
+        flying.append(number)
+        self.start[number] = cycle
+        work = self.d.work[number]
+        if unit == Unit.LOAD:
+            self.ready[unit] = NEVER
+            self.channel.begin(cycle, work)
+            self.state = self.channel.keep()
+            self._foresee()
+        elif unit == Unit.EXECUTE:
+            handed = max(cycle + 1, self.back_done)
+            done, free, *freed = gemm(self.hw, work, handed - cycle, *(max(at - cycle, 0) for at in self.freed))
+            self.back_done, self.freed = cycle + done, tuple(cycle + at for at in freed)
+            self._finish(cycle + done, unit, cycle + free)
+        elif unit == Unit.VECTOR:
+            self._finish(cycle + work, unit, cycle + work + 1)
+        else:
+            self._finish(cycle + _store(self.memory, work), unit, cycle + 4)
+
+    def _finish(self, done: int, unit: int, ready: int) -> None:
+        self._push(done + 1, _DONE, unit)
+        self.ready[unit] = ready
+        self._push(ready, _READY, unit)
+
+    def _foresee(self) -> None:
+        """When the load under way will have asked for its last burst, if fetch does not come between."""
+        channel = self.channel
+        self.state = channel.keep()
+        self.version += 1
+        self._push(channel.advance(NEVER) + 1, _ASKED, self.version)
+
+    def _on_asked(self, cycle: int, version: int) -> None:
+        if version == self.version and self.state is not None:
+            self.state = None
+            self._commit(cycle - 1)
+
+    def _commit(self, asked: int) -> None:
+        self._finish(self.channel.load_done, Unit.LOAD, asked + 1)
+
+    def _on_done(self, cycle: int, unit: int) -> None:
+        number = self.flying[unit].popleft()
+        self.done[number] = cycle - 1
+        self.last = cycle - 1
+        signal = self.d.signal[number]
+        for other in range(len(Unit)):
+            if signal >> other & 1 and other != unit:
+                self.tokens[other][unit] += 1
+                self._issue(cycle, other)
+        self._issue(cycle, unit)
