@@ -7,14 +7,14 @@ for what each unit does in between. Times are cycles of the call, as the simulat
 import heapq
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 import numpy as np
 
 from ternbin.errors import CheckError, InputError
 from ternbin.hw import HwConfig
-from ternbin.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Epilogue, Kind, Mem, Op, Unit, layout
+from ternbin.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Kind, Mem, Op, Unit, layout
 from ternbin.layout import ceil_div, external_rows, packs_trits, transfer_bits
 from ternbin.program import Program
 from ternbin.sim.runner import CallRun, MemoryModel, RunResult
@@ -29,13 +29,56 @@ EIGHT_BIT = (Kind.INT8, Kind.UINT8)
 NEVER = 1 << 62
 
 
+# ---- ports of memories ----------------------------------------------------------------------------------------------
+
+Spans = list[tuple[int, int]]  # cycles first <= cycle < end, in order
+
+
+@dataclass(frozen=True, eq=False)
+class Busy:
+    """Cycles in which the vector unit holds ports that execute also uses: of ABUF (writes), RBUF, PBUF (reads)."""
+
+    codes: Spans = field(default_factory=list)
+    reads: Spans = field(default_factory=list)
+    writes: Spans = field(default_factory=list)
+    parameters: Spans = field(default_factory=list)
+
+    def ports(self) -> tuple[Spans, ...]:
+        return self.codes, self.reads, self.writes, self.parameters
+
+    def shifted(self, cycles: int) -> "Busy":
+        return Busy(*([(a + cycles, b + cycles) for a, b in spans] for spans in self.ports()))
+
+    def end(self) -> int:
+        """From this cycle on all are free."""
+        return max((spans[-1][1] for spans in self.ports() if spans), default=-NEVER)
+
+
+def _take(spans: Spans, first: int, end: int) -> None:
+    if spans and spans[-1][1] >= first:
+        spans[-1] = spans[-1][0], end
+    else:
+        spans.append((first, end))
+
+
+def _free(spans: Spans, cycle: int, number: int = 1) -> int:
+    """The ``number``-th free cycle from ``cycle`` on."""
+    cycle += number - 1
+    for first, end in spans:
+        if end > cycle - number + 1:
+            if first > cycle:
+                break
+            cycle += end - max(first, cycle - number + 1)
+    return cycle
+
+
 # ---- array and epilogue ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Gemm:
     """What the time of a GEMM depends on. ``steps`` of a tile; valid columns of the last column tile; parameter words of a row tile;
-    cycles of the look-ups of a column."""
+    cycles of the look-ups of a column; whether it writes ABUF."""
 
     epilogue: int
     steps: int
@@ -46,10 +89,10 @@ class Gemm:
     shared: bool
     lookups: int
     last: bool
+    tokens: bool
 
 
-@cache
-def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int) -> tuple[int, int, int, int]:
+def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, busy: Busy) -> tuple[int, int, int, int]:
     """Cycles from the issue of a GEMM to: its being done, the next issue, the release of its last tile and of the one before that.
 
     handed: when the back takes it from the front. freed, freed_before: release of the last two tiles of earlier instructions.
@@ -57,108 +100,121 @@ def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int) -> t
     if g.epilogue == Epilogue.SCORES:
         end = max(2, handed + 2) + g.steps * g.row_tiles * g.col_tiles - 1
         return end + 5, max(end, handed) + 2, freed, freed_before
-    tiles = _Tiles(hw, g, handed, freed, freed_before)
+    tiles = _Tiles(hw, g, handed, freed, freed_before, busy)
     before = change = None
     for row in range(g.row_tiles):
         tiles.row_tile()
         state = tiles.state()
-        now = None if before is None else [a - b for a, b in zip(state, before, strict=True)]
+        now = None if before is None or busy.end() > min(before) else [a - b for a, b in zip(state, before, strict=True)]
         if now is not None and now == change and min(now) == max(now):
             tiles.shift(now[0] * (g.row_tiles - 1 - row))
             break
         before, change = state, now
-    popped = tiles.popped[-1]
-    stages = (hw.rows.bit_length()) // 2  # of the arg-max: two levels of comparison each
-    done = {
-        Epilogue.CODES: popped + 2, Epilogue.RESIDUAL: popped + 5, Epilogue.CODES8: tiles.moved + 9,
-        Epilogue.ARGMAX: popped + 3 + stages + g.last,
-    }[g.epilogue]
+    stages = hw.rows.bit_length() // 2  # of the arg-max: two levels of comparison each
+    done = tiles.popped[-1] + 3 + stages + g.last if g.epilogue == Epilogue.ARGMAX else tiles.written + 1
     return done, max(tiles.end, handed) + 2, tiles.freed[-1], tiles.freed[-2]
+
+
+_undisturbed = cache(gemm)
+_NOT_BUSY = Busy()
 
 
 class _Tiles:
     """The tiles of a GEMM on their way through array, drain and epilogue, in cycles from its issue."""
 
-    def __init__(self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int):
-        self.hw, self.g, self.handed = hw, g, handed
+    def __init__(self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, busy: Busy):
+        self.hw, self.g, self.handed, self.busy = hw, g, handed, busy
+        self.drain = {Epilogue.CODES: self._codes, Epilogue.CODES8: self._bytes, Epilogue.RESIDUAL: self._residual}.get(
+            g.epilogue, self._logits)
+        self.codes = busy.codes if g.tokens else []
         self.end = 1  # last step of the last tile
         self.freed = [freed_before, freed]  # last column drained, of the last two tiles
-        self.popped = [-9, -9, -9]  # columns that the epilogue took, last three
-        self.accepted = [-9, -9, -9]  # columns that the writer of bytes took, last three
-        self.moved = -9  # the last one of these began to be written
-        self.copied = handed + 3 + g.words  # parameters of this row tile stand ready
+        self.popped = [-9, -9]  # the last two columns that the epilogue took
+        self.stages = [-9, -9, -9]  # when the last columns entered later stages of the epilogue
+        self.moved, self.written = -9, -9  # last column: to the writer of bytes; to its memory
+        self.copied = _free(busy.parameters, handed + 2, g.words) + 2  # parameters of this row tile stand ready
         self.started = False
 
     def state(self) -> list[int]:
         own = [self.end, *self.freed, *self.popped]
         own += [] if self.g.shared else [self.copied]
-        return own + ([*self.accepted, self.moved] if self.g.epilogue == Epilogue.CODES8 else [])
+        own += [] if self.g.epilogue == Epilogue.ARGMAX else [self.written]
+        return own + (self.stages if self.g.epilogue in (Epilogue.CODES8, Epilogue.RESIDUAL) else [])
 
     def shift(self, cycles: int) -> None:
-        self.end, self.moved = self.end + cycles, self.moved + cycles
+        self.end, self.written = self.end + cycles, self.written + cycles
         self.freed, self.popped = [x + cycles for x in self.freed], [x + cycles for x in self.popped]
 
     def row_tile(self) -> None:
         g = self.g
         if self.started and not g.shared:
-            self.copied = max(self.copied + g.words + 2, self.popped[-1])
+            self.copied = max(_free(self.busy.parameters, self.copied + 1, g.words) + 2, self.popped[-1])
         self.started = True
-        drain = self._bytes if g.epilogue == Epilogue.CODES8 else self._columns
         for tile in range(g.col_tiles):
             self.end = max(self.end + 1, self.freed[0]) + g.steps - 1
-            push = max(max(self.end + 3, self.freed[1]) + 1, self.handed + 2)
-            self.freed = [self.freed[1], drain(push, self.hw.cols if tile < g.col_tiles - 1 else g.last_columns)]
+            push = max(self.end + 3, self.freed[1], self.handed + 1)
+            for _ in range(self.hw.cols if tile < g.col_tiles - 1 else g.last_columns):
+                push = max(push, self.popped[0]) + 1  # the buffer before the epilogue holds two
+                pop = max(push, self.popped[1], self.copied) + 1
+                self.popped = [self.popped[1], self.drain(pop)]
+            self.freed = [self.freed[1], push]
 
-    def _columns(self, push: int, count: int) -> int:
-        """Drains a tile at a column a cycle; the buffer before the epilogue holds two."""
-        _, before, last = self.popped
-        push = max(push, before + 1)
-        pop = max(push + 1, last + 1, self.copied + 1)
-        pops = [before, last, pop]
-        if count > 1:
-            push = max(push, last) + 1
-            pops = [last, pop, max(pop, push) + 1]
-        if count > 2:
-            push = max(push, pop) + count - 2
-            pops = [push - 1 if count > 3 else pops[1], pops[2] if count == 3 else push, push + 1]
-        self.popped = pops
-        return push
+    def _logits(self, pop: int) -> int:
+        return pop
 
-    def _bytes(self, push: int, count: int) -> int:
-        """Drains a tile of 8-bit codes: three stages, look-ups, then eight writes a column."""
-        push -= 1
-        for _ in range(count):
-            _, before, last = self.popped
-            push = max(push, before) + 1
-            pop = max(push + 1, last + 1, self.accepted[0], self.copied + 1)
-            accept = max(pop + 3, self.moved)
-            self.moved = max(accept + 1 + self.g.lookups, self.moved + 8)
-            self.popped, self.accepted = [before, last, pop], [*self.accepted[1:], accept]
-        return push
+    def _codes(self, pop: int) -> int:
+        pop = max(pop, self.written)
+        self.written = _free(self.codes, pop + 1)
+        return pop
 
+    def _residual(self, pop: int) -> int:
+        """Product, sum with the read of the old word, shift, write."""
+        second, third, fourth = self.stages
+        pop = max(pop, second - 1)
+        second = max(pop + 2, third)
+        third = max(_free(self.busy.reads, second) + 1, fourth)
+        fourth = max(third, self.written) + 1
+        self.stages = [second, third, fourth]
+        self.written = _free(self.busy.writes, fourth)
+        return pop
 
-# ---- vector unit: cycles from issue to done ---------------------------------------------------------------------------
-
-
-def quant(words: int, eight_bit: bool) -> int:
-    return 5 + words * (8 if eight_bit else 1)
+    def _bytes(self, pop: int) -> int:
+        """Three stages, look-ups, then eight writes a column."""
+        pop = max(pop, self.stages[0])
+        accepted = max(pop + 3, self.moved)
+        self.moved = max(accepted + 1 + self.g.lookups, self.written)
+        self.stages = [*self.stages[1:], accepted]
+        self.written = _free(self.codes, self.moved + 1, 8)
+        return pop
 
 
-def embed(words: int) -> int:
-    return 4 + words
+# ---- vector unit: cycles from issue to done, ports it holds -----------------------------------------------------------
 
 
 @cache
-def layernorm(tokens: int, words: int) -> int:
+def quant(words: int, eight_bit: bool) -> tuple[int, Busy]:
+    writes = words * (8 if eight_bit else 1)
+    return 5 + writes, Busy(codes=[(5, 5 + writes)], reads=[] if eight_bit else [(2, 2 + words)])
+
+
+@cache
+def embed(words: int) -> tuple[int, Busy]:
+    return 4 + words, Busy(reads=[(2, 2 + words)], writes=[(4, 4 + words)])
+
+
+@cache
+def layernorm(tokens: int, words: int) -> tuple[int, Busy]:
     """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
     taken = 2  # last word taken from the read buffer
     loaded = divided = -99  # root and reciprocal of the last token began
     ready: list[int] = []  # cycle from which a token can be normalised
     full, freed, stage = 7, -99, -99  # parameters: next set is there; the last was released; last word at the affine stage
+    busy = Busy(parameters=[(2, 6)])
 
     def sums(count: int) -> None:
         nonlocal taken, loaded, divided
         for _ in range(count):
+            _take(busy.reads, taken, taken + words)
             taken += words
             accepted = max(taken + 5, loaded)
             taken = accepted - 5
@@ -172,20 +228,24 @@ def layernorm(tokens: int, words: int) -> int:
         group = range(first, min(first + 4, tokens))
         for word in range(words):
             moved = max(full, freed)
+            if first + 4 < tokens or word < words - 1:
+                _take(busy.parameters, moved - 1, moved + 3)
             full, shown = moved + 4, moved + 1
             for token in group:
                 taken = max(taken + 1, ready[token] if word == 0 else 0)
                 stage = max(stage + 1, taken + 3, shown)
                 taken = stage - 3
+                _take(busy.reads, taken - 1, taken)
+                _take(busy.writes, stage + 2, stage + 3)
             freed = stage
         more = min(tokens - summed, 4)
         sums(more)
         summed += more
-    return stage + 3
+    return stage + 3, busy
 
 
 @cache
-def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int) -> int:
+def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int) -> tuple[int, Busy]:
     """Passes in the order maximum of t+1, sum of t, codes of t-1; see rtl/softmax.py."""
     cost = 8 if kind in EIGHT_BIT else 1
     asked, taken = 1, deque([0, 0], maxlen=2)
@@ -193,6 +253,7 @@ def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kin
     written, divided = -99, -99
     maximum: dict[int, int] = {}
     total: dict[int, int] = {}
+    busy = Busy()
 
     def take(ready: int) -> int:
         nonlocal asked
@@ -225,9 +286,10 @@ def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kin
                 at = take(max(total[turn - 2], through[0]))
                 through.append(max(at + 5, through[-1] + 1, written))
                 written = through[-1] + cost
+                _take(busy.codes, through[-1] + 1, written + 1)
         else:
             asked += 1
-    return written + 1
+    return written + 1, busy
 
 
 # ---- transfers ------------------------------------------------------------------------------------------------------
@@ -287,6 +349,7 @@ class _ReadChannel:
         self.latency, self.gap = memory.latency, -(-64 // memory.beats)
         self.ends = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # last beats of the last bursts
         self.accepted = -1  # address of the last burst
+        self.offered = -NEVER  # last beat
         self.load_done = -9
         self.runs: list[tuple[int, int]] = []  # of the load under way: bursts to come
 
@@ -295,43 +358,45 @@ class _ReadChannel:
         self.load, self.runs, self.position = load, load.bursts, 0
         self.left, self.length = self.runs[0]
         self.wanted = cycle + 3 + load.lookup
-        self.fresh, self.change, self.same = True, 0, 0
+        self.taken = self.load_done + 2 - load.spacing  # last beat of this load
+        self.change, self.same = 0, 0
 
     def advance(self, limit: int) -> int:
         """Ask for bursts of the load under way before cycle ``limit``. Returns the cycle of the last one if that was its last."""
-        load, ends, latency = self.load, self.ends, self.latency
-        spacing = max(self.gap, load.spacing)
+        load, ends, latency, gap = self.load, self.ends, self.latency, self.gap
+        spacing, late = max(gap, load.spacing), load.late
         wanted, accepted, left, length = self.wanted, self.accepted, self.left, self.length
-        tail = (length - 1) * spacing
+        offered, taken = self.offered, self.taken
         while True:
             asked = max(wanted, accepted)
             if asked >= limit:
-                self.wanted, self.accepted, self.left, self.length = wanted, accepted, left, length
+                self.wanted, self.accepted, self.left, self.length, self.offered, self.taken = (
+                    wanted, accepted, left, length, offered, taken)
                 return 0
             accepted = max(asked, ends[0]) + 1
-            first = max(accepted + latency + load.late, ends[-1] + spacing)
-            if self.fresh:
-                first, self.fresh = max(first, self.load_done + 2 + load.late), False
-            end = first + tail
-            change = end - ends[0]
+            offered = max(accepted + latency, offered + gap, ends[-1] + 1)
+            taken = max(offered, taken + load.spacing - late) + late
+            if length > 1:
+                taken = max(max(offered + gap, taken + 1) + late, taken + load.spacing) + (length - 2) * spacing
+                offered = taken - late
+            change = taken - ends[0]
             self.same = self.same + 1 if change == self.change else 0
             self.change = change
-            ends.append(end)
+            ends.append(taken)
             wanted = asked + 1
             left -= 1
             if not left:
                 self.position += 1
                 if self.position == len(self.runs):
-                    self.wanted, self.accepted, self.left = wanted, accepted, 0
-                    self.load_done = int(end + load.tail)
+                    self.wanted, self.accepted, self.left, self.offered = wanted, accepted, 0, offered
+                    self.load_done = int(taken + load.tail)
                     self.runs = []
-                    return asked
+                    return int(asked)
                 left, length = self.runs[self.position]
-                tail, self.same = (length - 1) * spacing, 0
-                if load.lookup:
-                    wanted += load.lookup
+                wanted += load.lookup
+                self.same = 0
             elif self.same > OPEN_BURSTS and left > OPEN_BURSTS and accepted >= wanted:
-                # the last bursts took as long as those before them: so will the next, in groups of eight
+                # eight bursts took as long as the eight before them: so will the next
                 groups = (left - 1) // OPEN_BURSTS
                 if limit < NEVER:
                     groups = min(groups, int((limit - accepted - 1) // change))
@@ -339,27 +404,26 @@ class _ReadChannel:
                     shift = groups * change
                     left -= groups * OPEN_BURSTS
                     self.ends = ends = deque([end + shift for end in ends], maxlen=OPEN_BURSTS)
-                    accepted += shift
-                    wanted += shift
+                    accepted, wanted, offered, taken = accepted + shift, wanted + shift, offered + shift, taken + shift
 
     def keep(self) -> tuple:
         return (self.ends.copy(), self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted,
-                self.fresh, self.change, self.same)
+                self.offered, self.taken, self.change, self.same)
 
     def back(self, state: tuple) -> None:
-        (ends, self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted, self.fresh, self.change,
-         self.same) = state
+        (ends, self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted, self.offered, self.taken,
+         self.change, self.same) = state
         self.ends = ends.copy()
 
     def fetch(self, cycle: int, beats: int) -> int:
         """Fetch asks in ``cycle``. Returns the cycle of its last beat."""
         asked = max(cycle, self.accepted)
         self.accepted = max(asked, self.ends[0]) + 1
-        end = max(self.accepted + self.latency, self.ends[-1] + self.gap) + (beats - 1) * self.gap
-        self.ends.append(end)
+        self.offered = max(self.accepted + self.latency, self.offered + self.gap, self.ends[-1] + 1) + (beats - 1) * self.gap
+        self.ends.append(self.offered)
         if self.runs:
             self.wanted, self.same = max(self.wanted, asked + 1), 0
-        return int(end)
+        return int(self.offered)
 
 
 def _store(memory: MemoryModel, t: Transfer) -> int:
@@ -415,7 +479,7 @@ def _lists(*columns: np.ndarray) -> list[tuple]:
 
 
 def _work(hw: HwConfig, op: Op, field) -> list:
-    """For each instruction of ``op``: a Transfer, a Gemm, or the cycles of the vector unit. ``field(name)``: its values."""
+    """For each instruction of ``op``: a Transfer, a Gemm, or cycles and ports of the vector unit. ``field(name)``: its values."""
     if op in (Op.LOAD, Op.STORE):
         columns = [field(name) for name in ("mem", "inner", "outer")] + [field("dram") % PAGE_BYTES]
         columns += [field("stride"), field("indirect") > 0, field("expand") > 0]
@@ -427,6 +491,7 @@ def _work(hw: HwConfig, op: Op, field) -> list:
         columns = [
             epilogue, field("chunks") * field("row_planes") * field("col_planes"), field("row_tiles"), tiles,
             tokens - (tiles - 1) * hw.cols, words, field("param_stride") == 0, lookups, field("last") > 0,
+            field("dest") == Dest.TOKENS,
         ]
         known: dict[tuple, Gemm] = {}
         return [known.setdefault(values, Gemm(*values)) if values not in known else known[values] for values in _lists(*columns)]
@@ -461,7 +526,10 @@ class _Call:
         self.flying = [deque() for _ in Unit]
         self.ready = [0] * len(Unit)
         self.tokens = [[0] * len(Unit) for _ in Unit]  # [taker][giver]
-        self.back_done, self.freed = -9, (-9, -9)  # of the execute unit
+        self.back = self.back_before = (-9, -9, -9)  # of execute: see _multiply; before the instructions in flight
+        self.states: dict[int, tuple[int, int, int]] = {}
+        self.due: dict[int, int] = {}  # when GEMMs will be done
+        self.busy: list[Busy] = []
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
         self.arrived: list[int] = []
         self.version, self.state = 0, None
@@ -562,14 +630,41 @@ class _Call:
             self.state = self.channel.keep()
             self._foresee()
         elif unit == Unit.EXECUTE:
-            handed = max(cycle + 1, self.back_done)
-            done, free, *freed = gemm(self.hw, work, handed - cycle, *(max(at - cycle, 0) for at in self.freed))
-            self.back_done, self.freed = cycle + done, tuple(cycle + at for at in freed)
-            self._finish(cycle + done, unit, cycle + free)
+            self._multiply(number, self.back)
         elif unit == Unit.VECTOR:
-            self._finish(cycle + work, unit, cycle + work + 1)
+            cycles, ports = work
+            self._finish(cycle + cycles, unit, cycle + cycles + 1)
+            self.busy.append(ports.shifted(cycle))
+            state = self.back_before
+            for number in self.flying[Unit.EXECUTE]:  # what they were expected to do may be held up now
+                state = self._multiply(number, state)
         else:
             self._finish(cycle + _store(self.memory, work), unit, cycle + 4)
+
+    def _multiply(self, number: int, back: tuple[int, int, int]) -> tuple[int, int, int]:
+        """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
+        for the next one."""
+        cycle, work = self.start[number], self.d.work[number]
+        handed, freed = max(cycle + 1, back[0]) - cycle, [max(at - cycle, 0) for at in back[1:]]
+        busy = self._busy(cycle)
+        result = (gemm if busy.end() > 0 else _undisturbed)(self.hw, work, handed, *freed, busy)
+        done, free, *freed = (cycle + after for after in result)
+        if self.due.get(number) != done:
+            self.due[number] = done
+            self._push(done + 1, _DONE, Unit.EXECUTE)
+        if number == self.flying[Unit.EXECUTE][-1]:
+            self.ready[Unit.EXECUTE] = free
+            self._push(free, _READY, Unit.EXECUTE)
+        self.back = self.states[number] = (done, *freed)
+        return self.back
+
+    def _busy(self, cycle: int) -> Busy:
+        """Ports that vector instructions hold from ``cycle`` on, relative to it."""
+        self.busy = [busy for busy in self.busy if busy.end() > self.start[self.flying[Unit.EXECUTE][0]]]
+        later = [busy.shifted(-cycle) for busy in self.busy if busy.end() > cycle]
+        if not later:
+            return _NOT_BUSY
+        return Busy(*(sum(parts, []) for parts in zip(*(busy.ports() for busy in later), strict=True)))
 
     def _finish(self, done: int, unit: int, ready: int) -> None:
         self._push(done + 1, _DONE, unit)
@@ -592,7 +687,12 @@ class _Call:
         self._finish(self.channel.load_done, Unit.LOAD, asked + 1)
 
     def _on_done(self, cycle: int, unit: int) -> None:
-        number = self.flying[unit].popleft()
+        number = self.flying[unit][0] if self.flying[unit] else -1
+        if unit == Unit.EXECUTE:
+            if self.due.get(number) != cycle - 1:
+                return  # held up since this was expected
+            self.back_before = self.states[number]
+        self.flying[unit].popleft()
         self.done[number] = cycle - 1
         self.last = cycle - 1
         signal = self.d.signal[number]
