@@ -202,93 +202,115 @@ def embed(words: int) -> tuple[int, Busy]:
     return 4 + words, Busy(reads=[(2, 2 + words)], writes=[(4, 4 + words)])
 
 
+class _Reads:
+    """Words through a read buffer: requested a cycle after each other, two ahead of the last one taken; taken the cycle after at
+    the earliest."""
+
+    def __init__(self, spans: Spans):
+        self.spans = spans
+        self.asked, self.taken = 1, deque([0, 0], maxlen=2)
+
+    def take(self, ready: int) -> int:
+        """The cycle in which the next word is taken: ``ready`` or later."""
+        self.asked = max(self.asked, self.taken[0]) + 1
+        _take(self.spans, self.asked, self.asked + 1)
+        self.taken.append(max(self.asked + 1, self.taken[1] + 1, ready))
+        return self.taken[1]
+
+    def skip(self) -> None:
+        self.asked += 1
+
+
 @cache
 def layernorm(tokens: int, words: int) -> tuple[int, Busy]:
     """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
-    taken = 2  # last word taken from the read buffer
+    busy, total = Busy(), 4 * words * ceil_div(tokens, 4)
+    reads = _Reads(busy.reads)
+    blocks: deque[tuple[int, int]] = deque([(-9, -9)], maxlen=5)  # the variance stages wait for the root
     loaded = divided = -99  # root and reciprocal of the last token began
     ready: list[int] = []  # cycle from which a token can be normalised
-    full, freed, stage = 7, -99, -99  # parameters: next set is there; the last was released; last word at the affine stage
-    busy = Busy(parameters=[(2, 6)])
+    full, freed = 7, -99  # the next set of parameters is there; the last one was released
+    stages = deque([-99] * 3, maxlen=3)  # last words at the affine stage
+    fetched = min(10, total)
+    _take(busy.parameters, 2, 2 + fetched)
 
     def sums(count: int) -> None:
-        nonlocal taken, loaded, divided
+        nonlocal loaded, divided
         for _ in range(count):
-            _take(busy.reads, taken, taken + words)
-            taken += words
-            accepted = max(taken + 5, loaded)
-            taken = accepted - 5
-            loaded = max(accepted + 1, divided + 1)
+            for _ in range(words):
+                at = max(reads.asked + 1, reads.taken[0] + 2, reads.taken[1] + 1)
+                for first, end in blocks:
+                    at = end if first <= at < end else at
+                at = reads.take(at)
+            out = at + 5
+            for first, end in blocks:
+                out += end - first if at < first else 0
+            accepted = max(out, loaded)
+            blocks.append((out, accepted))
+            loaded = max(accepted, divided) + 1
             divided = max(loaded + 13, divided + 15)
             ready.append(divided + 15)
 
     summed = min(tokens, 8)
     sums(summed)
     for first in range(0, tokens, 4):
-        group = range(first, min(first + 4, tokens))
         for word in range(words):
             moved = max(full, freed)
-            if first + 4 < tokens or word < words - 1:
-                _take(busy.parameters, moved - 1, moved + 3)
-            full, shown = moved + 4, moved + 1
-            for token in group:
-                taken = max(taken + 1, ready[token] if word == 0 else 0)
-                stage = max(stage + 1, taken + 3, shown)
-                taken = stage - 3
-                _take(busy.reads, taken - 1, taken)
-                _take(busy.writes, stage + 2, stage + 3)
-            freed = stage
+            if moved > 7 and fetched < total:
+                _take(busy.parameters, moved + 1, moved + 1 + min(4, total - fetched))
+                fetched += 4
+            full = moved + 4
+            for token in range(first, min(first + 4, tokens)):
+                at = reads.take(max(ready[token] if word == 0 else 0, stages[0]))
+                behind = at + 3 <= stages[-1] + 1  # the word before is written with this one's step
+                stages.append(max(stages[-1] + 1, at + 3, moved + 1))
+                written = stages[-1] if behind else stages[-2] + 1
+                if token + word:
+                    _take(busy.writes, written + 1, written + 2)
+            freed = stages[-1]
         more = min(tokens - summed, 4)
         sums(more)
         summed += more
-    return stage + 3, busy
+    _take(busy.writes, stages[-1] + 2, stages[-1] + 3)
+    return stages[-1] + 3, busy
 
 
 @cache
 def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int) -> tuple[int, Busy]:
     """Passes in the order maximum of t+1, sum of t, codes of t-1; see rtl/softmax.py."""
     cost = 8 if kind in EIGHT_BIT else 1
-    asked, taken = 1, deque([0, 0], maxlen=2)
+    reads, busy = _Reads([]), Busy()
     through: deque[int] = deque([0] * 5, maxlen=5)  # last words at the end of the five stages
     written, divided = -99, -99
     maximum: dict[int, int] = {}
     total: dict[int, int] = {}
-    busy = Busy()
 
-    def take(ready: int) -> int:
-        nonlocal asked
-        asked = max(asked + 1, taken[0] + 1)
-        taken.append(max(asked + 1, taken[1] + 1, ready))
-        return taken[1]
-
-    def words(query: int) -> int:
-        return ceil_div(keys + (query if causal else 0), rows)
+    def words(query: int) -> range:
+        return range(ceil_div(keys + (query if causal else 0), rows))
 
     for turn in range(queries + 2):
-        if turn < queries:
-            for _ in range(words(turn)):
-                maximum[turn] = take(0) + 2
+        new, old, oldest = turn, turn - 1, turn - 2
+        if new < queries:
+            for _ in words(new):
+                maximum[new] = reads.take(0) + 2
         else:
-            asked += 1
-        if 0 <= turn - 1 < queries:
-            for _ in range(words(turn - 1)):
-                at = take(max(maximum[turn - 1], through[0]))
+            reads.skip()
+        if 0 <= old < queries:
+            for _ in words(old):
+                at = reads.take(max(maximum[old], through[0]))
                 through.append(max(at + 5, through[-1] + 1))
-            if kind == Kind.UINT8:
-                divided = max(through[-1] + 1, divided + 26)
-                total[turn - 1] = divided + 26
-            else:
-                total[turn - 1] = through[-1] + 2
+            divided = max(through[-1] + 1, divided + 26)
+            total[old] = divided + 26 if kind == Kind.UINT8 else through[-1] + 2
         else:
-            asked += 1
-        if turn >= 2:
+            reads.skip()
+        if oldest >= 0:
             for _ in range(granules):
-                at = take(max(total[turn - 2], through[0]))
+                at = reads.take(max(total[oldest], through[0]))
                 through.append(max(at + 5, through[-1] + 1, written))
                 written = through[-1] + cost
                 _take(busy.codes, through[-1] + 1, written + 1)
         else:
-            asked += 1
+            reads.skip()
     return written + 1, busy
 
 
