@@ -6,16 +6,16 @@ for what each unit does in between. Times are cycles of the call, as the simulat
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
+from ternbin.accounting import PHASES
 from ternbin.errors import CheckError, InputError
 from ternbin.hw import HwConfig
 from ternbin.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Kind, Mem, Op, Unit, layout
-from ternbin.layout import ceil_div, external_rows, packs_trits, transfer_bits
+from ternbin.layout import ceil_div, external_rows
 from ternbin.program import Program
 from ternbin.sim.runner import CallRun, MemoryModel, RunResult
 
@@ -333,15 +333,12 @@ class Transfer:
 
 
 def _bursts(hw: HwConfig, page_offset: int, beats: int) -> list[tuple[int, int]]:
+    """Runs of equal bursts of a region. Pages hold whole bursts: only the first page may end with a shorter one."""
     cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
-    runs, room = [], (PAGE_BYTES - page_offset) // hw.axi_bytes
-    if room % cap == 0:
-        room = beats
-    while beats:
-        part = min(room, beats)
-        runs += [run for run in ((part // cap, cap), (1, part % cap)) if run[0] * run[1]]
-        beats, room = beats - part, PAGE_BYTES // hw.axi_bytes
-    return runs
+    room = (PAGE_BYTES - page_offset) // hw.axi_bytes
+    first = min(room, beats) if room % cap else 0
+    runs = ((first // cap, cap), (1, first % cap), ((beats - first) // cap, cap), (1, (beats - first) % cap))
+    return [run for run in runs if run[0] * run[1]]
 
 
 @cache
@@ -373,7 +370,7 @@ class _ReadChannel:
         self.accepted = -1  # address of the last burst
         self.offered = -NEVER  # last beat
         self.load_done = -9
-        self.runs: list[tuple[int, int]] = []  # of the load under way: bursts to come
+        self.runs: tuple[tuple[int, int], ...] = ()  # of the load under way: bursts to come
 
     def begin(self, cycle: int, load: Transfer) -> None:
         """A load was issued in ``cycle``."""
@@ -385,48 +382,87 @@ class _ReadChannel:
 
     def advance(self, limit: int) -> int:
         """Ask for bursts of the load under way before cycle ``limit``. Returns the cycle of the last one if that was its last."""
-        load, ends, latency, gap = self.load, self.ends, self.latency, self.gap
-        spacing, late = max(gap, load.spacing), load.late
-        wanted, accepted, left, length = self.wanted, self.accepted, self.left, self.length
-        offered, taken = self.offered, self.taken
         while True:
-            asked = max(wanted, accepted)
+            asked = max(self.wanted, self.accepted)
             if asked >= limit:
-                self.wanted, self.accepted, self.left, self.length, self.offered, self.taken = (
-                    wanted, accepted, left, length, offered, taken)
                 return 0
-            accepted = max(asked, ends[0]) + 1
-            offered = max(accepted + latency, offered + gap, ends[-1] + 1)
-            taken = max(offered, taken + load.spacing - late) + late
-            if length > 1:
-                taken = max(max(offered + gap, taken + 1) + late, taken + load.spacing) + (length - 2) * spacing
-                offered = taken - late
-            change = taken - ends[0]
-            self.same = self.same + 1 if change == self.change else 0
-            self.change = change
-            ends.append(taken)
-            wanted = asked + 1
-            left -= 1
-            if not left:
+            asked = self._many(asked, limit) or self._one(asked)
+            self.wanted = asked + 1
+            if not self.left:
                 self.position += 1
                 if self.position == len(self.runs):
-                    self.wanted, self.accepted, self.left, self.offered = wanted, accepted, 0, offered
-                    self.load_done = int(taken + load.tail)
-                    self.runs = []
+                    self.load_done = int(self.taken + self.load.tail)
+                    self.runs = ()
                     return int(asked)
-                left, length = self.runs[self.position]
-                wanted += load.lookup
+                self.left, self.length = self.runs[self.position]
+                self.wanted += self.load.lookup
                 self.same = 0
-            elif self.same > OPEN_BURSTS and left > OPEN_BURSTS and accepted >= wanted:
-                # eight bursts took as long as the eight before them: so will the next
-                groups = (left - 1) // OPEN_BURSTS
-                if limit < NEVER:
-                    groups = min(groups, int((limit - accepted - 1) // change))
-                if groups > 0:
-                    shift = groups * change
-                    left -= groups * OPEN_BURSTS
-                    self.ends = ends = deque([end + shift for end in ends], maxlen=OPEN_BURSTS)
-                    accepted, wanted, offered, taken = accepted + shift, wanted + shift, offered + shift, taken + shift
+            elif self.same > OPEN_BURSTS and self.accepted >= self.wanted:
+                self._repeat(limit)
+
+    def _first(self) -> int:
+        """When the first beat of the next burst can be offered, if memory has it."""
+        return max(self.offered + self.gap, self.ends[-1] + 1, self.taken + self.load.spacing - self.load.late)
+
+    def _last(self, first: int) -> int:
+        """When the last beat is taken of a burst whose first one is offered in ``first``."""
+        load = self.load
+        if self.length == 1:
+            return first + load.late
+        second = max(max(first + self.gap, first + load.late + 1) + load.late, first + load.late + load.spacing)
+        return second + (self.length - 2) * max(self.gap, load.spacing)
+
+    def _took(self, end: int) -> None:
+        self.taken, self.offered = end, end - self.load.late
+
+    def _one(self, asked: int) -> int:
+        """The next burst, asked for in ``asked``."""
+        self.accepted = max(asked, self.ends[0]) + 1
+        self._took(self._last(max(self.accepted + self.latency, self._first())))
+        change = self.taken - self.ends[0]
+        self.same = self.same + 1 if change == self.change else 0
+        self.change = change
+        self.ends.append(self.taken)
+        self.left -= 1
+        return asked
+
+    def _many(self, asked: int, limit: int) -> int:
+        """The next equal bursts before ``limit``, if memory always has the next beat when the last one was taken; the cycle in which
+        the last one was asked for. Else 0."""
+        ends = self.ends
+        if self.left == 1 or asked > ends[0]:
+            return 0
+        ready, whole = self._first(), self.length * max(self.gap, self.load.spacing)
+        end = self._last(ready)
+        latest = end - OPEN_BURSTS * whole  # each burst is accepted after the end of the eighth before it
+        for number, earlier in enumerate(ends):
+            latest = max(latest, earlier - number * whole)
+        if latest + 1 + self.latency > ready:
+            return 0
+        count = self.left
+        if limit < NEVER:
+            before = sum(earlier < limit - 1 for earlier in ends)
+            if before == OPEN_BURSTS:
+                before += max(0, int(-(-(limit - 1 - end) // whole)))
+            count = min(count, 1 + before)
+        all_ends = [*ends, *(end + i * whole for i in range(max(0, count - OPEN_BURSTS - 2), count))]
+        self.accepted = all_ends[-1 - OPEN_BURSTS] + 1
+        self._took(all_ends[-1])
+        self.ends = deque(all_ends, maxlen=OPEN_BURSTS)
+        self.left, self.same = self.left - count, 0
+        return all_ends[-2 - OPEN_BURSTS] + 1 if count > 1 else asked
+
+    def _repeat(self, limit: int) -> None:
+        """Eight bursts took as long as the eight before them, each: so will the next."""
+        groups = (self.left - 1) // OPEN_BURSTS
+        if limit < NEVER:
+            groups = min(groups, int((limit - self.accepted - 1) // self.change))
+        if groups > 0:
+            shift = groups * self.change
+            self.left -= groups * OPEN_BURSTS
+            self.ends = deque([end + shift for end in self.ends], maxlen=OPEN_BURSTS)
+            self.accepted, self.wanted, self.offered, self.taken = (
+                at + shift for at in (self.accepted, self.wanted, self.offered, self.taken))
 
     def keep(self) -> tuple:
         return (self.ends.copy(), self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted,
@@ -530,6 +566,7 @@ def _work(hw: HwConfig, op: Op, field) -> list:
 
 # ---- a call ---------------------------------------------------------------------------------------------------------
 
+_OTHERS = [[unit for unit in Unit if mask >> unit & 1] for mask in range(1 << len(Unit))]
 _FETCHED, _DISPATCH, _QUEUED, _DONE, _READY, _ASKED = range(6)
 
 
@@ -555,7 +592,8 @@ class _Call:
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
         self.arrived: list[int] = []
         self.version, self.state = 0, None
-        self.next, self.fetched, self.blocked, self.ended = 0, NEVER, -1, 0
+        self.next, self.blocked = 0, -1
+        self.last = self.ended = 0  # when the last unit was done; when END came
 
     def run(self) -> int:
         """All of it. Returns the cycles of the call."""
@@ -569,9 +607,9 @@ class _Call:
             handlers[kind](cycle, argument)
         if self.ended == 0:
             raise CheckError("the program must not wait for tokens that nobody gives")
-        return max(self.ended + 1, self.last + 1, int(self.channel.ends[-1]) + 1) + INTERRUPT
-
-    last = 0  # cycle in which the last unit was done
+        cycles = max(self.ended, self.last, int(self.channel.ends[-1])) + 1 + INTERRUPT
+        self.start[-1], self.done[-1] = self.ended, cycles
+        return cycles
 
     def _push(self, cycle: int, kind: int, argument: int) -> None:
         heapq.heappush(self.events, (cycle, kind, argument))
@@ -594,8 +632,7 @@ class _Call:
 
     def _assemble(self, free: int) -> None:
         """The next instruction is put together from cycle ``free`` on."""
-        self.fetched = max(free + self.beats, self.arrived[self.next] + 2)
-        self._push(self.fetched, _FETCHED, 0)
+        self._push(max(free + self.beats, self.arrived[self.next] + 2), _FETCHED, 0)
 
     def _on_fetched(self, cycle: int, _: int) -> None:
         self._ask(cycle, self.d.units[self.next] < 0)
@@ -632,7 +669,7 @@ class _Call:
         if wait:
             if wait >> unit & 1 and flying:
                 return
-            others = [other for other in range(len(Unit)) if wait >> other & 1 and other != unit]
+            others = _OTHERS[wait & ~(1 << unit)]
             for other in others:
                 if not tokens[other]:
                     return
@@ -717,9 +754,98 @@ class _Call:
         self.flying[unit].popleft()
         self.done[number] = cycle - 1
         self.last = cycle - 1
-        signal = self.d.signal[number]
-        for other in range(len(Unit)):
-            if signal >> other & 1 and other != unit:
-                self.tokens[other][unit] += 1
-                self._issue(cycle, other)
+        for other in _OTHERS[self.d.signal[number] & ~(1 << unit)]:
+            self.tokens[other][unit] += 1
+            self._issue(cycle, other)
         self._issue(cycle, unit)
+
+
+# ---- predictions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CallPrediction:
+    """``start[i]``, ``done[i]``: cycles of the call in which instruction i of the program is issued and done; of END its last."""
+
+    cycles: int
+    start: np.ndarray = field(repr=False)
+    done: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A prediction beside what a run took: of the run, a call, or an op in a phase on a unit. ``least``: see ``relative``."""
+
+    what: str
+    predicted: int
+    actual: int
+    least: float
+
+    @property
+    def relative(self) -> float:
+        """Difference over the actual cycles, or over ``least`` where they are fewer: of an op, 0.1% of the cycles of its phase."""
+        return abs(self.predicted - self.actual) / max(self.actual, self.least)
+
+    def __str__(self) -> str:
+        return f"{self.what:<44} {self.actual:>12,} {self.predicted:>12,} {100 * self.relative:8.3f} %"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What :func:`predict` says of the first calls of a program."""
+
+    program: Program = field(repr=False)
+    calls: list[CallPrediction]
+
+    @property
+    def cycles(self) -> int:
+        return sum(call.cycles for call in self.calls)
+
+    def deviations(self, run: RunResult) -> list[Deviation]:
+        """The run as far as it was predicted, each call, and each op's cycles by phase and unit (from start to done, summed over its
+        instructions, as reports show them)."""
+        pairs = list(zip(self.calls, run.calls, strict=False))
+        result = [Deviation("run", sum(p.cycles for p, _ in pairs), sum(c.cycles for _, c in pairs), 1)]
+        result += [Deviation(f"call {number}", p.cycles, c.cycles, 1) for number, (p, c) in enumerate(pairs)]
+        for phase, numbers in zip(PHASES, (range(1), range(1, len(pairs))), strict=True):
+            predicted, actual = Counter(), Counter()
+            for number in numbers:
+                self._ops(number, *pairs[number], predicted, actual)
+            least = sum(pairs[number][1].cycles for number in numbers) / 1000
+            result += [
+                Deviation(f"{phase} {name} {unit.name.lower()}", predicted[name, unit], actual[name, unit], least) for name, unit in actual
+            ]
+        return result
+
+    def _ops(self, number: int, call: CallPrediction, run: CallRun, predicted: Counter, actual: Counter) -> None:
+        units = _Decoded(self.program, number).units
+        queues = {unit: [i for i, own in enumerate(units) if own == unit] for unit in Unit}
+        for record in run.records:
+            i = queues[record.unit][record.index]
+            key = self.program.names[self.program.calls[number].ops[i]], record.unit
+            predicted[key] += int(call.done[i] - call.start[i])
+            actual[key] += record.done - record.start
+
+    def worst(self, run: RunResult) -> float:
+        """The largest relative error of all deviations; ops of few cycles count as in ``Deviation.relative``."""
+        return max(deviation.relative for deviation in self.deviations(run))
+
+    def report(self, run: RunResult, most: int = 10) -> str:
+        """The run and the ``most`` worst deviations as a table."""
+        whole, *others = self.deviations(run)
+        others.sort(key=lambda deviation: -deviation.relative)
+        title = f"{'':<44} {'cycles':>12} {'predicted':>12} {'error':>10}"
+        return "\n".join([title, *(str(deviation) for deviation in (whole, *others[:most]))])
+
+
+def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> Prediction:
+    """Cycles of the first ``calls`` calls (default: all) with external memory of ``memory``, as if it never stalled at random.
+
+    Raises InputError for a damaged instruction, CheckError for a program that waits for ever.
+    """
+    result = []
+    for number in range(len(program.calls) if calls is None else calls):
+        call = _Call(program.hw, memory, _Decoded(program, number))
+        cycles = call.run()
+        result.append(CallPrediction(cycles, np.array(call.start), np.array(call.done)))
+    return Prediction(program, result)
