@@ -322,7 +322,8 @@ class Transfer:
     """Bursts of a LOAD or STORE: (number, beats) in order; of ``rows`` rows each, where they do not lie end to end.
 
     ``spacing``: cycles that the unit needs for a beat. ``late``: cycles from a beat's coming to its being taken. ``tail``: from the
-    last beat to done. ``lookup``: cycles before the first burst of a row.
+    last beat to done. ``lookup``: cycles before the first burst of a row. ``port``: which of Busy's ports the words of a load take
+    from the vector unit (-1: none), ``words`` of ``beats`` each.
     """
 
     bursts: tuple[tuple[int, int], ...]
@@ -330,6 +331,9 @@ class Transfer:
     late: int
     tail: int
     lookup: int
+    port: int
+    words: int
+    beats: float
 
 
 def _bursts(hw: HwConfig, page_offset: int, beats: int) -> list[tuple[int, int]]:
@@ -355,7 +359,8 @@ def transfer(hw: HwConfig, mem: int, inner: int, outer: int, page_offset: int, s
     words = inner * outer if Mem(mem) in (Mem.ABUF, Mem.KBUF) else 0  # of a beat that holds several, one a cycle
     spacing = max(2 if expand else 1, words / (rows * beats)) if hw.beat_words > 1 else 2 if expand else 1
     last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
-    return Transfer(tuple(bursts), spacing, int(expand), max(1, last), 3 if indirect else 0)
+    port = {Mem.ABUF: 0, Mem.RBUF: 2}.get(Mem(mem), -1)
+    return Transfer(tuple(bursts), spacing, int(expand), max(1, last), 3 if indirect else 0, port, inner * outer, rows * beats / (inner * outer))
 
 
 class _ReadChannel:
@@ -587,8 +592,10 @@ class _Call:
         self.tokens = [[0] * len(Unit) for _ in Unit]  # [taker][giver]
         self.back = self.back_before = (-9, -9, -9)  # of execute: see _multiply; before the instructions in flight
         self.states: dict[int, tuple[int, int, int]] = {}
-        self.due: dict[int, int] = {}  # when GEMMs will be done
+        self.due: dict[int, int] = {}  # when instructions of execute and vector unit will be done
         self.busy: list[Busy] = []
+        self.loads: list[tuple[Transfer, int]] = []  # that write memories of the vector unit, with the cycle of their being done
+        self.loading: list[tuple[Transfer, int]] = []  # the same of the one under way
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
         self.arrived: list[int] = []
         self.version, self.state = 0, None
@@ -628,7 +635,7 @@ class _Call:
         if not last or channel.accepted <= cycle:
             self.arrived.append(channel.fetch(cycle, self.beats))
         if self.state is not None:
-            self._foresee()
+            self._foresee(cycle)
 
     def _assemble(self, free: int) -> None:
         """The next instruction is put together from cycle ``free`` on."""
@@ -687,18 +694,34 @@ class _Call:
             self.ready[unit] = NEVER
             self.channel.begin(cycle, work)
             self.state = self.channel.keep()
-            self._foresee()
+            self._foresee(cycle)
         elif unit == Unit.EXECUTE:
             self._multiply(number, self.back)
         elif unit == Unit.VECTOR:
-            cycles, ports = work
-            self._finish(cycle + cycles, unit, cycle + cycles + 1)
+            _, ports = work
+            self._vector(cycle)
             self.busy.append(ports.shifted(cycle))
             state = self.back_before
             for number in self.flying[Unit.EXECUTE]:  # what they were expected to do may be held up now
                 state = self._multiply(number, state)
         else:
             self._finish(cycle + _store(self.memory, work), unit, cycle + 4)
+
+    def _vector(self, cycle: int) -> None:
+        """When the instruction on the vector unit is done: a load's word takes a write from it."""
+        number = self.flying[Unit.VECTOR][0]
+        start, (cycles, busy) = self.start[number], self.d.work[number]
+        self.loads = [load for load in self.loads if load[1] > start]
+        late = 0
+        for load, done in [*self.loads, *self.loading]:
+            spans, pitch = busy.ports()[load.port], load.beats * max(self.channel.gap, load.spacing)
+            for word in range(load.words if spans else 0):
+                at = done - (load.words - 1 - word) * pitch - start - late
+                late += any(first <= at < end for first, end in spans)
+        done = max(start + cycles + late, cycle)
+        if self.due.get(number) != done:
+            self.due[number] = done
+            self._finish(done, Unit.VECTOR, done + 1)
 
     def _multiply(self, number: int, back: tuple[int, int, int]) -> tuple[int, int, int]:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
@@ -730,12 +753,17 @@ class _Call:
         self.ready[unit] = ready
         self._push(ready, _READY, unit)
 
-    def _foresee(self) -> None:
+    def _foresee(self, cycle: int) -> None:
         """When the load under way will have asked for its last burst, if fetch does not come between."""
         channel = self.channel
         self.state = channel.keep()
         self.version += 1
-        self._push(channel.advance(NEVER) + 1, _ASKED, self.version)
+        asked = channel.advance(NEVER)
+        self._push(asked + 1, _ASKED, self.version)
+        if channel.load.port >= 0:
+            self.loading = [(channel.load, channel.load_done)]
+            if self.flying[Unit.VECTOR]:
+                self._vector(cycle)
 
     def _on_asked(self, cycle: int, version: int) -> None:
         if version == self.version and self.state is not None:
@@ -743,13 +771,16 @@ class _Call:
             self._commit(cycle - 1)
 
     def _commit(self, asked: int) -> None:
+        if self.channel.load.port >= 0:
+            self.loads.append((self.channel.load, self.channel.load_done))
+            self.loading = []
         self._finish(self.channel.load_done, Unit.LOAD, asked + 1)
 
     def _on_done(self, cycle: int, unit: int) -> None:
         number = self.flying[unit][0] if self.flying[unit] else -1
+        if unit in (Unit.EXECUTE, Unit.VECTOR) and self.due.get(number) != cycle - 1:
+            return  # held up since this was expected
         if unit == Unit.EXECUTE:
-            if self.due.get(number) != cycle - 1:
-                return  # held up since this was expected
             self.back_before = self.states[number]
         self.flying[unit].popleft()
         self.done[number] = cycle - 1
