@@ -360,7 +360,8 @@ def transfer(hw: HwConfig, mem: int, inner: int, outer: int, page_offset: int, s
     spacing = max(2 if expand else 1, words / (rows * beats)) if hw.beat_words > 1 else 2 if expand else 1
     last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
     port = {Mem.ABUF: 0, Mem.RBUF: 2}.get(Mem(mem), -1)
-    return Transfer(tuple(bursts), spacing, int(expand), max(1, last), 3 if indirect else 0, port, inner * outer, rows * beats / (inner * outer))
+    late = int(expand) * (hw.beat_words if words else 1)
+    return Transfer(tuple(bursts), spacing, late, max(1, last), 3 if indirect else 0, port, inner * outer, rows * beats / (inner * outer))
 
 
 class _ReadChannel:
@@ -383,6 +384,7 @@ class _ReadChannel:
         self.left, self.length = self.runs[0]
         self.wanted = cycle + 3 + load.lookup
         self.taken = self.load_done + 2 - load.spacing  # last beat of this load
+        self.spans: Spans = []  # when its beats came, if it writes a memory of the vector unit
         self.change, self.same = 0, 0
 
     def advance(self, limit: int) -> int:
@@ -417,13 +419,16 @@ class _ReadChannel:
         second = max(max(first + self.gap, first + load.late + 1) + load.late, first + load.late + load.spacing)
         return second + (self.length - 2) * max(self.gap, load.spacing)
 
-    def _took(self, end: int) -> None:
+    def _took(self, first: int, end: int) -> None:
         self.taken, self.offered = end, end - self.load.late
+        if self.load.port >= 0:
+            _take(self.spans, first, end + 1)
 
     def _one(self, asked: int) -> int:
         """The next burst, asked for in ``asked``."""
         self.accepted = max(asked, self.ends[0]) + 1
-        self._took(self._last(max(self.accepted + self.latency, self._first())))
+        first = max(self.accepted + self.latency, self._first())
+        self._took(first, self._last(first))
         change = self.taken - self.ends[0]
         self.same = self.same + 1 if change == self.change else 0
         self.change = change
@@ -452,7 +457,7 @@ class _ReadChannel:
             count = min(count, 1 + before)
         all_ends = [*ends, *(end + i * whole for i in range(max(0, count - OPEN_BURSTS - 2), count))]
         self.accepted = all_ends[-1 - OPEN_BURSTS] + 1
-        self._took(all_ends[-1])
+        self._took(ready, all_ends[-1])
         self.ends = deque(all_ends, maxlen=OPEN_BURSTS)
         self.left, self.same = self.left - count, 0
         return all_ends[-2 - OPEN_BURSTS] + 1 if count > 1 else asked
@@ -471,11 +476,12 @@ class _ReadChannel:
 
     def keep(self) -> tuple:
         return (self.ends.copy(), self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted,
-                self.offered, self.taken, self.change, self.same)
+                self.offered, self.taken, self.change, self.same, self.spans.copy())
 
     def back(self, state: tuple) -> None:
         (ends, self.accepted, self.load_done, self.runs, self.position, self.left, self.length, self.wanted, self.offered, self.taken,
-         self.change, self.same) = state
+         self.change, self.same, spans) = state
+        self.spans = spans.copy()
         self.ends = ends.copy()
 
     def fetch(self, cycle: int, beats: int) -> int:
@@ -491,7 +497,7 @@ class _ReadChannel:
 
 def _store(memory: MemoryModel, t: Transfer) -> int:
     """Cycles from the issue of a STORE to its last answer."""
-    gap = max(-(-64 // memory.beats), t.spacing)
+    gap = max(-(-64 // memory.beats) + 1, t.spacing)  # the credit of a beat is counted after it
     replies = deque([-9] * OPEN_BURSTS, maxlen=OPEN_BURSTS)
     asked, sent = 2, 4
     for count, beats in t.bursts:
@@ -594,8 +600,8 @@ class _Call:
         self.states: dict[int, tuple[int, int, int]] = {}
         self.due: dict[int, int] = {}  # when instructions of execute and vector unit will be done
         self.busy: list[Busy] = []
-        self.loads: list[tuple[Transfer, int]] = []  # that write memories of the vector unit, with the cycle of their being done
-        self.loading: list[tuple[Transfer, int]] = []  # the same of the one under way
+        self.loads: list[tuple[Transfer, Spans]] = []  # that write memories of the vector unit, and when their beats came
+        self.loading: list[tuple[Transfer, Spans]] = []  # the same of the one under way
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
         self.arrived: list[int] = []
         self.version, self.state = 0, None
@@ -711,13 +717,14 @@ class _Call:
         """When the instruction on the vector unit is done: a load's word takes a write from it."""
         number = self.flying[Unit.VECTOR][0]
         start, (cycles, busy) = self.start[number], self.d.work[number]
-        self.loads = [load for load in self.loads if load[1] > start]
+        self.loads = [load for load in self.loads if load[1][-1][1] > start]
         late = 0
-        for load, done in [*self.loads, *self.loading]:
-            spans, pitch = busy.ports()[load.port], load.beats * max(self.channel.gap, load.spacing)
-            for word in range(load.words if spans else 0):
-                at = done - (load.words - 1 - word) * pitch - start - late
-                late += any(first <= at < end for first, end in spans)
+        for load, spans in [*self.loads, *self.loading]:
+            mine, pitch = busy.ports()[load.port], load.beats * max(self.channel.gap, load.spacing)
+            for first, end in spans if mine else ():
+                for word in range(1, int((end - first) / pitch) + 1):
+                    at = first + word * pitch - start - late
+                    late += any(one <= at < other for one, other in mine)
         done = max(start + cycles + late, cycle)
         if self.due.get(number) != done:
             self.due[number] = done
@@ -761,7 +768,7 @@ class _Call:
         asked = channel.advance(NEVER)
         self._push(asked + 1, _ASKED, self.version)
         if channel.load.port >= 0:
-            self.loading = [(channel.load, channel.load_done)]
+            self.loading = [(channel.load, channel.spans)]
             if self.flying[Unit.VECTOR]:
                 self._vector(cycle)
 
@@ -772,7 +779,7 @@ class _Call:
 
     def _commit(self, asked: int) -> None:
         if self.channel.load.port >= 0:
-            self.loads.append((self.channel.load, self.channel.load_done))
+            self.loads.append((self.channel.load, self.channel.spans))
             self.loading = []
         self._finish(self.channel.load_done, Unit.LOAD, asked + 1)
 
