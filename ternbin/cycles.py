@@ -36,15 +36,16 @@ Spans = list[tuple[int, int]]  # cycles first <= cycle < end, in order
 
 @dataclass(frozen=True, eq=False)
 class Busy:
-    """Cycles in which the vector unit holds ports that execute also uses: of ABUF (writes), RBUF, PBUF (reads)."""
+    """Cycles in which the vector unit holds ports that execute also uses: writes of ABUF, RBUF, PBUF, reads of ABUF."""
 
     codes: Spans = field(default_factory=list)
     reads: Spans = field(default_factory=list)
     writes: Spans = field(default_factory=list)
     parameters: Spans = field(default_factory=list)
+    columns: Spans = field(default_factory=list)
 
     def ports(self) -> tuple[Spans, ...]:
-        return self.codes, self.reads, self.writes, self.parameters
+        return self.codes, self.reads, self.writes, self.parameters, self.columns
 
     def shifted(self, cycles: int) -> "Busy":
         return Busy(*([(a + cycles, b + cycles) for a, b in spans] for spans in self.ports()))
@@ -151,7 +152,7 @@ class _Tiles:
             self.copied = max(_free(self.busy.parameters, self.copied + 1, g.words) + 2, self.popped[-1])
         self.started = True
         for tile in range(g.col_tiles):
-            self.end = max(self.end + 1, self.freed[0]) + g.steps - 1
+            self.end = _free(self.busy.columns, max(self.end + 1, self.freed[0]), g.steps)
             push = max(self.end + 3, self.freed[1], self.handed + 1)
             for _ in range(self.hw.cols if tile < g.col_tiles - 1 else g.last_columns):
                 push = max(push, self.popped[0]) + 1  # the buffer before the epilogue holds two
@@ -198,8 +199,11 @@ def quant(words: int, eight_bit: bool) -> tuple[int, Busy]:
 
 
 @cache
-def embed(words: int) -> tuple[int, Busy]:
-    return 4 + words, Busy(reads=[(2, 2 + words)], writes=[(4, 4 + words)])
+def embed(tokens: int, words: int, code_words: int) -> tuple[int, Busy]:
+    """``code_words`` a token; two are read ahead."""
+    total, every = tokens * words, ceil_div(words, code_words)
+    reads = [2 + max(i, (i - 2) * every + 2) for i in range(tokens * code_words)]
+    return 4 + total, Busy(reads=[(2, 2 + total)], writes=[(4, 4 + total)], columns=[(at, at + 1) for at in reads])
 
 
 class _Reads:
@@ -572,7 +576,7 @@ def _work(hw: HwConfig, op: Op, field) -> list:
         return [layernorm(*values) for values in _lists(tokens, words)]
     if op == Op.QUANT:
         return [quant(*values) for values in _lists(tokens * words, field("kind") >= Kind.INT8)]
-    return [embed(words) for words in (tokens * words).tolist()]
+    return [embed(*values) for values in _lists(tokens, words, -(-words * hw.rows // hw.lanes))]
 
 
 # ---- a call ---------------------------------------------------------------------------------------------------------
