@@ -32,27 +32,16 @@ NEVER = 1 << 62
 # ---- ports of memories ----------------------------------------------------------------------------------------------
 
 Spans = list[tuple[int, int]]  # cycles first <= cycle < end, in order
+CODES, READS, WRITES, PARAMETERS = range(4)  # ports for which others come before the vector unit: of ABUF, RBUF, RBUF, PBUF
 
 
 @dataclass(frozen=True, eq=False)
 class Busy:
-    """Cycles in which the vector unit holds ports that execute also uses: writes of ABUF, RBUF, PBUF, reads of ABUF."""
+    """Cycles from its issue in which a vector instruction that nothing holds up uses its ports; ``columns``: it reads ABUF, and
+    comes before the array."""
 
-    codes: Spans = field(default_factory=list)
-    reads: Spans = field(default_factory=list)
-    writes: Spans = field(default_factory=list)
-    parameters: Spans = field(default_factory=list)
+    ports: tuple[Spans, Spans, Spans, Spans] = field(default_factory=lambda: ([], [], [], []))
     columns: Spans = field(default_factory=list)
-
-    def ports(self) -> tuple[Spans, ...]:
-        return self.codes, self.reads, self.writes, self.parameters, self.columns
-
-    def shifted(self, cycles: int) -> "Busy":
-        return Busy(*([(a + cycles, b + cycles) for a, b in spans] for spans in self.ports()))
-
-    def end(self) -> int:
-        """From this cycle on all are free."""
-        return max((spans[-1][1] for spans in self.ports() if spans), default=-NEVER)
 
 
 def _take(spans: Spans, first: int, end: int) -> None:
@@ -62,15 +51,16 @@ def _take(spans: Spans, first: int, end: int) -> None:
         spans.append((first, end))
 
 
-def _free(spans: Spans, cycle: int, number: int = 1) -> int:
+def _free(spans: Spans, cycle: int, number: int) -> int:
     """The ``number``-th free cycle from ``cycle`` on."""
-    cycle += number - 1
+    left, at = number, cycle
     for first, end in spans:
-        if end > cycle - number + 1:
-            if first > cycle:
+        if end > at:
+            if at + left <= first:
                 break
-            cycle += end - max(first, cycle - number + 1)
-    return cycle
+            left -= max(0, first - at)
+            at = end
+    return at + left - 1
 
 
 # ---- array and epilogue ---------------------------------------------------------------------------------------------
@@ -93,66 +83,91 @@ class Gemm:
     tokens: bool
 
 
-def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, busy: Busy) -> tuple[int, int, int, int]:
+@dataclass(frozen=True)
+class GemmTimes:
     """Cycles from the issue of a GEMM to: its being done, the next issue, the release of its last tile and of the one before that.
 
-    handed: when the back takes it from the front. freed, freed_before: release of the last two tiles of earlier instructions.
+    ``used``: (cycle, port, cycles) of its accesses; those of the last row tile in it, from ``row`` on, come ``repeats`` times more, each
+    ``period`` later.
     """
+
+    done: int
+    free: int
+    freed: int
+    freed_before: int
+    used: list[tuple[int, int, int]] = field(default_factory=list)
+    row: int = 0
+    period: int = 0
+    repeats: int = 0
+
+    def accesses(self, first: int, end: int) -> list[tuple[int, int, int]]:
+        """Accesses from about cycle ``first`` to about ``end``."""
+        result = [access for access in self.used if first <= access[0] < end]
+        if self.repeats and self.row < len(self.used):
+            start, last = self.used[self.row][0], self.used[-1][0]
+            numbers = range(max(1, (first - last) // self.period), min(self.repeats, (end - start) // self.period + 1) + 1)
+            result += [(at + number * self.period, port, cycles) for number in numbers for at, port, cycles in self.used[self.row :]]
+        return result
+
+
+def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, columns: tuple[tuple[int, int], ...]) -> GemmTimes:
+    """``handed``: when the back takes it from the front. ``freed``, ``freed_before``: release of the last two tiles of earlier
+    instructions. ``columns``: cycles in which it cannot read ABUF. All count from its issue."""
     if g.epilogue == Epilogue.SCORES:
-        end = max(2, handed + 2) + g.steps * g.row_tiles * g.col_tiles - 1
-        return end + 5, max(end, handed) + 2, freed, freed_before
-    tiles = _Tiles(hw, g, handed, freed, freed_before, busy)
-    before = change = None
-    for row in range(g.row_tiles):
-        tiles.row_tile()
+        end = _free(columns, max(2, handed + 2), g.steps * g.row_tiles * g.col_tiles)
+        return GemmTimes(end + 5, max(end, handed) + 2, freed, freed_before)
+    tiles = _Tiles(hw, g, handed, freed, freed_before, columns)
+    before, change, row, repeats, period = None, None, 0, 0, 0
+    for number in range(g.row_tiles):
+        row = len(tiles.used)
+        tiles.row_tile(number == 0)
         state = tiles.state()
-        now = None if before is None or busy.end() > min(before) else [a - b for a, b in zip(state, before, strict=True)]
+        now = None
+        if before is not None and not (columns and columns[-1][1] > min(before)):
+            now = [a - b for a, b in zip(state, before, strict=True)]
         if now is not None and now == change and min(now) == max(now):
-            tiles.shift(now[0] * (g.row_tiles - 1 - row))
+            period, repeats = now[0], g.row_tiles - 1 - number
             break
         before, change = state, now
     stages = hw.rows.bit_length() // 2  # of the arg-max: two levels of comparison each
     done = tiles.popped[-1] + 3 + stages + g.last if g.epilogue == Epilogue.ARGMAX else tiles.written + 1
-    return done, max(tiles.end, handed) + 2, tiles.freed[-1], tiles.freed[-2]
+    last, before_last = tiles.freed[1], tiles.freed[0]
+    late = period * repeats
+    return GemmTimes(done + late, max(tiles.end + late, handed) + 2, last + late, before_last + late, tiles.used, row, period, repeats)
 
 
 _undisturbed = cache(gemm)
-_NOT_BUSY = Busy()
 
 
 class _Tiles:
     """The tiles of a GEMM on their way through array, drain and epilogue, in cycles from its issue."""
 
-    def __init__(self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, busy: Busy):
-        self.hw, self.g, self.handed, self.busy = hw, g, handed, busy
+    def __init__(self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, columns: tuple[tuple[int, int], ...]):
+        self.hw, self.g, self.handed, self.columns = hw, g, handed, columns
         self.drain = {Epilogue.CODES: self._codes, Epilogue.CODES8: self._bytes, Epilogue.RESIDUAL: self._residual}.get(
             g.epilogue, self._logits)
-        self.codes = busy.codes if g.tokens else []
         self.end = 1  # last step of the last tile
         self.freed = [freed_before, freed]  # last column drained, of the last two tiles
         self.popped = [-9, -9]  # the last two columns that the epilogue took
-        self.stages = [-9, -9, -9]  # when the last columns entered later stages of the epilogue
-        self.moved, self.written = -9, -9  # last column: to the writer of bytes; to its memory
-        self.copied = _free(busy.parameters, handed + 2, g.words) + 2  # parameters of this row tile stand ready
-        self.started = False
+        self.accepted = [-9, -9, -9]  # the last columns that the writer of bytes took
+        self.moved, self.written = -9, -9  # last column: to be written as bytes; written
+        self.copied = 0  # parameters of this row tile stand ready
+        self.used: list[tuple[int, int, int]] = []
 
     def state(self) -> list[int]:
         own = [self.end, *self.freed, *self.popped]
         own += [] if self.g.shared else [self.copied]
         own += [] if self.g.epilogue == Epilogue.ARGMAX else [self.written]
-        return own + (self.stages if self.g.epilogue in (Epilogue.CODES8, Epilogue.RESIDUAL) else [])
+        return own + ([*self.accepted, self.moved] if self.g.epilogue == Epilogue.CODES8 else [])
 
-    def shift(self, cycles: int) -> None:
-        self.end, self.written = self.end + cycles, self.written + cycles
-        self.freed, self.popped = [x + cycles for x in self.freed], [x + cycles for x in self.popped]
-
-    def row_tile(self) -> None:
+    def row_tile(self, first: bool) -> None:
         g = self.g
-        if self.started and not g.shared:
-            self.copied = max(_free(self.busy.parameters, self.copied + 1, g.words) + 2, self.popped[-1])
-        self.started = True
+        if first or not g.shared:
+            begin = self.handed + 2 if first else self.copied + 1
+            self.used.append((begin, PARAMETERS, g.words))
+            self.copied = max(begin + g.words + 1, self.popped[-1])
         for tile in range(g.col_tiles):
-            self.end = _free(self.busy.columns, max(self.end + 1, self.freed[0]), g.steps)
+            self.end = _free(self.columns, max(self.end + 1, self.freed[0]), g.steps)
             push = max(self.end + 3, self.freed[1], self.handed + 1)
             for _ in range(self.hw.cols if tile < g.col_tiles - 1 else g.last_columns):
                 push = max(push, self.popped[0]) + 1  # the buffer before the epilogue holds two
@@ -164,28 +179,26 @@ class _Tiles:
         return pop
 
     def _codes(self, pop: int) -> int:
-        pop = max(pop, self.written)
-        self.written = _free(self.codes, pop + 1)
+        self.written = pop + 1
+        if self.g.tokens:
+            self.used.append((self.written, CODES, 1))
         return pop
 
     def _residual(self, pop: int) -> int:
         """Product, sum with the read of the old word, shift, write."""
-        second, third, fourth = self.stages
-        pop = max(pop, second - 1)
-        second = max(pop + 2, third)
-        third = max(_free(self.busy.reads, second) + 1, fourth)
-        fourth = max(third, self.written) + 1
-        self.stages = [second, third, fourth]
-        self.written = _free(self.busy.writes, fourth)
+        self.written = pop + 4
+        self.used += [(pop + 2, READS, 1), (pop + 4, WRITES, 1)]
         return pop
 
     def _bytes(self, pop: int) -> int:
         """Three stages, look-ups, then eight writes a column."""
-        pop = max(pop, self.stages[0])
+        pop = max(pop, self.accepted[0])
         accepted = max(pop + 3, self.moved)
+        self.accepted = [*self.accepted[1:], accepted]
         self.moved = max(accepted + 1 + self.g.lookups, self.written)
-        self.stages = [*self.stages[1:], accepted]
-        self.written = _free(self.codes, self.moved + 1, 8)
+        self.written = self.moved + 8
+        if self.g.tokens:
+            self.used.append((self.moved + 1, CODES, 8))
         return pop
 
 
@@ -195,7 +208,7 @@ class _Tiles:
 @cache
 def quant(words: int, eight_bit: bool) -> tuple[int, Busy]:
     writes = words * (8 if eight_bit else 1)
-    return 5 + writes, Busy(codes=[(5, 5 + writes)], reads=[] if eight_bit else [(2, 2 + words)])
+    return 5 + writes, Busy(([(5, 5 + writes)], [] if eight_bit else [(2, 2 + words)], [], []))
 
 
 @cache
@@ -203,20 +216,27 @@ def embed(tokens: int, words: int, code_words: int) -> tuple[int, Busy]:
     """``code_words`` a token; two are read ahead."""
     total, every = tokens * words, ceil_div(words, code_words)
     reads = [2 + max(i, (i - 2) * every + 2) for i in range(tokens * code_words)]
-    return 4 + total, Busy(reads=[(2, 2 + total)], writes=[(4, 4 + total)], columns=[(at, at + 1) for at in reads])
+    return 4 + total, Busy(([], [(2, 2 + total)], [(4, 4 + total)], []), [(at, at + 1) for at in reads])
+
+
+def _next(held: frozenset[int], cycle: int) -> int:
+    """The first cycle from ``cycle`` on that is not in ``held``."""
+    while cycle in held:
+        cycle += 1
+    return cycle
 
 
 class _Reads:
     """Words through a read buffer: requested a cycle after each other, two ahead of the last one taken; taken the cycle after at
     the earliest."""
 
-    def __init__(self, spans: Spans):
-        self.spans = spans
+    def __init__(self, spans: Spans, held: frozenset[int] = frozenset()):
+        self.spans, self.held = spans, held
         self.asked, self.taken = 1, deque([0, 0], maxlen=2)
 
     def take(self, ready: int) -> int:
         """The cycle in which the next word is taken: ``ready`` or later."""
-        self.asked = max(self.asked, self.taken[0]) + 1
+        self.asked = _next(self.held, max(self.asked, self.taken[0]) + 1)
         _take(self.spans, self.asked, self.asked + 1)
         self.taken.append(max(self.asked + 1, self.taken[1] + 1, ready))
         return self.taken[1]
@@ -225,18 +245,19 @@ class _Reads:
         self.asked += 1
 
 
-@cache
-def layernorm(tokens: int, words: int) -> tuple[int, Busy]:
-    """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
+def layernorm(tokens: int, words: int, held: tuple[frozenset[int], ...]) -> tuple[int, Busy]:
+    """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py. ``held``: cycles in which others
+    have the ports."""
     busy, total = Busy(), 4 * words * ceil_div(tokens, 4)
-    reads = _Reads(busy.reads)
+    reads = _Reads(busy.ports[READS], held[READS])
     blocks: deque[tuple[int, int]] = deque([(-9, -9)], maxlen=5)  # the variance stages wait for the root
     loaded = divided = -99  # root and reciprocal of the last token began
     ready: list[int] = []  # cycle from which a token can be normalised
     full, freed = 7, -99  # the next set of parameters is there; the last one was released
     stages = deque([-99] * 3, maxlen=3)  # last words at the affine stage
+    done = deque([-99] * 2, maxlen=2)  # last words written
     fetched = min(10, total)
-    _take(busy.parameters, 2, 2 + fetched)
+    _take(busy.ports[PARAMETERS], 2, 2 + fetched)
 
     def sums(count: int) -> None:
         nonlocal loaded, divided
@@ -261,22 +282,27 @@ def layernorm(tokens: int, words: int) -> tuple[int, Busy]:
         for word in range(words):
             moved = max(full, freed)
             if moved > 7 and fetched < total:
-                _take(busy.parameters, moved + 1, moved + 1 + min(4, total - fetched))
+                _take(busy.ports[PARAMETERS], moved + 1, moved + 1 + min(4, total - fetched))
                 fetched += 4
-            full = moved + 4
+            asked = _next(held[PARAMETERS], _next(held[PARAMETERS], moved + 1) + 1)  # two words are read ahead
+            full = asked + 2
             for token in range(first, min(first + 4, tokens)):
                 at = reads.take(max(ready[token] if word == 0 else 0, stages[0]))
                 behind = at + 3 <= stages[-1] + 1  # the word before is written with this one's step
-                stages.append(max(stages[-1] + 1, at + 3, moved + 1))
+                stages.append(max(stages[-1] + 1, at + 3, moved + 1, done[0]))
+                done.append(_next(held[WRITES], max(stages[-1] + 2, done[-1] + 1)))
                 written = stages[-1] if behind else stages[-2] + 1
                 if token + word:
-                    _take(busy.writes, written + 1, written + 2)
+                    _take(busy.ports[WRITES], written + 1, written + 2)
             freed = stages[-1]
         more = min(tokens - summed, 4)
         sums(more)
         summed += more
-    _take(busy.writes, stages[-1] + 2, stages[-1] + 3)
-    return stages[-1] + 3, busy
+    _take(busy.ports[WRITES], stages[-1] + 2, stages[-1] + 3)
+    return done[-1] + 1, busy
+
+
+_undisturbed_layernorm = cache(layernorm)
 
 
 @cache
@@ -312,7 +338,7 @@ def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kin
                 at = reads.take(max(total[oldest], through[0]))
                 through.append(max(at + 5, through[-1] + 1, written))
                 written = through[-1] + cost
-                _take(busy.codes, through[-1] + 1, written + 1)
+                _take(busy.ports[CODES], through[-1] + 1, written + 1)
         else:
             reads.skip()
     return written + 1, busy
@@ -326,8 +352,8 @@ class Transfer:
     """Bursts of a LOAD or STORE: (number, beats) in order; of ``rows`` rows each, where they do not lie end to end.
 
     ``spacing``: cycles that the unit needs for a beat. ``late``: cycles from a beat's coming to its being taken. ``tail``: from the
-    last beat to done. ``lookup``: cycles before the first burst of a row. ``port``: which of Busy's ports the words of a load take
-    from the vector unit (-1: none), ``words`` of ``beats`` each.
+    last beat to done. ``lookup``: cycles before the first burst of a row. ``port``: the port by which the words of a load hold up
+    the vector unit (-1: none), ``words`` of ``beats`` each.
     """
 
     bursts: tuple[tuple[int, int], ...]
@@ -363,7 +389,7 @@ def transfer(hw: HwConfig, mem: int, inner: int, outer: int, page_offset: int, s
     words = inner * outer if Mem(mem) in (Mem.ABUF, Mem.KBUF) else 0  # of a beat that holds several, one a cycle
     spacing = max(2 if expand else 1, words / (rows * beats)) if hw.beat_words > 1 else 2 if expand else 1
     last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
-    port = {Mem.ABUF: 0, Mem.RBUF: 2}.get(Mem(mem), -1)
+    port = {Mem.ABUF: CODES, Mem.RBUF: WRITES}.get(Mem(mem), -1)
     late = int(expand) * (hw.beat_words if words else 1)
     return Transfer(tuple(bursts), spacing, late, max(1, last), 3 if indirect else 0, port, inner * outer, rows * beats / (inner * outer))
 
@@ -573,10 +599,22 @@ def _work(hw: HwConfig, op: Op, field) -> list:
         return [softmax(hw.rows, *values) for values in _lists(*columns)]
     tokens, words = field("tokens"), field("words")
     if op == Op.LAYERNORM:
-        return [layernorm(*values) for values in _lists(tokens, words)]
+        return [(*_undisturbed_layernorm(*values, (frozenset(),) * 4), values) for values in _lists(tokens, words)]
     if op == Op.QUANT:
         return [quant(*values) for values in _lists(tokens * words, field("kind") >= Kind.INT8)]
     return [embed(*values) for values in _lists(tokens, words, -(-words * hw.rows // hw.lanes))]
+
+
+def _late(busy: Busy, taken: list[tuple[int, int, int]]) -> int:
+    """Cycles that a vector instruction loses where others take its ports: (cycle, port, cycles), in order, from its issue on."""
+    late, place = 0, [0] * len(busy.ports)
+    for first, port, count in taken:
+        spans = busy.ports[port]
+        for at in range(first, first + count):
+            while place[port] < len(spans) and spans[place[port]][1] <= at - late:
+                place[port] += 1
+            late += place[port] < len(spans) and spans[place[port]][0] <= at - late
+    return late
 
 
 # ---- a call ---------------------------------------------------------------------------------------------------------
@@ -603,7 +641,8 @@ class _Call:
         self.back = self.back_before = (-9, -9, -9)  # of execute: see _multiply; before the instructions in flight
         self.states: dict[int, tuple[int, int, int]] = {}
         self.due: dict[int, int] = {}  # when instructions of execute and vector unit will be done
-        self.busy: list[Busy] = []
+        self.columns: Spans = []  # cycles in which the array cannot read ABUF
+        self.gemms: list[tuple[int, GemmTimes]] = []  # issue and times
         self.loads: list[tuple[Transfer, Spans]] = []  # that write memories of the vector unit, and when their beats came
         self.loading: list[tuple[Transfer, Spans]] = []  # the same of the one under way
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
@@ -707,28 +746,36 @@ class _Call:
             self._foresee(cycle)
         elif unit == Unit.EXECUTE:
             self._multiply(number, self.back)
+            if self.flying[Unit.VECTOR]:
+                self._vector(cycle)
         elif unit == Unit.VECTOR:
-            _, ports = work
+            if work[1].columns:
+                self.columns = [(first + cycle, end + cycle) for first, end in work[1].columns]
+                state = self.back_before
+                for earlier in self.flying[Unit.EXECUTE]:  # what they were expected to do may be held up now
+                    state = self._multiply(earlier, state)
             self._vector(cycle)
-            self.busy.append(ports.shifted(cycle))
-            state = self.back_before
-            for number in self.flying[Unit.EXECUTE]:  # what they were expected to do may be held up now
-                state = self._multiply(number, state)
         else:
             self._finish(cycle + _store(self.memory, work), unit, cycle + 4)
 
     def _vector(self, cycle: int) -> None:
-        """When the instruction on the vector unit is done: a load's word takes a write from it."""
+        """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
         number = self.flying[Unit.VECTOR][0]
-        start, (cycles, busy) = self.start[number], self.d.work[number]
+        start, (cycles, busy, *shape) = self.start[number], self.d.work[number]
         self.loads = [load for load in self.loads if load[1][-1][1] > start]
-        late = 0
+        taken = []
         for load, spans in [*self.loads, *self.loading]:
-            mine, pitch = busy.ports()[load.port], load.beats * max(self.channel.gap, load.spacing)
-            for first, end in spans if mine else ():
-                for word in range(1, int((end - first) / pitch) + 1):
-                    at = first + word * pitch - start - late
-                    late += any(one <= at < other for one, other in mine)
+            pitch = load.beats * max(self.channel.gap, load.spacing)
+            for first, end in spans if busy.ports[load.port] else ():
+                taken += [(first + word * pitch, load.port, 1) for word in range(1, int((end - first) / pitch) + 1)]
+        self.gemms = [item for item in self.gemms if item[0] + item[1].done > start]
+        for begin, times in self.gemms:
+            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + 2 * cycles - begin)
+                      if busy.ports[port]]
+        late = _late(busy, sorted((int(at) - start, port, count) for at, port, count in taken))
+        if late and shape:  # of LAYERNORM, waiting for roots hides a part
+            held = [frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4)]
+            late = layernorm(*shape[0], tuple(held))[0] - cycles
         done = max(start + cycles + late, cycle)
         if self.due.get(number) != done:
             self.due[number] = done
@@ -739,25 +786,20 @@ class _Call:
         for the next one."""
         cycle, work = self.start[number], self.d.work[number]
         handed, freed = max(cycle + 1, back[0]) - cycle, [max(at - cycle, 0) for at in back[1:]]
-        busy = self._busy(cycle)
-        result = (gemm if busy.end() > 0 else _undisturbed)(self.hw, work, handed, *freed, busy)
-        done, free, *freed = (cycle + after for after in result)
+        columns = ()
+        if self.columns and self.columns[-1][1] > cycle:
+            columns = tuple((first - cycle, end - cycle) for first, end in self.columns)
+        times = (gemm if columns else _undisturbed)(self.hw, work, handed, *freed, columns)
+        self.gemms = [item for item in self.gemms if item[0] != cycle] + [(cycle, times)]
+        done, free = cycle + times.done, cycle + times.free
         if self.due.get(number) != done:
             self.due[number] = done
             self._push(done + 1, _DONE, Unit.EXECUTE)
         if number == self.flying[Unit.EXECUTE][-1]:
             self.ready[Unit.EXECUTE] = free
             self._push(free, _READY, Unit.EXECUTE)
-        self.back = self.states[number] = (done, *freed)
+        self.back = self.states[number] = (done, cycle + times.freed, cycle + times.freed_before)
         return self.back
-
-    def _busy(self, cycle: int) -> Busy:
-        """Ports that vector instructions hold from ``cycle`` on, relative to it."""
-        self.busy = [busy for busy in self.busy if busy.end() > self.start[self.flying[Unit.EXECUTE][0]]]
-        later = [busy.shifted(-cycle) for busy in self.busy if busy.end() > cycle]
-        if not later:
-            return _NOT_BUSY
-        return Busy(*(sum(parts, []) for parts in zip(*(busy.ports() for busy in later), strict=True)))
 
     def _finish(self, done: int, unit: int, ready: int) -> None:
         self._push(done + 1, _DONE, unit)
