@@ -137,6 +137,7 @@ def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, colu
 
 
 _undisturbed = cache(gemm)
+_gemm = cache(Gemm)
 
 
 class _Tiles:
@@ -302,7 +303,9 @@ def layernorm(tokens: int, words: int, held: tuple[frozenset[int], ...]) -> tupl
     return done[-1] + 1, busy
 
 
-_undisturbed_layernorm = cache(layernorm)
+@cache
+def _layernorm(tokens: int, words: int) -> tuple[int, Busy, tuple[int, int]]:
+    return *layernorm(tokens, words, (frozenset(),) * 4), (tokens, words)
 
 
 @cache
@@ -366,6 +369,9 @@ class Transfer:
     beats: float
 
 
+_transfer = cache(Transfer)
+
+
 def _bursts(hw: HwConfig, page_offset: int, beats: int) -> list[tuple[int, int]]:
     """Runs of equal bursts of a region. Pages hold whole bursts: only the first page may end with a shorter one."""
     cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
@@ -391,7 +397,7 @@ def transfer(hw: HwConfig, mem: int, inner: int, outer: int, page_offset: int, s
     last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
     port = {Mem.ABUF: CODES, Mem.RBUF: WRITES}.get(Mem(mem), -1)
     late = int(expand) * (hw.beat_words if words else 1)
-    return Transfer(tuple(bursts), spacing, late, max(1, last), 3 if indirect else 0, port, inner * outer, rows * beats / (inner * outer))
+    return _transfer(tuple(bursts), spacing, late, max(1, last), 3 if indirect else 0, port, inner * outer, rows * beats / (inner * outer))
 
 
 class _ReadChannel:
@@ -564,6 +570,10 @@ class _Decoded:
             for row, work in zip(rows.tolist(), _work(hw, op, lambda name, rows=rows, op=op: self._field(rows, op, name)), strict=True):
                 self.work[row] = work
 
+    def key(self) -> tuple:
+        """Equal for calls that take the same time: what an instruction takes is one object, however often it comes."""
+        return tuple(self.units), tuple(self.wait), tuple(self.signal), tuple(map(id, self.work))
+
     def _field(self, rows: np.ndarray, op: Op, name: str) -> np.ndarray:
         low, bits, _ = layout(op)[name]
         word, shift = divmod(low, 64)
@@ -592,14 +602,15 @@ def _work(hw: HwConfig, op: Op, field) -> list:
             tokens - (tiles - 1) * hw.cols, words, field("param_stride") == 0, lookups, field("last") > 0,
             field("dest") == Dest.TOKENS,
         ]
-        known: dict[tuple, Gemm] = {}
-        return [known.setdefault(values, Gemm(*values)) if values not in known else known[values] for values in _lists(*columns)]
+        return [_gemm(*values) for values in _lists(*columns)]
     if op == Op.SOFTMAX:
-        columns = [field("queries"), field("keys"), field("causal") > 0, field("granules"), field("kind")]
+        causal, keys = (field("causal") > 0) & (field("queries") > 1), field("keys")
+        keys = np.where(causal, keys, -(-keys // hw.rows) * hw.rows)  # whole words, so that calls differ in less
+        columns = [field("queries"), keys, causal, field("granules"), field("kind")]
         return [softmax(hw.rows, *values) for values in _lists(*columns)]
     tokens, words = field("tokens"), field("words")
     if op == Op.LAYERNORM:
-        return [(*_undisturbed_layernorm(*values, (frozenset(),) * 4), values) for values in _lists(tokens, words)]
+        return [_layernorm(*values) for values in _lists(tokens, words)]
     if op == Op.QUANT:
         return [quant(*values) for values in _lists(tokens * words, field("kind") >= Kind.INT8)]
     return [embed(*values) for values in _lists(tokens, words, -(-words * hw.rows // hw.lanes))]
@@ -927,9 +938,14 @@ def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> 
 
     Raises InputError for a damaged instruction, CheckError for a program that waits for ever.
     """
+    known: dict[tuple, CallPrediction] = {}  # calls for other positions often differ in nothing that takes time
     result = []
     for number in range(len(program.calls) if calls is None else calls):
-        call = _Call(program.hw, memory, _Decoded(program, number))
-        cycles = call.run()
-        result.append(CallPrediction(cycles, np.array(call.start), np.array(call.done)))
+        decoded = _Decoded(program, number)
+        key = decoded.key()
+        if key not in known:
+            call = _Call(program.hw, memory, decoded)
+            cycles = call.run()
+            known[key] = CallPrediction(cycles, np.array(call.start), np.array(call.done))
+        result.append(known[key])
     return Prediction(program, result)
