@@ -6,6 +6,7 @@ for what each unit does in between. Times are cycles of the call, as the simulat
 
 import heapq
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -203,21 +204,9 @@ class _Tiles:
         return pop
 
 
-# ---- vector unit: cycles from issue to done, ports it holds -----------------------------------------------------------
+# ---- vector unit: cycles from issue to done, ports it uses -------------------------------------------------------------
 
-
-@cache
-def quant(words: int, eight_bit: bool) -> tuple[int, Busy]:
-    writes = words * (8 if eight_bit else 1)
-    return 5 + writes, Busy(([(5, 5 + writes)], [] if eight_bit else [(2, 2 + words)], [], []))
-
-
-@cache
-def embed(tokens: int, words: int, code_words: int) -> tuple[int, Busy]:
-    """``code_words`` a token; two are read ahead."""
-    total, every = tokens * words, ceil_div(words, code_words)
-    reads = [2 + max(i, (i - 2) * every + 2) for i in range(tokens * code_words)]
-    return 4 + total, Busy(([], [(2, 2 + total)], [(4, 4 + total)], []), [(at, at + 1) for at in reads])
+Held = tuple[frozenset[int], ...]  # for each port: cycles in which others have it
 
 
 def _next(held: frozenset[int], cycle: int) -> int:
@@ -246,9 +235,33 @@ class _Reads:
         self.asked += 1
 
 
-def layernorm(tokens: int, words: int, held: tuple[frozenset[int], ...]) -> tuple[int, Busy]:
-    """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py. ``held``: cycles in which others
-    have the ports."""
+def quant(words: int, eight_bit: bool, held: Held) -> tuple[int, Busy]:
+    """A word a cycle, or a word in eight."""
+    busy = Busy()
+    reads = _Reads(busy.ports[READS], held[READS])
+    accepted = written = -9
+    for _ in range(words):
+        accepted = max(reads.take(accepted) + 1, written)  # by the writer
+        for _ in range(8 if eight_bit else 1):
+            written = _next(held[CODES], max(accepted, written) + 1)
+            _take(busy.ports[CODES], written, written + 1)
+    return written + 1, busy
+
+
+def embed(tokens: int, words: int, code_words: int, held: Held) -> tuple[int, Busy]:
+    """A word a cycle; ``code_words`` a token, of which two are read ahead."""
+    every = ceil_div(words, code_words)
+    codes = [2 + max(i, (i - 2) * every + 2) for i in range(tokens * code_words)]
+    busy = Busy(columns=[(at, at + 1) for at in codes])
+    reads, written = _Reads(busy.ports[READS], held[READS]), -9
+    for _ in range(tokens * words):
+        written = _next(held[WRITES], reads.take(written) + 1)
+        _take(busy.ports[WRITES], written, written + 1)
+    return written + 1, busy
+
+
+def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
+    """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
     busy, total = Busy(), 4 * words * ceil_div(tokens, 4)
     reads = _Reads(busy.ports[READS], held[READS])
     blocks: deque[tuple[int, int]] = deque([(-9, -9)], maxlen=5)  # the variance stages wait for the root
@@ -303,13 +316,7 @@ def layernorm(tokens: int, words: int, held: tuple[frozenset[int], ...]) -> tupl
     return done[-1] + 1, busy
 
 
-@cache
-def _layernorm(tokens: int, words: int) -> tuple[int, Busy, tuple[int, int]]:
-    return *layernorm(tokens, words, (frozenset(),) * 4), (tokens, words)
-
-
-@cache
-def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int) -> tuple[int, Busy]:
+def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int, held: Held) -> tuple[int, Busy]:
     """Passes in the order maximum of t+1, sum of t, codes of t-1; see rtl/softmax.py."""
     cost = 8 if kind in EIGHT_BIT else 1
     reads, busy = _Reads([]), Busy()
@@ -340,11 +347,28 @@ def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kin
             for _ in range(granules):
                 at = reads.take(max(total[oldest], through[0]))
                 through.append(max(at + 5, through[-1] + 1, written))
-                written = through[-1] + cost
-                _take(busy.ports[CODES], through[-1] + 1, written + 1)
+                written = through[-1]
+                for _ in range(cost):
+                    written = _next(held[CODES], written + 1)
+                    _take(busy.ports[CODES], written, written + 1)
         else:
             reads.skip()
     return written + 1, busy
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """An instruction of the vector unit: cycles and ports if nothing holds it up, and the function that says so with ``held``."""
+
+    function: Callable[..., tuple[int, Busy]]
+    values: tuple
+    cycles: int
+    busy: Busy
+
+
+@cache
+def _vector(function: Callable[..., tuple[int, Busy]], *values: int) -> Vector:
+    return Vector(function, values, *function(*values, (frozenset(),) * 4))
 
 
 # ---- transfers ------------------------------------------------------------------------------------------------------
@@ -588,7 +612,7 @@ def _lists(*columns: np.ndarray) -> list[tuple]:
 
 
 def _work(hw: HwConfig, op: Op, field) -> list:
-    """For each instruction of ``op``: a Transfer, a Gemm, or cycles and ports of the vector unit. ``field(name)``: its values."""
+    """For each instruction of ``op``: a Transfer, a Gemm or a Vector. ``field(name)``: its values."""
     if op in (Op.LOAD, Op.STORE):
         columns = [field(name) for name in ("mem", "inner", "outer")] + [field("dram") % PAGE_BYTES]
         columns += [field("stride"), field("indirect") > 0, field("expand") > 0]
@@ -607,25 +631,13 @@ def _work(hw: HwConfig, op: Op, field) -> list:
         causal, keys = (field("causal") > 0) & (field("queries") > 1), field("keys")
         keys = np.where(causal, keys, -(-keys // hw.rows) * hw.rows)  # whole words, so that calls differ in less
         columns = [field("queries"), keys, causal, field("granules"), field("kind")]
-        return [softmax(hw.rows, *values) for values in _lists(*columns)]
+        return [_vector(softmax, hw.rows, *values) for values in _lists(*columns)]
     tokens, words = field("tokens"), field("words")
     if op == Op.LAYERNORM:
-        return [_layernorm(*values) for values in _lists(tokens, words)]
+        return [_vector(layernorm, *values) for values in _lists(tokens, words)]
     if op == Op.QUANT:
-        return [quant(*values) for values in _lists(tokens * words, field("kind") >= Kind.INT8)]
-    return [embed(*values) for values in _lists(tokens, words, -(-words * hw.rows // hw.lanes))]
-
-
-def _late(busy: Busy, taken: list[tuple[int, int, int]]) -> int:
-    """Cycles that a vector instruction loses where others take its ports: (cycle, port, cycles), in order, from its issue on."""
-    late, place = 0, [0] * len(busy.ports)
-    for first, port, count in taken:
-        spans = busy.ports[port]
-        for at in range(first, first + count):
-            while place[port] < len(spans) and spans[place[port]][1] <= at - late:
-                place[port] += 1
-            late += place[port] < len(spans) and spans[place[port]][0] <= at - late
-    return late
+        return [_vector(quant, *values) for values in _lists(tokens * words, field("kind") >= Kind.INT8)]
+    return [_vector(embed, *values) for values in _lists(tokens, words, -(-words * hw.rows // hw.lanes))]
 
 
 # ---- a call ---------------------------------------------------------------------------------------------------------
@@ -672,8 +684,8 @@ class _Call:
         while events:
             cycle, kind, argument = heapq.heappop(events)
             handlers[kind](cycle, argument)
-        if self.ended == 0:
-            raise CheckError("the program must not wait for tokens that nobody gives")
+        if self.ended == 0 or any(self.waiting):
+            raise CheckError("instructions must not wait for tokens that nobody gives")
         cycles = max(self.ended, self.last, int(self.channel.ends[-1])) + 1 + INTERRUPT
         self.start[-1], self.done[-1] = self.ended, cycles
         return cycles
@@ -760,8 +772,8 @@ class _Call:
             if self.flying[Unit.VECTOR]:
                 self._vector(cycle)
         elif unit == Unit.VECTOR:
-            if work[1].columns:
-                self.columns = [(first + cycle, end + cycle) for first, end in work[1].columns]
+            if work.busy.columns:
+                self.columns = [(first + cycle, end + cycle) for first, end in work.busy.columns]
                 state = self.back_before
                 for earlier in self.flying[Unit.EXECUTE]:  # what they were expected to do may be held up now
                     state = self._multiply(earlier, state)
@@ -772,22 +784,22 @@ class _Call:
     def _vector(self, cycle: int) -> None:
         """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
         number = self.flying[Unit.VECTOR][0]
-        start, (cycles, busy, *shape) = self.start[number], self.d.work[number]
+        start, work = self.start[number], self.d.work[number]
+        cycles, ports = work.cycles, work.busy.ports
         self.loads = [load for load in self.loads if load[1][-1][1] > start]
         taken = []
         for load, spans in [*self.loads, *self.loading]:
             pitch = load.beats * max(self.channel.gap, load.spacing)
-            for first, end in spans if busy.ports[load.port] else ():
+            for first, end in spans if ports[load.port] else ():
                 taken += [(first + word * pitch, load.port, 1) for word in range(1, int((end - first) / pitch) + 1)]
         self.gemms = [item for item in self.gemms if item[0] + item[1].done > start]
         for begin, times in self.gemms:
-            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + 2 * cycles - begin)
-                      if busy.ports[port]]
-        late = _late(busy, sorted((int(at) - start, port, count) for at, port, count in taken))
-        if late and shape:  # of LAYERNORM, waiting for roots hides a part
-            held = [frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4)]
-            late = layernorm(*shape[0], tuple(held))[0] - cycles
-        done = max(start + cycles + late, cycle)
+            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + 3 * cycles - begin)
+                      if ports[port]]
+        held = tuple(frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4))
+        if any(at in own for own, spans in zip(held, ports, strict=True) if own for first, end in spans for at in range(first, end)):
+            cycles, _ = work.function(*work.values, held)
+        done = max(start + cycles, cycle)
         if self.due.get(number) != done:
             self.due[number] = done
             self._finish(done, Unit.VECTOR, done + 1)
@@ -945,7 +957,10 @@ def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> 
         key = decoded.key()
         if key not in known:
             call = _Call(program.hw, memory, decoded)
-            cycles = call.run()
+            try:
+                cycles = call.run()
+            except CheckError as error:
+                raise CheckError(f"call {number}: {error}") from None
             known[key] = CallPrediction(cycles, np.array(call.start), np.array(call.done))
         result.append(known[key])
     return Prediction(program, result)

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,7 +10,7 @@ from ternbin.cycles import Deviation, predict
 from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy
 from ternbin.hw import NAMED
-from ternbin.isa import INSTRUCTION_BYTES, Unit, decode, encode
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Unit, decode, encode
 from ternbin.mapper import map_model
 from ternbin.models.lower import lower
 from ternbin.models.random_model import random_quant_bart
@@ -20,6 +19,7 @@ from ternbin.program import Program
 from ternbin.sim.runner import MemoryModel, RunResult, run
 
 torch.set_num_threads(1)
+WHOLE, OPS = 0.005, 0.08  # of run and calls; of ops, where a few cycles are much
 MEMORIES = [MemoryModel(), MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25)]
 
 
@@ -49,18 +49,53 @@ def test_cycles_of_run_calls_and_ops(job, memory):
 @pytest.mark.parametrize("memory", MEMORIES, ids=str)
 def test_every_instruction_of_a_decoder_call(job, memory):
     program = job[0]
-    call, record = predict(program, memory, 2).calls[1], simulate(job, memory).calls[1]
-    units = [None if i.op.name == "END" else i for i in program.instructions(1)]
-    assert len(call.start) == len(units) == program.calls[1].count
+    call, real = predict(program, memory, 2).calls[1], simulate(job, memory).calls[1]
+    units = [UNIT_OF.get(instruction.op) for instruction in program.instructions(1)]
+    assert len(call.start) == len(call.done) == len(units) == len(real.records) + 1
     for unit in Unit:
-        records = sorted((r for r in record.records if r.unit == unit), key=lambda r: r.index)
-        own = [i for i, item in enumerate(units) if item is not None and unit_of(item) == unit]
-        assert [int(call.start[i]) for i in own] == [r.start for r in records]
-        assert [int(call.done[i]) for i in own] == [r.done for r in records]
-    assert call.done[-1] == call.cycles == record.cycles
+        records = sorted((r for r in real.records if r.unit == unit), key=lambda r: r.index)
+        own = [number for number, one in enumerate(units) if one == unit]
+        assert call.start[own].tolist() == [r.start for r in records]
+        assert call.done[own].tolist() == [r.done for r in records]
+    assert call.done[-1] == call.cycles == real.cycles
 
 
-def unit_of(instruction) -> Unit:
-    from ternbin.isa import UNIT_OF
+def test_some_calls_only(job):
+    program = job[0]
+    everything = predict(program, MemoryModel())
+    assert len(everything.calls) == len(program.calls) and everything.cycles == sum(call.cycles for call in everything.calls)
+    assert [call.cycles for call in predict(program, MemoryModel(), 2).calls] == [call.cycles for call in everything.calls[:2]]
 
-    return UNIT_OF[instruction.op]
+
+def test_a_deviation_is_relative_to_what_the_run_took_or_to_the_least_that_counts():
+    assert Deviation("x", 110, 100, 1).relative == pytest.approx(0.1)
+    assert Deviation("x", 7, 5, 20).relative == pytest.approx(0.1)
+    assert Deviation("x", 0, 0, 1).relative == 0
+
+
+def test_a_wrong_prediction_is_seen(job):
+    result = simulate(job, MemoryModel())
+    other = predict(job[0], MemoryModel(latency=60))
+    assert other.worst(result) > OPS
+    assert "run" in other.report(result).splitlines()[1]
+
+
+def changed(program: Program, number: int, word: int) -> Program:
+    """The program with another instruction ``number`` in call 0."""
+    at = program.calls[0].address + number * INSTRUCTION_BYTES
+    image = program.image[:at] + word.to_bytes(INSTRUCTION_BYTES, "little") + program.image[at + INSTRUCTION_BYTES :]
+    return dataclasses.replace(program, image=image)
+
+
+def test_a_damaged_instruction_is_named(job):
+    program = job[0]
+    with pytest.raises(InputError, match=re.escape("call 0, instruction 3: must have a known opcode and a correct check")):
+        predict(changed(program, 3, program.words(0)[3] ^ 1 << 100), MemoryModel())
+
+
+def test_a_program_that_waits_for_ever(job):
+    program = job[0]
+    first = decode(program.words(0)[0])
+    endless = changed(program, 0, encode(dataclasses.replace(first, wait=frozenset({Unit.STORE}))))
+    with pytest.raises(CheckError, match="call 0: instructions must not wait for tokens that nobody gives"):
+        predict(endless, MemoryModel())
