@@ -18,12 +18,12 @@ from ternbin.hw import HwConfig
 from ternbin.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Kind, Mem, Op, Unit, layout
 from ternbin.layout import ceil_div, external_rows
 from ternbin.program import Program
+from ternbin.rtl.axi import PAGE_BYTES
+from ternbin.rtl.control import IN_FLIGHT
+from ternbin.rtl.fetch import PREFETCH
 from ternbin.sim.runner import CallRun, MemoryModel, RunResult
 
-PREFETCH = 4  # instructions that fetch asks for ahead
-IN_FLIGHT = 8  # instructions of a unit that were issued and are not done
 OPEN_BURSTS = 8  # that the external memory takes
-PAGE_BYTES = 4096  # no burst crosses a multiple of this
 FIRST_REQUEST = 1  # cycle of a call in which fetch asks for its first instruction
 INTERRUPT = 2  # cycles from the last unit's being idle to the interrupt
 EIGHT_BIT = (Kind.INT8, Kind.UINT8)
