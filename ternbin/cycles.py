@@ -262,16 +262,14 @@ def embed(tokens: int, words: int, code_words: int, held: Held) -> tuple[int, Bu
 
 def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
-    busy, total = Busy(), 4 * words * ceil_div(tokens, 4)
-    reads = _Reads(busy.ports[READS], held[READS])
+    busy = Busy()
+    reads, parameters = (_Reads(busy.ports[port], held[port]) for port in (READS, PARAMETERS))
     blocks: deque[tuple[int, int]] = deque([(-9, -9)], maxlen=5)  # the variance stages wait for the root
     loaded = divided = -99  # root and reciprocal of the last token began
     ready: list[int] = []  # cycle from which a token can be normalised
-    full, freed = 7, -99  # the next set of parameters is there; the last one was released
+    moved = freed = -99  # the last set of parameters came into use; was released
     stages = deque([-99] * 3, maxlen=3)  # last words at the affine stage
     done = deque([-99] * 2, maxlen=2)  # last words written
-    fetched = min(10, total)
-    _take(busy.ports[PARAMETERS], 2, 2 + fetched)
 
     def sums(count: int) -> None:
         nonlocal loaded, divided
@@ -294,12 +292,7 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     sums(summed)
     for first in range(0, tokens, 4):
         for word in range(words):
-            moved = max(full, freed)
-            if moved > 7 and fetched < total:
-                _take(busy.ports[PARAMETERS], moved + 1, moved + 1 + min(4, total - fetched))
-                fetched += 4
-            asked = _next(held[PARAMETERS], _next(held[PARAMETERS], moved + 1) + 1)  # two words are read ahead
-            full = asked + 2
+            moved = max(max(parameters.take(moved) for _ in range(4)) + 1, freed)
             for token in range(first, min(first + 4, tokens)):
                 at = reads.take(max(ready[token] if word == 0 else 0, stages[0]))
                 behind = at + 3 <= stages[-1] + 1  # the word before is written with this one's step
