@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ternbin import __version__, results
 from ternbin.accounting import summarize
+from ternbin.cycles import predict
 from ternbin.dump import dump
 from ternbin.errors import InputError
 from ternbin.generate import Policy
 from ternbin.hw import HwConfig
 from ternbin.ir import Lowered
-from ternbin.isa import Op
 from ternbin.mapper import map_model
 from ternbin.models import prepare
 from ternbin.models.fidelity import compare
@@ -26,7 +26,6 @@ from ternbin.sim.build import build, verilog
 from ternbin.sim.check import check
 from ternbin.sim.checkpoint import Checkpoint
 from ternbin.sim.runner import MemoryModel, RunResult, run
-from ternbin.traffic import transfer_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryMod
         if progress.disable:
             return run(program, ids=ids, policy=policy, memory=memory, checkpoint=keeper, **options)
         counts = [call.count for call in program.calls[:calls]]
-        forecast = Forecast(call_work(program, counts), counts)
+        forecast = Forecast([call.cycles for call in predict(program, memory, calls).calls], counts)
 
         def report(call: int, cycles: int, done: int) -> None:
             so_far, progress.total = forecast(call, cycles, done)
@@ -69,21 +68,6 @@ def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryMod
             progress.update(so_far - progress.n)
 
         return run(program, ids=ids, policy=policy, memory=memory, progress=report, checkpoint=keeper, **options)
-
-
-def call_work(program: Program, counts: list[int]) -> list[float]:
-    """Rough cycles of the first calls: of the bus or the array, whichever is busier; decoder calls after the first by their
-    instructions ``counts``."""
-    def cycles(call: int) -> int:
-        steps, size = 0, 0
-        for i in program.instructions(call):
-            size += transfer_bytes(program.hw, i)
-            if i.op == Op.GEMM:
-                steps += i["row_tiles"] * i["col_tiles"] * i["chunks"] * i["row_planes"] * i["col_planes"]
-        return max(steps, size // program.hw.axi_bytes, 1)
-
-    first, *decoder = (cycles(call) for call in range(min(2, len(counts))))
-    return [first, *(work * count / counts[1] for work in decoder for count in counts[1:])]
 
 
 def describe_model(folder: Path, lowered: Lowered) -> dict:

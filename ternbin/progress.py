@@ -28,23 +28,21 @@ def stage(label: str) -> Iterator[None]:
 
 
 class Forecast:
-    """Cycles of a whole run of calls, while it goes: from ``work`` of each call and the cycles that work took so far.
+    """Cycles of a whole run of calls, while it goes: those ``predicted`` of each call, by the ratio that earlier calls took of theirs.
 
-    ``work`` (any unit) of call 0 need not compare well with the others': as soon as one of those is over, it is their measure.
+    ``instructions`` of each call tell when it is over.
     """
 
-    def __init__(self, work: Sequence[float], instructions: Sequence[int]):
-        self.work, self.instructions = work, instructions
-        self.cycles = [0] * len(work)
+    def __init__(self, predicted: Sequence[float], instructions: Sequence[int]):
+        self.predicted, self.instructions = predicted, instructions
+        self.cycles = [0] * len(predicted)
 
     def __call__(self, call: int, cycles: int, done: int) -> tuple[int, int]:
         """(cycles so far, cycles expected in all) when ``done`` instructions of ``call`` took ``cycles``."""
         self.cycles[call] = cycles
-        share = done / self.instructions[call]
-        if call >= 2 and share < 1:
-            rate = self.cycles[call - 1] / self.work[call - 1]
-        else:
-            rate = cycles / (max(share, 0.01) * self.work[call])
-        now = cycles if share == 1 else max(cycles, rate * self.work[call])
+        over = done == self.instructions[call]
+        known = call + over
+        ratio = sum(self.cycles[:known]) / sum(self.predicted[:known]) if known else 1
         before = sum(self.cycles[:call])
-        return before + cycles, round(before + now + rate * sum(self.work[call + 1 :]))
+        now = cycles if over else max(cycles, ratio * self.predicted[call])
+        return before + cycles, round(before + now + ratio * sum(self.predicted[call + 1 :]))

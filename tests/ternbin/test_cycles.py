@@ -1,0 +1,102 @@
+"""The cycle model against the compiled simulation of the tiny accelerators."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from ternbin.cycles import Deviation, predict
+from ternbin.errors import CheckError, InputError
+from ternbin.generate import Policy
+from ternbin.hw import NAMED
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Unit, decode, encode
+from ternbin.mapper import map_model
+from ternbin.models.lower import lower
+from ternbin.models.random_model import random_quant_bart
+from ternbin.passes import fold
+from ternbin.program import Program
+from ternbin.sim.runner import MemoryModel, RunResult, run
+
+torch.set_num_threads(1)
+WHOLE, OPS, MOST = 0.002, 0.08, 0.01  # of run and calls; of the worst op, where a few cycles are much; of 19 ops in 20
+MEMORIES = [MemoryModel(), MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25)]
+
+
+@pytest.fixture(scope="module", params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary")], ids=" on ".join)
+def job(request) -> tuple[Program, Policy]:
+    bits, hw = request.param
+    lowered = fold(lower(random_quant_bart(bits)))
+    return map_model(lowered, NAMED[hw], 15, 3), Policy.of(lowered.meta, 3)
+
+
+def simulate(job: tuple[Program, Policy], memory: MemoryModel) -> RunResult:
+    program, policy = job
+    return run(program, ids=list(range(3, 3 + program.source_len)), policy=policy, memory=memory, probes=False)
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=str)
+def test_cycles_of_run_calls_and_ops(job, memory):
+    prediction, result = predict(job[0], memory), simulate(job, memory)
+    assert len(prediction.calls) == len(result.calls)
+    deviations = prediction.deviations(result)
+    whole = [item for item in deviations if item.what == "run" or item.what.startswith("call ")]
+    assert len(whole) == 1 + len(result.calls)
+    assert max(item.relative for item in whole) <= WHOLE, prediction.report(result)
+    assert prediction.worst(result) <= OPS, prediction.report(result)
+    assert sum(item.relative > MOST for item in deviations) <= len(deviations) / 20, prediction.report(result)
+
+
+@pytest.mark.parametrize("memory", MEMORIES, ids=str)
+def test_every_instruction_of_a_decoder_call(job, memory):
+    program = job[0]
+    call, real = predict(program, memory, 2).calls[1], simulate(job, memory).calls[1]
+    units = [UNIT_OF.get(instruction.op) for instruction in program.instructions(1)]
+    assert len(call.start) == len(call.done) == len(units) == len(real.records) + 1
+    for unit in Unit:
+        records = sorted((r for r in real.records if r.unit == unit), key=lambda r: r.index)
+        own = [number for number, one in enumerate(units) if one == unit]
+        assert call.start[own].tolist() == [r.start for r in records]
+        assert call.done[own].tolist() == [r.done for r in records]
+    assert call.done[-1] == call.cycles == real.cycles
+
+
+def test_some_calls_only(job):
+    program = job[0]
+    everything = predict(program, MemoryModel())
+    assert len(everything.calls) == len(program.calls) and everything.cycles == sum(call.cycles for call in everything.calls)
+    assert [call.cycles for call in predict(program, MemoryModel(), 2).calls] == [call.cycles for call in everything.calls[:2]]
+
+
+def test_a_deviation_is_relative_to_what_the_run_took_or_to_the_least_that_counts():
+    assert Deviation("x", 110, 100, 1).relative == pytest.approx(0.1)
+    assert Deviation("x", 7, 5, 20).relative == pytest.approx(0.1)
+    assert Deviation("x", 0, 0, 1).relative == 0
+
+
+def test_a_wrong_prediction_is_seen(job):
+    result = simulate(job, MemoryModel())
+    other = predict(job[0], MemoryModel(latency=60))
+    assert other.worst(result) > OPS
+    assert "run" in other.report(result).splitlines()[1]
+
+
+def changed(program: Program, number: int, word: int) -> Program:
+    """The program with another instruction ``number`` in call 0."""
+    at = program.calls[0].address + number * INSTRUCTION_BYTES
+    image = program.image[:at] + word.to_bytes(INSTRUCTION_BYTES, "little") + program.image[at + INSTRUCTION_BYTES :]
+    return dataclasses.replace(program, image=image)
+
+
+def test_a_damaged_instruction_is_named(job):
+    program = job[0]
+    with pytest.raises(InputError, match=re.escape("call 0, instruction 3: must have a known opcode and a correct check")):
+        predict(changed(program, 3, program.words(0)[3] ^ 1 << 100), MemoryModel())
+
+
+def test_a_program_that_waits_for_ever(job):
+    program = job[0]
+    first = decode(program.words(0)[0])
+    endless = changed(program, 0, encode(dataclasses.replace(first, wait=frozenset({Unit.STORE}))))
+    with pytest.raises(CheckError, match="call 0: instructions must not wait for tokens that nobody gives"):
+        predict(endless, MemoryModel())
