@@ -111,7 +111,8 @@ def test_parts_of_every_record_add_up_and_glitches_never_save_energy():
 def test_upkeep_counts_the_flip_flops_of_the_configuration():
     flops = array_flops(HW, Precision.of(HW))
     assert flops == {"elements": 16 * (4 + 1) * 48, "operands": 32 * 2 * (16 + 4)}
-    lines = {line.event: line for line in account(_counters(cycles=9, execute_busy=7), Traffic(), HW, weight_bits=2) if line.unit == "array"}
+    lines = account(_counters(cycles=9, execute_busy=7), Traffic(), HW, weight_bits=2)
+    lines = {line.event: line for line in lines if line.unit == "array"}
     assert lines["flip-flop clocked"].count == 7 * sum(flops.values())
     assert lines["flip-flop clocked"].pj > lines["leakage of a cycle"].pj > 0
     wide = array_flops(HW, Precision.reference("fp32"))
