@@ -30,8 +30,8 @@ class MemoryModel:
     """External memory of the simulation.
 
     latency: cycles from an address to its first data, and from the last data to a write response (>= 1). bandwidth: data beats a
-    cycle in each direction, in (0, 1]; a read beat comes every ceil(1/bandwidth) cycles, a write beat one cycle later still. stall_seed: every
-    channel pauses at random, reproducibly; None: never.
+    cycle in each direction, in (0, 1]; a read beat comes every ceil(1/bandwidth) cycles, a write beat one cycle later
+    still. stall_seed: every channel pauses at random, reproducibly; None: never.
     """
 
     latency: int = 40
