@@ -79,4 +79,5 @@ def verify_case(seed: int, hw: HwConfig) -> dict:
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
     result = run(program, ids=ids, policy=policy, memory=memory, seed=seed + 1)
     verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()
-    return {"seed": seed, "case": str(case), "kv_external": program.hw.kv_external, "cycles": result.cycles, "tokens": result.tokens} | verdict
+    ran = {"seed": seed, "case": str(case), "kv_external": program.hw.kv_external, "cycles": result.cycles, "tokens": result.tokens}
+    return ran | verdict
