@@ -42,16 +42,14 @@ def checkpoint(args: argparse.Namespace) -> Path:
     return folder
 
 
-def endless(folder: Path):
-    """The lowered model without an end token, so that every run makes all tokens; and its source ids."""
-    from dataclasses import replace
-
+def model_and_ids(folder: Path):
+    """The lowered model without an end token, and its source ids."""
     import torch
+    from interpreter_speed import endless
 
     from ternbin.models.prepare import lowered_model
 
-    lowered = lowered_model(folder)
-    lowered = replace(lowered, meta=lowered.meta | {"eos_id": -1, "forced_bos_id": None, "forced_eos_id": None})
+    lowered = endless(lowered_model(folder))
     return lowered, torch.randint(3, lowered.meta["vocab_size"], (LONG,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
@@ -90,13 +88,17 @@ def part_run(args: argparse.Namespace) -> dict:
     from ternbin.sim.runner import MemoryModel, run
 
     hw, memory, begin = load_hw(args.hw), MemoryModel(), perf_counter()
-    lowered, ids = endless(checkpoint(args))
+    lowered, ids = model_and_ids(checkpoint(args))
     ids, policy = ids[:SOURCE], Policy.of(lowered.meta, NEW)
     program = map_model(lowered, hw, SOURCE, NEW)
     lowering = perf_counter() - begin
     library, stamps = build(hw), [perf_counter()]
-    result = run(program, ids=ids, policy=policy, library=library, progress=lambda *_: None if _[2] < program.calls[_[0]].count else
-                 stamps.append(perf_counter()))
+
+    def stamp(call: int, _: int, done: int) -> None:
+        if done == program.calls[call].count:
+            stamps.append(perf_counter())
+
+    result = run(program, ids=ids, policy=policy, library=library, progress=stamp)
     verdict = check(program, lowered, ids, policy.prompt[0], result)
     macs = sum(work.macs for work in call_work(lowered, program, 0).values())
     decode = result.calls[1:]
@@ -127,7 +129,7 @@ def part_long(args: argparse.Namespace) -> dict:
     from ternbin.sim.runner import MemoryModel, Simulator
 
     hw = load_hw(args.hw)
-    lowered, ids = endless(checkpoint(args))
+    lowered, ids = model_and_ids(checkpoint(args))
     program = map_model(lowered, hw, LONG, 1)
     with Simulator(hw, build(hw), program.with_ids(ids, 2), MemoryModel()) as simulator:
         call = simulator.call(program.calls[0].address, program.calls[0].count, ())

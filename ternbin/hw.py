@@ -143,39 +143,27 @@ class HwConfig:
         return dataclasses.asdict(self)
 
 
+_TINY = HwConfig(
+    name="tiny",
+    rows=4,
+    cols=2,
+    lanes=16,
+    axi_data_bits=32,
+    abuf_words=512,
+    wbuf_words=256,
+    kbuf_words=512,
+    rbuf_words=1024,
+    sbuf_words=128,
+    pbuf_words=256,
+    idbuf_words=64,
+)
+
 NAMED = {
     config.name: config
     for config in (
-        HwConfig(
-            name="tiny",
-            rows=4,
-            cols=2,
-            lanes=16,
-            axi_data_bits=32,
-            abuf_words=512,
-            wbuf_words=256,
-            kbuf_words=512,
-            rbuf_words=1024,
-            sbuf_words=128,
-            pbuf_words=256,
-            idbuf_words=64,
-        ),
+        _TINY,
         HwConfig(name="small"),
-        HwConfig(
-            name="tiny-binary",
-            kind="binary",
-            rows=4,
-            cols=2,
-            lanes=32,
-            axi_data_bits=32,
-            abuf_words=512,
-            wbuf_words=256,
-            kbuf_words=512,
-            rbuf_words=1024,
-            sbuf_words=128,
-            pbuf_words=256,
-            idbuf_words=64,
-        ),
+        dataclasses.replace(_TINY, name="tiny-binary", kind="binary", lanes=32),
         HwConfig(name="small-binary", kind="binary", lanes=64),
         HwConfig(  # BART-base, inputs of up to 1,024 tokens; 8,192 multiply-accumulates a cycle that nothing holds up
             name="base",
