@@ -26,7 +26,8 @@ class Counters(wiring.Component):
         m = Module()
         registers = [Signal(COUNTER_BITS, name=f"ctr_{name}") for name in self.names]
         for register, name in zip(registers, self.names, strict=True):
-            m.d.sync += register.eq(register + getattr(self, f"inc_{name}"))
+            with m.If(getattr(self, f"inc_{name}").any()):  # no clock where nothing is counted
+                m.d.sync += register.eq(register + getattr(self, f"inc_{name}"))
         with m.If(self.clear):
             m.d.sync += [register.eq(0) for register in registers]
         with m.Switch(self.index):

@@ -38,10 +38,17 @@ def wrapper(top: str, ports: Mapping[str, str]) -> str:
     return "\n".join([*lines, f"    {top} {top} ({', '.join(pins)});", "endmodule", ""])
 
 
-def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin", waves: str | None = None) -> ModelSpec:
+# The ports of the core, as the bench drives and sees them.
+_PORTS = """public_flat_rd -module "bench" -var "*"
+"""
+
+
+def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin", waves: str | None = None,
+               ports: bool = False) -> ModelSpec:
     """The model of Verilog texts (file name -> text) whose module ``top`` has the ports of rtl/top.py.
 
-    waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves.
+    waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves. ports: the core's ports can be
+    recorded.
     Raises InputError for another value, MissingToolError for "fst" where it cannot be built.
     """
     if waves not in WAVES:
@@ -52,7 +59,7 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
     return ModelSpec(
         verilog={**verilog, "bench.v": wrapper(top, top_ports("\n".join(verilog.values()), top))},
         top="bench",
-        control=_VISIBLE,
+        control=_VISIBLE + _PORTS * ports,
         cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
         output="simulator.so",
         verilator_flags=(
@@ -68,12 +75,12 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
     )
 
 
-def build(hw: HwConfig, *, waves: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+def build(hw: HwConfig, *, waves: str | None = None, ports: bool = False, progress: Callable[[str], None] | None = None) -> Path:
     """Path of the compiled simulator of ``hw``: from the cache, or built now (under a minute for "small").
 
-    ``progress`` is called with a line of text before a build. Raises InputError, MissingToolError, BuildError.
+    ``waves``, ``ports``: as in :func:`model_spec`. ``progress`` is called with a line of text before a build. Raises InputError, MissingToolError, BuildError.
     """
-    return compile_model(model_spec(verilog(hw), axi_bytes=hw.axi_bytes, waves=waves), progress)
+    return compile_model(model_spec(verilog(hw), axi_bytes=hw.axi_bytes, waves=waves, ports=ports), progress)
 
 
 def verilog(hw: HwConfig) -> dict[str, str]:

@@ -117,6 +117,7 @@ _SIGNATURES = {
     "tb_memory": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, _U32]),
     "tb_counter": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, _U32]),
     "tb_waves": (None, [ctypes.c_void_p, ctypes.c_char_p, _U64, _U64]),
+    "tb_record": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), _U32, ctypes.POINTER(_U32)]),
     "tb_write": (ctypes.c_int, [ctypes.c_void_p, _U32, _U32]),
     "tb_read": (ctypes.c_int, [ctypes.c_void_p, _U32, ctypes.POINTER(_U32)]),
     "tb_now": (_U64, [ctypes.c_void_p]),
@@ -143,7 +144,7 @@ class Simulator:
     """One accelerator in simulation, out of reset, with external memory. Use as a context manager.
 
     ``memory`` is the external memory: the core reads and writes it in place, so its length must not change.
-    ``seed`` decides the random contents that registers without reset and on-chip memories start with.
+    ``seed`` decides the random contents that registers without reset and on-chip memories start with; 0: zeros.
     """
 
     def __init__(self, hw: HwConfig, library: Path, memory: bytearray, model: MemoryModel, *, waves: Waves | None = None,
@@ -186,6 +187,15 @@ class Simulator:
                 raise CheckError(f"the simulation must contain the counter {entry['signal']}")
             names.append(entry["name"])
         return names
+
+    def record(self, path: str | Path, names: Sequence[str]) -> list[int]:
+        """Write the signals ``names`` (counters; ports of the bench in a library built with ``ports``) to a file in every cycle from now
+        on. Returns the bytes of each; a row of the file is one cycle."""
+        sizes = (_U32 * len(names))()
+        array = (ctypes.c_char_p * len(names))(*(name.encode() for name in names))
+        if not self._library.tb_record(self._handle, str(path).encode(), array, len(names), sizes):
+            raise CheckError(f"{path}: cannot be written, or a signal is not visible in this simulator")
+        return list(sizes)
 
     @property
     def cycle(self) -> int:

@@ -86,7 +86,7 @@ class Bench {
   public:
     Bench(uint8_t* data, uint64_t size, Timing timing, uint32_t seed)
         : context_(std::make_unique<VerilatedContext>()) {
-        context_->randReset(2);  // registers without reset and memories start with random bits
+        context_->randReset(seed ? 2 : 0);  // registers without reset and memories start with random bits, or as zeros
         context_->randSeed(seed);
 #if VM_TRACE
         context_->traceEverOn(true);
@@ -112,10 +112,21 @@ class Bench {
     }
 
     int add_counter(const std::string& name, uint32_t unit) {
-        Counter counter = find_counter(*context_, name);
+        Signal counter = find_signal(*context_, name);
         if (counter.data == nullptr) return -1;
         counters_.push_back({counter, unit, counter.value()});
         return int(counters_.size()) - 1;
+    }
+
+    // From now on, what the signals of these names are in every cycle, to a file; sizes: bytes of each. False: one is not visible.
+    bool record(const char* path, const char* const* names, uint32_t count, uint32_t* sizes) {
+        for (uint32_t i = 0; i < count; i++) {
+            recorded_.push_back(find_signal(*context_, names[i]));
+            if (recorded_.back().data == nullptr) return false;
+            sizes[i] = uint32_t(recorded_.back().bytes);
+        }
+        record_.reset(std::fopen(path, "wb"));
+        return record_ != nullptr;
     }
 
     void waves(const char* path, uint64_t from, uint64_t to) {
@@ -209,7 +220,7 @@ class Bench {
     static constexpr int REGISTER_LIMIT = 1000;
 
     struct Watched {
-        Counter counter;
+        Signal counter;
         uint32_t unit;
         uint64_t last;
     };
@@ -255,6 +266,8 @@ class Bench {
         dump(1);
         cycle_++;
         started_ = top_->trace_start, done_ = top_->trace_done;
+        if (record_)
+            for (const Signal& signal : recorded_) std::fwrite(signal.data, 1, signal.bytes, record_.get());
         sample_registers();
         if (!top_->rst) memory_->step(cycle_);
         memory_->drive();
@@ -336,6 +349,11 @@ class Bench {
 #if VM_TRACE
     std::unique_ptr<Tracer> tracer_;
 #endif
+    struct Close {
+        void operator()(FILE* file) const { std::fclose(file); }
+    };
+    std::unique_ptr<FILE, Close> record_;
+    std::vector<Signal> recorded_;
     uint64_t wave_from_ = 0, wave_to_ = 0;
     uint64_t cycle_ = 0;
     uint32_t started_ = 0, done_ = 0;  // trace outputs of the current cycle
@@ -365,6 +383,10 @@ EXPORT int tb_memory(Bench* bench, const char* path, uint32_t banks) { return be
 EXPORT int tb_counter(Bench* bench, const char* name, uint32_t unit) { return bench->add_counter(name, unit); }
 
 EXPORT void tb_waves(Bench* bench, const char* path, uint64_t from, uint64_t to) { bench->waves(path, from, to); }
+
+EXPORT int tb_record(Bench* bench, const char* path, const char* const* names, uint32_t count, uint32_t* sizes) {
+    return bench->record(path, names, count, sizes);
+}
 
 EXPORT int tb_write(Bench* bench, uint32_t address, uint32_t value) { return bench->write_register(address, value); }
 

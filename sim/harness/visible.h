@@ -1,4 +1,4 @@
-// Signals inside the model, by name: memory arrays of `ternbin_ram` and counters.
+// Signals inside the model, by name: memory arrays of `ternbin_ram`, counters, what else is visible.
 #pragma once
 
 #include <cstdint>
@@ -31,18 +31,18 @@ inline Bank find_bank(VerilatedContext& context, const std::string& path) {
     return {nullptr, 0, 0};
 }
 
-// A counter of at most 64 bits.
-struct Counter {
+// A signal, low bits first.
+struct Signal {
     const uint8_t* data = nullptr;
     size_t bytes = 0;
-    uint64_t value() const {
+    uint64_t value() const {  // of at most 64 bits
         uint64_t result = 0;
         std::memcpy(&result, data, bytes);
         return result;
     }
 };
 
-inline Counter find_counter(VerilatedContext& context, const std::string& name) {
+inline Signal find_signal(VerilatedContext& context, const std::string& name) {
     for (const auto& entry : *context.scopeNameMap())
         if (VerilatedVar* var = entry.second->varFind(name.c_str()))
             return {static_cast<const uint8_t*>(var->datap()), var->entSize()};

@@ -1,18 +1,21 @@
 // Event simulation of a mapped netlist, a clock cycle at a time: zero-delay (every net settles by levels, at most one toggle a
 // cycle) or timed (inertial delays in picoseconds, so glitches that a gate lets through are counted).
 //
-// A cycle: flip-flops take what their inputs were at the end of the cycle before, the input vector is applied, all settles,
-// outputs are sampled. Nets 0 and 1 are the constants.
+// A cycle: clock gates open where their enable was 1 at the end of the cycle before, flip-flops and memory banks behind open ones take
+// what their inputs were, the input vector is applied, all settles, outputs are sampled. Nets 0 and 1 are the constants.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 struct Netlist {
-    int32_t nets, gates, flops, inputs, outputs, groups;
+    int32_t nets, gates, flops, inputs, outputs, groups, clocks, rams;
     const int32_t *gate_out, *gate_first, *gate_in;  // inputs of gate g: gate_in[gate_first[g] .. gate_first[g + 1])
     const uint64_t *table;
     const int32_t *rise, *fall;  // delay to a rising and falling output, for every gate_in
-    const int32_t *flop_d, *flop_q, *flop_qn, *flop_delay;  // flop_qn -1: none
+    const int32_t *flop_d, *flop_q, *flop_qn, *flop_delay, *flop_clock;  // flop_qn -1: none
+    const int32_t *clock_enable, *clock_parent;  // of clock gates, parents first; domain `clocks` is the clock itself
+    const double *clock_energy;                  // of a cycle of every domain: domains x groups
+    const int32_t *ram;                          // memory banks, one after the other, as Ram reads them
     const int32_t *input_net, *output_net;
     const float *weight;   // energy of a toggle of each net
     const int32_t *group;  // group of each net
@@ -22,8 +25,42 @@ namespace {
 
 constexpr int WHEEL = 1 << 14;  // picoseconds; delays are clipped below it
 
+// A bank of rtl/primitives/ternbin_ram.v, all zero at first.
+struct Ram {
+    int clock, depth, width, addr, elements, planes;
+    const int32_t *ren, *raddr, *wen, *waddr, *wdata, *wmask, *rdata;
+    std::vector<uint8_t> bits;
+    std::vector<uint8_t> read;  // what rdata becomes
+
+    explicit Ram(const int32_t *&at) : clock(at[0]), depth(at[1]), width(at[2]), addr(at[3]), elements(at[4]), planes(at[5]) {
+        ren = at + 6, raddr = ren + 1, wen = raddr + addr, waddr = wen + 1, wdata = waddr + addr, wmask = wdata + width;
+        rdata = wmask + elements;
+        at = rdata + width;
+        bits.resize(size_t(depth) * width);
+        read.resize(width);
+    }
+
+    size_t word(const int32_t *nets, const std::vector<uint8_t> &value) const {
+        size_t result = 0;
+        for (int i = 0; i < addr; i++) result |= size_t(value[nets[i]]) << i;
+        return std::min<size_t>(result, depth - 1) * width;
+    }
+
+    void edge(const std::vector<uint8_t> &value) {
+        if (value[*ren]) std::copy_n(bits.begin() + word(raddr, value), width, read.begin());
+        if (value[*wen]) {
+            const size_t to = word(waddr, value);
+            const int part = width / (elements * planes);
+            for (int i = 0; i < width; i++)
+                if (value[wmask[i / part % elements]]) bits[to + i] = value[wdata[i]];
+        }
+    }
+};
+
 struct Sim {
     const Netlist &n;
+    std::vector<Ram> rams;
+    std::vector<uint8_t> open;  // clock domains that have an edge now
     std::vector<uint8_t> value, pending, pending_value, queued, next_d;
     std::vector<int32_t> fan_first, fan_gate, fan_slot, level;
     std::vector<uint32_t> serial;
@@ -47,6 +84,9 @@ struct Sim {
                 fan_slot[p] = i;
             }
         next_d.assign(n.flops, 0);
+        const int32_t *ram = n.ram;
+        for (int i = 0; i < n.rams; i++) rams.emplace_back(ram);
+        open.assign(n.clocks + 1, 1);
     }
 
     uint8_t evaluate(int g) const {
@@ -74,6 +114,18 @@ struct Sim {
         if (int(ready.size()) != n.gates) return false;
         for (int g : ready) value[n.gate_out[g]] = evaluate(g);
         return true;
+    }
+
+    // Which clock domains have an edge, what flip-flops and memory banks take with it.
+    void edge() {
+        for (int i = 0; i < n.clocks; i++) open[i] = value[n.clock_enable[i]] && open[n.clock_parent[i]];
+        for (int f = 0; f < n.flops; f++)
+            if (open[n.flop_clock[f]]) next_d[f] = value[n.flop_d[f]];
+        for (Ram &ram : rams)
+            if (open[ram.clock]) ram.edge(value);
+        if (!energy) return;
+        for (int i = 0; i <= n.clocks; i++)
+            for (int g = 0; open[i] && g < n.groups; g++) energy[g] += n.clock_energy[i * n.groups + g];
     }
 
     void set(int net, uint8_t v) {
@@ -164,10 +216,10 @@ uint8_t bit(const uint8_t *bytes, int64_t i) { return bytes[i >> 3] >> (i & 7) &
 
 }  // namespace
 
-// stimuli: `cycles` rows of inputs bits, each row padded to bytes; results likewise. Toggles are counted from cycle `from` on.
-// energies: cycles x groups, or null. Returns 0, or 1 for a combinational loop.
+// Delays in picoseconds. stimuli: `cycles` rows of inputs bits, each row padded to bytes; results likewise. Toggles and energies (cycles
+// x groups, or null) are counted from cycle `from` on. Returns 0, or 1 for a combinational loop.
 extern "C" int simulate(const Netlist *netlist, int timed, int64_t cycles, int64_t from, int32_t input_delay,
-                        const uint8_t *stimuli, uint8_t *results, uint64_t *toggles, double *energies) {
+                        int32_t ram_delay, const uint8_t *stimuli, uint8_t *results, uint64_t *toggles, double *energies) {
     const Netlist &n = *netlist;
     Sim sim(n);
     sim.toggles = toggles;
@@ -188,9 +240,8 @@ extern "C" int simulate(const Netlist *netlist, int timed, int64_t cycles, int64
     }
     for (int64_t c = 0; c < cycles; c++) {
         sim.counting = c >= from;
-        sim.energy = energies ? energies + c * n.groups : nullptr;
-        if (c)
-            for (int f = 0; f < n.flops; f++) sim.next_d[f] = sim.value[n.flop_d[f]];
+        sim.energy = energies && sim.counting ? energies + c * n.groups : nullptr;
+        if (c) sim.edge();
         const uint8_t *row = stimuli + c * in_bytes;
         for (int f = 0; c && f < n.flops; f++) {
             uint8_t v = sim.next_d[f];
@@ -203,6 +254,12 @@ extern "C" int simulate(const Netlist *netlist, int timed, int64_t cycles, int64
                 if (n.flop_qn[f] >= 0) sim.change_now(n.flop_qn[f], !v);
             }
         }
+        for (const Ram &ram : sim.rams)
+            for (int i = 0; i < ram.width; i++) {
+                if (sim.value[ram.rdata[i]] == ram.read[i]) continue;
+                if (timed) sim.schedule(ram_delay, ram.rdata[i], ram.read[i]);
+                else sim.change_now(ram.rdata[i], ram.read[i]);
+            }
         for (int i = 0; i < n.inputs; i++) {
             uint8_t v = bit(row, i);
             if (sim.value[n.input_net[i]] == v) continue;

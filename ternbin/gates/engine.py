@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ternbin.errors import InputError
-from ternbin.gates.netlist import Netlist, Placed
-from ternbin.gates.timing import Timing
+from ternbin.gates.netlist import Netlist, Placed, Ram
+from ternbin.gates.timing import RAM_ACCESS, Timing
 from ternbin.sim.toolchain import cache_dir, compiler_version
 
 _SOURCE = Path(__file__).with_name("engine.cpp")
@@ -34,11 +34,12 @@ def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-_COUNTS = ("nets", "gates", "flops", "inputs", "outputs", "groups")
+_COUNTS = ("nets", "gates", "flops", "inputs", "outputs", "groups", "clocks", "rams")
 _ARRAYS = {
     "gate_out": np.int32, "gate_first": np.int32, "gate_in": np.int32, "table": np.uint64, "rise": np.int32, "fall": np.int32,
-    "flop_d": np.int32, "flop_q": np.int32, "flop_qn": np.int32, "flop_delay": np.int32, "input_net": np.int32,
-    "output_net": np.int32, "weight": np.float32, "group": np.int32,
+    "flop_d": np.int32, "flop_q": np.int32, "flop_qn": np.int32, "flop_delay": np.int32, "flop_clock": np.int32,
+    "clock_enable": np.int32, "clock_parent": np.int32, "clock_energy": np.float64, "ram": np.int32,
+    "input_net": np.int32, "output_net": np.int32, "weight": np.float32, "group": np.int32,
 }
 
 
@@ -48,7 +49,8 @@ class _Struct(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Activity:
-    """What a simulation gave: ``outputs`` (cycles x output bits), ``toggles`` by net, ``energy`` (cycles x groups, or None)."""
+    """What a simulation gave: ``outputs`` (cycles x output bits), ``toggles`` by net, ``energy`` (cycles x groups, of toggles and, where
+    the simulator has ``clock_energy``, of the clock; or None)."""
 
     outputs: np.ndarray
     toggles: np.ndarray
@@ -57,16 +59,20 @@ class Activity:
 
 class Simulator:
     """``netlist`` with delays from ``timing``. ``weights``: energy of a toggle of each net; ``group_of(cell)``: its group number
-    (of ``groups``), which the energy per cycle of the nets that the cell drives goes to; input ports' go to group 0."""
+    (of ``groups``), which the energy per cycle of the nets that the cell drives goes to; input ports' go to group 0.
+    ``clock_energy``: as ``power.domain_energy`` gives it."""
 
     def __init__(self, netlist: Netlist, timing: Timing, weights: np.ndarray | None = None, *,
-                 group_of: Callable[[Placed], int] = lambda placed: 0, groups: int = 1):
+                 group_of: Callable[[Placed], int] = lambda placed: 0, groups: int = 1, clock_energy: np.ndarray | None = None):
         self.netlist, self._groups = netlist, groups
         self._arrays = {name: np.ascontiguousarray(values, dtype=_ARRAYS[name])
                         for name, values in _pack(netlist, timing, weights, group_of).items()}
+        if clock_energy is None:
+            clock_energy = np.zeros((len(netlist.domains), groups))
+        self._arrays["clock_energy"] = np.ascontiguousarray(clock_energy)
         a = self._arrays
         counts = {"nets": netlist.nets, "gates": len(a["gate_out"]), "flops": len(a["flop_d"]), "inputs": len(a["input_net"]),
-                  "outputs": len(a["output_net"]), "groups": groups}
+                  "outputs": len(a["output_net"]), "groups": groups, "clocks": len(a["clock_enable"]), "rams": len(netlist.rams)}
         self._struct = _Struct(**counts, **{name: a[name].ctypes.data for name in _ARRAYS})
 
     def pack_inputs(self, stimuli: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -82,6 +88,7 @@ class Simulator:
         energy = np.zeros((len(rows), self._groups)) if per_cycle else None
         failed = _library().simulate(
             ctypes.byref(self._struct), int(timed), ctypes.c_int64(len(rows)), ctypes.c_int64(start), _INPUT_DELAY_PS,
+            _picoseconds(RAM_ACCESS, self.netlist.library.time_unit),
             ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(results.ctypes.data), ctypes.c_void_p(toggles.ctypes.data),
             ctypes.c_void_p(energy.ctypes.data if per_cycle else None),
         )
@@ -119,6 +126,12 @@ def _picoseconds(delay: float, unit: float) -> int:
     return max(1, round(delay * unit * 1e12))
 
 
+def _ram(ram: Ram, domains: Mapping[int, int]) -> list[int]:
+    sizes = [ram.parameters[name] for name in ("DEPTH", "WIDTH", "ADDR", "ELEMENTS", "PLANES")]
+    ports = ("ren", "raddr", "wen", "waddr", "wdata", "wmask", "rdata")
+    return [domains[ram.pins["clk"][0]], *sizes, *(net for port in ports for net in ram.pins[port])]
+
+
 def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, list]:
     unit = netlist.library.time_unit
     a: dict[str, list] = {name: [] for name in _ARRAYS}
@@ -146,6 +159,12 @@ def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, list
         a["flop_q"].append(placed.pins[q])
         a["flop_qn"].append(placed.pins[pin_of[qn_name]] if qn_name in pin_of else -1)
         a["flop_delay"].append(_picoseconds(max(next(iter(timing.delays[placed.name, q].values()))), unit))
+        a["flop_clock"].append(netlist.domains[placed.pins[placed.cell.state[0]]])
+    for placed in netlist.clock_gates:
+        clock, enable, _ = placed.cell.gate
+        a["clock_enable"].append(placed.pins[enable])
+        a["clock_parent"].append(netlist.domains[placed.pins[clock]])
+    a["ram"] = [value for ram in netlist.rams for value in _ram(ram, netlist.domains)]
     a["input_net"] = [net for nets in netlist.inputs.values() for net in nets]
     a["output_net"] = [net for nets in netlist.outputs.values() for net in nets]
     a["weight"] = np.zeros(netlist.nets) if weights is None else weights

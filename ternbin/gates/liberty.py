@@ -213,13 +213,15 @@ class Pin:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell; ``state`` is (clock pin, data pin, Q name, QN name) of a plain rising-edge flip-flop, else None."""
+    """One cell; ``state`` is (clock pin, data pin, Q name, QN name) of a plain rising-edge flip-flop, else None; ``gate`` is (clock pin,
+    enable pin, output pin) of a clock-gating cell for rising edges without a test pin, else None."""
 
     name: str
     area: float
     leakage: float
     pins: Mapping[str, Pin]
     state: tuple[str, str, str, str] | None
+    gate: tuple[str, str, str] | None = None
 
     @property
     def inputs(self) -> list[str]:
@@ -289,8 +291,8 @@ class Library:
         if name not in self._texts:
             raise InputError(f"{self.path}: a cell of the netlist must be in the library, not {name!r}")
         group = parse_group(self._texts[name])
-        pins = {pin.args[0]: _pin(pin) for pin in group.of("pin")}
-        return Cell(name, group.number("area"), group.number("cell_leakage_power"), pins, _state(group, pins))
+        pins = {pin.args[0]: _pin(pin) for pin in group.of("pin") if pin.text("direction") != "internal"}
+        return Cell(name, group.number("area"), group.number("cell_leakage_power"), pins, _state(group, pins), _gate(group))
 
 
 def _state(group: Group, pins: dict[str, Pin]):
@@ -299,6 +301,13 @@ def _state(group: Group, pins: dict[str, Pin]):
         return None
     clock, data = flops[0].text("clocked_on"), flops[0].text("next_state")
     return (clock, data, *flops[0].args[:2]) if clock in pins and data in pins else None
+
+
+def _gate(group: Group):
+    if group.text("clock_gating_integrated_cell") != "latch_posedge":
+        return None
+    roles = ("clock_gate_clock_pin", "clock_gate_enable_pin", "clock_gate_out_pin")
+    return tuple(next(pin.args[0] for pin in group.of("pin") if pin.text(role) == "true") for role in roles)
 
 
 def _pin(group: Group) -> Pin:
@@ -316,5 +325,5 @@ def _pin(group: Group) -> Pin:
         power.append((entry.text("related_pin"), (tables["rise_power"], tables["fall_power"])))
     return Pin(
         group.args[0], group.text("direction") == "output", group.number("capacitance"), group.text("function"),
-        group.text("clock") == "true", tuple(arcs), tuple(power), setup,
+        "true" in (group.text("clock"), group.text("clock_gate_clock_pin")), tuple(arcs), tuple(power), setup,
     )

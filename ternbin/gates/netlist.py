@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +9,7 @@ from ternbin.errors import InputError
 from ternbin.gates.liberty import Cell, Library, truth_table
 
 ZERO, ONE = 0, 1  # the first two nets are constants
+RAM = "ternbin_ram"  # the memory bank of rtl/primitives, a black box of netlists
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,18 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Ram:
+    """One memory bank: parameters and ports of the primitive, by name; ports as nets, low bit first."""
+
+    name: str
+    parameters: dict[str, int]
+    pins: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
 class Netlist:
-    """A flat, mapped module. ``inputs``, ``outputs``: port -> nets, low bit first; ``clock``: the net of the clock port."""
+    """A flat, mapped module. ``inputs``, ``outputs``: port -> nets, low bit first; ``clock``: the net of the clock port. Flip-flops, memory
+    banks and clock gates hang on it or on the output of a clock gate."""
 
     library: Library
     nets: int
@@ -31,6 +41,7 @@ class Netlist:
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     clock: int
+    rams: list[Ram] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
 
     @cached_property
@@ -38,12 +49,30 @@ class Netlist:
         return [cell for cell in self.cells if cell.cell.state]
 
     @cached_property
+    def clock_gates(self) -> list[Placed]:
+        """Every one after the gate that its clock comes from."""
+        left, known, result = [c for c in self.cells if c.cell.gate], {self.clock}, []
+        while left:
+            ready = [c for c in left if c.pins[c.cell.gate[0]] in known]
+            if not ready:
+                raise InputError(f"clock gate {left[0].name} must hang on the clock")
+            result += ready
+            known |= {c.pins[c.cell.gate[2]] for c in ready}
+            left = [c for c in left if c not in ready]
+        return result
+
+    @cached_property
+    def domains(self) -> dict[int, int]:
+        """Clock net -> number: the clock gates in order, then the clock itself."""
+        return {c.pins[c.cell.gate[2]]: i for i, c in enumerate(self.clock_gates)} | {self.clock: len(self.clock_gates)}
+
+    @cached_property
     def gates(self) -> list[tuple[Placed, str, int]]:
         """(cell, output pin, truth table) of every combinational output."""
         tables: dict[tuple[str, str], int] = {}
         result = []
         for placed in self.cells:
-            if placed.cell.state:
+            if placed.cell.state or placed.cell.gate:
                 continue
             for pin in placed.cell.outputs:
                 key = (placed.cell.name, pin)
@@ -84,17 +113,16 @@ class Netlist:
 
 
 def _class(cell: Cell) -> str:
-    if cell.state:
-        return "flip-flop"
+    if cell.state or cell.gate:
+        return "flip-flop" if cell.state else "clock gate"
     base = cell.name.split("_")[0]
     named = {"FA": "adder", "HA": "adder", "XOR2": "xor", "XNOR2": "xor", "BUF": "buffer", "CLKBUF": "buffer", "INV": "buffer",
              "MUX2": "mux", "LOGIC0": "constant", "LOGIC1": "constant"}
     return named.get(base, "gate")
 
 
-def read_json(path, top: str, library: Library, clock: str = "clk", cut: Collection[str] = ()) -> Netlist:
-    """The module ``top`` of a Yosys JSON file; cells of the types ``cut`` are left out, their outputs become inputs
-    ``instance.port`` and their inputs outputs. Raises InputError for cells outside the library or with unusual state."""
+def read_json(path, top: str, library: Library, clock: str = "clk") -> Netlist:
+    """The module ``top`` of a Yosys JSON file. Raises InputError for cells outside the library or with unusual state."""
     module = json.loads(open(path).read())["modules"][top]
     numbers: dict = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
     count = 2
@@ -107,16 +135,14 @@ def read_json(path, top: str, library: Library, clock: str = "clk", cut: Collect
         return numbers[bit]
 
     ports = {name: (port["direction"], [net(bit) for bit in port["bits"]]) for name, port in module["ports"].items()}
-    cells = []
+    cells, rams = [], []
     for name, instance in module["cells"].items():
-        if instance["type"] in cut:
-            for port, bits in instance["connections"].items():
-                way = "input" if instance["port_directions"][port] == "output" else "output"
-                if port != clock:
-                    ports[f"{name}.{port}"] = (way, [net(bit) for bit in bits])
+        if instance["type"] == RAM:
+            pins = {port: [net(bit) for bit in bits] for port, bits in instance["connections"].items()}
+            rams.append(Ram(name, {p: int(bits, 2) for p, bits in instance["parameters"].items()}, pins))
             continue
         cell = library.cell(instance["type"])
-        if not cell.state and any(not pin.function for pin in cell.pins.values() if pin.output):
+        if not (cell.state or cell.gate) and any(not pin.function for pin in cell.pins.values() if pin.output):
             raise InputError(f"{path}: cells must be gates or plain flip-flops, not {cell.name}")
         pins = {}
         for pin in cell.pins:
@@ -136,7 +162,9 @@ def read_json(path, top: str, library: Library, clock: str = "clk", cut: Collect
     inputs = {name: nets for name, (way, nets) in ports.items() if way == "input" and name != clock}
     outputs = {name: nets for name, (way, nets) in ports.items() if way == "output"}
     clock_net = ports[clock][1][0] if clock in ports else -1
-    wrong = [f for f in cells if f.cell.state and f.pins[f.cell.state[0]] != clock_net]
+    netlist = Netlist(library, count, cells, inputs, outputs, clock_net, rams, names)
+    clocks = {f.name: f.pins[f.cell.state[0]] for f in netlist.flops} | {r.name: r.pins["clk"][0] for r in rams}
+    wrong = [name for name, net in clocks.items() if net not in netlist.domains]
     if wrong:
-        raise InputError(f"{path}: every flip-flop must be clocked by port {clock}, not {wrong[0].name}")
-    return Netlist(library, count, cells, inputs, outputs, clock_net, names)
+        raise InputError(f"{path}: flip-flops must be clocked by port {clock}, directly or through clock gates, not {wrong[0]}")
+    return netlist

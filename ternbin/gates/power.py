@@ -1,9 +1,11 @@
 """Energy of toggles and clock, leakage: Liberty internal-power tables, pin and wire capacitance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ternbin.gates.liberty import Library
 from ternbin.gates.netlist import Netlist, Placed
 from ternbin.gates.timing import CLOCK_SLEW, Timing
 
@@ -39,7 +41,7 @@ def _driving_slew(placed: Placed, pin: str, timing: Timing) -> float:
 
 @dataclass(frozen=True)
 class Clock:
-    """Femtojoules a cycle of the clock pins of all flip-flops (two edges): inside the cells, in pins and wire."""
+    """Femtojoules of one clock cycle (two edges): inside the cells, in pins and wire."""
 
     internal: float
     net: float
@@ -49,12 +51,33 @@ class Clock:
         return self.internal + self.net
 
 
+    def __add__(self, other: "Clock") -> "Clock":
+        return Clock(self.internal + other.internal, self.net + other.net)
+
+
+def _clock_pin(placed: Placed, library: Library) -> Clock:
+    """The clock pin of a flip-flop or clock gate and its piece of wire, without the buffers of a clock tree (see docs/energy.md)."""
+    pin = placed.cell.pins[(placed.cell.state or placed.cell.gate)[0]]
+    cap = pin.cap + library.wire_cap(4) / 4  # leaves of a tree: short nets, not one of a thousand sinks
+    return Clock(2 * pin.internal(CLOCK_SLEW, 0.0) * library.energy_unit * 1e15, cap * library.cap_unit * library.volt**2 * 1e15)
+
+
 def clock_energy(netlist: Netlist) -> Clock:
-    """Clock pins and the wire to them, without the buffers of a clock tree (see docs/energy.md)."""
-    library = netlist.library
-    internal = cap = 0.0
-    for placed in netlist.flops:
-        pin = placed.cell.pins[placed.cell.state[0]]
-        internal += 2 * pin.internal(CLOCK_SLEW, 0.0)
-        cap += pin.cap + library.wire_cap(4) / 4  # leaves of a tree: short nets, not one of a thousand sinks
-    return Clock(internal * library.energy_unit * 1e15, cap * library.cap_unit * library.volt**2 * 1e15)
+    """All flip-flops' clock pins in a cycle in which all have a clock edge."""
+    return sum((_clock_pin(flop, netlist.library) for flop in netlist.flops), Clock(0.0, 0.0))
+
+
+def domain_energy(netlist: Netlist, group_of: Callable[[Placed], int], groups: int) -> np.ndarray:
+    """Femtojoules of a clock cycle of each clock domain, ``[domains, groups]``: the clock pins on its net, counted to the group of their
+    cell, and inside the gate that drives it."""
+    library, domains = netlist.library, netlist.domains
+    result, load = np.zeros((len(domains), groups)), np.zeros(len(domains))
+    for placed in [*netlist.flops, *netlist.clock_gates]:
+        domain = domains[placed.pins[(placed.cell.state or placed.cell.gate)[0]]]
+        clock = _clock_pin(placed, library)
+        result[domain, group_of(placed)] += clock.internal + clock.net
+        load[domain] += clock.net / (library.cap_unit * library.volt**2 * 1e15)
+    for number, placed in enumerate(netlist.clock_gates):
+        inside = placed.cell.pins[placed.cell.gate[2]].internal(CLOCK_SLEW, load[number])
+        result[number, group_of(placed)] += 2 * inside * library.energy_unit * 1e15
+    return result

