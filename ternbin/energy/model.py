@@ -9,6 +9,7 @@ the references.
 from dataclasses import dataclass
 
 from ternbin.energy import tables
+from ternbin.energy.core import DRAINED, events, memory_banks, size
 from ternbin.energy.tables import Figure
 from ternbin.hw import HwConfig
 
@@ -77,11 +78,16 @@ class Traffic:
         return self.weights + self.embedding + self.parameters + self.program + self.other_reads + self.writes
 
 
-def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
+def _operands(counters: dict, hw: HwConfig, precision: Precision) -> tuple[float, float, float]:
+    """Steps of the array, columns active in them, operand bits that they load."""
     steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
     if precision.mac in tables.MAC_BITS:  # a wide element needs no bit planes: one step for each pair of codes
         steps, columns = counters["steps_single_plane"], counters["columns_single_plane"]
-    operand_bits = steps * hw.rows * hw.lanes * precision.weight_bits + columns * hw.lanes * precision.act_bits
+    return steps, columns, steps * hw.rows * hw.lanes * precision.weight_bits + columns * hw.lanes * precision.act_bits
+
+
+def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
+    _, columns, operand_bits = _operands(counters, hw, precision)
     lines = [
         Line(
             "array",
@@ -105,54 +111,16 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
     return lines
 
 
-def _epilogue_lines(counters: dict, hw: HwConfig) -> list[Line]:
-    scale = tables.lane("scale")
-    per_lane = {
-        "codes": tables.lane("threshold"),
-        "codes8": scale,
-        "residual": scale,
-        "argmax": tables.total(scale, tables.add(49)),
-    }
-    return [
-        Line("epilogue", f"{mode} result", "on-chip", counters[f"execute_drained_{mode}"] * hw.rows, energy)
-        for mode, energy in per_lane.items()
-    ]
-
-
-def _vector_lines(counters: dict, hw: HwConfig) -> list[Line]:
-    lut = tables.sram(256, 16).read
-    exp = tables.total(tables.lane("exp"), lut)
-    per_word = {
-        "ln_sum_words": tables.lane("sum"),
-        "ln_norm_words": tables.lane("norm"),
-        "softmax_max_words": tables.add(hw.acc_bits),
-        "softmax_exp_words": tables.total(exp, tables.add(26)),
-        "softmax_code_words": tables.total(exp, tables.add(46).times(2)),
-        "quant_words": tables.lane("threshold"),
-        "embed_words": tables.add(hw.res_bits),
-    }
-    lines = [
-        Line("vector", f"{event} element", "on-chip", counters[f"vector_{event}"] * hw.rows, energy)
-        for event, energy in per_word.items()
-    ]
-    rsqrt = tables.add(50).times(48, "24 steps of square root, 24 of division")
-    divide = tables.add(45).times(45, "45 steps of division")
-    lines.append(Line("vector", "ln_rsqrt", "on-chip", counters["vector_ln_rsqrt"], rsqrt))
-    lines.append(Line("vector", "divides", "on-chip", counters["vector_divides"], divide))
+def _core_lines(counters: dict, hw: HwConfig) -> list[Line]:
+    """Everything in the core but the array and the memories."""
+    lines = []
+    for part, counted in events(counters, hw).items():
+        if part != "array":
+            figures = {name: tables.core_event(part, name) for name in counted}
+            lines += [Line(part, name, "on-chip", count, figures[name]) for name, count in counted.items() if figures[name].high]
+            leakage = tables.core_leakage(part, size(part, hw), hw.clock_mhz)
+            lines.append(Line(part, "leakage of a cycle", "on-chip", counters["cycles"], leakage))
     return lines
-
-
-def memory_banks(hw: HwConfig) -> dict[str, tuple[int, int, int]]:
-    """Memory name -> (banks, words, word bits) of the on-chip memories that are SRAM."""
-    return {
-        "abuf": (hw.cols, hw.abuf_words, hw.code_word_bits),
-        "wbuf": (hw.rows, hw.wbuf_words, hw.code_word_bits),
-        "kbuf": (hw.rows, hw.kbuf_words, hw.code_word_bits),
-        "rbuf": (1, hw.rbuf_words, hw.res_word_bits),
-        "sbuf": (hw.cols, hw.sbuf_words, hw.score_word_bits),
-        "pbuf": (1, hw.pbuf_words, hw.param_word_bits),
-        "idbuf": (1, hw.idbuf_words, 96),
-    }
 
 
 def _memory_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
@@ -187,13 +155,22 @@ def array_flops(hw: HwConfig, precision: Precision) -> dict[str, int]:
 
 
 def _array_upkeep_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
-    """Leakage in every cycle; a clock edge of every flip-flop of the array while the execute unit has work, for its clock is gated."""
-    flops = sum(array_flops(hw, precision).values())
-    leak = tables.array_leakage(precision.mac, hw, flops)
+    """Leakage in every cycle; a clock edge of the flip-flops that take a value, for the others' clock is gated."""
+    leak = tables.array_leakage(precision.mac, hw, sum(array_flops(hw, precision).values()))
     return [
-        Line("array", "flip-flop clocked", "on-chip", counters["execute_busy"] * flops, tables.clock_flop()),
+        Line("array", "flip-flop clocked", "on-chip", _clocked(counters, hw, precision), tables.clock_flop()),
         Line("array", "leakage of a cycle", "on-chip", counters["cycles"], leak),
     ]
+
+
+def _clocked(counters: dict, hw: HwConfig, precision: Precision) -> float:
+    """Flip-flops of the array that take a value: operand registers, accumulators in every step, and where a sum is handed out."""
+    steps, columns, operand_bits = _operands(counters, hw, precision)
+    if precision.mac in tables.MAC_BITS:
+        block = tables.block(precision.mac)
+        return operand_bits + columns * hw.rows * hw.lanes / block["lanes"] * block["flip_flops"]["element"]
+    drained = sum(counters[f"execute_drained_{mode}"] for mode in DRAINED)
+    return operand_bits + (columns + drained + counters["execute_rowsum_active"]) * hw.rows * hw.acc_bits
 
 
 def _external_lines(traffic: Traffic, scaled: dict[str, float], dram: str) -> list[Line]:
@@ -222,8 +199,7 @@ def account(
     precision = precision or Precision.of(hw)
     return [
         *_array_lines(counters, hw, precision),
-        *_epilogue_lines(counters, hw),
-        *_vector_lines(counters, hw),
+        *_core_lines(counters, hw),
         *_memory_lines(counters, hw, precision),
         _leakage_line(counters, hw),
         *_array_upkeep_lines(counters, hw, precision),

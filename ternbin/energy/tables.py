@@ -95,6 +95,29 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
     return Figure(pj, pj / 2, pj * 2, "derived", source)
 
 
+def core_event(part: str, event: str) -> Figure:
+    """One event of a part of the core (ternbin/energy/core.py): datapath, control and clock; the high end is twice the figure."""
+    record = block(f"core {part}")
+    fitted = record["fj_per_event"][event]
+    pj, low = (fitted[mode]["total"] / 1e3 for mode in ("glitch", "zero_delay"))
+    return Figure(pj, min(pj, low), 2 * pj, "measured", f"gate level: {record['name']}, {record['provenance']}")
+
+
+def core_size(part: str, size: float, field: str) -> float:
+    """``area_um2`` or ``leakage_nw`` of a part of the given size: the line through the characterised cores."""
+    small, large = block(f"core {part}")["sizes"]
+    slope = (large[field] - small[field]) / (large["size"] - small["size"]) if large["size"] != small["size"] else 0.0
+    return large[field] + slope * (size - large["size"])
+
+
+def core_leakage(part: str, size: float, clock_mhz: float) -> Figure:
+    """Leakage of a part in one cycle."""
+    nanowatts = core_size(part, size, "leakage_nw")
+    pj = nanowatts * 1e-3 / clock_mhz
+    source = f"gate level: core {part}, linear in its size; {nanowatts / 1e6:.3g} mW at {clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 2, "derived", source)
+
+
 MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
 
 _INT32_ADD_PJ = 0.1

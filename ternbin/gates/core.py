@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,11 +22,12 @@ from ternbin.rtl.generate import TOP, manifest
 from ternbin.sim import runner
 from ternbin.sim.build import build, verilog
 
-# The parts that energy is told apart by: prefixes of instance names, the first that fits; what is left is "other".
+# The parts that energy is told apart by: prefixes of instance names, the first that fits. Nets that inputs and memory banks drive, and
+# what stands at the top, belong to the ports.
 PARTS = {
-    "array": ("execute.array",), "execute": ("execute",), "vector": ("vector",), "load": ("load",), "store": ("store",),
-    "bus": ("axi",), "control": ("control",), "counters": ("counters", "registers"),
-    "memories": ("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf", "sbuf"), "other": ("",),
+    "ports": ("input.",), "array": ("execute.array",), "execute": ("execute",), "vector": ("vector",), "load": ("load",),
+    "store": ("store",), "bus": ("axi",), "control": ("control",), "counters": ("counters", "registers"),
+    "memories": ("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf", "sbuf"),
 }
 _RESET_CYCLES = 4
 
@@ -34,10 +35,11 @@ _RESET_CYCLES = 4
 @dataclass(frozen=True)
 class Recording:
     """One run at the ports of the core: rows of input and output bits (ports in the order of the netlist) of every cycle, reset first;
-    ``events``: counter -> its increment in every cycle."""
+    ``starts``: the first cycle of every call; ``events``: counter -> its increment in every cycle."""
 
     inputs: np.ndarray
     outputs: np.ndarray
+    starts: list[int]
     events: dict[str, np.ndarray]
 
     @property
@@ -60,7 +62,9 @@ def record(program: Program, ids: Sequence[int], start: int, calls: Iterable[int
         path = Path(folder) / "rows"
         with runner.Simulator(hw, build(hw, ports=True), program.with_ids(ids, start), memory, seed=0) as simulator:
             sizes = simulator.record(path, [*names, *signals])
+            starts, begin = [], simulator.cycle
             for number in calls:
+                starts.append(simulator.cycle - begin + _RESET_CYCLES)
                 simulator.call(program.calls[number].address, program.calls[number].count)
         rows = np.fromfile(path, np.uint8).reshape(-1, sum(sizes))
     columns = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
@@ -76,7 +80,7 @@ def record(program: Program, ids: Sequence[int], start: int, calls: Iterable[int
         wide[_RESET_CYCLES:, :raw.shape[1]] = raw
         steps = np.diff(wide.view(np.int64)[:, 0], append=0)
         events[counter["name"]] = np.maximum(steps, 0)  # negative where it was cleared
-    return Recording(packed["input"], packed["output"], events)
+    return Recording(packed["input"], packed["output"], starts, events)
 
 
 class Core:
@@ -98,6 +102,18 @@ class Core:
         weights = toggle_energy(self.netlist, self.timing)
         return Simulator(self.netlist, self.timing, weights, group_of=part_of, groups=2 * count, clock_energy=clock)
 
+    @property
+    def critical_path_ns(self) -> float:
+        return self.timing.critical_path * self.netlist.library.time_unit * 1e9
+
+    def part(self, name: str) -> dict:
+        """Cells, flip-flops, area and leakage of a part."""
+        number = list(PARTS).index(name)
+        return _summary(replace(self.netlist, cells=[cell for cell in self.netlist.cells if part_of(cell) == number]))
+
+    def summary(self) -> dict:
+        return _summary(self.netlist) | {"critical_path_ns": self.critical_path_ns}
+
     def energy(self, recording: Recording, *, timed: bool) -> dict[str, np.ndarray]:
         """Femtojoules of every cycle by part, ``[cycles, 2]``: toggles, clock. Raises CheckError where a port differs from the RTL's."""
         activity: Activity = self._simulator.run(recording.inputs, timed=timed, start=_RESET_CYCLES, per_cycle=True)
@@ -106,10 +122,17 @@ class Core:
         return {name: activity.energy[:, [i, count + i]] for i, name in enumerate(PARTS)}
 
 
+def _summary(netlist: Netlist) -> dict:
+    return {
+        "cells": len(netlist.cells), "flip_flops": len(netlist.flops), "clock_gates": sum(bool(c.cell.gate) for c in netlist.cells),
+        "area_um2": netlist.area, "area_by_class": netlist.area_by_class(), "leakage_nw": netlist.leakage_nw,
+    }
+
+
 def part_of(placed: Placed) -> int:
     """Number of the part that a cell belongs to; generated names have a prefix of Yosys before the instance's."""
     path = re.sub(r"^\$flatten|\\", "", placed.name)
-    return next(i for i, prefixes in enumerate(PARTS.values()) if path.startswith(prefixes))
+    return next((i for i, prefixes in enumerate(PARTS.values()) if path.startswith(prefixes)), 0)
 
 
 def _ordered(netlist: Netlist, hw: HwConfig) -> Netlist:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ternbin.errors import InputError, MissingToolError
-from ternbin.gates.liberty import Library
 from ternbin.gates.buffers import buffered
+from ternbin.gates.liberty import Library
 from ternbin.gates.netlist import Netlist, read_json
 from ternbin.sim.toolchain import cache_dir
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from ternbin.errors import InputError
+from ternbin.gates.buffers import MOST, buffered
 from ternbin.gates.engine import Simulator, pack, unpack
 from ternbin.gates.liberty import Library, truth_table
 from ternbin.gates.netlist import read_json
-from ternbin.gates.power import clock_energy, toggle_energy
+from ternbin.gates.power import clock_energy, domain_energy, toggle_energy
 from ternbin.gates.timing import Timing, analyse
 
 LIBRARY = Library(Path(__file__).with_name("cells.lib"))
@@ -124,6 +125,79 @@ def test_energy_by_group_and_cycle_is_the_sum_of_toggles(tmp_path):
     assert not activity.energy[:10].any()
     assert activity.energy.sum() == pytest.approx(float(activity.toggles @ weights), rel=1e-5)
     assert activity.energy[:, 1].sum() == pytest.approx(float(activity.toggles[netlist.outputs["z"][0]]) * 3)
+
+
+def _gated(tmp_path):
+    """A gate on en in front of a gate on fine; q follows d behind the first, r behind both."""
+    ports = {"clk": _port("input", 2), "en": _port("input", 3), "fine": _port("input", 4), "d": _port("input", 5),
+             "q": _port("output", 8), "r": _port("output", 9)}
+    cells = {
+        "inner": ("GATE", {"CK": 6, "E": 4, "GCK": 7}), "outer": ("GATE", {"CK": 2, "E": 3, "GCK": 6}),
+        "q": ("DFF", {"CK": 6, "D": 5, "Q": 8}), "r": ("DFF", {"CK": 7, "D": 5, "Q": 9}),
+    }
+    return _netlist(tmp_path, ports, cells)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_flip_flops_behind_closed_clock_gates_hold(tmp_path, timed):
+    netlist = _gated(tmp_path)
+    simulator = Simulator(netlist, analyse(netlist))
+    rng = random.Random(5)
+    stimuli = {name: [rng.getrandbits(1) for _ in range(100)] for name in ("en", "fine", "d")}
+    found = unpack({"q": 1, "r": 1}, simulator.run(simulator.pack_inputs(stimuli), timed=timed).outputs)
+    q = r = 0
+    for cycle, (en, fine, d) in enumerate(zip(*stimuli.values(), strict=True)):
+        assert (found["q"][cycle], found["r"][cycle]) == (q, r)
+        q, r = d if en else q, d if en and fine else r
+
+
+def test_clock_energy_of_open_gates_by_hand(tmp_path):
+    netlist = _gated(tmp_path)
+    clock = domain_energy(netlist, lambda placed: int(placed.name == "r"), 2)
+    # C V^2 is 4 C femtojoules at 2 V. A pin and a quarter of the wire of 4 sinks (1): 2 of the flip-flop, 4 of a gate. Inside: 2 x 3, 2 x 2,
+    # and in the gate that drives the net 2 x 5.5.
+    flop, gate, drive = 4 * 3 + 2 * 3, 4 * 5 + 2 * 2, 2 * 5.5
+    assert [c.name for c in netlist.clock_gates] == ["outer", "inner"]
+    assert clock.tolist() == pytest.approx(np.array([[flop + gate + drive, 0], [drive, flop], [gate, 0]]))
+    simulator = Simulator(netlist, analyse(netlist), groups=2, group_of=lambda placed: int(placed.name == "r"), clock_energy=clock)
+    rows = simulator.pack_inputs({"en": [1, 1, 0, 1], "fine": [1, 0, 1, 1], "d": [0, 0, 0, 0]})
+    energy = simulator.run(rows, timed=False, per_cycle=True).energy
+    assert energy[1:, 1].tolist() == pytest.approx([flop, 0, 0])  # edges follow what the enables were a cycle before
+    assert energy[1:, 0].tolist() == pytest.approx([gate + flop + gate + drive + drive, gate + flop + gate + drive, gate])
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_memory_banks_behave_as_the_primitive(tmp_path, timed):
+    widths = {"ren": 1, "raddr": 2, "wen": 1, "waddr": 2, "wdata": 4, "wmask": 2}
+    numbers = iter(range(3, 100))
+    bits = {name: [next(numbers) for _ in range(width)] for name, width in (widths | {"rdata": 4}).items()}
+    ports = {"clk": _port("input", 2)} | {name: _port("output" if name == "rdata" else "input", *bits[name]) for name in bits}
+    parameters = {"DEPTH": 4, "WIDTH": 4, "ADDR": 2, "ELEMENTS": 2, "PLANES": 1}
+    ram = {"type": "ternbin_ram", "parameters": {n: f"{v:032b}" for n, v in parameters.items()}, "connections": bits | {"clk": [2]}}
+    path = tmp_path / "ram.json"
+    path.write_text(json.dumps({"modules": {"top": {"ports": ports, "netnames": {}, "cells": {"bank": ram}}}}))
+    netlist = read_json(path, "top", LIBRARY)
+    simulator = Simulator(netlist, analyse(netlist))
+    rng = random.Random(6)
+    stimuli = {name: [rng.getrandbits(width) for _ in range(300)] for name, width in widths.items()}
+    found = unpack({"rdata": 4}, simulator.run(simulator.pack_inputs(stimuli), timed=timed).outputs)["rdata"]
+    words, rdata = [0] * 4, 0
+    for cycle, (ren, raddr, wen, waddr, wdata, wmask) in enumerate(zip(*stimuli.values(), strict=True)):
+        assert found[cycle] == rdata
+        rdata = words[raddr] if ren else rdata
+        if wen:
+            mask = (wmask & 1) * 0b0011 | (wmask >> 1) * 0b1100
+            words[waddr] = words[waddr] & ~mask | wdata & mask
+
+
+def test_buffers_split_wide_nets_and_keep_the_function(tmp_path):
+    ports = {"clk": _port("input", 2), "a": _port("input", 3), "z": _port("output", *range(100, 800))}
+    wide = _netlist(tmp_path, ports, {f"i{n}": ("INV", {"A": 3, "Z": 100 + n}) for n in range(700)})
+    split = buffered(wide)
+    assert max(map(len, split.sinks.values())) <= MOST < len(wide.sinks[wide.inputs["a"][0]])
+    rows = Simulator(wide, analyse(wide)).pack_inputs({"a": [0, 1, 1, 0]})
+    outputs = [Simulator(n, analyse(n)).run(rows, timed=True).outputs for n in (wide, split)]
+    assert np.array_equal(*outputs) and np.unpackbits(outputs[0]).any()
 
 
 def test_loops_and_foreign_cells_are_refused(tmp_path):
