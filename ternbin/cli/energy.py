@@ -61,5 +61,11 @@ def _table(data: dict) -> str:
                      f"{block['leakage_nw']:>10,.0f} nW  {block['event']}  [{block['tier']}]")
         for name, event in block["fj_per_event"].items():
             glitch, zero = event["glitch"], event["zero_delay"]
-            lines.append(f"    {name:<30} {glitch['total']:>10,.1f} +- {glitch['spread']:<7,.1f} ({zero['total']:,.1f})")
+            spread = f"+- {glitch['spread']:<7,.1f}" if "spread" in glitch else " " * 10
+            lines.append(f"    {name:<30} {glitch['total']:>10,.1f} {spread} ({zero['total']:,.1f})")
+    lines += ["", "whole cores at gate level, and the event model for the same runs, to which it was not fitted", ""]
+    for row in data["core"]["compared"]:
+        found = row["glitch"]
+        lines.append(f"{row['core']}: {row['workload']}, {row['call']:<16} {row['cycles']:>9,} cycles "
+                     f"{found['gates_pj'] / 1e6:>8.3f} uJ, model {found['model_pj'] / 1e6:.3f} uJ: {found['error']:+.1%}")
     return "\n".join(lines)

@@ -37,9 +37,9 @@ def events(counters: Mapping[str, float], hw: HwConfig) -> dict[str, dict[str, f
     beats = c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"]
     return {
         "array": {
-            "multiply-accumulate": columns * rows * hw.lanes, "row operand bit": steps * rows * hw.code_word_bits,
-            "column operand bit": columns * hw.code_word_bits, "row sum of a code": c["execute_rowsum_active"] * rows * hw.lanes,
-            "drained accumulator": sum(c[f"execute_drained_{mode}"] for mode in DRAINED) * rows,
+            "multiply-accumulate": columns * rows * hw.lanes, "row operand code": steps * rows * hw.lanes,
+            "column operand code": columns * hw.lanes, "row sum of a code": c["execute_rowsum_active"] * rows * hw.lanes,
+            "accumulator step": columns * rows, "drained accumulator": sum(c[f"execute_drained_{mode}"] for mode in DRAINED) * rows,
         },
         "execute": {
             "cycle": cycles, "busy cycle": c["execute_busy"], "busy cycle, a row": c["execute_busy"] * rows, "array step": steps,

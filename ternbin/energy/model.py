@@ -78,16 +78,16 @@ class Traffic:
         return self.weights + self.embedding + self.parameters + self.program + self.other_reads + self.writes
 
 
-def _operands(counters: dict, hw: HwConfig, precision: Precision) -> tuple[float, float, float]:
-    """Steps of the array, columns active in them, operand bits that they load."""
+def _operands(counters: dict, hw: HwConfig, precision: Precision) -> tuple[float, float]:
+    """Columns of the array active in its steps, and operand bits that the steps load."""
     steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
     if precision.mac in tables.MAC_BITS:  # a wide element needs no bit planes: one step for each pair of codes
         steps, columns = counters["steps_single_plane"], counters["columns_single_plane"]
-    return steps, columns, steps * hw.rows * hw.lanes * precision.weight_bits + columns * hw.lanes * precision.act_bits
+    return columns, steps * hw.rows * hw.lanes * precision.weight_bits + columns * hw.lanes * precision.act_bits
 
 
 def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
-    _, columns, operand_bits = _operands(counters, hw, precision)
+    columns, operand_bits = _operands(counters, hw, precision)
     lines = [
         Line(
             "array",
@@ -109,6 +109,20 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
             )
         )
     return lines
+
+
+def _array_overhead(counters: dict, hw: HwConfig) -> Line:
+    """The array of a whole core at gate level, less its elements, operand registers and clock as the blocks give them: drains, controls,
+    wires. Measured with ternary elements, counted alike for all kinds."""
+    ternary = Precision("ternary", 2, 2)
+    blocks = [*_array_lines(counters, hw, ternary), _array_clock_line(counters, hw, ternary)]
+    whole = [
+        Line("array", name, "on-chip", count, tables.core_event("array", name)) for name, count in events(counters, hw)["array"].items()
+    ]
+    pj, low = (sum(pick(line) for line in whole) - sum(pick(line) for line in blocks)
+               for pick in (lambda line: line.pj, lambda line: line.count * line.energy.low))
+    source = f"{whole[0].energy.source}; less the lines above for ternary elements"
+    return Line("array", "drains, control and wires", "on-chip", 1, Figure(pj, min(pj, low), max(pj, 2 * pj), "derived", source))
 
 
 def _core_lines(counters: dict, hw: HwConfig) -> list[Line]:
@@ -154,23 +168,22 @@ def array_flops(hw: HwConfig, precision: Precision) -> dict[str, int]:
     return {"elements": elements, "operands": int(operands)}
 
 
-def _array_upkeep_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
-    """Leakage in every cycle; a clock edge of the flip-flops that take a value, for the others' clock is gated."""
+def _array_leakage_line(counters: dict, hw: HwConfig, precision: Precision) -> Line:
     leak = tables.array_leakage(precision.mac, hw, sum(array_flops(hw, precision).values()))
-    return [
-        Line("array", "flip-flop clocked", "on-chip", _clocked(counters, hw, precision), tables.clock_flop()),
-        Line("array", "leakage of a cycle", "on-chip", counters["cycles"], leak),
-    ]
+    return Line("array", "leakage of a cycle", "on-chip", counters["cycles"], leak)
 
 
-def _clocked(counters: dict, hw: HwConfig, precision: Precision) -> float:
-    """Flip-flops of the array that take a value: operand registers, accumulators in every step, and where a sum is handed out."""
-    steps, columns, operand_bits = _operands(counters, hw, precision)
+def _array_clock_line(counters: dict, hw: HwConfig, precision: Precision) -> Line:
+    """A clock edge of the flip-flops that take a value, for the others' clock is gated: operand registers, accumulators in every step,
+    and where a sum is handed out."""
+    columns, operand_bits = _operands(counters, hw, precision)
     if precision.mac in tables.MAC_BITS:
         block = tables.block(precision.mac)
-        return operand_bits + columns * hw.rows * hw.lanes / block["lanes"] * block["flip_flops"]["element"]
-    drained = sum(counters[f"execute_drained_{mode}"] for mode in DRAINED)
-    return operand_bits + (columns + drained + counters["execute_rowsum_active"]) * hw.rows * hw.acc_bits
+        elements = columns * hw.rows * hw.lanes / block["lanes"] * block["flip_flops"]["element"]
+    else:
+        drained = sum(counters[f"execute_drained_{mode}"] for mode in DRAINED)
+        elements = (columns + drained + counters["execute_rowsum_active"]) * hw.rows * hw.acc_bits
+    return Line("array", "flip-flop clocked", "on-chip", operand_bits + elements, tables.clock_flop())
 
 
 def _external_lines(traffic: Traffic, scaled: dict[str, float], dram: str) -> list[Line]:
@@ -202,7 +215,9 @@ def account(
         *_core_lines(counters, hw),
         *_memory_lines(counters, hw, precision),
         _leakage_line(counters, hw),
-        *_array_upkeep_lines(counters, hw, precision),
+        _array_clock_line(counters, hw, precision),
+        _array_leakage_line(counters, hw, precision),
+        _array_overhead(counters, hw),
         *_external_lines(traffic, wider, dram),
     ]
 

@@ -107,4 +107,4 @@ def _wrapped(element, block: Block) -> Block:
 
 
 # The array's own widths, and the references: a dot product of 16 for int8, one multiply-accumulate for floating point.
-MAC_BLOCKS = (("ternary", 32), ("ternary", 64), ("binary", 64), ("int8", 16), ("bf16", 1), ("fp32", 1))
+MAC_BLOCKS = (("ternary", 16), ("ternary", 32), ("ternary", 64), ("binary", 64), ("int8", 16), ("bf16", 1), ("fp32", 1))

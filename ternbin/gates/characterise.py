@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from ternbin import __version__
 from ternbin.gates.blocks import MAC_BLOCKS, Block, lane_block, mac_block
+from ternbin.gates.calibrate import characterise_cores
 from ternbin.gates.liberty import Library
 from ternbin.gates.measure import WARMUP, Energy, Measured
 from ternbin.gates.power import clock_energy
@@ -104,4 +105,6 @@ def characterise(library: Library, progress: Callable[[str], None] = lambda text
     real = bundled_tensors()
     blocks = [*(mac_block(*which) for which in MAC_BLOCKS), *map(lane_block, LANES)]
     records = [measure_block(block, library, real, progress) for block in blocks]
-    return _rounded({"schema": SCHEMA, "provenance": provenance(library) | {"real_tensors": real.layer}, "blocks": records})
+    parts, core = characterise_cores(library, progress)
+    where = provenance(library) | {"real_tensors": real.layer}
+    return _rounded({"schema": SCHEMA, "provenance": where, "blocks": records + parts, "core": core})

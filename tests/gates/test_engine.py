@@ -154,7 +154,7 @@ def test_flip_flops_behind_closed_clock_gates_hold(tmp_path, timed):
 def test_clock_energy_of_open_gates_by_hand(tmp_path):
     netlist = _gated(tmp_path)
     clock = domain_energy(netlist, lambda placed: int(placed.name == "r"), 2)
-    # C V^2 is 4 C femtojoules at 2 V. A pin and a quarter of the wire of 4 sinks (1): 2 of the flip-flop, 4 of a gate. Inside: 2 x 3, 2 x 2,
+    # C V^2 is 4 C femtojoules at 2 V. A pin and a quarter of the wire of 4 sinks (1): 2 and 1, gates 4 and 1. Inside: 2 x 3, 2 x 2,
     # and in the gate that drives the net 2 x 5.5.
     flop, gate, drive = 4 * 3 + 2 * 3, 4 * 5 + 2 * 2, 2 * 5.5
     assert [c.name for c in netlist.clock_gates] == ["outer", "inner"]
