@@ -195,7 +195,9 @@ class Softmax(wiring.Component):
             m.d.sync += [
                 maxima_ready.bit_select(head.tag.query, 1).eq(0), totals_ready.bit_select(head.tag.query[0], 1).eq(0),
             ]
-        exponentials, before, last = self._exponential(m, head, keep, take, maxima[head.tag.query], advance)
+        maximum = Signal.like(maxima[0], name="maximum")
+        m.d.comb += maximum.eq(maxima[head.tag.query])
+        exponentials, before, last = self._exponential(m, head, keep, take, maximum, advance)
         self._results(m, exponentials, before, last, advance, totals_ready)
         return m
 
@@ -205,7 +207,13 @@ class Softmax(wiring.Component):
         low = Const(-(1 << hw.acc_bits - 1), signed(hw.acc_bits))
         best, running = Signal(signed(hw.acc_bits), name="best"), Signal(signed(hw.acc_bits), name="running")
         valid, end, query, started = Signal(), Signal(), Signal(2), Signal()
-        larger = lambda a, b: Mux(a > b, a, b)  # noqa: E731
+
+        def larger(a, b) -> Signal:
+            """A signal, for an expression that is used twice is built twice."""
+            result = Signal(signed(hw.acc_bits), name="larger")
+            m.d.comb += result.eq(Mux(a > b, a, b))
+            return result
+
         masked = []
         for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
             lane = Signal(signed(hw.acc_bits), name=f"valid_score{e}")
@@ -241,22 +249,24 @@ class Softmax(wiring.Component):
                 *(stages[i].eq(stages[i - 1]) for i in range(1, 5)),
             ]
         product_bits = hw.acc_bits + ENTRY_BITS
+        factor, shift, taken = Signal(ENTRY_BITS), Signal(len(f.shift)), Signal()
+        m.d.comb += [factor.eq(Mux(f.power, f.mul, 1)), shift.eq(Mux(f.power, f.shift, 0)), taken.eq(advance & take)]
         exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
         for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
             distance = Signal(hw.acc_bits, name=f"distance{e}")
             product = Signal(product_bits, name=f"product{e}")
             scaled = Signal(product_bits, name=f"scaled{e}")
             exponent, exponent1 = Signal(5, name=f"exponent{e}"), Signal(5, name=f"exponent1_{e}")
-            m.d.comb += scaled.eq(product >> Mux(f.power, f.shift, 0))
+            m.d.comb += scaled.eq(product >> shift)
             beyond = scaled[8:] > 31
             with m.If(f.power):
                 m.d.comb += [table.index[e].eq(scaled[:8]), exponent.eq(Mux(beyond, 31, scaled[8:13]))]
             with m.Else():
                 m.d.comb += table.index[e].eq(Mux(scaled[8:].any(), 255, scaled[:8]))
-            with m.If(advance & take):
+            with m.If(taken):
                 m.d.sync += distance.eq(Mux(keep[e], maximum - score, 0))
             with m.If(advance & stages[0].valid):
-                m.d.sync += product.eq(distance * Mux(f.power, f.mul, 1))
+                m.d.sync += product.eq(distance * factor)
             with m.If(advance):
                 m.d.sync += [
                     exponent1.eq(exponent),
@@ -268,7 +278,8 @@ class Softmax(wiring.Component):
         """Sums with what follows from them; codes."""
         f = self.f
         factors = self._totals(m, exponentials, before, last, advance, totals_ready)
-        c1, c2, recip = (array[before.slot] for array in factors)
+        c1, c2, recip = (Signal.like(array[0], name=name) for name, array in zip(("c1", "c2", "recip"), factors, strict=True))
+        m.d.comb += [factor.eq(array[before.slot]) for factor, array in zip((c1, c2, recip), factors, strict=True)]
         uint8 = Signal()
         above = Signal(data.ArrayLayout(2, self.hw.rows))
         m.d.comb += [uint8.eq(f.kind == Kind.UINT8), self.o.valid.eq(last.valid & last.codes)]
