@@ -1,11 +1,12 @@
 """The output-stationary array: rows x cols processing elements, the row-sum column, operand registers, column selection."""
 
-from amaranth.hdl import Cat, ClockSignal, Instance, Module, ResetSignal, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.hw import HwConfig
 from ternbin.rtl.pe import PE_MODULE, ROWSUM_MODULE
+from ternbin.rtl.primitives import instance
 
 
 class Array(wiring.Component):
@@ -66,16 +67,16 @@ class Array(wiring.Component):
 
     def _element(self, m: Module, name: str, row, col, enable, capture) -> Signal:
         result = Signal(signed(self._hw.acc_bits), name=f"{name}_result")
-        m.submodules[name] = Instance(
-            PE_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_en=enable, i_first=self.first, i_double=self.double,
-            i_subtract=self.subtract, i_capture=capture, i_row=row, i_col=col, o_result=result,
+        instance(
+            m, name, PE_MODULE, i_en=enable, i_first=self.first, i_double=self.double, i_subtract=self.subtract, i_capture=capture,
+            i_row=row, i_col=col, o_result=result,
         )
         return result
 
     def _row_constant(self, m: Module, r: int, row) -> Signal:
         result = Signal(signed(self._hw.acc_bits), name=f"constant{r}")
-        m.submodules[f"rowsum_{r}"] = Instance(
-            ROWSUM_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_en=self.en.any(), i_first=self.first,
+        instance(
+            m, f"rowsum_{r}", ROWSUM_MODULE, i_en=self.en.any(), i_first=self.first,
             i_enable=self.rowsum & self.en.any(), i_capture=self.capture, i_init=self.init, i_row=row, o_result=result,
         )
         return result
