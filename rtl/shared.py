@@ -9,7 +9,7 @@ import re
 from amaranth.lib import wiring
 
 from ternbin.hw import HwConfig
-from ternbin.rtl import pe, softmax
+from ternbin.rtl import array, epilogue, layernorm, pe, quant, softmax
 from ternbin.rtl.convert import convert
 
 
@@ -19,7 +19,10 @@ def shared_verilog(hw: HwConfig) -> dict[str, str]:
     The elements of the array have a body for synthesis, which uses the primitives, and one for simulation.
     """
     elements: dict[str, wiring.Component] = {pe.PE_MODULE: pe.ProcessingElement(hw), pe.ROWSUM_MODULE: pe.RowSum(hw)}
-    lanes: dict[str, wiring.Component] = {softmax.LANE: softmax.Lane(hw)}
+    lanes: dict[str, wiring.Component] = {
+        softmax.LANE: softmax.Lane(hw), layernorm.LANE: layernorm.Lane(hw), quant.QUANT_LANE: quant.QuantLane(hw),
+        quant.EMBED_LANE: quant.EmbedLane(hw), epilogue.LANE: epilogue.Lane(hw), array.ROW_MODULE: array.Row(hw),
+    }
     texts = {re.search(r"module (\w+)", text)[1]: f"{text}endmodule\n" for text in convert(elements | lanes).split("endmodule\n")[:-1]}
     synthesis = "\n".join(texts[name] for name in elements)
     return {
