@@ -805,7 +805,20 @@ class _Call:
         """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
         number = self.flying[Unit.VECTOR][0]
         start, work = self.start[number], self.d.work[number]
-        cycles, ports = work.cycles, work.busy.ports
+        cycles, seen = work.cycles, 0
+        while seen < cycles:
+            seen = 3 * cycles
+            held = self._held(start, work.busy.ports, seen)
+            if any(at in own for own, spans in zip(held, work.busy.ports, strict=True) if own
+                   for first, end in spans for at in range(first, end)):
+                cycles, _ = work.function(*work.values, held)
+        done = max(start + cycles, cycle)
+        if self.due.get(number) != done:
+            self.due[number] = done
+            self._finish(done, Unit.VECTOR, done + 1)
+
+    def _held(self, start: int, ports: tuple[Spans, ...], cycles: int) -> Held:
+        """In which of the ``cycles`` from ``start`` on others have the ports that a vector instruction uses."""
         self.loads = [load for load in self.loads if load[1][-1][1] > start]
         taken = []
         for load, spans in [*self.loads, *self.loading]:
@@ -814,15 +827,9 @@ class _Call:
                 taken += [(first + word * pitch, load.port, 1) for word in range(1, int((end - first) / pitch) + 1)]
         self.gemms = [item for item in self.gemms if item[0] + item[1].done > start]
         for begin, times in self.gemms:
-            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + 3 * cycles - begin)
+            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + cycles - begin)
                       if ports[port]]
-        held = tuple(frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4))
-        if any(at in own for own, spans in zip(held, ports, strict=True) if own for first, end in spans for at in range(first, end)):
-            cycles, _ = work.function(*work.values, held)
-        done = max(start + cycles, cycle)
-        if self.due.get(number) != done:
-            self.due[number] = done
-            self._finish(done, Unit.VECTOR, done + 1)
+        return tuple(frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4))
 
     def _multiply(self, number: int, back: tuple[int, int, int]) -> tuple[int, int, int]:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
