@@ -1,11 +1,61 @@
 """The output-stationary array: rows x cols processing elements, the row-sum column, operand registers, column selection."""
 
-from amaranth.hdl import Cat, ClockSignal, Instance, Module, ResetSignal, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.hw import HwConfig
 from ternbin.rtl.pe import PE_MODULE, ROWSUM_MODULE
+from ternbin.rtl.primitives import instance, shared_inputs
+
+ROW_MODULE = "ternbin_row"
+
+
+def _operand(m: Module, hw: HwConfig, name: str, value, load) -> Value:
+    """A code word, each of its planes a register."""
+    planes = [Signal(hw.lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(hw.planes)]
+    with m.If(load):
+        m.d.sync += [register.eq(value[i * hw.lanes : (i + 1) * hw.lanes]) for i, register in enumerate(planes)]
+    return Cat(planes)
+
+
+class Row(wiring.Component):
+    """A row of the array: operand register, elements, row sum, column selection. Ports as those of the array; ``en``, ``capture_col``,
+    ``col`` and ``tile`` with the number of the column behind, for elements get scalars, not slices of a vector."""
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        word, acc, cols = hw.code_word_bits, signed(hw.acc_bits), range(hw.cols)
+        super().__init__({
+            "row": In(word), "row_load": In(1), **{f"col{c}": In(word) for c in cols}, **{f"en{c}": In(1) for c in cols},
+            **{f"capture_col{c}": In(1) for c in cols}, **{f"tile{c}": Out(acc) for c in cols},
+            "first": In(1), "double": In(1), "subtract": In(1), "any": In(1), "rowsum": In(1), "init": In(signed(24)),
+            "capture": In(1), "column": In(range(hw.cols)), "o": Out(acc), "tile_en": In(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        acc, cols = signed(self._hw.acc_bits), range(self._hw.cols)
+        row = _operand(m, self._hw, "operand", self.row, self.row_load)
+        results = [Signal(acc, name=f"result{c}") for c in cols]
+        constant, chosen = Signal(acc), Signal(acc)
+        for c in cols:
+            instance(
+                m, f"pe{c}", PE_MODULE, i_en=getattr(self, f"en{c}"), i_first=self.first, i_double=self.double,
+                i_subtract=self.subtract, i_capture=getattr(self, f"capture_col{c}"), i_row=row, i_col=getattr(self, f"col{c}"),
+                o_result=results[c],
+            )
+        instance(
+            m, "rowsum", ROWSUM_MODULE, i_en=self.any, i_first=self.first, i_enable=self.rowsum, i_capture=self.capture,
+            i_init=self.init, i_row=row, o_result=constant,
+        )
+        m.d.comb += [chosen.eq(results[0]), self.o.eq(chosen + constant)]
+        with m.If(self.tile_en):
+            m.d.comb += [getattr(self, f"tile{c}").eq(results[c] + constant) for c in cols]
+        for c in cols[1:]:
+            with m.If(self.column == c):
+                m.d.comb += chosen.eq(results[c])
+        return m
 
 
 class Array(wiring.Component):
@@ -31,51 +81,14 @@ class Array(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        hw = self._hw
-        rows = [self._operand(m, f"row{r}", self.row[r], self.row_load) for r in range(hw.rows)]
-        cols = [self._operand(m, f"col{c}", self.col[c], self.col_load[c]) for c in range(hw.cols)]
-        captures = self._split(m, "capture", self.capture.replicate(hw.cols) & self.capture_cols)
-        enables = self._split(m, "enable", self.en)
-        for r, row in enumerate(rows):
-            results = [
-                self._element(m, f"pe_{r}_{c}", row, cols[c], enables[c], captures[c]) for c in range(hw.cols)
-            ]
-            constant = self._row_constant(m, r, row)
-            chosen = Signal(signed(hw.acc_bits), name=f"chosen{r}")
-            m.d.comb += [chosen.eq(results[0]), self.o[r].eq(chosen + constant)]
-            with m.If(self.tile_en):
-                m.d.comb += [self.tile[c][r].eq(result + constant) for c, result in enumerate(results)]
-            for c, result in enumerate(results[1:], 1):
-                with m.If(self.column == c):
-                    m.d.comb += chosen.eq(result)
+        hw, cols = self._hw, range(self._hw.cols)
+        common = {name: getattr(self, name) for name in (
+            "row_load", "first", "double", "subtract", "init", "capture", "column", "tile_en")}
+        common |= {"any": self.en.any(), "rowsum": self.rowsum & self.en.any()}
+        common |= {f"en{c}": self.en[c] for c in cols} | {f"capture_col{c}": self.capture & self.capture_cols[c] for c in cols}
+        inputs = shared_inputs(m, common)
+        inputs |= {f"i_col{c}": _operand(m, hw, f"col{c}", self.col[c], self.col_load[c]) for c in cols}
+        for r in range(hw.rows):
+            tile = {f"o_tile{c}": self.tile[c][r] for c in cols}
+            instance(m, f"row{r}", ROW_MODULE, **inputs, i_row=self.row[r], o_o=self.o[r], **tile)
         return m
-
-    def _operand(self, m: Module, name: str, value, load) -> Value:
-        """A code word, each of its planes a register."""
-        lanes = self._hw.lanes
-        planes = [Signal(lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(self._hw.planes)]
-        with m.If(load):
-            m.d.sync += [register.eq(value[i * lanes : (i + 1) * lanes]) for i, register in enumerate(planes)]
-        return Cat(planes)
-
-    def _split(self, m: Module, name: str, bits) -> list[Signal]:
-        """One signal a bit: elements get scalars, not slices of a vector."""
-        signals = [Signal(name=f"{name}{c}") for c in range(self._hw.cols)]
-        m.d.comb += [signal.eq(bits[c]) for c, signal in enumerate(signals)]
-        return signals
-
-    def _element(self, m: Module, name: str, row, col, enable, capture) -> Signal:
-        result = Signal(signed(self._hw.acc_bits), name=f"{name}_result")
-        m.submodules[name] = Instance(
-            PE_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_en=enable, i_first=self.first, i_double=self.double,
-            i_subtract=self.subtract, i_capture=capture, i_row=row, i_col=col, o_result=result,
-        )
-        return result
-
-    def _row_constant(self, m: Module, r: int, row) -> Signal:
-        result = Signal(signed(self._hw.acc_bits), name=f"constant{r}")
-        m.submodules[f"rowsum_{r}"] = Instance(
-            ROWSUM_MODULE, i_clk=ClockSignal(), i_rst=ResetSignal(), i_en=self.en.any(), i_first=self.first,
-            i_enable=self.rowsum & self.en.any(), i_capture=self.capture, i_init=self.init, i_row=row, o_result=result,
-        )
-        return result

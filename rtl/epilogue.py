@@ -5,20 +5,92 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.hw import HwConfig
-from ternbin.isa import INSTRUCTION_BITS, Kind
+from ternbin.isa import INSTRUCTION_BITS, Kind, Op
 from ternbin.rtl.argmax import ArgMax
 from ternbin.rtl.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
 from ternbin.rtl.gemm import Mode, column_layout, gemm_fields, place_layout
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
-from ternbin.rtl.params import Parameters
-from ternbin.rtl.primitives import popcount
-from ternbin.rtl.vector_parts import clip, outside, residual_range, round_shift, split_lanes
+from ternbin.rtl.params import WORDS, Parameters
+from ternbin.rtl.primitives import instance, popcount, shared_inputs
+from ternbin.rtl.vector_parts import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
 
+LANE = "ternbin_epilogue_lane"
 MUL_BITS, BIAS_BITS = 24, 40
 EVENTS = {
     "stall_write": 1, "drained_codes": 1, "drained_codes8": 1, "drained_residual": 1, "drained_argmax": 1,
     "saturations": 7,
 }
+
+
+def sum_bits(hw: HwConfig) -> int:
+    """Of acc*M + B."""
+    return max(hw.acc_bits + MUL_BITS, BIAS_BITS) + 1
+
+
+class Lane(wiring.Component):
+    """What the epilogue does with one accumulator and its ``parameter`` (four of 16 bits, or M and B).
+
+    Stage 1 (``load_code``, ``load_product``, ``load_bias``): stored code ``nz``, ``neg`` by the thresholds; acc*M and the bias. Stage 2
+    (``load_sum``): ``sum``, acc*M + B. Stage 3 (``load_scaled``): shifted, enough bits for every later clip to see which side a value
+    is on; ``scaled`` is it for the 8-bit codes, ``word`` saturated on top of ``old`` (``saturated``: it was). ``decide``, ``scale``,
+    ``add``: whether the logic before the registers works, and that behind the last one.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        fields = instruction_fields(Op.GEMM).members
+        super().__init__({
+            "acc": In(signed(hw.acc_bits)), "parameter": In(16 * WORDS), **{name: In(fields[name]) for name in ("thresholds", "base")},
+            **{name: In(fields[name]) for name in ("dirs", "shift")}, "binary": In(1), "decide": In(1), "load_code": In(1),
+            "load_product": In(1), "load_bias": In(1), "load_sum": In(1), "scale": In(1), "load_scaled": In(1), "add": In(1),
+            "old": In(signed(hw.res_bits)), "nz": Out(1), "neg": Out(1), "sum": Out(signed(sum_bits(hw))),
+            "scaled": Out(signed(BYTE_RANGE)), "word": Out(signed(hw.res_container)), "saturated": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        self._code(m)
+        self._scaled(m)
+        return m
+
+    def _code(self, m: Module) -> None:
+        code, nz, neg = Signal(signed(4)), Signal(reset_less=True), Signal(reset_less=True)
+        terms = [
+            Mux((j < self.thresholds) & (self.acc >= self.parameter.word_select(j, 16).as_signed()),
+                Mux(self.dirs[j], C(1, signed(2)), C(-1, signed(2))), C(0, signed(2))) for j in range(4)
+        ]
+        positive = code > 0
+        m.d.comb += [self.nz.eq(nz), self.neg.eq(neg)]
+        with m.If(self.decide):
+            m.d.comb += code.eq(self.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
+        with m.If(self.load_code):
+            if self._hw.kind == "binary":
+                m.d.sync += nz.eq(positive)
+            else:
+                m.d.sync += [nz.eq(self.binary | (code != 0)), neg.eq(Mux(self.binary, ~positive, code < 0))]
+
+    def _scaled(self, m: Module) -> None:
+        hw, bits = self._hw, max(BYTE_RANGE, self._hw.res_bits + 2)
+        product = Signal(signed(hw.acc_bits + MUL_BITS), reset_less=True)
+        bias = Signal(signed(BIAS_BITS), reset_less=True)
+        total, shifted = Signal(signed(sum_bits(hw)), reset_less=True), Signal(signed(sum_bits(hw)))
+        scaled, result = Signal(signed(bits), reset_less=True), Signal(signed(bits + 1))
+        low, high = residual_range(hw.res_bits)
+        with m.If(self.load_product):
+            m.d.sync += product.eq(self.acc * self.parameter[:MUL_BITS].as_signed())
+        with m.If(self.load_bias):
+            m.d.sync += bias.eq(self.parameter[MUL_BITS:].as_signed())
+        with m.If(self.load_sum):
+            m.d.sync += total.eq(product + bias)
+        with m.If(self.scale):
+            m.d.comb += shifted.eq(round_shift(total, self.shift))
+        with m.If(self.load_scaled):
+            m.d.sync += scaled.eq(clip(shifted, *residual_range(bits)))
+        with m.If(self.add):
+            m.d.comb += [result.eq(self.old + scaled), self.word.eq(clip(result, low, high))]
+        m.d.comb += [
+            self.sum.eq(total), self.scaled.eq(clip(scaled, *residual_range(BYTE_RANGE))), self.saturated.eq(outside(result, low, high)),
+        ]
 
 
 class Epilogue(wiring.Component):
@@ -49,8 +121,7 @@ class Epilogue(wiring.Component):
         m.submodules.parameters = parameters = Parameters(hw)
         m.submodules.writer = writer = CodeWriter(hw)
         m.submodules.bytes = byte_writer = ByteWriter(hw)
-        sum_bits = max(hw.acc_bits + MUL_BITS, BIAS_BITS) + 1
-        m.submodules.argmax = argmax = ArgMax(hw, sum_bits)
+        m.submodules.argmax = argmax = ArgMax(hw, sum_bits(hw))
         for part in (parameters, writer, byte_writer, argmax):
             m.d.comb += part.instruction.eq(self.instruction)
         for port, inner in (
@@ -68,25 +139,33 @@ class Epilogue(wiring.Component):
             parameters.release.eq(pop & self.i.payload.last),
         ]
         valid1, place1 = self._stage(m, "1", free1, pop, self.i.payload)
-        nz, neg = self._codes(m, f, parameters.o, pop)
-        products, biases = self._products(m, parameters.o, pop)
         valid2, place2 = self._stage(m, "2", free2, valid1 & mode.scaled, place1)
-        sums = self._sums(m, free2 & valid1 & mode.scaled, products, biases, sum_bits)
         valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.argmax & read_done, place2)
-        bits = max(BYTE_RANGE, hw.res_bits + 2)
-        scaled = self._scaled(m, f, valid2, free3 & valid2 & ~mode.argmax & read_done, sums, bits)
         old = self._old_values(m, valid2, place2, free3, read_done)
-        residual_free, valid4 = self._residual(m, valid3, place3, scaled, old)
+        nz, neg, saturated = (Signal(hw.rows, name=name) for name in ("nz", "neg", "saturated"))
+        scaled, words = Signal(BYTE_RANGE * hw.rows), Signal(hw.res_word_bits)
+        sums = argmax.i.payload.values
+        common = shared_inputs(m, {
+            "thresholds": f.thresholds, "base": f.base, "dirs": f.dirs, "binary": f.kind == Kind.BINARY, "shift": f.shift,
+            "decide": self.i.valid & mode.codes, "load_code": pop & mode.codes, "load_product": pop & mode.scaled,
+            "load_bias": pop & mode.scaled & self.i.payload.first, "load_sum": free2 & valid1 & mode.scaled,
+            "scale": valid2 & ~mode.argmax, "load_scaled": free3 & valid2 & ~mode.argmax & read_done, "add": valid3 & mode.residual,
+        })
+        for r, before in enumerate(split_lanes(old, hw.rows, hw.res_bits)):
+            instance(
+                m, f"lane{r}", LANE, **common, i_acc=self.i.payload.values[r], i_parameter=parameters.o[r], i_old=before,
+                o_nz=nz[r], o_neg=neg[r], o_sum=sums[r], o_scaled=scaled.word_select(r, BYTE_RANGE),
+                o_word=words.word_select(r, hw.res_container), o_saturated=saturated[r],
+            )
+        residual_free, valid4 = self._residual(m, valid3, place3, words, saturated)
 
         m.d.comb += [
             free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
             free2.eq(~valid2 | Mux(mode.argmax, argmax.i.ready, free3 & read_done)),
             free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
             argmax.i.valid.eq(valid2 & mode.argmax), argmax.i.payload.place.eq(place2),
-            argmax.i.payload.values.eq(Cat(sums)),
             byte_writer.i.valid.eq(valid3 & mode.codes8), byte_writer.i.payload.place.eq(place3),
-            byte_writer.i.payload.values.eq(Cat(clip(x, -(1 << BYTE_RANGE - 1), (1 << BYTE_RANGE - 1) - 1)[:BYTE_RANGE]
-                                                for x in scaled)),
+            byte_writer.i.payload.values.eq(scaled),
             writer.valid.eq(Mux(mode.codes, valid1, byte_writer.valid)), byte_writer.ready.eq(writer.ready),
             writer.addr.eq(Mux(mode.codes, place1.addr, byte_writer.addr)),
             writer.place.eq(Mux(mode.codes, place1, byte_writer.place)),
@@ -105,64 +184,6 @@ class Epilogue(wiring.Component):
             with m.If(valid):
                 m.d.sync += [getattr(kept, member).eq(getattr(place, member)) for member in place_layout(self._hw).members]
         return full, kept
-
-    def _codes(self, m, f, parameters, load):
-        """Stage 1, CODES: thresholds to stored codes, two bits a row."""
-        nz, neg = (Signal(self._hw.rows, name=name, reset_less=True) for name in ("nz", "neg"))
-        binary = f.kind == Kind.BINARY
-        for r in range(self._hw.rows):
-            acc, code = self.i.payload.values[r], Signal(signed(4), name=f"code{r}")
-            terms = [
-                Mux((j < f.thresholds) & (acc >= parameters[r].word_select(j, 16).as_signed()),
-                    Mux(f.dirs[j], C(1, signed(2)), C(-1, signed(2))), C(0, signed(2))) for j in range(4)
-            ]
-            positive = code > 0
-            with m.If(self.i.valid & self._mode.codes):
-                m.d.comb += code.eq(f.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
-            with m.If(load & self._mode.codes):
-                if self._hw.kind == "binary":
-                    m.d.sync += nz[r].eq(positive)
-                else:
-                    m.d.sync += [nz[r].eq(binary | (code != 0)), neg[r].eq(Mux(binary, ~positive, code < 0))]
-        return nz, neg
-
-    def _products(self, m, parameters, load):
-        """Stage 1: acc*M, and the biases that belong to it."""
-        products, biases = [], []
-        for r in range(self._hw.rows):
-            acc, parameter = self.i.payload.values[r], parameters[r]
-            product = Signal(signed(self._hw.acc_bits + MUL_BITS), name=f"product{r}", reset_less=True)
-            bias = Signal(signed(BIAS_BITS), name=f"bias{r}", reset_less=True)
-            with m.If(load & self._mode.scaled):
-                m.d.sync += product.eq(acc * parameter[:MUL_BITS].as_signed())
-            with m.If(load & self._mode.scaled & self.i.payload.first):
-                m.d.sync += bias.eq(parameter[MUL_BITS:].as_signed())
-            products.append(product)
-            biases.append(bias)
-        return products, biases
-
-    def _sums(self, m, load, products, biases, bits):
-        """Stage 2: acc*M + B."""
-        sums = []
-        for r, (product, bias) in enumerate(zip(products, biases, strict=True)):
-            total = Signal(signed(bits), name=f"sum{r}", reset_less=True)
-            with m.If(load):
-                m.d.sync += total.eq(product + bias)
-            sums.append(total)
-        return sums
-
-    def _scaled(self, m, f, valid, load, sums, bits):
-        """Stage 3: rshift, saturated to ``bits``: enough for every later clip to see which side a value is on."""
-        values = []
-        for r, total in enumerate(sums):
-            value = Signal(signed(bits), name=f"scaled{r}", reset_less=True)
-            shifted = Signal.like(total, name=f"shifted{r}")
-            with m.If(valid & ~self._mode.argmax):
-                m.d.comb += shifted.eq(round_shift(total, f.shift))
-            with m.If(load):
-                m.d.sync += value.eq(clip(shifted, *residual_range(bits)))
-            values.append(value)
-        return values
 
     def _old_values(self, m, valid2, place2, free3, done):
         """Reads the residual word of the column in stage 2; returns it as stage 3 sees it.
@@ -187,28 +208,19 @@ class Epilogue(wiring.Component):
             m.d.sync += kept3.eq(word2)
         return word3
 
-    def _residual(self, m, valid3, place3, scaled, old):
-        """Stage 4, RESIDUAL: add, saturate, write."""
-        hw = self._hw
-        low, high = residual_range(hw.res_bits)
+    def _residual(self, m, valid3, place3, words, saturated):
+        """Stage 4, RESIDUAL: the write."""
         valid, free = Signal(name="valid4"), Signal(name="free4")
         load = Signal(name="load4")
         m.d.comb += [
             free.eq(~valid | self.rbuf_w.ready), load.eq(free & valid3 & self._mode.residual),
-            self.rbuf_w.valid.eq(valid), self.rbuf_w.mask.eq(1), self.rbuf_w.lane_mask.eq(~C(0, hw.rows)),
+            self.rbuf_w.valid.eq(valid), self.rbuf_w.mask.eq(1), self.rbuf_w.lane_mask.eq(~C(0, self._hw.rows)),
+            self.ev_saturations.eq(Mux(load, popcount(m, "saturations", saturated), 0)),
         ]
-        words, saturated = [], []
-        for value, before in zip(scaled, split_lanes(old, hw.rows, hw.res_bits), strict=True):
-            total, word = Signal(signed(len(value) + 1)), Signal(signed(hw.res_container))
-            with m.If(valid3 & self._mode.residual):
-                m.d.comb += [total.eq(before + value), word.eq(clip(total, low, high))]
-            words.append(word)
-            saturated.append(outside(total, low, high))
-        m.d.comb += self.ev_saturations.eq(Mux(load, popcount(m, "saturations", Cat(saturated)), 0))
         with m.If(free):
             m.d.sync += valid.eq(load)
             with m.If(load):
-                m.d.sync += [self.rbuf_w.data.eq(Cat(words)), self.rbuf_w.addr.eq(place3.addr)]
+                m.d.sync += [self.rbuf_w.data.eq(words), self.rbuf_w.addr.eq(place3.addr)]
         return free, valid
 
     def _events(self, m, pop):

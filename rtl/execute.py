@@ -94,9 +94,8 @@ class ExecuteUnit(wiring.Component):
             m.d.comb += self.port.busy.eq(~fsm.ongoing("idle") | working)
 
     def _array(self, m: Module, f, seq, array, drain):
-        for r in range(self._hw.rows):
-            m.d.comb += array.row[r].eq(Mux(f.row_kbuf, self.kbuf.data[r], self.wbuf.data[r]))
         m.d.comb += [
+            array.row.eq(Mux(f.row_kbuf, self.kbuf.data.as_value(), self.wbuf.data.as_value())),
             array.col.eq(self.abuf.data), array.row_load.eq(seq.row_load), array.col_load.eq(seq.col_load),
             array.en.eq(seq.en), array.first.eq(seq.first), array.double.eq(seq.double), array.subtract.eq(seq.subtract),
             array.rowsum.eq(f.rowsum), array.init.eq(f.acc_init),

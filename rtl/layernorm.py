@@ -14,7 +14,7 @@ from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, Op
 from ternbin.rtl.divsqrt import RECIPROCAL_BITS, Rsqrt
 from ternbin.rtl.interfaces import ReadPort, WritePort
-from ternbin.rtl.primitives import popcount
+from ternbin.rtl.primitives import instance, popcount, shared_inputs
 from ternbin.rtl.vector_parts import (
     COUNT,
     WIDE,
@@ -30,6 +30,7 @@ from ternbin.rtl.vector_parts import (
     split_lanes,
 )
 
+LANE = "ternbin_layernorm_lane"
 GROUP = 4  # tokens that share a fetch of parameters; as many as a residual word has parameter words
 SLOTS = 2 * GROUP
 SLOT_BITS = exact_log2(SLOTS)
@@ -201,6 +202,39 @@ class Parameters(wiring.Component):
         return m
 
 
+class Lane(wiring.Component):
+    """What the normalisation does with one value: n*x - s; times r; shift; times G plus Bt; shift and saturate.
+
+    Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (24 bits), Bt (40). ``clips``: the last step saturates.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        super().__init__({
+            "steps": In(5), "features": In(FEATURE_BITS), "s": In(signed(sum_bits(hw))), "r": In(RECIPROCAL_BITS), "r_shift": In(6),
+            "shift": In(6), "x": In(signed(hw.res_bits)), "parameter": In(PARAM_WORDS * PARAM_BITS),
+            "y": Out(signed(hw.res_container)), "clips": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        centred = Signal(signed(sum_bits(self._hw) + 1))
+        scaled = Signal(signed(sum_bits(self._hw) + 1 + RECIPROCAL_BITS))
+        normal = Signal(signed(XHAT_BITS))
+        affine, result = Signal(signed(XHAT_BITS + 24 + 1)), Signal(signed(XHAT_BITS + 24 + 1))
+        gamma, beta = self.parameter[:24].as_signed(), self.parameter[24:].as_signed()
+        low, high = residual_range(self._hw.res_bits)
+        m.d.comb += [result.eq(round_shift(affine, self.shift)), self.clips.eq(outside(result, low, high))]
+        steps = (
+            centred.eq(self.x * self.features - self.s), scaled.eq(centred * self.r), normal.eq(round_shift(scaled, self.r_shift)),
+            affine.eq(normal * gamma + (beta << 8)), self.y.eq(clip(result, low, high)),
+        )
+        for now, step in zip(self.steps, steps, strict=True):
+            with m.If(now):
+                m.d.sync += step
+        return m
+
+
 class LayerNorm(wiring.Component):
     """The whole instruction. ``start`` (one cycle, when idle); ``f`` must then stay until ``done``, a pulse with the last write."""
 
@@ -288,7 +322,7 @@ class LayerNorm(wiring.Component):
             m.d.sync += credit.eq(credit - finished + Mux(order.group_end, GROUP, 0))
 
     def _normalise(self, m: Module, head, take, ready, s, r, shift) -> None:
-        """n*x - s; times r; shift; times G plus Bt; shift and saturate: one register stage each, the last one is the write."""
+        """The stages of the lanes; the last one is the write."""
         hw, f, port = self.hw, self.f, self.rbuf_w
         m.submodules.parameters = parameters = Parameters(hw)
         m.d.comb += [
@@ -318,28 +352,16 @@ class LayerNorm(wiring.Component):
                 *(tags[i].eq(tags[i - 1]) for i in range(1, stages)),
                 port.addr.eq(tags[3].dst), last.eq(tags[3].last),
             ]
-        low, high = residual_range(hw.res_bits)
         clipped, clips = Signal(hw.rows), Signal(hw.rows)
+        common = shared_inputs(m, {
+            "steps": Cat(take, valid) & ready.replicate(5), "features": f.features, "s": s, "r": r1, "r_shift": shift2, "shift": f.shift,
+        })
+        pitch = hw.res_container
         for e, x in enumerate(split_lanes(head.data, hw.rows, hw.res_bits)):
-            centred = Signal(signed(sum_bits(hw) + 1), name=f"centred{e}")
-            scaled = Signal(signed(sum_bits(hw) + 1 + RECIPROCAL_BITS), name=f"scaled{e}")
-            normal = Signal(signed(XHAT_BITS), name=f"normal{e}")
-            affine = Signal(signed(XHAT_BITS + 24 + 1), name=f"affine{e}")
-            result = Signal(signed(XHAT_BITS + 24 + 1), name=f"result{e}")
-            parameter = parameters.o.payload[e * 64 : (e + 1) * 64]
-            gamma, beta = parameter[:24].as_signed(), parameter[24:].as_signed()
-            m.d.comb += [result.eq(round_shift(affine, f.shift)), clips[e].eq(outside(result, low, high))]
-            with m.If(ready & take):
-                m.d.sync += centred.eq(x * f.features - s)
-            with m.If(ready & valid[0]):
-                m.d.sync += scaled.eq(centred * r1)
-            with m.If(ready & valid[1]):
-                m.d.sync += normal.eq(round_shift(scaled, shift2))
-            with m.If(ready & valid[2]):
-                m.d.sync += affine.eq(normal * gamma + (beta << 8))
-            with m.If(ready & valid[3]):
-                pitch = hw.res_container
-                m.d.sync += port.data[e * pitch : (e + 1) * pitch].eq(clip(result, low, high))
+            instance(
+                m, f"lane{e}", LANE, **common, i_x=x, i_parameter=parameters.o.payload[e * 64 : (e + 1) * 64],
+                o_y=port.data[e * pitch : (e + 1) * pitch], o_clips=clips[e],
+            )
         with m.If(ready & valid[3]):
             m.d.sync += clipped.eq(clips)
         with m.If(port.valid & port.ready):

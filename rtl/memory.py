@@ -100,17 +100,17 @@ class BankedMemory(wiring.Component):
             requesters[getattr(self, f"t_{self._transposed[0]}")] = self._transposed[1]
         write = self._arbitrate(m, requesters, "write")
         data, mask = self._write_data(m, [port for port in requesters])
+        words = Signal(geometry.word_bits * geometry.banks, name="rdata")
         for bank in range(geometry.banks):
-            word = Signal(geometry.word_bits, name=f"rdata{bank}")
             m.submodules[f"bank{bank}"] = Instance(
                 "ternbin_ram", p_DEPTH=geometry.depth, p_WIDTH=geometry.word_bits, p_ADDR=geometry.addr_bits,
                 p_ELEMENTS=geometry.elements, p_PLANES=geometry.planes, i_clk=ClockSignal(), i_ren=read.mask[bank],
-                i_raddr=read.addr[:geometry.addr_bits], o_rdata=word, i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits],
+                i_raddr=read.addr[:geometry.addr_bits], o_rdata=words.word_select(bank, geometry.word_bits),
+                i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits],
                 i_wdata=data[bank], i_wmask=mask,
             )
-            for name in self._readers:
-                m.d.comb += getattr(self, f"r_{name}").data[bank].eq(word)
         m.d.comb += [
+            *(getattr(self, f"r_{name}").data.eq(words) for name in self._readers),
             self.fault.eq(Cat(_any_of(self._faults[unit]) if self._faults[unit] else C(0, 1) for unit in Unit)),
             self.active.eq(read.taken | write.taken),
             self.ev_reads.eq(popcount(m, "banks_read", read.mask)),

@@ -35,13 +35,13 @@ class Parameters(wiring.Component):
         arrives, arriving, staged, active = Signal(), Signal(2), Signal(), Signal()
         last_word, copy = Signal(), Signal()
         staging = [Signal(self._hw.param_word_bits, name=f"staging{j}", reset_less=True) for j in range(WORDS)]
-        values = [Signal(16 * WORDS, name=f"active{r}", reset_less=True) for r in range(self._hw.rows)]
+        values = Signal(16 * WORDS * self._hw.rows, name="values", reset_less=True)
         m.d.comb += [
             words.eq(Mux(mode.codes, f.thresholds, Mux(mode.scaled, 4, 0))), shared.eq(f.param_stride == 0),
             last_word.eq(word == words - 1), taken.eq(reading & self.pbuf.ready),
             self.pbuf.valid.eq(reading), self.pbuf.mask.eq(1), self.pbuf.addr.eq(address(clamp(pointer + word))),
             copy.eq(staged & (~active | (self.release & ~shared))), self.valid.eq(active | (words == 0)),
-            *(self.o[r].eq(value) for r, value in enumerate(values)),
+            self.o.eq(values),
         ]
         m.d.sync += [arrives.eq(taken), arriving.eq(word)]
         for j, register in enumerate(staging):
@@ -54,9 +54,7 @@ class Parameters(wiring.Component):
         with m.If(copy):
             m.d.sync += [active.eq(1), staged.eq(0), tiles.eq(tiles - 1), word.eq(0)]
             m.d.sync += [pointer.eq(clamp(pointer + f.param_stride)), reading.eq((tiles != 1) & ~shared)]
-            m.d.sync += [
-                value.eq(Cat(register.word_select(r, 16) for register in staging)) for r, value in enumerate(values)
-            ]
+            m.d.sync += values.eq(Cat(register.word_select(r, 16) for r in range(self._hw.rows) for register in staging))
         with m.Elif(self.release & ~shared):
             m.d.sync += active.eq(0)
         with m.If(self.start):

@@ -1,10 +1,5 @@
-"""The processing element of the array and the row-sum unit beside it, each exported once as its own Verilog module.
+"""The processing element of the array and the row-sum unit beside it: for synthesis in Amaranth, for simulation in Verilog."""
 
-Amaranth makes one module of every submodule instance, so a 16 x 16 array would be 256 copies of the same text; ``instances``
-of modules that ``pe_verilog`` exports once keep Verilog small, and characterisation sees the element as one block.
-"""
-
-from amaranth.back import verilog
 from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -116,7 +111,7 @@ endmodule
 _POPCOUNT_BITS = 64  # what a simulator's host counts at once
 
 
-def _simulated(hw: HwConfig) -> str:
+def simulated(hw: HwConfig) -> str:
     """Both modules as a simulator likes them: nothing is evaluated without its enable, no value has a variable of its own."""
     bits, lanes = hw.acc_bits, hw.lanes
     dots, sums = [], []
@@ -136,11 +131,3 @@ def _simulated(hw: HwConfig) -> str:
         pe=PE_MODULE, rowsum=ROWSUM_MODULE, word=hw.code_word_bits - 1, acc=bits - 1, bits=bits, init=init,
         dot=f"{bits}'({' - '.join([' + '.join(dots), *zeros])})", sum=f"{bits}'({' - '.join([' + '.join(sums), *zeros])})",
     )
-
-
-def pe_verilog(hw: HwConfig) -> str:
-    """Verilog of the modules that the array of ``hw`` instantiates, with a body for synthesis, which uses the primitives, and
-    one for simulation."""
-    parts = ((PE_MODULE, ProcessingElement(hw)), (ROWSUM_MODULE, RowSum(hw)))
-    built = [verilog.convert(part, name=name, emit_src=False, strip_internal_attrs=True) for name, part in parts]
-    return "\n".join(["`ifdef SYNTHESIS", *built, "`else", _simulated(hw), "`endif", ""])

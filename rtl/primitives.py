@@ -1,6 +1,15 @@
 """Amaranth wrappers of the Verilog primitives in rtl/primitives/: modules with a body for simulation and one for synthesis."""
 
-from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, Signal, Value
+from pathlib import Path
+
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, ResetSignal, Signal, Value
+
+_FOLDER = Path(__file__).parent / "primitives"
+
+
+def primitives() -> dict[str, str]:
+    """File name -> text."""
+    return {path.name: path.read_text() for path in sorted(_FOLDER.glob("*.v"))}
 
 
 def popcount(m: Module, name: str, bits: Value) -> Signal:
@@ -27,6 +36,18 @@ def difference(m: Module, name: str, plus: Value, minus: Value, negate: Value, w
         o_difference=result,
     )
     return result
+
+
+def shared_inputs(m: Module, values: dict[str, Value]) -> dict[str, Signal]:
+    """Inputs that many instances of a module have in common, each a signal: keyword arguments of ``instance``."""
+    signals = {f"i_{name}": Signal.like(Value.cast(value), name=f"lane_{name}") for name, value in values.items()}
+    m.d.comb += [signal.eq(value) for signal, value in zip(signals.values(), values.values(), strict=True)]
+    return signals
+
+
+def instance(m: Module, name: str, module: str, **ports) -> None:
+    """Submodule ``name``: one more use of a ``module`` that is built once (rtl/shared.py), in the clock domain of ``m``."""
+    m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
 
 
 def gated(m: Module, name: str, enable: Value, reset: Value | None = None) -> DomainRenamer:

@@ -8,7 +8,7 @@ from amaranth.utils import bits_for, exact_log2
 from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, STRIDE, Kind, Op
 from ternbin.rtl.interfaces import ReadPort, WritePort
-from ternbin.rtl.primitives import popcount
+from ternbin.rtl.primitives import instance, popcount, shared_inputs
 from ternbin.rtl.vector_parts import (
     COUNT,
     ReadBuffer,
@@ -22,6 +22,7 @@ from ternbin.rtl.vector_parts import (
     split_lanes,
 )
 
+QUANT_LANE, EMBED_LANE = "ternbin_quant_lane", "ternbin_embed_lane"
 CODE_BITS = 8  # a code between the parts of the vector unit: two's complement, or unsigned for UINT8
 
 
@@ -89,6 +90,35 @@ class CodeWriter(wiring.Component):
         ]
 
 
+class QuantLane(wiring.Component):
+    """One value to its code, a cycle after ``load``. ``clipped``: an 8-bit code was, and the value counts (``keep``, with the code)."""
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        fields = instruction_fields(Op.QUANT).members
+        super().__init__({
+            "load": In(1), "int8": In(1), "binary": In(1), **{name: In(fields[name]) for name in ("t0", "t1", "mul", "shift")},
+            "value": In(signed(hw.res_bits)), "keep": In(1), "code": Out(CODE_BITS), "clipped": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        product, shifted = (Signal(signed(self._hw.res_bits + 25), name=name) for name in ("product", "shifted"))
+        above = Signal(2)  # how the value compares with t0 and t1
+        m.d.comb += [shifted.eq(round_shift(product, self.shift)), self.clipped.eq(outside(shifted, -127, 127) & self.keep)]
+        with m.If(self.load):
+            m.d.sync += above.eq(Cat(self.value >= self.t0, self.value >= self.t1))
+        with m.If(self.load & self.int8):
+            m.d.sync += product.eq(self.value * self.mul)
+        with m.If(self.int8):
+            m.d.comb += self.code.eq(clip(shifted, -127, 127))
+        with m.Elif(self.binary):
+            m.d.comb += self.code.eq(Mux(above[0], 1, 0xFF))
+        with m.Else():
+            m.d.comb += self.code.eq(above[0] + above[1] - 1)
+        return m
+
+
 class Quant(wiring.Component):
     """QUANT without its writes: residual words, in order of the writer's granules, to codes."""
 
@@ -113,11 +143,7 @@ class Quant(wiring.Component):
             buffer.i.payload.addr.eq(walk.o.payload.addr), buffer.i.payload.mask.eq(1),
             buffer.i.payload.read.eq(1), buffer.i.payload.tag.eq(walk.o.payload.keep),
         ]
-        values = split_lanes(buffer.o.payload.data, hw.rows, hw.res_bits)
-        products = [Signal(signed(hw.res_bits + 25), name=f"product{e}") for e in range(hw.rows)]
-        above = Signal(data.ArrayLayout(2, hw.rows))  # how the value compares with t0 and t1
-        keep = Signal(hw.rows)
-        int8 = Signal()
+        keep, clipped, int8 = Signal(hw.rows), Signal(hw.rows), Signal()
         m.d.comb += [
             int8.eq(f.kind == Kind.INT8),
             buffer.o.ready.eq(~self.o.valid | self.o.ready),
@@ -125,23 +151,36 @@ class Quant(wiring.Component):
         ]
         with m.If(buffer.o.ready):
             m.d.sync += [self.o.valid.eq(buffer.o.valid), keep.eq(buffer.o.payload.tag)]
-            for e, value in enumerate(values):
-                m.d.sync += above[e].eq(Cat(value >= f.t0, value >= f.t1))
-        with m.If(buffer.o.ready & int8):
-            m.d.sync += [product.eq(value * f.mul) for product, value in zip(products, values, strict=True)]
-        clipped = Signal(hw.rows)
-        for e, product in enumerate(products):
-            shifted = Signal(signed(hw.res_bits + 25), name=f"shifted{e}")
-            code = self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS]
-            m.d.comb += [shifted.eq(round_shift(product, f.shift)), clipped[e].eq(outside(shifted, -127, 127) & keep[e])]
-            with m.If(int8):
-                m.d.comb += code.eq(clip(shifted, -127, 127))
-            with m.Elif(f.kind == Kind.BINARY):
-                m.d.comb += code.eq(Mux(above[e][0], 1, 0xFF))
-            with m.Else():
-                m.d.comb += code.eq(above[e][0] + above[e][1] - 1)
+        common = shared_inputs(m, {
+            "load": buffer.o.ready, "int8": int8, "binary": f.kind == Kind.BINARY, "t0": f.t0, "t1": f.t1, "mul": f.mul, "shift": f.shift,
+        })
+        for e, value in enumerate(split_lanes(buffer.o.payload.data, hw.rows, hw.res_bits)):
+            instance(
+                m, f"lane{e}", QUANT_LANE, **common, i_value=value, i_keep=keep[e], o_clipped=clipped[e],
+                o_code=self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS],
+            )
         with m.If(self.o.valid & self.o.ready & int8):
             m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", clipped))
+        return m
+
+
+class EmbedLane(wiring.Component):
+    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was."""
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        super().__init__({
+            "take": In(1), "scale": In(signed(32)), "old": In(signed(hw.res_bits)), "nonzero": In(1), "negative": In(1),
+            "result": Out(signed(hw.res_container)), "clipped": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        total = Signal(signed(34))
+        low, high = residual_range(self._hw.res_bits)
+        m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
+        with m.If(self.take):
+            m.d.sync += [self.result.eq(clip(total, low, high)), self.clipped.eq(outside(total, low, high))]
         return m
 
 
@@ -179,32 +218,32 @@ class Embed(wiring.Component):
             self.done.eq(port.valid & port.ready & last),
             self.ev_words.eq(take),
         ]
-        sums, keep = [], Signal(hw.rows)
-        scale = scales.payload.data[:32].as_signed()
+        clipped = Signal(hw.rows)
+        nonzero, negative = self._codes(m, codes.payload.data, group)
+        common = shared_inputs(m, {"take": take, "scale": scales.payload.data[:32].as_signed()})
+        pitch = hw.res_container
         for e, value in enumerate(split_lanes(old.payload.data, hw.rows, hw.res_bits)):
-            total = Signal(signed(34), name=f"sum{e}")
-            code = self._code(codes.payload.data, group, e)
-            m.d.comb += total.eq(value + Mux(code[0] & tag.keep[e], Mux(code[1], -scale, scale), 0))
-            sums.append(total)
-        low, high = residual_range(hw.res_bits)
+            instance(
+                m, f"lane{e}", EMBED_LANE, **common, i_old=value, i_nonzero=nonzero[e] & tag.keep[e], i_negative=negative[e],
+                o_result=port.data[e * pitch : (e + 1) * pitch], o_clipped=clipped[e],
+            )
         with m.If(take):
             m.d.sync += [port.valid.eq(1), port.addr.eq(tag.addr), last.eq(tag.last)]
-            m.d.sync += keep.eq(Cat(outside(total, low, high) for total in sums))
-            pitch = hw.res_container
-            for e, total in enumerate(sums):
-                m.d.sync += port.data[e * pitch : (e + 1) * pitch].eq(clip(total, low, high))
             m.d.sync += group.eq(Mux(codes.ready, 0, group + 1))
         with m.Elif(port.ready):
             m.d.sync += port.valid.eq(0)
         with m.If(port.valid & port.ready):
-            m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", keep))
+            m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", clipped))
         return m
 
-    def _code(self, word, group, e: int):
-        """Bits (nonzero, negative) of the code of element ``e`` in group ``group`` of a code word."""
-        hw = self.hw
-        bit = lambda plane: word[plane * hw.lanes : (plane + 1) * hw.lanes].word_select(group, hw.rows)[e]  # noqa: E731
-        return Cat(bit(0), bit(1)) if hw.kind == "ternary" else Cat(Const(1, 1), ~bit(0))
+    def _codes(self, m: Module, word, group) -> tuple[Signal, Signal]:
+        """Of the codes of group ``group`` of a code word: which are not zero, which are negative."""
+        hw, rows = self.hw, self.hw.rows
+        nonzero, negative = Signal(rows, name="nonzero"), Signal(rows, name="negative")
+        planes = [word[plane * hw.lanes : (plane + 1) * hw.lanes].word_select(group, rows) for plane in range(hw.planes)]
+        both = planes if hw.kind == "ternary" else (Const(-1, rows), ~planes[0])
+        m.d.comb += [nonzero.eq(both[0]), negative.eq(both[1])]
+        return nonzero, negative
 
     def _reader(self, m: Module, name: str, walk: Walk, port, base, stride, inner, tag):
         """Stream of the words of a region, one row a token; ``tag`` (optional) takes the walk's fields of its names."""

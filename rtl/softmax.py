@@ -5,7 +5,7 @@ The passes of three queries interleave - maximum of t+1, sum of t, codes of t-1,
 the reductions and, for 8-bit codes, of the division.
 """
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -14,6 +14,7 @@ from ternbin.hw import HwConfig
 from ternbin.isa import ADDR, Kind, Op
 from ternbin.rtl.divsqrt import Divide
 from ternbin.rtl.interfaces import ReadPort, WritePort
+from ternbin.rtl.primitives import instance, shared_inputs
 from ternbin.rtl.quant import CODE_BITS
 from ternbin.rtl.vector_parts import (
     WIDE,
@@ -26,6 +27,7 @@ from ternbin.rtl.vector_parts import (
     tree,
 )
 
+LANE = "ternbin_softmax_lane"
 ENTRIES = 256
 ENTRY_BITS = 16
 KEY_BITS = 13  # keys a query may see: 4095 + 4094
@@ -149,6 +151,60 @@ class PassOrder(wiring.Component):
         return m
 
 
+class Lane(wiring.Component):
+    """What SOFTMAX does with one score of a word.
+
+    ``candidate``: the score if it counts for the maximum (``keep``), else the lowest number. With ``advance``, every stage takes what
+    the one before it has: distance (``take``), product (``multiply``), table index and exponent, ``exponential`` of the table's
+    ``entry``, code (``load``); ``keep2``, ``keep3`` are ``keep`` as the exponential's and the code's stage see it.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        score = signed(hw.acc_bits)
+        super().__init__({
+            "advance": In(1), "take": In(1), "multiply": In(1), "load": In(1), "keep": In(1), "keep2": In(1), "keep3": In(1),
+            "score": In(score), "maximum": In(score), "candidate": Out(score), "power": In(1), "mul": In(ENTRY_BITS), "shift": In(6),
+            "index": Out(8), "entry": In(ENTRY_BITS), "exponential": Out(ENTRY_BITS),
+            "c1": In(20 + TOTAL_BITS), "c2": In(20 + TOTAL_BITS), "recip": In(RECIP_BITS), "uint8": In(1), "binary": In(1),
+            "code": Out(CODE_BITS),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self._hw.acc_bits
+        distance, product, scaled = Signal(bits), Signal(bits + ENTRY_BITS), Signal(bits + ENTRY_BITS)
+        exponent, exponent1 = Signal(5), Signal(5)
+        above, probability = Signal(2), Signal(RECIP_BITS + ENTRY_BITS)
+        rounded = Signal(RECIP_BITS + ENTRY_BITS + 1 - POINT)
+        m.d.comb += [
+            self.candidate.eq(Mux(self.keep, self.score, Const(-(1 << bits - 1), signed(bits)))),
+            scaled.eq(product >> self.shift), rounded.eq(round_shift(probability, POINT)),
+        ]
+        with m.If(self.power):
+            m.d.comb += [self.index.eq(scaled[:8]), exponent.eq(Mux(scaled[8:] > 31, 31, scaled[8:13]))]
+        with m.Else():
+            m.d.comb += self.index.eq(Mux(scaled[8:].any(), 255, scaled[:8]))
+        with m.If(self.take):
+            m.d.sync += distance.eq(Mux(self.keep, self.maximum - self.score, 0))
+        with m.If(self.multiply):
+            m.d.sync += product.eq(distance * self.mul)
+        with m.If(self.advance):
+            m.d.sync += [exponent1.eq(exponent), self.exponential.eq(Mux(self.keep2, self.entry >> exponent1, 0))]
+        with m.If(self.load):
+            m.d.sync += [
+                above.eq(Cat((self.exponential << 16) > self.c1, (self.exponential << 16) >= self.c2) & self.keep3.replicate(2)),
+                probability.eq(Mux(self.uint8, self.exponential * self.recip, 0)),
+            ]
+        with m.If(self.uint8):
+            m.d.comb += self.code.eq(Mux(rounded > 255, 255, rounded[:8]))
+        with m.Elif(self.binary):
+            m.d.comb += self.code.eq(Mux(above[0], 1, 0xFF))
+        with m.Else():
+            m.d.comb += self.code.eq(above[0] + above[1] - 1)
+        return m
+
+
 class Softmax(wiring.Component):
     """SOFTMAX without its writes: codes in the order of the writer's granules. ``start`` (one cycle, when idle), ``f`` must stay."""
 
@@ -190,105 +246,73 @@ class Softmax(wiring.Component):
                 total_ready = totals_ready.bit_select(head.tag.query[0], 1)
                 m.d.comb += [buffer.o.ready.eq(advance & maximum_ready & total_ready), self.ev_code_words.eq(take)]
         m.d.comb += take.eq(buffer.o.valid & buffer.o.ready & (head.tag.step != Pass.MAXIMUM))
-        self._maximum(m, head, keep, buffer.o.valid & (head.tag.step == Pass.MAXIMUM), maxima, maxima_ready)
         with m.If(take & head.tag.end & (head.tag.step == Pass.CODES)):
             m.d.sync += [
                 maxima_ready.bit_select(head.tag.query, 1).eq(0), totals_ready.bit_select(head.tag.query[0], 1).eq(0),
             ]
-        exponentials, before, last = self._exponential(m, head, keep, take, maxima[head.tag.query], advance)
-        self._results(m, exponentials, before, last, advance, totals_ready)
+        before, last = self._stages(m, head, keep, take, advance)
+        exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
+        factors = self._totals(m, exponentials, before, last, advance, totals_ready)
+        candidates = self._lanes(m, head, keep, take, advance, maxima[head.tag.query], factors, exponentials)
+        self._maximum(m, head, candidates, buffer.o.valid & (head.tag.step == Pass.MAXIMUM), maxima, maxima_ready)
         return m
 
-    def _maximum(self, m: Module, head, keep, take, maxima, maxima_ready) -> None:
-        """Stage 1: largest valid score of a word. Stage 2: of the query."""
-        hw = self.hw
-        low = Const(-(1 << hw.acc_bits - 1), signed(hw.acc_bits))
-        best, running = Signal(signed(hw.acc_bits), name="best"), Signal(signed(hw.acc_bits), name="running")
+    def _maximum(self, m: Module, head, candidates, take, maxima, maxima_ready) -> None:
+        """Stage 1: largest candidate of a word. Stage 2: of the query."""
+        score = signed(self.hw.acc_bits)
+        best, running = Signal(score, name="best"), Signal(score, name="running")
         valid, end, query, started = Signal(), Signal(), Signal(2), Signal()
-        larger = lambda a, b: Mux(a > b, a, b)  # noqa: E731
-        masked = []
-        for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
-            lane = Signal(signed(hw.acc_bits), name=f"valid_score{e}")
-            m.d.comb += lane.eq(Mux(keep[e], score, low))
-            masked.append(lane)
+
+        def larger(a, b) -> Signal:
+            """A signal, for an expression that is used twice is built twice."""
+            result = Signal(score, name="larger")
+            m.d.comb += result.eq(Mux(a > b, a, b))
+            return result
+
         m.d.sync += valid.eq(take)
         with m.If(take):
-            m.d.sync += [best.eq(tree(larger, masked)), end.eq(head.tag.end), query.eq(head.tag.query)]
-        overall = Signal(signed(hw.acc_bits), name="overall")
+            m.d.sync += [best.eq(tree(larger, candidates)), end.eq(head.tag.end), query.eq(head.tag.query)]
+        overall = Signal(score, name="overall")
         m.d.comb += overall.eq(Mux(started, larger(running, best), best))
         with m.If(valid):
             m.d.sync += [running.eq(overall), started.eq(~end)]
             with m.If(end):
                 m.d.sync += [maxima[query].eq(overall), maxima_ready.bit_select(query, 1).eq(1)]
 
-    def _exponential(self, m: Module, head, keep, take, maximum, advance):
-        """Distance; times C; shifted to table index and exponent; table; exponent applied: a stage each.
+    def _stages(self, m: Module, head, keep, take, advance):
+        """The pipeline of the lanes: their stages' tags. Returns the one behind the exponentials and the last one."""
+        layout = data.StructLayout({"valid": 1, "codes": 1, "end": 1, "slot": 1, "keep": self.hw.rows})
+        self._tags = tags = [Signal(layout, name=f"stage{i}") for i in range(5)]
+        with m.If(advance):
+            m.d.sync += [
+                tags[0].valid.eq(take), tags[0].codes.eq(head.tag.step == Pass.CODES), tags[0].end.eq(head.tag.end),
+                tags[0].slot.eq(head.tag.query[0]), tags[0].keep.eq(keep), *(tags[i].eq(tags[i - 1]) for i in range(1, 5)),
+            ]
+        m.d.comb += self.o.valid.eq(tags[4].valid & tags[4].codes)
+        return tags[3], tags[4]
 
-        Returns the exponentials, the tag of their stage and that of the stage behind it.
-        """
-        hw, f = self.hw, self.f
+    def _lanes(self, m: Module, head, keep, take, advance, maximum, factors, exponentials) -> list[Value]:
+        """Scores to exponentials and codes, by way of the table. Returns the lanes' candidates for the maximum."""
+        hw, f, tags = self.hw, self.f, self._tags
         m.submodules.table = table = ExpTable(hw)
         wiring.connect(m, wiring.flipped(self.lutv_w), table.port)
         m.d.comb += [table.enable.eq(advance), self.lutv_error.eq(table.error)]
-        stages = [
-            Signal(data.StructLayout({"valid": 1, "codes": 1, "end": 1, "slot": 1, "keep": hw.rows}), name=f"stage{i}")
-            for i in range(5)
-        ]
-        with m.If(advance):
-            m.d.sync += [
-                stages[0].valid.eq(take), stages[0].codes.eq(head.tag.step == Pass.CODES), stages[0].end.eq(head.tag.end),
-                stages[0].slot.eq(head.tag.query[0]), stages[0].keep.eq(keep),
-                *(stages[i].eq(stages[i - 1]) for i in range(1, 5)),
-            ]
-        product_bits = hw.acc_bits + ENTRY_BITS
-        exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
+        common = shared_inputs(m, {
+            "advance": advance, "take": advance & take, "multiply": advance & tags[0].valid,
+            "load": advance & tags[3].valid & tags[3].codes, "maximum": maximum, "power": f.power, "mul": Mux(f.power, f.mul, 1),
+            "shift": Mux(f.power, f.shift, 0), "uint8": f.kind == Kind.UINT8, "binary": f.kind == Kind.BINARY,
+            **{name: array[tags[3].slot] for name, array in zip(("c1", "c2", "recip"), factors, strict=True)},
+        })
+        candidates = []
         for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
-            distance = Signal(hw.acc_bits, name=f"distance{e}")
-            product = Signal(product_bits, name=f"product{e}")
-            scaled = Signal(product_bits, name=f"scaled{e}")
-            exponent, exponent1 = Signal(5, name=f"exponent{e}"), Signal(5, name=f"exponent1_{e}")
-            m.d.comb += scaled.eq(product >> Mux(f.power, f.shift, 0))
-            beyond = scaled[8:] > 31
-            with m.If(f.power):
-                m.d.comb += [table.index[e].eq(scaled[:8]), exponent.eq(Mux(beyond, 31, scaled[8:13]))]
-            with m.Else():
-                m.d.comb += table.index[e].eq(Mux(scaled[8:].any(), 255, scaled[:8]))
-            with m.If(advance & take):
-                m.d.sync += distance.eq(Mux(keep[e], maximum - score, 0))
-            with m.If(advance & stages[0].valid):
-                m.d.sync += product.eq(distance * Mux(f.power, f.mul, 1))
-            with m.If(advance):
-                m.d.sync += [
-                    exponent1.eq(exponent),
-                    exponentials[e].eq(Mux(stages[2].keep[e], table.entry[e] >> exponent1, 0)),
-                ]
-        return exponentials, stages[3], stages[4]
-
-    def _results(self, m: Module, exponentials, before, last, advance, totals_ready) -> None:
-        """Sums with what follows from them; codes."""
-        f = self.f
-        factors = self._totals(m, exponentials, before, last, advance, totals_ready)
-        c1, c2, recip = (array[before.slot] for array in factors)
-        uint8 = Signal()
-        above = Signal(data.ArrayLayout(2, self.hw.rows))
-        m.d.comb += [uint8.eq(f.kind == Kind.UINT8), self.o.valid.eq(last.valid & last.codes)]
-        for e, exponential in enumerate(exponentials):
-            scaled = Signal(RECIP_BITS + ENTRY_BITS, name=f"probability{e}")
-            rounded = Signal(RECIP_BITS + ENTRY_BITS + 1 - POINT, name=f"rounded{e}")
-            code = self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS]
-            with m.If(advance & before.valid & before.codes):
-                m.d.sync += [
-                    above[e].eq(Cat((exponential << 16) > c1, (exponential << 16) >= c2)
-                                & before.keep[e].replicate(2)),
-                    scaled.eq(Mux(uint8, exponential * recip, 0)),
-                ]
-            m.d.comb += rounded.eq(round_shift(scaled, POINT))
-            with m.If(uint8):
-                m.d.comb += code.eq(Mux(rounded > 255, 255, rounded[:8]))
-            with m.Elif(f.kind == Kind.BINARY):
-                m.d.comb += code.eq(Mux(above[e][0], 1, 0xFF))
-            with m.Else():
-                m.d.comb += code.eq(above[e][0] + above[e][1] - 1)
+            candidate = Signal(signed(hw.acc_bits), name=f"candidate{e}")
+            instance(
+                m, f"lane{e}", LANE, **common, i_keep=keep[e], i_keep2=tags[2].keep[e], i_keep3=tags[3].keep[e],
+                i_score=score, o_candidate=candidate, o_index=table.index[e], i_entry=table.entry[e],
+                o_exponential=exponentials[e], o_code=self.o.payload[e * CODE_BITS : (e + 1) * CODE_BITS],
+            )
+            candidates.append(candidate)
+        return candidates
 
     def _totals(self, m: Module, exponentials, before, last, advance, totals_ready):
         """Sum of the exponentials of a query, then c1*sum and c2*sum, or N/sum; arrays of the three, by slot."""

@@ -31,15 +31,10 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable
 from cocotb_tools.runner import get_runner
 
+from ternbin.rtl.primitives import primitives
 from ternbin.sim.toolchain import ModelSpec, compile_model, top_ports
 
 SEED = 1
-_PRIMITIVES = Path(__file__).parent.parent / "rtl" / "primitives"
-
-
-def primitives() -> dict[str, str]:
-    """The Verilog primitives that components may instantiate: file name -> text."""
-    return {path.name: path.read_text() for path in sorted(_PRIMITIVES.glob("*.v"))}
 
 
 def to_verilog(component: Elaboratable, name: str) -> dict[str, str]:

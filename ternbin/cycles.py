@@ -224,11 +224,15 @@ class _Reads:
         self.spans, self.held = spans, held
         self.asked, self.taken = 1, deque([0, 0], maxlen=2)
 
-    def take(self, ready: int) -> int:
-        """The cycle in which the next word is taken: ``ready`` or later."""
+    def ask(self) -> int:
+        """Asks for the next word. Returns the first cycle in which it can be taken."""
         self.asked = _next(self.held, max(self.asked, self.taken[0]) + 1)
         _take(self.spans, self.asked, self.asked + 1)
-        self.taken.append(max(self.asked + 1, self.taken[1] + 1, ready))
+        return max(self.asked, self.taken[1]) + 1
+
+    def take(self, ready: int) -> int:
+        """The cycle in which the next word is taken: ``ready`` or later."""
+        self.taken.append(max(self.ask(), ready))
         return self.taken[1]
 
     def skip(self) -> None:
@@ -260,6 +264,14 @@ def embed(tokens: int, words: int, code_words: int, held: Held) -> tuple[int, Bu
     return written + 1, busy
 
 
+def _past(stops: deque[tuple[int, int]], cycle: int) -> int:
+    """The first cycle from ``cycle`` on that lies in none of ``stops``, which are in order."""
+    for first, end in stops:
+        if first <= cycle < end:
+            cycle = end
+    return cycle
+
+
 def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/layernorm.py."""
     busy = Busy()
@@ -268,17 +280,17 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     loaded = divided = -99  # root and reciprocal of the last token began
     ready: list[int] = []  # cycle from which a token can be normalised
     moved = freed = -99  # the last set of parameters came into use; was released
-    stages = deque([-99] * 3, maxlen=3)  # last words at the affine stage
-    done = deque([-99] * 2, maxlen=2)  # last words written
+    # The five stages of the normalisation step together. They stop while a write, or the fourth stage for parameters, has to wait.
+    stops: deque[tuple[int, int]] = deque([(-9, -9)], maxlen=5)
+    one = two = three = -9  # cycles in which the last word leaves the second to fourth of them
+    done = -9  # last write
 
     def sums(count: int) -> None:
         nonlocal loaded, divided
         for _ in range(count):
             for _ in range(words):
-                at = max(reads.asked + 1, reads.taken[0] + 2, reads.taken[1] + 1)
-                for first, end in blocks:
-                    at = end if first <= at < end else at
-                at = reads.take(at)
+                at = _past(blocks, reads.ask())
+                reads.taken.append(at)
             out = at + 5
             for first, end in blocks:
                 out += end - first if at < first else 0
@@ -288,25 +300,40 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
             divided = max(loaded + 13, divided + 15)
             ready.append(divided + 15)
 
+    def write(cycle: int) -> None:
+        """A word leaves the last stage but one in ``cycle``."""
+        nonlocal done
+        done = _next(held[WRITES], cycle + 1)
+        _take(busy.ports[WRITES], done, done + 1)
+        if done > cycle + 1:
+            stops.append((cycle + 1, done))
+
     summed = min(tokens, 8)
     sums(summed)
     for first in range(0, tokens, 4):
         for word in range(words):
             moved = max(max(parameters.take(moved) for _ in range(4)) + 1, freed)
             for token in range(first, min(first + 4, tokens)):
-                at = reads.take(max(ready[token] if word == 0 else 0, stages[0]))
-                behind = at + 3 <= stages[-1] + 1  # the word before is written with this one's step
-                stages.append(max(stages[-1] + 1, at + 3, moved + 1, done[0]))
-                done.append(_next(held[WRITES], max(stages[-1] + 2, done[-1] + 1)))
-                written = stages[-1] if behind else stages[-2] + 1
-                if token + word:
-                    _take(busy.ports[WRITES], written + 1, written + 2)
-            freed = stages[-1]
+                at = _past(stops, max(reads.ask(), ready[token] if word == 0 else 0))
+                behind = at <= one  # directly behind the word before
+                if not behind and token + word:
+                    write(_past(stops, three + 1))
+                at = one if behind else _past(stops, at)
+                reads.taken.append(at)
+                last = three
+                one = two if behind else _past(stops, at + 1)
+                two = last if behind else _past(stops, one + 1)
+                three = _past(stops, max(two, moved) + 1)
+                if moved > two:
+                    stops.append((two + 1, three))
+                if behind:
+                    write(three)
+            freed = three
         more = min(tokens - summed, 4)
         sums(more)
         summed += more
-    _take(busy.ports[WRITES], stages[-1] + 2, stages[-1] + 3)
-    return done[-1] + 1, busy
+    write(_past(stops, three + 1))
+    return done + 1, busy
 
 
 def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int, held: Held) -> tuple[int, Busy]:
@@ -778,7 +805,20 @@ class _Call:
         """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
         number = self.flying[Unit.VECTOR][0]
         start, work = self.start[number], self.d.work[number]
-        cycles, ports = work.cycles, work.busy.ports
+        cycles, seen = work.cycles, 0
+        while seen < cycles:
+            seen = 3 * cycles
+            held = self._held(start, work.busy.ports, seen)
+            if any(at in own for own, spans in zip(held, work.busy.ports, strict=True) if own
+                   for first, end in spans for at in range(first, end)):
+                cycles, _ = work.function(*work.values, held)
+        done = max(start + cycles, cycle)
+        if self.due.get(number) != done:
+            self.due[number] = done
+            self._finish(done, Unit.VECTOR, done + 1)
+
+    def _held(self, start: int, ports: tuple[Spans, ...], cycles: int) -> Held:
+        """In which of the ``cycles`` from ``start`` on others have the ports that a vector instruction uses."""
         self.loads = [load for load in self.loads if load[1][-1][1] > start]
         taken = []
         for load, spans in [*self.loads, *self.loading]:
@@ -787,15 +827,9 @@ class _Call:
                 taken += [(first + word * pitch, load.port, 1) for word in range(1, int((end - first) / pitch) + 1)]
         self.gemms = [item for item in self.gemms if item[0] + item[1].done > start]
         for begin, times in self.gemms:
-            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + 3 * cycles - begin)
+            taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + cycles - begin)
                       if ports[port]]
-        held = tuple(frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4))
-        if any(at in own for own, spans in zip(held, ports, strict=True) if own for first, end in spans for at in range(first, end)):
-            cycles, _ = work.function(*work.values, held)
-        done = max(start + cycles, cycle)
-        if self.due.get(number) != done:
-            self.due[number] = done
-            self._finish(done, Unit.VECTOR, done + 1)
+        return tuple(frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4))
 
     def _multiply(self, number: int, back: tuple[int, int, int]) -> tuple[int, int, int]:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same

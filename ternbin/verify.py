@@ -60,6 +60,23 @@ def draw_case(seed: int, hw: HwConfig) -> Case:
     )
 
 
+def draw_hw(seed: int) -> HwConfig:
+    """A random small accelerator: shapes, widths and depths that no named configuration has."""
+    rng = random.Random(f"hardware {seed}")
+    kind = rng.choice(["ternary", "ternary", "binary"])
+    lanes = rng.choice([16, 32, 64])
+    rows = rng.choice([rows for rows in (4, 8, 16) if rows <= lanes])
+    depth = lambda least: rng.randint(least, 2 * least)  # noqa: E731
+    return HwConfig(
+        name=f"random{seed}", kind=kind, rows=rows, cols=rng.choice([1, 2, 4, 8]), lanes=lanes, acc_bits=rng.randint(18, 32),
+        res_bits=rng.randint(12, 20), axi_data_bits=rng.choice([bits for bits in (32, 64, 128, 256) if bits <= 16 * rows]),
+        axi_addr_bits=rng.randint(24, 40), abuf_words=depth(512), wbuf_words=depth(128), kbuf_words=depth(512),
+        rbuf_words=depth(1024), sbuf_words=depth(128), pbuf_words=depth(128), idbuf_words=depth(32),
+        queue_depth=rng.randint(1, 8), burst_beats=rng.choice([1, 2, 4, 16, 64]),
+        weight_pack="2bit" if kind == "binary" else rng.choice(["2bit", "5trit"]), kv_external=rng.random() < 0.5,
+    )
+
+
 def verify_case(seed: int, hw: HwConfig) -> dict:
     """Runs one case, with ``kv_external`` where keys and values do not fit otherwise; what was compared, and the first divergence
     if any."""

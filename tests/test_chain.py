@@ -6,7 +6,7 @@ import pytest
 
 from ternbin.errors import InputError
 from ternbin.hw import NAMED, HwConfig
-from ternbin.verify import draw_case, verify_case
+from ternbin.verify import draw_case, draw_hw, verify_case
 
 # Seed 2: thresholds that only matter once there are two keys.
 TINY, TINY_BINARY = (0, 1, 2, 5, 6, 9), (0, 3)
@@ -50,10 +50,28 @@ def test_these_seeds_cover_what_they_should():
     assert any(case.stall_seed is not None for case in cases)
 
 
+def test_random_hardware_differs_in_everything():
+    drawn = [draw_hw(seed).asdict() for seed in range(40)]
+    fixed = {field for field in drawn[0] if len({values[field] for values in drawn}) == 1}
+    assert fixed == {"clock_mhz"}
+    assert draw_hw(7) == draw_hw(7)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("hw", [NAMED["tiny"], NAMED["tiny-binary"], *WIDE_BUS.values()], ids=lambda hw: hw.name)
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_soak(seed, hw):
+    _assert_exact_if_it_fits(seed, hw)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("hw", [draw_hw(seed) for seed in range(8)], ids=lambda hw: hw.name)
+@pytest.mark.parametrize("seed", range(2000, 2020))
+def test_soak_on_random_hardware(seed, hw):
+    _assert_exact_if_it_fits(seed, hw)
+
+
+def _assert_exact_if_it_fits(seed: int, hw: HwConfig) -> None:
     try:
         _assert_exact(seed, hw)
     except InputError as error:

@@ -9,7 +9,7 @@ import pytest
 
 from ternbin.hw import NAMED
 from ternbin.rtl.array import Array
-from ternbin.rtl.pe import pe_verilog
+from ternbin.rtl.shared import shared_verilog
 from ternbin.sim.blocks import primitives, run_bench, to_verilog
 from ternbin.sim.tb import drivers
 
@@ -160,7 +160,7 @@ async def bench_array(dut):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_array(name, body):
     hw = CONFIGS[name]
-    texts = to_verilog(Array(hw), "array") | {"pe.v": pe_verilog(hw)}
+    texts = to_verilog(Array(hw), "array") | shared_verilog(hw)
     if body == "SYNTHESIS":
         texts = {file: f"`define SYNTHESIS\n{text}" for file, text in texts.items()}
     run_bench(texts, __name__, name="array", testcase="bench_array", parameters={"config": name})

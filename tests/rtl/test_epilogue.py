@@ -10,7 +10,8 @@ from ternbin.isa import Dest, Instruction, Kind, Op, encode
 from ternbin.isa import Epilogue as Mode
 from ternbin.rtl.epilogue import Epilogue
 from ternbin.rtl.gemm import column_layout
-from ternbin.sim.blocks import run_bench
+from ternbin.rtl.shared import shared_verilog
+from ternbin.sim.blocks import run_bench, to_verilog
 from ternbin.sim.tb import drivers
 
 HW = NAMED["tiny"]
@@ -155,4 +156,4 @@ async def bench_argmax(dut):
 
 @pytest.mark.parametrize("testcase", ["bench_residual", "bench_codes8", "bench_argmax"])
 def test_epilogue(testcase):
-    run_bench(Epilogue(HW), __name__, name="epilogue", testcase=testcase)
+    run_bench(to_verilog(Epilogue(HW), "epilogue") | shared_verilog(HW), __name__, name="epilogue", testcase=testcase)

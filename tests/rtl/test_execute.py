@@ -14,7 +14,7 @@ from ternbin.hw import NAMED, HwConfig
 from ternbin.isa import Epilogue, Kind, Mem
 from ternbin.machine import Machine
 from ternbin.rtl.execute import ExecuteUnit
-from ternbin.rtl.pe import pe_verilog
+from ternbin.rtl.shared import shared_verilog
 from ternbin.sim.blocks import run_bench, to_verilog
 from ternbin.sim.tb import drivers
 from ternbin.sim.tb.execute import UnitBench, gemm, random_gemm, random_parameters
@@ -200,7 +200,7 @@ async def bench_torch(dut):
 
 @functools.cache
 def texts(name: str) -> dict[str, str]:
-    return to_verilog(ExecuteUnit(CONFIGS[name]), "execute") | {"pe.v": pe_verilog(CONFIGS[name])}
+    return to_verilog(ExecuteUnit(CONFIGS[name]), "execute") | shared_verilog(CONFIGS[name])
 
 
 def run(name: str, testcase: str, **parameters) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from ternbin.hw import HwConfig
+from ternbin.rtl.shared import shared_verilog
 from ternbin.rtl.vector import VectorUnit
-from ternbin.sim.blocks import run_bench
+from ternbin.sim.blocks import run_bench, to_verilog
 
 SMALL = {"rows": 4, "cols": 2, "lanes": 16, "axi_data_bits": 32, "abuf_words": 512, "rbuf_words": 256, "sbuf_words": 128,
          "pbuf_words": 64}
@@ -20,10 +21,10 @@ OPS = ["LAYERNORM", "SOFTMAX", "QUANT", "EMBED"]
 
 
 def run(config: str, testcase: str, **parameters) -> None:
-    hw = CONFIGS[config]
+    hw = HwConfig(**CONFIGS[config])
     run_bench(
-        VectorUnit(HwConfig(**hw)), "ternbin.sim.tb.tb_vector", name="vector", testcase=testcase,
-        parameters={"hw": hw, "stall": 0.3, "count": 10, "ops": OPS} | parameters,
+        to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw), "ternbin.sim.tb.tb_vector", name="vector", testcase=testcase,
+        parameters={"hw": CONFIGS[config], "stall": 0.3, "count": 10, "ops": OPS} | parameters,
     )
 
 

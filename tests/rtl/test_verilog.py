@@ -10,8 +10,9 @@ from amaranth.back import verilog
 
 import ternbin.rtl
 from ternbin.hw import NAMED
+from ternbin.rtl.convert import clocked
 from ternbin.rtl.drain import Drain
-from ternbin.rtl.generate import TOP, clocked, generate, manifest
+from ternbin.rtl.generate import TOP, generate, manifest
 from ternbin.rtl.sequencer import Sequencer
 from ternbin.sim.toolchain import verilator
 
