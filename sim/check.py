@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ternbin.beam import Fed, visible
+from ternbin.hw import top_tokens
 from ternbin.interpret import Interpreter, outputs
 from ternbin.ir import Lowered
 from ternbin.isa import Unit
@@ -66,14 +68,21 @@ def _written(values: dict) -> dict:
     return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
 
 
-def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int]) -> Reference:
-    """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time."""
+def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed]) -> Reference:
+    """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time, or
+    on the beams of a trace."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     values = encoder({"ids": torch.tensor(list(ids))})
     cross, caches = outputs(lowered.encoder, values), {}
     result = [_written(values)]
-    for past, token in enumerate(fed):
-        result.append(_written(decoder({"ids": torch.tensor([token]), **cross}, past, caches)))
+    for past, each in enumerate(fed):
+        if isinstance(each, int):
+            values = decoder({"ids": torch.tensor([each]), **cross}, past, caches)
+        else:
+            tokens, _ = each
+            values = decoder({"ids": torch.tensor(tokens), **cross}, past, caches, mask=visible(fed[: past + 1]),
+                             top=top_tokens(len(tokens)))
+        result.append(_written(values))
     return result
 
 

@@ -4,7 +4,6 @@ A backend delivers, for every beam, its ``Search.top`` largest logits and the no
 everything else is computed here, so that equal integers give equal tokens.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,12 +13,13 @@ from torch import Tensor
 from ternbin import golden
 from ternbin.errors import InputError
 from ternbin.generate import Policy, check_source
+from ternbin.hw import top_tokens
 from ternbin.interpret import Interpreter, outputs
 from ternbin.ir import Lowered
 
-SPARE = 4  # candidates of a beam that may be banned without another look
 DEAD = -1e9  # score of a beam that is none
 Candidates = list[tuple[int, float]]  # (token, log-probability), best first
+Fed = tuple[tuple[int, ...], tuple[int, ...]]  # tokens and parents of the beams in one call
 Step = Callable[[Sequence[int], Sequence[int], int], list[Candidates]]
 
 
@@ -52,19 +52,19 @@ class Search:
     @property
     def top(self) -> int:
         """Candidates of a beam."""
-        return self.chosen + SPARE
+        return top_tokens(self.beams)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best text (tokens after the start token) and its score; ``trace``: what each decoder call was fed, as (tokens, parents).
+    """The best text (tokens after the start token) and its score; ``trace``: what each decoder call was fed.
 
     ``short``: steps at which banned tokens left a beam so few candidates that one beyond its ``top`` might have been chosen.
     """
 
     tokens: list[int]
     score: float
-    trace: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(repr=False)
+    trace: list[Fed] = field(repr=False)
     short: int
 
 
@@ -156,7 +156,7 @@ def candidates(top: Tensor, log2_scale: int) -> list[Candidates]:
 # ---- beams side by side in the caches -------------------------------------------------------------------------------
 
 
-def visible(trace: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> Tensor:
+def visible(trace: Sequence[Fed]) -> Tensor:
     """Which keys each beam sees in the call after which ``trace`` ends: bool ``[beams, positions * beams]``.
 
     Key ``n * beams + b`` was written by beam b at position n. No key moves when beams change places: a beam goes back along its

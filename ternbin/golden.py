@@ -243,7 +243,8 @@ def softmax_codes(scores: Tensor, valid: Tensor, *, lut: Tensor, power: bool, mu
     """Rules 7 and 8: scores ``[.., heads, T, N]`` to non-negative probability codes of the same shape.
 
     ``valid``, broadcastable to ``[.., heads, T]``, says how many keys from the first on each query sees (at least one):
-    the source length, or :func:`causal_valid`; or, bool and broadcastable to ``[.., heads, T, N]``, which keys. ``c1`` and ``recip`` are at least 1, so that invalid keys get code 0.
+    the source length, or :func:`causal_valid`; or, bool and broadcastable to ``[.., heads, T, N]``,
+    which keys. ``c1`` and ``recip`` are at least 1, so that invalid keys get code 0.
     """
     shape = scores.shape if valid.dtype == torch.bool else scores.shape[:-1]
     e = exp_codes(scores, valid.expand(shape), lut, power, mul, shift)
@@ -292,21 +293,23 @@ def lm_top(logits: Tensor, count: int, log2_scale: int) -> Tensor:
     return torch.cat([best, exp_total(logits, log2_scale - NATS_BITS).unsqueeze(-2)], dim=-2)
 
 
-def exp_total(logits: Tensor, shift: int) -> Tensor:
-    """Sum over ``[.., V]`` of the exponentials, in the order of the ids, as ``[.., 2]``: (m, s), s in units of ``2^(m - 31)``."""
+def exp_total(logits: Tensor, shift: int, before: tuple[int, int] = (NO_EXPONENT, 0)) -> Tensor:
+    """Sum over ``[.., V]`` of the exponentials, in the order of the ids, as ``[.., 2]``: (m, s), s in units of ``2^(m - 31)``.
+
+    ``before``: (m, s) of the logits before these; ``shift``: F - 16.
+    """
     high, low = (lut.to(logits.device) for lut in exp2_luts())
     t = (sat(logits >> shift, 36) * LOG2_E) >> (20 + NATS_BITS - OCTAVE_BITS)
     fraction, exponent = t & 4095, t >> OCTAVE_BITS
     e = ((high[fraction >> 6] * low[fraction & 63]) >> EXP_BITS) << (TOTAL_POINT - EXP_BITS)
-    largest = exponent.cummax(-1).values
+    largest = exponent.cummax(-1).values.clamp(min=before[0])
     terms = e >> (largest - exponent).clamp(max=63)
-    rows = [_total(m, x) for m, x in zip(*(x.reshape(-1, x.shape[-1]) for x in (largest, terms)), strict=True)]
+    rows = [_total(m, x, *before) for m, x in zip(*(x.reshape(-1, x.shape[-1]) for x in (largest, terms)), strict=True)]
     return torch.tensor(rows, device=logits.device).reshape(*logits.shape[:-1], 2)
 
 
-def _total(largest: Tensor, terms: Tensor) -> tuple[int, int]:
-    """The terms added up; where the largest exponent grows, what has been added so far is shifted down, truncating."""
-    exponent, total = NO_EXPONENT, 0
+def _total(largest: Tensor, terms: Tensor, exponent: int, total: int) -> tuple[int, int]:
+    """The terms added to ``total``; where the largest exponent grows, what has been added so far is shifted down, truncating."""
     ends = [*(largest.diff().nonzero().flatten() + 1).tolist(), len(largest)]
     for start, end in zip([0, *ends], ends, strict=False):
         now = int(largest[start])

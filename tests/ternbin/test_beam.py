@@ -1,18 +1,27 @@
 """Beam search: the loop against Hugging Face's, the integers against float64, beams that share a cache against copied caches."""
 
 import math
+import random
 import re
+from dataclasses import replace
 
 import pytest
 import torch
-from mapped import lowered, source_ids
+from mapped import START, lowered, source_ids
 
 from ternbin import golden
 from ternbin.beam import Search, beam_search, candidates, head_scale, reference_beams, visible
 from ternbin.errors import InputError
 from ternbin.generate import Policy
+from ternbin.hw import NAMED, HwConfig
 from ternbin.interpret import Interpreter, outputs
+from ternbin.machine import Machine, run_call, run_program
+from ternbin.mapper import map_model
 from ternbin.models.random_model import random_stock_bart
+from ternbin.program import decode_probe, expected_part, load, save
+from ternbin.sim.check import reference as check_reference
+
+TINY = NAMED["tiny"]
 
 torch.set_num_threads(1)
 
@@ -122,6 +131,64 @@ def test_beams_find_a_text_that_is_at_least_as_likely():
     model, ids = lowered("2-2"), source_ids(lowered("2-2"), 7)
     scores = [reference_beams(model, ids, 6, Search(beams=beams, length_penalty=0.0)).score for beams in (2, 8)]
     assert scores[0] <= scores[1] < 0
+
+
+def machine_search(model, program, ids, search, rng=None):
+    """Beam search on the functional machine: the text, and the probes that differ from the reference, fed the same."""
+    machine = Machine(program.hw, program.with_ids(ids, START))
+    raw: dict[int, list] = {}
+
+    def call(number: int) -> None:
+        run_call(machine, program, number, lambda probe, data: raw.setdefault(number, []).append((probe, data)), rng)
+
+    def step(tokens, parents, position):
+        trace.append((tuple(tokens), tuple(parents)))
+        program.put_beams(machine.dram, position, tokens, visible(trace))
+        call(1 + position)
+        return candidates(program.read_top(machine.dram), head_scale(model))
+
+    trace: list = []
+    call(0)
+    found = beam_search(Policy.of(model.meta, program.max_new_tokens), search, step)
+    expected = check_reference(model, ids, trace)
+    wrong = [f"call {number}: {probe.tensor} {probe.part}" for number, probes in raw.items() for probe, data in probes
+             if not torch.equal(decode_probe(program.hw, probe, data), expected_part(probe, expected[number][probe.tensor]))]
+    return found, wrong
+
+
+@pytest.mark.parametrize("bits, beams, hw", [
+    ("2-2", 2, TINY), ("1-1", 2, NAMED["tiny-binary"]), ("2-8", 3, replace(TINY, kbuf_words=1024)), ("1-8", 4, replace(TINY, kv_external=True)),
+    ("2-2", 4, replace(NAMED["small"], cols=8)), ("2-2", 8, replace(TINY, cols=4, kbuf_words=1024)),
+], ids=lambda x: x.name if isinstance(x, HwConfig) else str(x))
+def test_the_machine_searches_like_the_reference(bits, beams, hw):
+    model, search = lowered(bits, layers=(1, 2)), Search(beams=beams, no_repeat_ngram_size=2)
+    ids = source_ids(model, 7)
+    program = map_model(model, hw.searching(beams), 7, 6, beams)
+    found, wrong = machine_search(model, program, ids, search)
+    assert not wrong
+    assert found == reference_beams(model, ids, 6, search)
+    assert any(parents != tuple(range(beams)) for _, parents in found.trace)
+    assert machine_search(model, program, ids, search, random.Random(beams)) == (found, [])
+
+
+def test_greedy_programs_run_on_hardware_with_beams():
+    model, ids = lowered("2-2"), source_ids(lowered("2-2"), 7)
+    plain, searching = (map_model(model, hw, 7, 3) for hw in (replace(TINY, idbuf_words=160), TINY.searching(4)))
+    assert plain.image == searching.image
+    assert run_program(searching, ids, START) == run_program(plain, ids, START)
+
+
+def test_a_program_file_keeps_the_beams(tmp_path):
+    program = map_model(lowered("2-2"), TINY.searching(2), 7, 3, 2)
+    save(program, tmp_path / "p.tbn")
+    assert load(tmp_path / "p.tbn") == program
+
+
+def test_beams_that_the_hardware_does_not_have():
+    with pytest.raises(InputError, match=r"^beams must be 1 or those of the hardware configuration \(2\), not 3$"):
+        map_model(lowered("2-2"), TINY.searching(2), 7, 3, 3)
+    with pytest.raises(InputError, match="^hardware configuration: idbuf_words must be at least 160 for 4 beams, not 64$"):
+        replace(TINY, beams=4)
 
 
 @pytest.mark.parametrize("options, text", [
