@@ -1,4 +1,4 @@
-"""The epilogue: finished columns to codes, 8-bit codes, residual words or the running arg-max."""
+"""The epilogue: finished columns to codes, 8-bit codes, residual words, the running arg-max or the best tokens of beams."""
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
@@ -12,6 +12,7 @@ from ternbin.rtl.gemm import Mode, column_layout, gemm_fields, place_layout
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
 from ternbin.rtl.params import Parameters
 from ternbin.rtl.primitives import popcount
+from ternbin.rtl.toptokens import TopTokens
 from ternbin.rtl.vector_parts import clip, outside, residual_range, round_shift, split_lanes
 
 MUL_BITS, BIAS_BITS = 24, 40
@@ -45,21 +46,20 @@ class Epilogue(wiring.Component):
         m = Module()
         hw = self._hw
         f = gemm_fields(self.instruction)
-        self._mode = mode = Mode(f)
+        self._mode = mode = Mode(f, hw.beams)
         m.submodules.parameters = parameters = Parameters(hw)
         m.submodules.writer = writer = CodeWriter(hw)
         m.submodules.bytes = byte_writer = ByteWriter(hw)
         sum_bits = max(hw.acc_bits + MUL_BITS, BIAS_BITS) + 1
-        m.submodules.argmax = argmax = ArgMax(hw, sum_bits)
-        for part in (parameters, writer, byte_writer, argmax):
+        for part in (parameters, writer, byte_writer):
             m.d.comb += part.instruction.eq(self.instruction)
         for port, inner in (
             (self.pbuf, parameters.pbuf), (self.abuf_w, writer.abuf_w), (self.kbuf_w, writer.kbuf_w),
-            (self.kbuf_t, writer.kbuf_t), (self.idbuf_w, argmax.idbuf_w),
+            (self.kbuf_t, writer.kbuf_t),
         ):
             wiring.connect(m, wiring.flipped(port), inner)
         wiring.connect(m, wiring.flipped(self.lutx_w), byte_writer.lutx_w)
-        m.d.comb += [parameters.start.eq(self.start), argmax.start.eq(self.start)]
+        m.d.comb += parameters.start.eq(self.start)
 
         free1, free2, free3, read_done = Signal(), Signal(), Signal(), Signal()
         pop = Signal()
@@ -72,18 +72,17 @@ class Epilogue(wiring.Component):
         products, biases = self._products(m, parameters.o, pop)
         valid2, place2 = self._stage(m, "2", free2, valid1 & mode.scaled, place1)
         sums = self._sums(m, free2 & valid1 & mode.scaled, products, biases, sum_bits)
-        valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.argmax & read_done, place2)
+        valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.logits & read_done, place2)
         bits = max(BYTE_RANGE, hw.res_bits + 2)
-        scaled = self._scaled(m, f, valid2, free3 & valid2 & ~mode.argmax & read_done, sums, bits)
+        scaled = self._scaled(m, f, valid2, free3 & valid2 & ~mode.logits & read_done, sums, bits)
         old = self._old_values(m, valid2, place2, free3, read_done)
+        logits_free, logits_busy = self._logits(m, valid2, place2, sums, sum_bits)
         residual_free, valid4 = self._residual(m, valid3, place3, scaled, old)
 
         m.d.comb += [
             free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
-            free2.eq(~valid2 | Mux(mode.argmax, argmax.i.ready, free3 & read_done)),
+            free2.eq(~valid2 | Mux(mode.logits, logits_free, free3 & read_done)),
             free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
-            argmax.i.valid.eq(valid2 & mode.argmax), argmax.i.payload.place.eq(place2),
-            argmax.i.payload.values.eq(Cat(sums)),
             byte_writer.i.valid.eq(valid3 & mode.codes8), byte_writer.i.payload.place.eq(place3),
             byte_writer.i.payload.values.eq(Cat(clip(x, -(1 << BYTE_RANGE - 1), (1 << BYTE_RANGE - 1) - 1)[:BYTE_RANGE]
                                                 for x in scaled)),
@@ -91,7 +90,7 @@ class Epilogue(wiring.Component):
             writer.addr.eq(Mux(mode.codes, place1.addr, byte_writer.addr)),
             writer.place.eq(Mux(mode.codes, place1, byte_writer.place)),
             writer.nz.eq(Mux(mode.codes, nz, byte_writer.bits)), writer.neg.eq(Mux(mode.codes, neg, 0)),
-            self.busy.eq(self.i.valid | valid1 | valid2 | valid3 | valid4 | byte_writer.busy | argmax.busy),
+            self.busy.eq(self.i.valid | valid1 | valid2 | valid3 | valid4 | byte_writer.busy | logits_busy),
         ]
         self._events(m, pop)
         return m
@@ -157,12 +156,33 @@ class Epilogue(wiring.Component):
         for r, total in enumerate(sums):
             value = Signal(signed(bits), name=f"scaled{r}", reset_less=True)
             shifted = Signal.like(total, name=f"shifted{r}")
-            with m.If(valid & ~self._mode.argmax):
+            with m.If(valid & ~self._mode.logits):
                 m.d.comb += shifted.eq(round_shift(total, f.shift))
             with m.If(load):
                 m.d.sync += value.eq(clip(shifted, *residual_range(bits)))
             values.append(value)
         return values
+
+    def _logits(self, m, valid, place, sums, bits):
+        """Stage 3, ARGMAX and, with beams, TOP. Returns ready and busy."""
+        mode, write = self._mode, self.idbuf_w
+        m.submodules.argmax = argmax = ArgMax(self._hw, bits)
+        takers = [(argmax, mode.argmax)]
+        if mode.top is not None:
+            m.submodules.top = top = TopTokens(self._hw, bits)
+            takers.append((top, mode.top))
+        for part, chosen in takers:
+            m.d.comb += [
+                part.instruction.eq(self.instruction), part.start.eq(self.start), part.i.valid.eq(valid & chosen),
+                part.i.payload.place.eq(place), part.i.payload.values.eq(Cat(sums)),
+            ]
+        if mode.top is None:
+            wiring.connect(m, wiring.flipped(write), argmax.idbuf_w)
+            return argmax.i.ready, argmax.busy
+        for name in ("valid", "addr", "mask", "lane_mask", "data"):
+            m.d.comb += getattr(write, name).eq(Mux(mode.top, *(getattr(part.idbuf_w, name) for part in (top, argmax))))
+        m.d.comb += [part.idbuf_w.ready.eq(write.ready) for part in (top, argmax)]
+        return Mux(mode.top, top.i.ready, argmax.i.ready), argmax.busy | top.busy
 
     def _old_values(self, m, valid2, place2, free3, done):
         """Reads the residual word of the column in stage 2; returns it as stage 3 sees it.
@@ -216,5 +236,6 @@ class Epilogue(wiring.Component):
             self.rbuf_w, self.abuf_w, self.kbuf_w, self.kbuf_t, self.idbuf_w,
         )]
         m.d.comb += self.ev_stall_write.eq(Cat(waits).any())
-        for name in ("codes", "codes8", "residual", "argmax"):
-            m.d.comb += getattr(self, f"ev_drained_{name}").eq(pop & getattr(self._mode, name))
+        drained = {"codes": self._mode.codes, "codes8": self._mode.codes8, "residual": self._mode.residual, "argmax": self._mode.logits}
+        for name, mode in drained.items():
+            m.d.comb += getattr(self, f"ev_drained_{name}").eq(pop & mode)

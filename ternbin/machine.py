@@ -313,7 +313,7 @@ class Machine:
         for token, row in enumerate(logits):
             best, total = (_no_tokens(hw), (golden.NO_EXPONENT, 0)) if i["first"] else self._tops[token]
             if len(row):
-                best = sorted([*best, *enumerate(row.tolist(), i["index"])], key=lambda entry: (-entry[1], entry[0]))[: hw.top]
+                best = sorted([*best, *enumerate(row.tolist(), i["index"])], key=lambda entry: -entry[1])[: hw.top]  # stable
                 total = tuple(golden.exp_total(row, i["shift"], total).tolist())
             self._tops[token] = best, total
         if i["last"]:

@@ -157,8 +157,9 @@ def machine_search(model, program, ids, search, rng=None):
 
 
 @pytest.mark.parametrize("bits, beams, hw", [
-    ("2-2", 2, TINY), ("1-1", 2, NAMED["tiny-binary"]), ("2-8", 3, replace(TINY, kbuf_words=1024)), ("1-8", 4, replace(TINY, kv_external=True)),
-    ("2-2", 4, replace(NAMED["small"], cols=8)), ("2-2", 8, replace(TINY, cols=4, kbuf_words=1024)),
+    ("2-2", 2, TINY), ("1-1", 2, NAMED["tiny-binary"]), ("2-8", 3, replace(TINY, kbuf_words=1024)),
+    ("1-8", 4, replace(TINY, kv_external=True)), ("2-2", 4, replace(NAMED["small"], cols=8)),
+    ("2-2", 8, replace(TINY, cols=4, kbuf_words=1024)),
 ], ids=lambda x: x.name if isinstance(x, HwConfig) else str(x))
 def test_the_machine_searches_like_the_reference(bits, beams, hw):
     model, search = lowered(bits, layers=(1, 2)), Search(beams=beams, no_repeat_ngram_size=2)
