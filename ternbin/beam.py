@@ -44,6 +44,12 @@ class Search:
         if self.early_stopping not in (True, False, "never"):
             raise InputError(f"early_stopping must be true, false or 'never', not {self.early_stopping!r}")
 
+    @classmethod
+    def of(cls, meta: dict, beams: int, **settings: object) -> "Search":
+        """With the settings that are not None, else those of the model's generation config, else the defaults."""
+        own = {name: value for name, value in settings.items() if value is not None}
+        return cls(beams=beams, **meta.get("search", {}) | own)
+
     @property
     def chosen(self) -> int:
         """Continuations that are looked at in a step: ``beams`` even if as many texts end."""

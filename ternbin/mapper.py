@@ -64,7 +64,7 @@ class _Mapping:
         self.mask = self.result = 0
         if self.beams > 1:
             self.mask = self.image.reserve(ceil_div(self.max_new_tokens * self.beams, hw.rows) * hw.param_word_bits // 8)
-            self.result = self.image.reserve(hw.result_words * hw.axi_bytes)
+            self.result = self.image.reserve(self.max_new_tokens * hw.result_words * hw.axi_bytes)
         self._place_keys()
         writable = (0, self.image.size)
         items = [self._encoder(source)]
@@ -149,7 +149,9 @@ class _Mapping:
     def _decoder(self, slots: int, step: int) -> list[Item]:
         size = self.beams * self.hw.axi_bytes
         address = slots + step * size
-        result, mask = (address + size, None) if self.beams == 1 else (self.result, self.mask)
+        result, mask = address + size, None
+        if self.beams > 1:
+            result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
 
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.decoder, address, result)

@@ -98,7 +98,7 @@ class Program:
 
     With ``beams`` above 1 every decoder call works on that many tokens of one position, as beams of one text. The host puts their
     ids at ``slot_addr(t)``, and at ``mask_addr`` 16 bits for each key of the caches, bit b of which says whether beam b sees it; the
-    best tokens of each, with the normaliser, come out at ``result_addr`` (``read_top``).
+    best tokens of each, with the normaliser, come out from ``result_addr`` on, call after call (``read_top``).
 
     Call 0 is the encoder, call 1+t the decoder at position t. The host puts ``source_len`` ids, one a beat, at
     ``source_addr`` and the start token at slot 0 of ``target_addr``; decoder call t reads slot t and writes slot t+1.
@@ -171,10 +171,11 @@ class Program:
         bits = (mask.numpy().astype("<u2") << np.arange(self.beams, dtype="<u2")[:, None]).sum(0, dtype="<u2").tobytes()
         memory[self.mask_addr : self.mask_addr + len(bits)] = bits
 
-    def read_top(self, memory: bytes | bytearray) -> Tensor:
-        """What a decoder call on beams gave, as rule 11 does: ``[beams, top + 1, 2]``."""
-        step, count = self.hw.axi_bytes, self.hw.result_words
-        raw = np.frombuffer(memory, np.uint8, count * step, self.result_addr).reshape(self.beams, self.hw.top + 1, 3, step)[..., :4]
+    def read_top(self, memory: bytes | bytearray, position: int) -> Tensor:
+        """What the decoder call on beams at ``position`` gave, as rule 11 does: ``[beams, top + 1, 2]``."""
+        step, size = self.hw.axi_bytes, self.hw.result_words * self.hw.axi_bytes
+        raw = np.frombuffer(memory, np.uint8, size, self.result_addr + position * size)
+        raw = raw.reshape(self.beams, self.hw.top + 1, 3, step)[..., :4]
         ids, logits = bytes_int(raw[:, :, 0], 4), bytes_int(raw[:, :, 1:].reshape(*raw.shape[:2], 8), 8)
         logits[:, :-1] >>= self.info["logit_shift"]
         return torch.from_numpy(np.concatenate([ids, logits], axis=-1))

@@ -105,13 +105,20 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
     return lines
 
 
+def _logit_energy(hw: HwConfig) -> Figure:
+    """What a scaled logit costs: a comparison, or with beams one for each place of the list, and an exponential that is added up."""
+    if hw.beams == 1:
+        return tables.add(49)
+    return tables.total(tables.add(49).times(hw.top, f"{hw.top} comparisons"), tables.lane("exp"), tables.add(56))
+
+
 def _epilogue_lines(counters: dict, hw: HwConfig) -> list[Line]:
     scale = tables.lane("scale")
     per_lane = {
         "codes": tables.lane("threshold"),
         "codes8": scale,
         "residual": scale,
-        "argmax": tables.total(scale, tables.add(49)),
+        "argmax": tables.total(scale, _logit_energy(hw)),
     }
     return [
         Line("epilogue", f"{mode} result", "on-chip", counters[f"execute_drained_{mode}"] * hw.rows, energy)

@@ -145,7 +145,7 @@ def machine_search(model, program, ids, search, rng=None):
         trace.append((tuple(tokens), tuple(parents)))
         program.put_beams(machine.dram, position, tokens, visible(trace))
         call(1 + position)
-        return candidates(program.read_top(machine.dram), head_scale(model))
+        return candidates(program.read_top(machine.dram, position), head_scale(model))
 
     trace: list = []
     call(0)
