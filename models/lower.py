@@ -34,8 +34,11 @@ def check_lowerable(model: QuantBartForConditionalGeneration) -> None:
             raise InputError(f"{name}.alpha must be positive, not {module.alpha.item()!r}: calibrate the model first")
 
 
+SEARCH = ("length_penalty", "no_repeat_ngram_size", "early_stopping", "min_length")
+
+
 def describe(model: QuantBartForConditionalGeneration) -> dict:
-    """`meta` of a lowered model: dimensions, bits, token ids."""
+    """`meta` of a lowered model: dimensions, bits, token ids, and how the generation config wants beams to search."""
     config, quant, generation = model.config, model.quant_config, model.generation_config
     ids = {key: getattr(generation, f"{key}_token_id") for key in ("forced_bos", "forced_eos", "eos")}
     # bos, pad and decoder start exist in both; the generation config wins because generate() follows it
@@ -60,6 +63,7 @@ def describe(model: QuantBartForConditionalGeneration) -> dict:
         head_act_bits=quant.head_act_bits,
         res_bits=quant.res_bits,
         fracs=dict(quant.fracs),
+        search={key: value for key in SEARCH if (value := getattr(generation, key)) is not None},
         **{f"{key}_id": _single(f"{key}_token_id", value) for key, value in ids.items()},
     )
 

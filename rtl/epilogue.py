@@ -1,4 +1,4 @@
-"""The epilogue: finished columns to codes, 8-bit codes, residual words or the running arg-max."""
+"""The epilogue: finished columns to codes, 8-bit codes, residual words, the running arg-max or the best tokens of beams."""
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
@@ -12,6 +12,7 @@ from ternbin.rtl.gemm import Mode, column_layout, gemm_fields, place_layout
 from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
 from ternbin.rtl.params import WORDS, Parameters
 from ternbin.rtl.primitives import instance, popcount, shared_inputs
+from ternbin.rtl.toptokens import TopTokens
 from ternbin.rtl.vector_parts import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
 
 LANE = "ternbin_epilogue_lane"
@@ -117,20 +118,19 @@ class Epilogue(wiring.Component):
         m = Module()
         hw = self._hw
         f = gemm_fields(self.instruction)
-        self._mode = mode = Mode(f)
+        self._mode = mode = Mode(f, hw.beams)
         m.submodules.parameters = parameters = Parameters(hw)
         m.submodules.writer = writer = CodeWriter(hw)
         m.submodules.bytes = byte_writer = ByteWriter(hw)
-        m.submodules.argmax = argmax = ArgMax(hw, sum_bits(hw))
-        for part in (parameters, writer, byte_writer, argmax):
+        for part in (parameters, writer, byte_writer):
             m.d.comb += part.instruction.eq(self.instruction)
         for port, inner in (
             (self.pbuf, parameters.pbuf), (self.abuf_w, writer.abuf_w), (self.kbuf_w, writer.kbuf_w),
-            (self.kbuf_t, writer.kbuf_t), (self.idbuf_w, argmax.idbuf_w),
+            (self.kbuf_t, writer.kbuf_t),
         ):
             wiring.connect(m, wiring.flipped(port), inner)
         wiring.connect(m, wiring.flipped(self.lutx_w), byte_writer.lutx_w)
-        m.d.comb += [parameters.start.eq(self.start), argmax.start.eq(self.start)]
+        m.d.comb += parameters.start.eq(self.start)
 
         free1, free2, free3, read_done = Signal(), Signal(), Signal(), Signal()
         pop = Signal()
@@ -140,16 +140,16 @@ class Epilogue(wiring.Component):
         ]
         valid1, place1 = self._stage(m, "1", free1, pop, self.i.payload)
         valid2, place2 = self._stage(m, "2", free2, valid1 & mode.scaled, place1)
-        valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.argmax & read_done, place2)
+        valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.logits & read_done, place2)
         old = self._old_values(m, valid2, place2, free3, read_done)
         nz, neg, saturated = (Signal(hw.rows, name=name) for name in ("nz", "neg", "saturated"))
         scaled, words = Signal(BYTE_RANGE * hw.rows), Signal(hw.res_word_bits)
-        sums = argmax.i.payload.values
+        sums = [Signal(signed(sum_bits(hw)), name=f"sum{r}") for r in range(hw.rows)]
         common = shared_inputs(m, {
             "thresholds": f.thresholds, "base": f.base, "dirs": f.dirs, "binary": f.kind == Kind.BINARY, "shift": f.shift,
             "decide": self.i.valid & mode.codes, "load_code": pop & mode.codes, "load_product": pop & mode.scaled,
             "load_bias": pop & mode.scaled & self.i.payload.first, "load_sum": free2 & valid1 & mode.scaled,
-            "scale": valid2 & ~mode.argmax, "load_scaled": free3 & valid2 & ~mode.argmax & read_done, "add": valid3 & mode.residual,
+            "scale": valid2 & ~mode.logits, "load_scaled": free3 & valid2 & ~mode.logits & read_done, "add": valid3 & mode.residual,
         })
         for r, before in enumerate(split_lanes(old, hw.rows, hw.res_bits)):
             instance(
@@ -158,19 +158,19 @@ class Epilogue(wiring.Component):
                 o_word=words.word_select(r, hw.res_container), o_saturated=saturated[r],
             )
         residual_free, valid4 = self._residual(m, valid3, place3, words, saturated)
+        logits_free, logits_busy = self._logits(m, valid2, place2, sums)
 
         m.d.comb += [
             free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
-            free2.eq(~valid2 | Mux(mode.argmax, argmax.i.ready, free3 & read_done)),
+            free2.eq(~valid2 | Mux(mode.logits, logits_free, free3 & read_done)),
             free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
-            argmax.i.valid.eq(valid2 & mode.argmax), argmax.i.payload.place.eq(place2),
             byte_writer.i.valid.eq(valid3 & mode.codes8), byte_writer.i.payload.place.eq(place3),
             byte_writer.i.payload.values.eq(scaled),
             writer.valid.eq(Mux(mode.codes, valid1, byte_writer.valid)), byte_writer.ready.eq(writer.ready),
             writer.addr.eq(Mux(mode.codes, place1.addr, byte_writer.addr)),
             writer.place.eq(Mux(mode.codes, place1, byte_writer.place)),
             writer.nz.eq(Mux(mode.codes, nz, byte_writer.bits)), writer.neg.eq(Mux(mode.codes, neg, 0)),
-            self.busy.eq(self.i.valid | valid1 | valid2 | valid3 | valid4 | byte_writer.busy | argmax.busy),
+            self.busy.eq(self.i.valid | valid1 | valid2 | valid3 | valid4 | byte_writer.busy | logits_busy),
         ]
         self._events(m, pop)
         return m
@@ -184,6 +184,27 @@ class Epilogue(wiring.Component):
             with m.If(valid):
                 m.d.sync += [getattr(kept, member).eq(getattr(place, member)) for member in place_layout(self._hw).members]
         return full, kept
+
+    def _logits(self, m, valid, place, sums):
+        """Stage 3, ARGMAX and, with beams, TOP. Returns ready and busy."""
+        mode, write, bits = self._mode, self.idbuf_w, sum_bits(self._hw)
+        m.submodules.argmax = argmax = ArgMax(self._hw, bits)
+        takers = [(argmax, mode.argmax)]
+        if mode.top is not None:
+            m.submodules.top = top = TopTokens(self._hw, bits)
+            takers.append((top, mode.top))
+        for part, chosen in takers:
+            m.d.comb += [
+                part.instruction.eq(self.instruction), part.start.eq(self.start), part.i.valid.eq(valid & chosen),
+                part.i.payload.place.eq(place), part.i.payload.values.eq(Cat(sums)),
+            ]
+        if mode.top is None:
+            wiring.connect(m, wiring.flipped(write), argmax.idbuf_w)
+            return argmax.i.ready, argmax.busy
+        for name in ("valid", "addr", "mask", "lane_mask", "data"):
+            m.d.comb += getattr(write, name).eq(Mux(mode.top, *(getattr(part.idbuf_w, name) for part in (top, argmax))))
+        m.d.comb += [part.idbuf_w.ready.eq(write.ready) for part in (top, argmax)]
+        return Mux(mode.top, top.i.ready, argmax.i.ready), argmax.busy | top.busy
 
     def _old_values(self, m, valid2, place2, free3, done):
         """Reads the residual word of the column in stage 2; returns it as stage 3 sees it.
@@ -228,5 +249,6 @@ class Epilogue(wiring.Component):
             self.rbuf_w, self.abuf_w, self.kbuf_w, self.kbuf_t, self.idbuf_w,
         )]
         m.d.comb += self.ev_stall_write.eq(Cat(waits).any())
-        for name in ("codes", "codes8", "residual", "argmax"):
-            m.d.comb += getattr(self, f"ev_drained_{name}").eq(pop & getattr(self._mode, name))
+        drained = {"codes": self._mode.codes, "codes8": self._mode.codes8, "residual": self._mode.residual, "argmax": self._mode.logits}
+        for name, mode in drained.items():
+            m.d.comb += getattr(self, f"ev_drained_{name}").eq(pop & mode)

@@ -46,16 +46,18 @@ def place_layout(hw: HwConfig) -> data.StructLayout:
 
 
 class Mode:
-    """Decoded epilogue and destination of ``fields``."""
+    """Decoded epilogue and destination of ``fields``; ``top`` is None without beams."""
 
-    def __init__(self, fields: data.View):
+    def __init__(self, fields: data.View, beams: int = 1):
         self.codes = fields.epilogue == Epilogue.CODES
         self.codes8 = fields.epilogue == Epilogue.CODES8
         self.residual = fields.epilogue == Epilogue.RESIDUAL
         self.scores = fields.epilogue == Epilogue.SCORES
         self.argmax = fields.epilogue == Epilogue.ARGMAX
+        self.top = fields.epilogue == Epilogue.TOP if beams > 1 else None
+        self.logits = self.argmax if self.top is None else self.argmax | self.top
         self.any_codes = self.codes | self.codes8
-        self.scaled = self.codes8 | self.residual | self.argmax
+        self.scaled = self.codes8 | self.residual | self.logits
         self.tokens = self.any_codes & (fields.dest == Dest.TOKENS)
         self.keys = self.any_codes & (fields.dest == Dest.KEYS)
         self.transposed = self.any_codes & (fields.dest == Dest.TRANSPOSED)
@@ -66,9 +68,11 @@ def impossible(m: Module, hw: HwConfig, instruction: Value) -> Signal:
 
     Zero counts; plane counts other than 1 and 8; signed single planes; row sums of bit planes; tokens that do not end in the last
     column tile; an unknown epilogue or destination; a code kind that the epilogue or the array does not have; not 1 to 4 thresholds;
-    a lane that is no multiple of rows; ARGMAX over several column tiles; residual rows that overlap.
+    a lane that is no multiple of rows; ARGMAX over several column tiles; TOP of more tokens than beams, or with a shift of 16 or
+    more; residual rows that overlap.
     """
-    f, mode = gemm_fields(instruction), Mode(gemm_fields(instruction))
+    f = gemm_fields(instruction)
+    mode = Mode(f, hw.beams)
     opcode = instruction[:8]
     low = exact_log2(hw.cols)
     one_bit = (f.kind == Kind.BINARY) | ((f.kind == Kind.TERNARY) if hw.kind == "ternary" else 0)
@@ -80,12 +84,13 @@ def impossible(m: Module, hw: HwConfig, instruction: Value) -> Signal:
         (f.row_signed & (f.row_planes == 1)) | (f.col_signed & (f.col_planes == 1)),
         f.rowsum & ((f.row_planes != 1) | (f.col_planes != 1)),
         ((f.tokens - 1)[low:] + 1) != f.col_tiles,
-        f.epilogue > max(Epilogue),
+        f.epilogue > (Epilogue.TOP if hw.beams > 1 else Epilogue.ARGMAX),
         mode.any_codes & (f.dest > max(Dest)),
         mode.any_codes & (f.lane[: exact_log2(hw.rows)] != 0),
         mode.codes & (~one_bit | (f.thresholds == 0) | (f.thresholds > 4)),
         mode.codes8 & (f.kind != Kind.INT8) & (f.kind != Kind.UINT8),
         mode.argmax & (f.col_tiles != 1),
+        *([] if mode.top is None else [mode.top & ((f.tokens > hw.beams) | f.shift[4:].any())]),
         mode.residual & (f.tokens != 1) & (f.dst_stride < f.row_tiles),
     ]
     result = Signal(name="impossible")

@@ -29,7 +29,7 @@ class Parameters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        f, mode = gemm_fields(self.instruction), Mode(gemm_fields(self.instruction))
+        f, mode = gemm_fields(self.instruction), Mode(gemm_fields(self.instruction), self._hw.beams)
         words, shared = Signal(3), Signal()
         reading, taken, word, pointer, tiles = Signal(), Signal(), Signal(2), Signal(POINTER), Signal(16)
         arrives, arriving, staged, active = Signal(), Signal(2), Signal(), Signal()

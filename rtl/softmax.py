@@ -31,6 +31,7 @@ LANE = "ternbin_softmax_lane"
 ENTRIES = 256
 ENTRY_BITS = 16
 KEY_BITS = 13  # keys a query may see: 4095 + 4094
+BEAM_BITS = 4  # of the number of a query in a mask
 MAX_SLOTS = 4  # maxima kept: three queries are under way
 SUM_SLOTS = 2
 TOTAL_BITS = ENTRY_BITS + KEY_BITS
@@ -83,6 +84,7 @@ class ExpTable(wiring.Component):
 class PassOrder(wiring.Component):
     """Score words in the order of the passes. ``start`` as for Walk.
 
+    With beams, ``mask_addr`` is the word of the mask that belongs to them, and ``beam`` the bit of its elements that is the query's.
     ``count`` keys of a word are valid, from the first on; a word without any needs no read (``read`` = 0). ``end``: last word of
     the pass over this query. ``query``: its number modulo MAX_SLOTS.
     """
@@ -93,6 +95,7 @@ class PassOrder(wiring.Component):
             "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)),
             "o": Out(stream.Signature(data.StructLayout({
                 "addr": ADDR, "mask": hw.cols, "read": 1, "count": exact_log2(hw.rows) + 1, "end": 1, "step": Pass, "query": 2,
+                **({"mask_addr": ADDR, "beam": BEAM_BITS} if hw.beams > 1 else {}),
             }))),
         })
 
@@ -103,7 +106,7 @@ class PassOrder(wiring.Component):
         row = [Signal(WIDE, name=f"row{i}") for i in range(3)]
         bank = [Signal(self.hw.cols, init=1, name=f"bank{i}") for i in range(3)]
         keys = [Signal(KEY_BITS, name=f"keys{i}") for i in range(3)]
-        number = [Signal(2, name=f"number{i}") for i in range(3)]
+        number = [Signal(2 if self.hw.beams == 1 else BEAM_BITS, name=f"number{i}") for i in range(3)]
         exists = Signal(3)
         busy, step, skip, advance = Signal(), Signal(Pass), Signal(), Signal()
         queries_left, word, left = Signal(12), Signal(12), Signal(KEY_BITS)
@@ -115,6 +118,10 @@ class PassOrder(wiring.Component):
                     m.d.comb += [
                         item.addr.eq(clip_address(row[i] + word)), item.mask.eq(bank[i]), item.query.eq(number[i]), skip.eq(~exists[i]),
                     ]
+                    if self.hw.beams > 1:
+                        m.d.comb += item.beam.eq(number[i] + f.mask_bit)
+        if self.hw.beams > 1:
+            m.d.comb += item.mask_addr.eq(clip_address(f.mask_addr + word))
         m.d.comb += [
             self.o.valid.eq(busy & ~skip),
             item.step.eq(step),
@@ -214,6 +221,7 @@ class Softmax(wiring.Component):
             "start": In(1), "f": In(instruction_fields(Op.SOFTMAX)), "sbuf_r": Out(ReadPort(hw.cols, hw.score_word_bits)),
             "lutv_w": In(WritePort(1, hw.axi_data_bits, 1)), "lutv_error": Out(1),
             "o": Out(stream.Signature(hw.rows * CODE_BITS)),
+            **({"pbuf_r": Out(ReadPort(1, hw.param_word_bits))} if hw.beams > 1 else {}),
             "ev_max_words": Out(1), "ev_exp_words": Out(1), "ev_code_words": Out(1), "ev_divides": Out(1),
         })
 
@@ -227,25 +235,24 @@ class Softmax(wiring.Component):
         request, head = buffer.i.payload, buffer.o.payload
         m.d.comb += [
             order.start.eq(self.start), order.f.eq(self.f),
-            buffer.i.valid.eq(order.o.valid), order.o.ready.eq(buffer.i.ready),
             request.addr.eq(order.o.payload.addr), request.read.eq(order.o.payload.read), request.mask.eq(order.o.payload.mask),
             *(request.tag[name].eq(order.o.payload[name]) for name in tag.members),
         ]
+        ready = Signal(name="head_ready")
+        head_valid, keep = self._words(m, order, buffer, ready)
         advance, take, totals_ready = Signal(), Signal(), Signal(SUM_SLOTS)
         maxima = Array(Signal(signed(hw.acc_bits), name=f"maximum{i}") for i in range(MAX_SLOTS))
         maxima_ready = Signal(MAX_SLOTS)
         maximum_ready = maxima_ready.bit_select(head.tag.query, 1)
-        keep = Signal(hw.rows)
-        m.d.comb += keep.eq(Cat(head.tag.count > e for e in range(hw.rows)))
         with m.Switch(head.tag.step):
             with m.Case(Pass.MAXIMUM):
-                m.d.comb += [buffer.o.ready.eq(1), self.ev_max_words.eq(buffer.o.valid)]
+                m.d.comb += [ready.eq(1), self.ev_max_words.eq(head_valid)]
             with m.Case(Pass.SUM):
-                m.d.comb += [buffer.o.ready.eq(advance & maximum_ready), self.ev_exp_words.eq(take)]
+                m.d.comb += [ready.eq(advance & maximum_ready), self.ev_exp_words.eq(take)]
             with m.Default():
                 total_ready = totals_ready.bit_select(head.tag.query[0], 1)
-                m.d.comb += [buffer.o.ready.eq(advance & maximum_ready & total_ready), self.ev_code_words.eq(take)]
-        m.d.comb += take.eq(buffer.o.valid & buffer.o.ready & (head.tag.step != Pass.MAXIMUM))
+                m.d.comb += [ready.eq(advance & maximum_ready & total_ready), self.ev_code_words.eq(take)]
+        m.d.comb += take.eq(head_valid & ready & (head.tag.step != Pass.MAXIMUM))
         with m.If(take & head.tag.end & (head.tag.step == Pass.CODES)):
             m.d.sync += [
                 maxima_ready.bit_select(head.tag.query, 1).eq(0), totals_ready.bit_select(head.tag.query[0], 1).eq(0),
@@ -254,8 +261,34 @@ class Softmax(wiring.Component):
         exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
         factors = self._totals(m, exponentials, before, last, advance, totals_ready)
         candidates = self._lanes(m, head, keep, take, advance, maxima[head.tag.query], factors, exponentials)
-        self._maximum(m, head, candidates, buffer.o.valid & (head.tag.step == Pass.MAXIMUM), maxima, maxima_ready)
+        self._maximum(m, head, candidates, head_valid & (head.tag.step == Pass.MAXIMUM), maxima, maxima_ready)
         return m
+
+    def _words(self, m: Module, order, buffer, ready):
+        """Connects the buffer of score words, and with beams that of their masks. Returns whether a word is there, and its valid keys."""
+        hw, f, head = self.hw, self.f, buffer.o.payload
+        keep = Signal(hw.rows)
+        inside = Cat(head.tag.count > e for e in range(hw.rows))
+        if hw.beams == 1:
+            m.d.comb += [
+                buffer.i.valid.eq(order.o.valid), order.o.ready.eq(buffer.i.ready), buffer.o.ready.eq(ready), keep.eq(inside),
+            ]
+            return buffer.o.valid, keep
+        m.submodules.masks = masks = ReadBuffer(1, hw.param_word_bits, BEAM_BITS)
+        wiring.connect(m, wiring.flipped(self.pbuf_r), masks.port)
+        valid, had, has = Signal(name="head_valid"), Signal(2), Signal(2)  # had, has: buffers that have the item of order.o
+        seen = Cat(word.bit_select(masks.o.payload.tag, 1) for word in split_lanes(masks.o.payload.data, hw.rows, 16))
+        m.d.comb += [
+            buffer.i.valid.eq(order.o.valid & ~had[0]), masks.i.valid.eq(order.o.valid & ~had[1]),
+            has.eq(had | Cat(buffer.i.ready, masks.i.ready)), order.o.ready.eq(has.all()),
+            masks.i.payload.addr.eq(order.o.payload.mask_addr), masks.i.payload.mask.eq(1),
+            masks.i.payload.read.eq(order.o.payload.read & f.masked), masks.i.payload.tag.eq(order.o.payload.beam),
+            valid.eq(buffer.o.valid & masks.o.valid), buffer.o.ready.eq(valid & ready), masks.o.ready.eq(valid & ready),
+            keep.eq(inside & (seen | (~f.masked).replicate(hw.rows))),
+        ]
+        with m.If(order.o.valid):
+            m.d.sync += had.eq(Mux(has.all(), 0, has))
+        return valid, keep
 
     def _maximum(self, m: Module, head, candidates, take, maxima, maxima_ready) -> None:
         """Stage 1: largest candidate of a word. Stage 2: of the query."""

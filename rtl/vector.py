@@ -25,7 +25,8 @@ class VectorUnit(wiring.Component):
     """See docs/architecture.md, "Vector unit".
 
     ``fault``: an opcode of another unit, a zero count, ``features`` that do not end in the last word, keys beyond the granules, a
-    kind that the operation or the array does not have, an epsilon of 0. ``lutv_w`` takes one beat of the exp table (address: number
+    kind that the operation or the array does not have, an epsilon of 0, a mask without beams or with ``causal``.
+    ``lutv_w`` takes one beat of the exp table (address: number
     of the beat) every cycle; ``lutv_error`` is a pulse for a beat beyond the table.
 
     Words a cycle, undisturbed: LAYERNORM reads each residual word twice (sums, normalisation), SOFTMAX each score word three
@@ -114,6 +115,7 @@ class VectorUnit(wiring.Component):
             opcode == Op.LAYERNORM, shape(norm) | (norm.eps == 0),
             Mux(opcode == Op.SOFTMAX,
                 (soft.queries == 0) | (soft.keys == 0) | (most_keys > soft.granules << lane_bits)
+                | (soft.masked & (soft.causal if self.hw.beams > 1 else 1))
                 | (soft.kind == Kind.INT8) | ((soft.kind == Kind.TERNARY) & no_ternary),
                 Mux(opcode == Op.QUANT,
                     shape(quant) | (quant.kind == Kind.UINT8) | ((quant.kind == Kind.TERNARY) & no_ternary),
@@ -146,7 +148,8 @@ class VectorUnit(wiring.Component):
         m.d.comb += self.lutv_error.eq(softmax.lutv_error)
         shared = (
             (self.rbuf_r, {Op.LAYERNORM: layernorm.rbuf_r, Op.QUANT: quant.rbuf_r, Op.EMBED: embed.rbuf_r}),
-            (self.pbuf_r, {Op.LAYERNORM: layernorm.pbuf_r, Op.EMBED: embed.pbuf_r}),
+            (self.pbuf_r, {Op.LAYERNORM: layernorm.pbuf_r, Op.EMBED: embed.pbuf_r}
+             | ({Op.SOFTMAX: softmax.pbuf_r} if self.hw.beams > 1 else {})),
             (self.rbuf_w, {Op.LAYERNORM: layernorm.rbuf_w, Op.EMBED: embed.rbuf_w}),
         )
         for mine, users in shared:

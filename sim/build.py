@@ -78,7 +78,8 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
 def build(hw: HwConfig, *, waves: str | None = None, ports: bool = False, progress: Callable[[str], None] | None = None) -> Path:
     """Path of the compiled simulator of ``hw``: from the cache, or built now (under a minute for "small").
 
-    ``waves``, ``ports``: as in :func:`model_spec`. ``progress`` is called with a line of text before a build. Raises InputError, MissingToolError, BuildError.
+    ``waves``, ``ports``: as in :func:`model_spec`. ``progress`` is called with a line of text before a build. Raises InputError,
+    MissingToolError, BuildError.
     """
     return compile_model(model_spec(verilog(hw), axi_bytes=hw.axi_bytes, waves=waves, ports=ports), progress)
 

@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ternbin.beam import Fed, visible
+from ternbin.errors import CheckError
+from ternbin.hw import top_tokens
 from ternbin.interpret import Interpreter, outputs
 from ternbin.ir import Lowered
 from ternbin.isa import Unit
 from ternbin.program import Probe, Program, decode_probe, expected_part
 from ternbin.sim.runner import CallRun, RunResult
 
+HEAD = "lm_head"
 Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
 
 
@@ -66,19 +70,28 @@ def _written(values: dict) -> dict:
     return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
 
 
-def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int]) -> Reference:
-    """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time."""
+def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed]) -> Reference:
+    """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time, or
+    on the beams of a trace."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     values = encoder({"ids": torch.tensor(list(ids))})
     cross, caches = outputs(lowered.encoder, values), {}
     result = [_written(values)]
-    for past, token in enumerate(fed):
-        result.append(_written(decoder({"ids": torch.tensor([token]), **cross}, past, caches)))
+    for past, each in enumerate(fed):
+        if isinstance(each, int):
+            values = decoder({"ids": torch.tensor([each]), **cross}, past, caches)
+        else:
+            tokens, _ = each
+            values = decoder({"ids": torch.tensor(tokens), **cross}, past, caches, mask=visible(fed[: past + 1]),
+                             top=top_tokens(len(tokens)))
+        result.append(_written(values))
     return result
 
 
-def fed_tokens(start: int, result: RunResult) -> list[int]:
+def fed_tokens(start: int, result: RunResult) -> list[int] | list[Fed]:
     """What each decoder call of a run read, given the start token."""
+    if result.found is not None:
+        return result.found.trace
     return [start, *result.tokens][: len(result.calls) - 1]
 
 
@@ -86,9 +99,14 @@ def check(program: Program, lowered: Lowered, ids: Sequence[int], start: int, re
     """Compare all probes of a run with the reference, which is fed the very tokens that the run used.
 
     ``start``: the decoder's start token. The reference recomputes everything from ``ids`` and those tokens, so one wrong value
-    shows up at the instruction that wrote it first.
+    shows up at the instruction that wrote it first. Raises CheckError where the host did not read what the core wrote.
     """
-    return compare(program, reference(lowered, ids, fed_tokens(start, result)), result.calls)
+    expected = reference(lowered, ids, fed_tokens(start, result))
+    verdict = compare(program, expected, result.calls)
+    for position in range(len(result.calls) - 1 if result.found and verdict.bit_exact else 0):
+        if not torch.equal(program.read_top(result.memory, position), expected[1 + position][HEAD]):
+            raise CheckError(f"decoder position {position}: the best tokens in external memory must be those on chip")
+    return verdict
 
 
 def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> Check:

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ternbin import isa
+from ternbin.beam import Candidates, Fed, Found, Search, beam_search, candidates, visible
 from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy, greedy
 from ternbin.hw import HwConfig
@@ -72,14 +73,16 @@ class Waves:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run gave. ``tokens``: after the start token, forced ones and eos included. ``calls[i]`` is program call i; a run that
-    stopped early has fewer calls than the program. ``memory``: external memory afterwards. ``sim_seconds``: without the build."""
+    """What a run gave. ``tokens``: after the start token, forced ones and eos included; ``found``: of a beam search. ``calls[i]`` is
+    program call i; a run that stopped early has fewer calls than the program. ``memory``: external memory afterwards. ``sim_seconds``:
+    without the build."""
 
     tokens: list[int]
     calls: list[CallRun] = field(repr=False)
     memory: bytearray = field(repr=False)
     sim_seconds: float
     build_seconds: float
+    found: Found | None = None
 
     @property
     def cycles(self) -> int:
@@ -326,6 +329,7 @@ class _Host:
         self.program, self.simulator, self.progress, self.probing = program, simulator, progress, probing
         self.after_call = after_call
         self.calls: list[CallRun] = []
+        self.trace: list[Fed] = []
 
     @cached_property
     def _id_bytes(self) -> int:
@@ -354,11 +358,21 @@ class _Host:
         address = self.program.slot_addr(past + len(tokens))
         return int.from_bytes(memory[address : address + self._id_bytes], "little")
 
+    def beam_step(self, tokens: Sequence[int], parents: Sequence[int], position: int) -> list[Candidates]:
+        """The decoder call at ``position``, unless it was done before; the best tokens of every beam."""
+        memory = self.simulator.memory
+        self.trace.append((tuple(tokens), tuple(parents)))
+        if 1 + position >= len(self.calls):
+            self.program.put_beams(memory, position, tokens, visible(self.trace))
+            self.call(1 + position)
+        return candidates(self.program.read_top(memory, position), self.program.info["logit_scale_log2"])
 
-def run(program: Program, *, ids: Sequence[int], policy: Policy, memory: MemoryModel | None = None,
+
+def run(program: Program, *, ids: Sequence[int], policy: Policy, search: Search | None = None, memory: MemoryModel | None = None,
         progress: Callable[[int, int, int], None] | None = None, waves: Waves | None = None, probes: bool = True,
         library: Path | None = None, seed: int = 1, checkpoint: Checkpoint | None = None) -> RunResult:
-    """Generate greedily on the simulated accelerator: the encoder call, then one decoder call a token.
+    """Generate on the simulated accelerator: the encoder call, then one decoder call a token; greedily, or with as many beams as
+    ``search`` and the program have.
 
     ids: the source text. policy: start, forced and last token, limit. progress(call, cycles of it, instructions done): a few times
     a second, and when a call is done (instructions as many as its own).
@@ -368,6 +382,8 @@ def run(program: Program, *, ids: Sequence[int], policy: Policy, memory: MemoryM
     """
     if policy.max_new_tokens > program.max_new_tokens:
         raise InputError(f"max_new_tokens must be at most the program's {program.max_new_tokens}, not {policy.max_new_tokens}")
+    if program.beams != (1 if search is None else search.beams):
+        raise InputError(f"beams must be the program's {program.beams}, not {1 if search is None else search.beams}")
     if checkpoint is not None and waves is not None:
         raise InputError("a run that writes waves must not have a checkpoint: waves cannot be continued")
     begin = perf_counter()
@@ -376,7 +392,7 @@ def run(program: Program, *, ids: Sequence[int], policy: Policy, memory: MemoryM
     built = perf_counter()
     model = memory or MemoryModel()
     image = program.with_ids(ids, policy.prompt[0])
-    key = "" if checkpoint is None else identity(program, library, list(ids), policy, model, seed, probes)
+    key = "" if checkpoint is None else identity(program, library, list(ids), policy, search, model, seed, probes)
     state = None if checkpoint is None else checkpoint.load(program, key)
     earlier = 0.0 if state is None else state.seconds
     with Simulator(program.hw, library, image, model, waves=waves, seed=seed) as simulator:
@@ -395,7 +411,8 @@ def run(program: Program, *, ids: Sequence[int], policy: Policy, memory: MemoryM
                 host.finished(number)
         if not host.calls:
             host.call(0)
-        tokens = greedy(policy, host.step)
+        found = None if search is None else beam_search(policy, search, host.beam_step)
+        tokens = greedy(policy, host.step) if found is None else found.tokens
     if checkpoint is not None:
         checkpoint.remove()
-    return RunResult(tokens, host.calls, image, earlier + perf_counter() - built, built - begin)
+    return RunResult(tokens, host.calls, image, earlier + perf_counter() - built, built - begin, found)

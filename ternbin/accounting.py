@@ -63,7 +63,7 @@ def _gemm_steps(counters: dict[str, int], instruction: Instruction) -> dict[str,
 def call_work(lowered: Lowered, program: Program, number: int) -> dict[str, Work]:
     """Work by op of one program call: the encoder, or the decoder at position ``number - 1``."""
     past = number - 1
-    dims = {"S": program.source_len, "T": 1, "P": past, "N": past + 1}
+    dims = {"S": program.source_len, "T": program.beams, "P": past, "N": past + 1}  # of each beam
     return work(lowered.decoder if number else lowered.encoder, lowered.weights, dims)
 
 

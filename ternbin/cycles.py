@@ -132,6 +132,8 @@ def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, colu
         before, change = state, now
     stages = hw.rows.bit_length() // 2  # of the arg-max: two levels of comparison each
     done = tiles.popped[-1] + 3 + stages + g.last if g.epilogue == Epilogue.ARGMAX else tiles.written + 1
+    if g.epilogue == Epilogue.TOP:
+        done = tiles.taken[-1] + hw.rows + 5 + g.last * ((g.col_tiles - 1) * hw.cols + g.last_columns) * (3 * (hw.top + 1) + 4)
     last, before_last = tiles.freed[1], tiles.freed[0]
     late = period * repeats
     return GemmTimes(done + late, max(tiles.end + late, handed) + 2, last + late, before_last + late, tiles.used, row, period, repeats)
@@ -146,12 +148,14 @@ class _Tiles:
 
     def __init__(self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, columns: tuple[tuple[int, int], ...]):
         self.hw, self.g, self.handed, self.columns = hw, g, handed, columns
-        self.drain = {Epilogue.CODES: self._codes, Epilogue.CODES8: self._bytes, Epilogue.RESIDUAL: self._residual}.get(
-            g.epilogue, self._logits)
+        self.drain = {
+            Epilogue.CODES: self._codes, Epilogue.CODES8: self._bytes, Epilogue.RESIDUAL: self._residual, Epilogue.TOP: self._top,
+        }.get(g.epilogue, self._logits)
         self.end = 1  # last step of the last tile
         self.freed = [freed_before, freed]  # last column drained, of the last two tiles
         self.popped = [-9, -9]  # the last two columns that the epilogue took
         self.accepted = [-9, -9, -9]  # the last columns that the writer of bytes took
+        self.taken = [-99, -99]  # the last columns that were taken apart into logits
         self.moved, self.written = -9, -9  # last column: to be written as bytes; written
         self.copied = 0  # parameters of this row tile stand ready
         self.used: list[tuple[int, int, int]] = []
@@ -159,7 +163,7 @@ class _Tiles:
     def state(self) -> list[int]:
         own = [self.end, *self.freed, *self.popped]
         own += [] if self.g.shared else [self.copied]
-        own += [] if self.g.epilogue == Epilogue.ARGMAX else [self.written]
+        own += self.taken if self.g.epilogue == Epilogue.TOP else [] if self.g.epilogue == Epilogue.ARGMAX else [self.written]
         return own + ([*self.accepted, self.moved] if self.g.epilogue == Epilogue.CODES8 else [])
 
     def row_tile(self, first: bool) -> None:
@@ -178,6 +182,12 @@ class _Tiles:
             self.freed = [self.freed[1], push]
 
     def _logits(self, pop: int) -> int:
+        return pop
+
+    def _top(self, pop: int) -> int:
+        """A logit a cycle."""
+        pop = max(pop, self.taken[0])
+        self.taken = [self.taken[1], max(pop + 2, self.taken[1] + self.hw.rows)]
         return pop
 
     def _codes(self, pop: int) -> int:

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ternbin import __version__, results
 from ternbin.accounting import summarize
+from ternbin.beam import Search, check_vocabulary
 from ternbin.cycles import predict
 from ternbin.dump import dump
 from ternbin.errors import InputError
@@ -30,7 +31,10 @@ from ternbin.sim.runner import MemoryModel, RunResult, run
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run on what. Without text and ids, a bundled text; without a model folder, the bundled model."""
+    """What to run on what. Without text and ids, a bundled text; without a model folder, the bundled model.
+
+    ``beams`` above 1: beam search, on ``hw`` made for as many.
+    """
 
     hw: HwConfig
     model_dir: str | Path | None = None
@@ -38,6 +42,8 @@ class Job:
     text: str | None = None
     ids: list[int] | None = None
     max_new_tokens: int = 20
+    beams: int = 1
+    search: dict = field(default_factory=dict)  # settings of beam.Search that are not the model's own
     memory: MemoryModel = MemoryModel()
     dram: str = "lpddr4"
 
@@ -99,11 +105,15 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     policy = Policy.of(lowered.meta, min(job.max_new_tokens, lowered.meta["max_positions"]))
+    search = Search.of(lowered.meta, job.beams, **job.search) if job.beams != 1 else None
+    if search is not None:
+        check_vocabulary(lowered.meta["vocab_size"], search)
+    hw = job.hw.searching(job.beams)
     with stage("mapping"):
-        program = map_model(lowered, job.hw, len(ids), policy.max_new_tokens)
+        program = map_model(lowered, hw, len(ids), policy.max_new_tokens, job.beams)
     with stage("building the simulator (kept for the next run)"):
-        library = build(job.hw)
-    run_result = simulate(program, ids, policy, job.memory, library=library, checkpoint=checkpoint, restart=restart)
+        library = build(hw)
+    run_result = simulate(program, ids, policy, job.memory, search=search, library=library, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         verdict = check(program, lowered, ids, policy.prompt[0], run_result)
         tokens = run_result.tokens
@@ -115,7 +125,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         "name": folder.resolve().name,
         "bits": lowered.meta["bits"],
         "model": describe_model(folder, lowered),
-        "hardware": job.hw.asdict() | {"peak_macs": job.hw.peak_macs},
+        "hardware": hw.asdict() | {"peak_macs": hw.peak_macs},
         "memory": {
             "latency": job.memory.latency, "bandwidth": job.memory.bandwidth, "stall_seed": job.memory.stall_seed,
             "dram": job.dram,
@@ -132,7 +142,10 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         ],
         "evaluation": evaluation(folder),
     }
-    return results.validate(result), artefacts(job.hw, program, lowered)
+    if search is not None:
+        found = run_result.found
+        result["search"] = asdict(search) | {"score": found.score, "steps": len(found.trace), "short": found.short}
+    return results.validate(result), artefacts(hw, program, lowered)
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:

@@ -16,6 +16,9 @@ from ternbin.errors import InputError
 
 EXP_BITS = 15  # exp(0) is 2^15 in the tables
 RECIP_BITS = 36  # fractional bits of the reciprocal that makes uint8 probabilities
+LOG2_E = round(math.log2(math.e) * 2**20)
+NATS_BITS, OCTAVE_BITS, TOTAL_POINT = 16, 12, 31  # fractional bits of a logit, of its base-2 form, of the sum of rule 11
+NO_EXPONENT = -(1 << 20)  # below that of every logit
 XHAT_BITS = 20  # fractional bits of the normalised value inside LayerNorm
 ALWAYS, NEVER = -(1 << 15), (1 << 15) - 1  # thresholds every accumulator reaches, or none does
 
@@ -222,8 +225,9 @@ def exp_power_constants(alpha: float) -> tuple[int, int]:
 
 
 def exp_codes(scores: Tensor, valid: Tensor, lut: Tensor, power: bool, mul: int = 0, shift: int = 0) -> Tensor:
-    """Rule 7: ``e`` of every score ``[.., N]``, 0 for keys beyond the first ``valid``, ``[..]``, at least 1."""
-    inside = torch.arange(scores.shape[-1], device=scores.device) < valid.unsqueeze(-1)
+    """Rule 7: ``e`` of every score ``[.., N]``, 0 for keys beyond the first ``valid``, ``[..]``, at least 1; or, where ``valid`` is
+    bool ``[.., N]``, for keys that are not."""
+    inside = valid if valid.dtype == torch.bool else torch.arange(scores.shape[-1], device=scores.device) < valid.unsqueeze(-1)
     best = scores.masked_fill(~inside, torch.iinfo(torch.int64).min).amax(-1, keepdim=True)
     distance = (best - scores).clamp(min=0)
     if power:
@@ -239,9 +243,11 @@ def softmax_codes(scores: Tensor, valid: Tensor, *, lut: Tensor, power: bool, mu
     """Rules 7 and 8: scores ``[.., heads, T, N]`` to non-negative probability codes of the same shape.
 
     ``valid``, broadcastable to ``[.., heads, T]``, says how many keys from the first on each query sees (at least one):
-    the source length, or :func:`causal_valid`. ``c1`` and ``recip`` are at least 1, so that invalid keys get code 0.
+    the source length, or :func:`causal_valid`; or, bool and broadcastable to ``[.., heads, T, N]``,
+    which keys. ``c1`` and ``recip`` are at least 1, so that invalid keys get code 0.
     """
-    e = exp_codes(scores, valid.expand(scores.shape[:-1]), lut, power, mul, shift)
+    shape = scores.shape if valid.dtype == torch.bool else scores.shape[:-1]
+    e = exp_codes(scores, valid.expand(shape), lut, power, mul, shift)
     total = e.sum(-1, keepdim=True)
     if kind == "ternary_nn":
         return ((e << 16) > c1 * total).to(torch.int64) + ((e << 16) >= c2 * total)
@@ -270,3 +276,48 @@ def lm_head(acc: Tensor, mul: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     logits = lm_logits(acc, mul, bias)
     best = logits.argmax(-1, keepdim=True)  # torch: the first of several maxima
     return best.squeeze(-1), logits.gather(-1, best).squeeze(-1)
+
+
+def exp2_luts() -> tuple[Tensor, Tensor]:
+    """The two factors of ``2^15 * 2^f`` for f in [0, 1): 64 entries for its upper 6 bits, 64 for the lower 6, taken mid-step."""
+    high = torch.tensor([round(2**EXP_BITS * 2 ** (i / 64)) for i in range(64)])
+    return high, torch.tensor([round(2**EXP_BITS * 2 ** ((i + 0.5) / 4096)) for i in range(64)])
+
+
+def lm_top(logits: Tensor, count: int, log2_scale: int) -> Tensor:
+    """Rule 11 on all logits ``[.., V]``, V at least ``count``: ``[.., count + 1, 2]``, the best as (id, logit), then (m, s)."""
+    if log2_scale < NATS_BITS:
+        raise InputError(f"logits must have at least {NATS_BITS} fractional bits for beams, not {log2_scale}")
+    values, ids = logits.sort(dim=-1, descending=True, stable=True)  # stable: the lowest id first
+    best = torch.stack([ids, values], dim=-1)[..., :count, :]
+    return torch.cat([best, exp_total(logits, log2_scale - NATS_BITS).unsqueeze(-2)], dim=-2)
+
+
+def exp_total(logits: Tensor, shift: int, before: tuple[int, int] = (NO_EXPONENT, 0)) -> Tensor:
+    """Sum over ``[.., V]`` of the exponentials, in the order of the ids, as ``[.., 2]``: (m, s), s in units of ``2^(m - 31)``.
+
+    ``before``: (m, s) of the logits before these; ``shift``: F - 16.
+    """
+    high, low = (lut.to(logits.device) for lut in exp2_luts())
+    t = (sat(logits >> shift, 36) * LOG2_E) >> (20 + NATS_BITS - OCTAVE_BITS)
+    fraction, exponent = t & 4095, t >> OCTAVE_BITS
+    e = ((high[fraction >> 6] * low[fraction & 63]) >> EXP_BITS) << (TOTAL_POINT - EXP_BITS)
+    largest = exponent.cummax(-1).values.clamp(min=before[0])
+    terms = e >> (largest - exponent).clamp(max=63)
+    rows = [_total(m, x, *before) for m, x in zip(*(x.reshape(-1, x.shape[-1]) for x in (largest, terms)), strict=True)]
+    return torch.tensor(rows, device=logits.device).reshape(*logits.shape[:-1], 2)
+
+
+def _total(largest: Tensor, terms: Tensor, exponent: int, total: int) -> tuple[int, int]:
+    """The terms added to ``total``; where the largest exponent grows, what has been added so far is shifted down, truncating."""
+    ends = [*(largest.diff().nonzero().flatten() + 1).tolist(), len(largest)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        now = int(largest[start])
+        total = (total >> min(now - exponent, 63)) + int(terms[start:end].sum())
+        exponent = now
+    return exponent, total
+
+
+def log_total(exponent: int, total: int) -> float:
+    """Logarithm of the sum of rule 11, in nats."""
+    return (exponent + math.log2(total) - TOTAL_POINT) * math.log(2)

@@ -15,6 +15,11 @@ def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
+def top_tokens(beams: int) -> int:
+    """The most likely tokens that a search looks at for each beam: as many may end as go on, and four may be banned."""
+    return 2 * beams + 4
+
+
 @dataclass(frozen=True, kw_only=True)
 class HwConfig:
     """Geometry of the accelerator. Depths are words per bank.
@@ -46,6 +51,7 @@ class HwConfig:
     queue_depth: int = 4  # instructions waiting per unit
     burst_beats: int = 16  # longest AXI burst
     weight_pack: str = "2bit"  # ternary weights in external memory: 2 bits each, or "5trit": five in 8 bits
+    beams: int = 1  # of a search: more add a unit for the best tokens of each beam, and masks to the softmax
     kv_external: bool = False  # keep keys and values of decoding in external memory
     clock_mhz: float = 350.0  # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
 
@@ -73,7 +79,7 @@ class HwConfig:
                 raise InputError(
                     f"hardware configuration: {field} must be a power of two from {low} to {high}, not {value!r}"
                 )
-        ranges = {"acc_bits": (16, 32), "res_bits": (8, 20), "axi_addr_bits": (24, 40), "queue_depth": (1, 16)}
+        ranges = {"acc_bits": (16, 32), "res_bits": (8, 20), "axi_addr_bits": (24, 40), "queue_depth": (1, 16), "beams": (1, 8)}
         ranges |= {f"{m}_words": (16, 1 << 20) for m in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
         for field, (low, high) in ranges.items():
             value = getattr(self, field)
@@ -86,6 +92,9 @@ class HwConfig:
                 f"hardware configuration: axi_data_bits must be at most rows x 16 ({self.rows * 16}), "
                 f"not {self.axi_data_bits}"
             )
+        if self.beams > 1 and self.idbuf_words < self.result_words + self.beams:
+            raise InputError(f"hardware configuration: idbuf_words must be at least {self.result_words + self.beams} for "
+                             f"{self.beams} beams, not {self.idbuf_words}")
         if not self.clock_mhz > 0:
             raise InputError(f"hardware configuration: clock_mhz must be positive, not {self.clock_mhz!r}")
 
@@ -93,6 +102,21 @@ class HwConfig:
     def planes(self) -> int:
         """Bit planes of one stored code word: 2 (nonzero, negative) or 1 (positive)."""
         return 2 if self.kind == "ternary" else 1
+
+    @property
+    def top(self) -> int:
+        """Tokens that are kept for each beam."""
+        return top_tokens(self.beams)
+
+    @property
+    def result_words(self) -> int:
+        """Words of IDBUF that the results of a decoder call on all beams take: three for each token and for the normaliser."""
+        return 3 * (self.top + 1) * self.beams
+
+    def searching(self, beams: int) -> "HwConfig":
+        """This accelerator made for ``beams`` beams, with room for their results."""
+        room = (3 * (top_tokens(beams) + 1) + 1) * beams if beams > 1 else 0
+        return dataclasses.replace(self, beams=beams, idbuf_words=max(self.idbuf_words, room))
 
     @property
     def code_word_bits(self) -> int:

@@ -28,12 +28,16 @@ class Call:
     caches: dict[str, Tensor] = field(default_factory=dict)
     lengths: Tensor | None = None  # valid source tokens of each sequence, [batch]; None: all
     saturation: dict[str, golden.Saturation] | None = None
+    mask: Tensor | None = None  # the tokens are beams at position ``past``: keys that each sees, bool [T, N]
+    top: int = 0  # best tokens of the language model head, with the normaliser; 0: the best one alone
 
     def count(self, node: Node) -> golden.Saturation | None:
         return None if self.saturation is None else self.saturation.setdefault(node.name, golden.Saturation())
 
     def valid(self, node: Node, scores: Tensor) -> Tensor:
-        """How many keys each query sees, broadcastable to ``scores.shape[:-1]``."""
+        """How many keys each query sees, broadcastable to ``scores.shape[:-1]``, or which ones, bool, to ``scores.shape``."""
+        if node["causal"] and self.mask is not None:
+            return self.mask
         if node["causal"]:
             return golden.causal_valid(scores.shape[-2], self.past, scores.device)
         if self.lengths is None:
@@ -59,15 +63,17 @@ class Interpreter:
         self.last_use = {source: node for node in self.nodes for source in node.src}
 
     def __call__(self, inputs: dict[str, Tensor], past: int = 0, caches: dict[str, Tensor] | None = None,
-                 lengths: Tensor | None = None, forced: dict[str, Tensor] | None = None) -> dict[Node, Tensor]:
+                 lengths: Tensor | None = None, forced: dict[str, Tensor] | None = None, *, mask: Tensor | None = None,
+                 top: int = 0) -> dict[Node, Tensor]:
         """Tensor of each node. ``inputs`` by input name; ``caches`` (cache name -> earlier rows) is extended in place.
 
         ``past`` is P. ``lengths`` [batch], where source tokens are padded at the end, holds their true numbers.
         ``forced`` tensors, by node name, are what later nodes see instead of the result, which is still returned: so
-        two graphs are compared op by op on identical inputs.
+        two graphs are compared op by op on identical inputs. With ``mask``, bool [T, (P+1) * T], the tokens are T beams at
+        position P, which share the caches: T rows a position. ``top``: see :class:`Call`.
         """
         call = Call(self.weights, inputs, past, {} if caches is None else caches, lengths,
-                    self.saturation if self.keep else None)
+                    self.saturation if self.keep else None, mask, top)
         values: dict[Node, Tensor] = {}
         seen = values if forced is None else _Forced(values, forced)
         for node in self.nodes:
@@ -127,8 +133,9 @@ def _output(call: Call, node: Node, x: Tensor) -> Tensor:
 @_computes("cache")
 def _cache(call: Call, node: Node, x: Tensor) -> Tensor:
     earlier = call.caches.get(node["name"], x[..., :0, :])
-    if earlier.shape[-2] != call.past:
-        raise InputError(f"cache {node['name']} must hold {call.past} rows, not {earlier.shape[-2]}")
+    rows = call.past * (1 if call.mask is None else len(call.mask))
+    if earlier.shape[-2] != rows:
+        raise InputError(f"cache {node['name']} must hold {rows} rows, not {earlier.shape[-2]}")
     call.caches[node["name"]] = x = torch.cat([earlier, x], dim=-2)
     return x
 
@@ -142,8 +149,10 @@ def _scores(call: Call, node: Node, q: Tensor, k: Tensor) -> Tensor:
 def _embed(call: Call, node: Node, ids: Tensor) -> Tensor:
     w = call.weights
     past = call.past if node["past"] == "P" else 0
-    return golden.embed(ids, w[node["table"]], w[node["scale"]], w[node["pos"]], node["pos_offset"], past,
-                        node.type.bits, call.count(node))
+    at_once = call.mask is not None  # one position for all
+    out = golden.embed(ids.unsqueeze(-1) if at_once else ids, w[node["table"]], w[node["scale"]], w[node["pos"]],
+                       node["pos_offset"], past, node.type.bits, call.count(node))
+    return out.squeeze(-2) if at_once else out
 
 
 @_computes("layernorm")
@@ -219,8 +228,11 @@ def _context_codes8(call: Call, node: Node, p: Tensor, v: Tensor) -> Tensor:
 
 @_computes("lm_head")
 def _lm_head(call: Call, node: Node, x: Tensor) -> Tensor:
-    """``[.., T, 2]``: token id and logit."""
+    """``[.., T, 2]``: token id and logit; with ``top`` ``[.., T, top + 1, 2]``."""
     acc = _acc(call, node, x)
+    if call.top:
+        logits = golden.lm_logits(acc, call.weights[node["mul"]], call.weights[node["bias"]])
+        return golden.lm_top(logits, call.top, node["logit_scale_log2"])
     return torch.stack(golden.lm_head(acc, call.weights[node["mul"]], call.weights[node["bias"]]), dim=-1)
 
 

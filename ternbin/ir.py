@@ -221,7 +221,7 @@ class Lowered:
     """A model: ``encoder`` (input ``ids`` [S]) and ``decoder`` (inputs ``ids`` [T], ``cross_k.i``, ``cross_v.i``).
 
     ``meta`` holds JSON values; running needs ``decoder_start_id``, ``eos_id``, ``pad_id``, ``forced_bos_id``,
-    ``forced_eos_id`` (the last two may be None) and ``max_positions``.
+    ``forced_eos_id`` (the last two may be None) and ``max_positions``; ``search`` may hold settings of a beam search.
     """
 
     encoder: Graph

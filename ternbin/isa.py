@@ -68,6 +68,7 @@ class Epilogue(IntEnum):
     RESIDUAL = 2  # scale, bias, shift, add to the residual word in place, saturate
     SCORES = 3  # accumulators to SBUF
     ARGMAX = 4  # scale, bias, running maximum
+    TOP = 5  # scale, bias, running list of the largest and sum of the exponentials; with beams only
 
 
 class Dest(IntEnum):
@@ -157,6 +158,7 @@ FIELDS: dict[Op, tuple[tuple[str, int], ...]] = {
         ("index", 24),
         ("first", 1),
         ("last", 1),
+        ("features", 24),
     ),
     Op.LAYERNORM: (
         ("src_addr", ADDR),
@@ -187,6 +189,9 @@ FIELDS: dict[Op, tuple[tuple[str, int], ...]] = {
         ("c1", 20),
         ("c2", 20),
         ("recip", 48),
+        ("masked", 1),
+        ("mask_addr", ADDR),
+        ("mask_bit", 4),
     ),
     Op.QUANT: (
         ("src_addr", ADDR),

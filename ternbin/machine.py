@@ -15,8 +15,10 @@ from ternbin import golden
 from ternbin.hw import HwConfig
 from ternbin.isa import UNIT_OF, Dest, Epilogue, ErrorCode, Instruction, Kind, Mem, Op, Unit
 from ternbin.layout import (
+    BIAS_BITS,
     CODE_MEMORIES,
     INT8_WEIGHTS,
+    MUL_BITS,
     SCALE_WORDS,
     UINT8_WEIGHTS,
     bank_words,
@@ -77,6 +79,7 @@ class Machine:
         rng = np.random.default_rng(self.seed)
         self.memories = {mem: _garbage(self.hw, mem, rng) for mem in Mem}
         self._best = [(-(1 << 63), 0)] * self.hw.cols  # running maximum of ARGMAX: (logit, id) per column
+        self._tops = [(_no_tokens(self.hw), (golden.NO_EXPONENT, 0))] * self.hw.beams  # of TOP, per token: best as (id, logit), (m, s)
         self._bytes = np.frombuffer(self.dram, dtype=np.uint8)
 
     # ---- running ----------------------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ class Machine:
             acc += torch.from_numpy(row.sum(1))
         limit = 1 << hw.acc_bits - 1
         _need(bool((acc >= -limit).all() and (acc < limit).all()), f"accumulator leaves {hw.acc_bits} bits")
-        _need(i["epilogue"] in list(Epilogue), "epilogue")
+        _need(i["epilogue"] in list(Epilogue) and (hw.beams > 1 or i["epilogue"] != Epilogue.TOP), "epilogue")
         getattr(self, f"_{Epilogue(i['epilogue']).name.lower()}")(i, acc)
 
     def _operand(self, mem: Mem, i: Instruction, side: str, tiles: int) -> np.ndarray:
@@ -301,6 +304,24 @@ class Machine:
         if i["last"]:
             words = self._touch(Mem.IDBUF, i["dst_addr"] + np.arange(i["tokens"]), True)
             self.memories[Mem.IDBUF][words] = [(token, logit) for logit, token in self._best[: i["tokens"]]]
+
+    def _top(self, i: Instruction, acc: torch.Tensor) -> None:
+        hw = self.hw
+        _need(hw.beams > 1 and i["tokens"] <= hw.beams, "TOP takes as many tokens as there are beams")
+        _need(i["shift"] < 16, "shift")
+        logits = golden.lm_logits(acc, *self._scales(i))[:, : max(0, i["features"] - i["index"])]
+        for token, row in enumerate(logits):
+            best, total = (_no_tokens(hw), (golden.NO_EXPONENT, 0)) if i["first"] else self._tops[token]
+            if len(row):
+                best = sorted([*best, *enumerate(row.tolist(), i["index"])], key=lambda entry: -entry[1])[: hw.top]  # stable
+                total = tuple(golden.exp_total(row, i["shift"], total).tolist())
+            self._tops[token] = best, total
+        if i["last"]:
+            results = np.array([(*best, total) for best, total in self._tops[: i["tokens"]]], dtype=np.int64).reshape(-1, 2)
+            halves = int_bytes(results[:, 1:], 8).view("<i4").astype(np.int64)  # the logits again, as ids, which can be stored
+            entries = np.stack([results, *(np.stack([half, np.zeros_like(half)], axis=-1) for half in halves.T)], axis=1)
+            words = self._touch(Mem.IDBUF, i["dst_addr"] + np.arange(3 * len(results)), True)
+            self.memories[Mem.IDBUF][words] = entries.reshape(-1, 2)
 
     # ---- writing codes ----------------------------------------------------------------------------------------------
 
@@ -401,6 +422,12 @@ class Machine:
         places = self._score_rows(i["src_addr"], i["src_stride"], i["queries"], words)
         scores = np.zeros((i["queries"], i["granules"] * hw.rows), dtype=np.int64)
         scores[:, : words * hw.rows] = self.memories[Mem.SBUF][places].reshape(i["queries"], -1)
+        if i["masked"]:
+            _need(hw.beams > 1 and not i["causal"], "masked")
+            mask = self.memories[Mem.PBUF][self._touch(Mem.PBUF, i["mask_addr"] + np.arange(words), False)].reshape(-1)
+            seen = mask[: i["keys"]] >> (i["mask_bit"] + np.arange(i["queries"]))[:, None] & 1
+            valid = np.zeros(scores.shape, dtype=bool)
+            valid[:, : i["keys"]] = seen
         self._touch(Mem.LUTV, np.arange(transfer_words(hw, Mem.LUTV)), False)
         kind = PROBABILITY_KINDS[i["kind"]]
         codes = golden.softmax_codes(
@@ -421,6 +448,11 @@ class Machine:
         out[:, :n] = golden.sat(torch.from_numpy(x[:, :n] + codes[:, :n] * scale[:, None]), hw.res_bits)
         places = self._rows_of(Mem.RBUF, i["dst_addr"], i["dst_stride"], i["tokens"], i["words"], True)
         self.memories[Mem.RBUF][places] = out.reshape(*places.shape, -1)
+
+
+def _no_tokens(hw: HwConfig) -> list[tuple[int, int]]:
+    """The list of TOP before the first token: below every logit."""
+    return [(-1, -(1 << max(hw.acc_bits + MUL_BITS, BIAS_BITS)))] * hw.top
 
 
 def _garbage(hw: HwConfig, mem: Mem, rng: np.random.Generator) -> np.ndarray:

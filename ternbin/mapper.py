@@ -1,8 +1,8 @@
 """Mapping: a folded model and a hardware configuration to a program.
 
 Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values of every cross-attention in KBUF (or, with
-``kv_external``, in external memory); call 1+t runs the decoder for the one token at position t. docs/architecture.md,
-"Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
+``kv_external``, in external memory); call 1+t runs the decoder for the token at position t, one or one a beam.
+docs/architecture.md, "Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.ir import Codes, Graph, Lowered, Node
 from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, encode
-from ternbin.layout import row_bytes
+from ternbin.layout import ceil_div, row_bytes
 from ternbin.mapping.attention import NewKeys, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.call import STAGES, CallBuilder, Keys, keys_shape
 from ternbin.mapping.memory import Allocator, CapacityError, Image
 from ternbin.mapping.schedule import Item, Sight
-from ternbin.mapping.tokenwise import embed, feed_forward, lm_head
+from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, logit_shift
 from ternbin.program import Call, Probe, Program
 from ternbin.sync import insert_tokens
 
@@ -26,8 +26,8 @@ MAX_TOKENS = 4095  # what the instruction fields hold
 Projected = tuple[Node, Keys, Node | None]  # projection of keys or values, where they go, their cache
 
 
-def map_model(lowered: Lowered, hw: HwConfig, source_len: int, max_new_tokens: int) -> Program:
-    """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones.
+def map_model(lowered: Lowered, hw: HwConfig, source_len: int, max_new_tokens: int, beams: int = 1) -> Program:
+    """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``.
 
     Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute.
     """
@@ -35,7 +35,9 @@ def map_model(lowered: Lowered, hw: HwConfig, source_len: int, max_new_tokens: i
         limit = min(MAX_TOKENS, lowered.meta["max_positions"])
         if not 1 <= value <= limit:
             raise InputError(f"{name} must be from 1 to {limit}, not {value}")
-    return _Mapping(lowered, hw, source_len, max_new_tokens).run()
+    if beams not in (1, hw.beams):
+        raise InputError(f"beams must be 1 or those of the hardware configuration ({hw.beams}), not {beams}")
+    return _Mapping(lowered, hw, source_len, max_new_tokens, beams).run()
 
 
 @dataclass
@@ -46,6 +48,7 @@ class _Mapping:
     hw: HwConfig
     source_len: int
     max_new_tokens: int
+    beams: int
     image: Image = field(default_factory=Image)
     shapes: dict[str, Keys] = field(default_factory=dict)  # by name of cache or cross output
     homes: dict[str, int] = field(default_factory=dict)  # their addresses in external memory with kv_external
@@ -57,7 +60,11 @@ class _Mapping:
     def run(self) -> Program:
         hw = self.hw
         source = self.image.reserve(self.source_len * hw.axi_bytes)
-        target = self.image.reserve((self.max_new_tokens + 1) * hw.axi_bytes)
+        target = self.image.reserve((self.max_new_tokens + 1) * self.beams * hw.axi_bytes)
+        self.mask = self.result = 0
+        if self.beams > 1:
+            self.mask = self.image.reserve(ceil_div(self.max_new_tokens * self.beams, hw.rows) * hw.param_word_bits // 8)
+            self.result = self.image.reserve(self.max_new_tokens * hw.result_words * hw.axi_bytes)
         self._place_keys()
         writable = (0, self.image.size)
         items = [self._encoder(source)]
@@ -70,13 +77,15 @@ class _Mapping:
         return Program(
             hw=hw, image=self.image.bytes(), calls=tuple(calls), names=tuple(names), probes=tuple(probes),
             source_addr=source, target_addr=target, source_len=self.source_len, max_new_tokens=self.max_new_tokens,
-            writable=(writable,), info=self._info(),
+            writable=(writable,), info=self._info(), beams=self.beams, mask_addr=self.mask, result_addr=self.result,
         )
 
     def _info(self) -> dict:
         meta = self.lowered.meta
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}
-        return {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"]} | ids
+        (head,) = (node for node in self.lowered.decoder.nodes() if node.op == "lm_head")
+        logits = {"logit_scale_log2": head["logit_scale_log2"], "logit_shift": logit_shift(self.hw, head)}
+        return {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"]} | ids | logits
 
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""
@@ -106,7 +115,7 @@ class _Mapping:
 
     def _place(self, source: Node, heads: int, transposed: bool) -> None:
         hw, kind, features = self.hw, source.type.kind, source.type.shape[-1]
-        capacity = self.max_new_tokens if source.op == "cache" else self.source_len
+        capacity = self.max_new_tokens * self.beams if source.op == "cache" else self.source_len
         shape = keys_shape(hw, kind, heads, features, capacity, transposed)
         self.shapes[source.name] = shape
         if hw.kv_external:
@@ -138,20 +147,25 @@ class _Mapping:
         return self._fit(self.lowered.encoder, self.encoder_kbuf, self.source_len, 0, build)
 
     def _decoder(self, slots: int, step: int) -> list[Item]:
-        address = slots + step * self.hw.axi_bytes
+        size = self.beams * self.hw.axi_bytes
+        address = slots + step * size
+        result, mask = address + size, None
+        if self.beams > 1:
+            result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.lowered.decoder, address, address + self.hw.axi_bytes)
+            self._stack(b, self.lowered.decoder, address, result)
 
-        return self._fit(self.lowered.decoder, self.kbuf, 1, step, build)
+        return self._fit(self.lowered.decoder, self.kbuf, self.beams, step * self.beams, build, mask)
 
-    def _fit(self, graph: Graph, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None]) -> list[Item]:
+    def _fit(self, graph: Graph, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None],
+             mask: int | None = None) -> list[Item]:
         """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
         users = graph.users()
         for pipelined in (True, False):
             blocks = dict.fromkeys(STAGES, 1)
             while True:
-                b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks, users, pipelined)
+                b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks, users, mask, pipelined)
                 try:
                     build(b)
                     return b.schedule.items()

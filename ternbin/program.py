@@ -44,7 +44,8 @@ class View:
 
     Layouts (docs/architecture.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
     "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual", "scores" [rows, width]; "ids"
-    [rows, 2]: id, and logit, of which the hardware holds ``2^shift`` times the graph's.
+    [rows, 2]: id, and logit, of which the hardware holds ``2^shift`` times the graph's; with ``groups`` above 1 [rows, groups, 2], a
+    list of them every ``stride`` words, the last of which, (m, s) of rule 11, is as it is.
     A group (head) of ``width`` features starts every ``pitch`` features of the layout. Row 0 is token, query or key
     ``first``. ``lead`` adds a first dimension of 1 (heads); ``kind`` is the code kind.
     """
@@ -95,6 +96,10 @@ class Call:
 class Program:
     """What a run needs: image, calls, probes, and where ids come in and go out.
 
+    With ``beams`` above 1 every decoder call works on that many tokens of one position, as beams of one text. The host puts their
+    ids at ``slot_addr(t)``, and at ``mask_addr`` 16 bits for each key of the caches, bit b of which says whether beam b sees it; the
+    best tokens of each, with the normaliser, come out from ``result_addr`` on, call after call (``read_top``).
+
     Call 0 is the encoder, call 1+t the decoder at position t. The host puts ``source_len`` ids, one a beat, at
     ``source_addr`` and the start token at slot 0 of ``target_addr``; decoder call t reads slot t and writes slot t+1.
     ``writable`` lists the (address, bytes) the host or the core write; the rest of the image is constant.
@@ -111,10 +116,13 @@ class Program:
     max_new_tokens: int
     writable: tuple[tuple[int, int], ...] = ()
     info: dict = field(default_factory=dict)
+    beams: int = 1
+    mask_addr: int = 0
+    result_addr: int = 0
 
     def slot_addr(self, slot: int) -> int:
         """Byte address of target slot ``slot``: input of decoder call ``slot``, result of decoder call ``slot - 1``."""
-        return self.target_addr + slot * self.hw.axi_bytes
+        return self.target_addr + slot * self.beams * self.hw.axi_bytes
 
     def words(self, call: int) -> list[int]:
         """The 512-bit instruction words of a call."""
@@ -155,6 +163,22 @@ class Program:
         if not 0 <= value < vocab:
             raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
         memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
+
+    def put_beams(self, memory: bytearray, position: int, tokens: Sequence[int], mask: Tensor) -> None:
+        """What the decoder call at ``position`` reads: a token a beam, and which keys each sees, bool ``[beams, keys]``."""
+        for beam, token in enumerate(tokens):
+            self.put_id(memory, self.slot_addr(position) + beam * self.hw.axi_bytes, token)
+        bits = (mask.numpy().astype("<u2") << np.arange(self.beams, dtype="<u2")[:, None]).sum(0, dtype="<u2").tobytes()
+        memory[self.mask_addr : self.mask_addr + len(bits)] = bits
+
+    def read_top(self, memory: bytes | bytearray, position: int) -> Tensor:
+        """What the decoder call on beams at ``position`` gave, as rule 11 does: ``[beams, top + 1, 2]``."""
+        step, size = self.hw.axi_bytes, self.hw.result_words * self.hw.axi_bytes
+        raw = np.frombuffer(memory, np.uint8, size, self.result_addr + position * size)
+        raw = raw.reshape(self.beams, self.hw.top + 1, 3, step)[..., :4]
+        ids, logits = bytes_int(raw[:, :, 0], 4), bytes_int(raw[:, :, 1:].reshape(*raw.shape[:2], 8), 8)
+        logits[:, :-1] >>= self.info["logit_shift"]
+        return torch.from_numpy(np.concatenate([ids, logits], axis=-1))
 
     def get_id(self, memory: bytes | bytearray, address: int) -> int:
         return int.from_bytes(memory[address : address + 4], "little")
@@ -225,8 +249,13 @@ def _decode_scores(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
 
 
 def _decode_ids(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
-    ids, logits = bytes_int(raw[:, :4], 4), bytes_int(raw[:, 4:12], 8)
-    return np.stack([ids, logits[:, 0:1] >> view.shift], axis=-1)[: view.rows, 0]
+    both = np.concatenate([bytes_int(raw[:, :4], 4), bytes_int(raw[:, 4:12], 8)], axis=-1)
+    if view.groups > 1:
+        both = both[:: view.stride].reshape(view.rows, view.groups, 2)
+        both[:, :-1, 1] >>= view.shift
+        return both
+    both[:, 1] >>= view.shift
+    return both[: view.rows]
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -243,7 +272,8 @@ def save(program: Program, path: str | Path) -> None:
     _write_atomically(Path(path), body + hashlib.sha256(body).digest())
 
 
-_HEADER = ("names", "source_addr", "target_addr", "source_len", "max_new_tokens", "writable", "info")
+_HEADER = ("names", "source_addr", "target_addr", "source_len", "max_new_tokens", "writable", "info", "beams", "mask_addr",
+           "result_addr")
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
@@ -277,7 +307,7 @@ def load(path: str | Path) -> Program:
 
 
 def _from_header(header: dict, image: bytes) -> Program:
-    plain = {name: header[name] for name in _HEADER}
+    plain = {name: header[name] for name in _HEADER if name in header}
     return Program(
         **plain
         | {

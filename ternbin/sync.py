@@ -85,6 +85,8 @@ def _gemm(hw: HwConfig, i: Instruction) -> list[Access]:
         result.append(Access(mem, _grid(i["dst_addr"], (rows, i["dst_stride"]), (i["row_tiles"], 1)), WRITE))
     elif epilogue == Epilogue.ARGMAX:
         result.append(Access(Mem.IDBUF, _grid(i["dst_addr"], (i["tokens"] if i["last"] else 0, 1)), WRITE))
+    elif epilogue == Epilogue.TOP:
+        result.append(Access(Mem.IDBUF, _grid(i["dst_addr"], (hw.result_words // hw.beams * i["tokens"] * i["last"], 1)), WRITE))
     else:
         result.append(_code_writes(hw, i))
         if i["lut"]:
@@ -130,7 +132,9 @@ def _quant(hw: HwConfig, i: Instruction) -> list[Access]:
 def _softmax(hw: HwConfig, i: Instruction) -> list[Access]:
     keys = i["keys"] + (i["queries"] - 1 if i["causal"] else 0)
     scores = _grid(i["src_addr"], (ceil_div(i["queries"], hw.cols), i["src_stride"]), (ceil_div(keys, hw.rows), 1))
+    mask = _grid(i["mask_addr"], (ceil_div(keys, hw.rows) * i["masked"], 1))
     return [
+        Access(Mem.PBUF, mask, READ),
         Access(Mem.SBUF, scores, READ),
         Access(Mem.LUTV, np.zeros(1, dtype=np.int64), READ),
         _granules(hw, i, i["queries"], i["granules"]),

@@ -3,7 +3,8 @@
 import random
 from dataclasses import dataclass, replace
 
-from ternbin.errors import InputError
+from ternbin.beam import Search, reference_beams
+from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy
 from ternbin.hw import HwConfig
 from ternbin.mapper import map_model
@@ -77,24 +78,30 @@ def draw_hw(seed: int) -> HwConfig:
     )
 
 
-def verify_case(seed: int, hw: HwConfig) -> dict:
+def verify_case(seed: int, hw: HwConfig, beams: int = 1) -> dict:
     """Runs one case, with ``kv_external`` where keys and values do not fit otherwise; what was compared, and the first divergence
-    if any."""
-    case = draw_case(seed, hw)
+    if any. ``beams`` above 1: a beam search, on ``hw`` made for as many, of random settings; its text must also be the reference's."""
+    case, hw = draw_case(seed, hw), hw.searching(beams)
     model = random_quant_bart(
         case.bits, d_model=case.heads * case.head_dim, heads=case.heads, ffn=case.ffn, layers=case.layers, vocab=case.vocab,
         activation=case.activation, scale_embedding=case.scale_embedding, seed=seed, res_bits=hw.res_bits,
     )
     lowered = fold(lower(model))
     try:
-        program = map_model(lowered, hw, case.source_len, case.max_new_tokens)
+        program = map_model(lowered, hw, case.source_len, case.max_new_tokens, beams)
     except InputError:
-        program = map_model(lowered, replace(hw, kv_external=True), case.source_len, case.max_new_tokens)
+        program = map_model(lowered, replace(hw, kv_external=True), case.source_len, case.max_new_tokens, beams)
     rng = random.Random(seed + 1)
     ids = [rng.randrange(case.vocab) for _ in range(case.source_len)]
     policy = Policy.of(lowered.meta, case.max_new_tokens)
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
-    result = run(program, ids=ids, policy=policy, memory=memory, seed=seed + 1)
+    search = None if beams == 1 else Search(
+        beams=beams, length_penalty=rng.choice([0.0, 1.0, 2.0]), no_repeat_ngram_size=rng.choice([0, 2]),
+        early_stopping=rng.choice([True, False, "never"]),
+    )
+    result = run(program, ids=ids, policy=policy, search=search, memory=memory, seed=seed + 1)
+    if search is not None and result.found != (wanted := reference_beams(lowered, ids, case.max_new_tokens, search)):
+        raise CheckError(f"case {seed}: the text of the search must be {wanted.tokens}, not {result.tokens}")
     verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()
     ran = {"seed": seed, "case": str(case), "kv_external": program.hw.kv_external, "cycles": result.cycles, "tokens": result.tokens}
     return ran | verdict

@@ -117,9 +117,14 @@ def _destination_memory(instruction: Instruction) -> Mem | None:
     epilogue = instruction["epilogue"]
     if epilogue in (Epilogue.CODES, Epilogue.CODES8):
         return Mem.ABUF if instruction["dest"] == Dest.TOKENS else Mem.KBUF
-    if epilogue == Epilogue.ARGMAX:
+    if epilogue in (Epilogue.ARGMAX, Epilogue.TOP):
         return Mem.IDBUF if instruction["last"] else None
     return Mem.RBUF if epilogue == Epilogue.RESIDUAL else Mem.SBUF
+
+
+def epilogues(hw: HwConfig) -> list[Epilogue]:
+    """Those that the hardware has."""
+    return [e for e in Epilogue if e != Epilogue.TOP or hw.beams > 1]
 
 
 def random_gemm(hw: HwConfig, rng: random.Random, epilogue: Epilogue) -> dict[str, int]:
@@ -129,6 +134,9 @@ def random_gemm(hw: HwConfig, rng: random.Random, epilogue: Epilogue) -> dict[st
     if epilogue == Epilogue.ARGMAX:
         f["col_tiles"] = 1
     f["tokens"] = rng.randint((f["col_tiles"] - 1) * hw.cols + 1, f["col_tiles"] * hw.cols)
+    if epilogue == Epilogue.TOP:
+        f["tokens"] = rng.randint(1, hw.beams)
+        f["col_tiles"] = ceil_div(f["tokens"], hw.cols)
     for side, tiles, words in (("row", f["row_tiles"], min(hw.wbuf_words, hw.kbuf_words)), ("col", f["col_tiles"], hw.abuf_words)):
         planes = 8 if rng.random() < 0.3 else 1
         f |= {f"{side}_planes": planes, f"{side}_signed": rng.randint(0, 1) if planes == 8 else 0}
@@ -142,6 +150,10 @@ def random_gemm(hw: HwConfig, rng: random.Random, epilogue: Epilogue) -> dict[st
     elif epilogue == Epilogue.ARGMAX:
         f |= {"dst_addr": rng.randint(0, hw.idbuf_words - hw.cols), "first": rng.randint(0, 1), "last": rng.randint(0, 1)}
         f["index"] = rng.choice([0, 7, 1000])
+    elif epilogue == Epilogue.TOP:
+        f |= {"dst_addr": rng.randint(0, hw.idbuf_words - hw.result_words), "first": rng.randint(0, 1), "last": rng.randint(0, 1)}
+        f["index"] = rng.choice([0, 7, 1000, (1 << 24) - 6])
+        f["features"] = min((1 << 24) - 1, f["index"] + rng.choice([0, 1, 3, hw.rows * f["row_tiles"] - 1, hw.rows * 9]))
     else:
         stride = f["row_tiles"] + rng.randint(0, 2)
         f |= {"dst_stride": stride, "dst_addr": rng.randint(0, hw.sbuf_words - stride * f["tokens"])}
@@ -212,14 +224,15 @@ def _thresholds(hw: HwConfig, rng: random.Random, f: dict, tiles: int) -> np.nda
 def _scales(hw: HwConfig, rng: random.Random, f: dict, tiles: int) -> np.ndarray:
     """M and B such that results reach over the range of the epilogue and beyond it: ``[tiles, 4, rows]``."""
     f |= {"kind": rng.choice([Kind.INT8, Kind.UINT8]), "lut": rng.randint(0, 1)} if f["epilogue"] == Epilogue.CODES8 else {}
-    f["shift"] = rng.choice([0, 1, 10, 20, 26, 30]) if f["epilogue"] != Epilogue.ARGMAX else 0
+    logits = f["epilogue"] in (Epilogue.ARGMAX, Epilogue.TOP)
+    f["shift"] = rng.choice([0, 1, 10, 20, 26, 30]) if not logits else rng.choice([0, 4, 15]) * (f["epilogue"] == Epilogue.TOP)
     planes = (f["row_planes"] == 8) + (f["col_planes"] == 8)
-    target = {Epilogue.CODES8: 8, Epilogue.RESIDUAL: hw.res_bits - 1, Epilogue.ARGMAX: 30}[f["epilogue"]]
+    target = {Epilogue.CODES8: 8, Epilogue.RESIDUAL: hw.res_bits - 1}.get(f["epilogue"], 30)
     bits = max(1, min(23, f["shift"] + target - 4 - 7 * planes))
     mul = [rng.randint(-(1 << bits), (1 << bits) - 1) for _ in range(tiles * hw.rows)]
     bias_bits = min(39, f["shift"] + target)
     bias = [rng.randint(-(1 << bias_bits), (1 << bias_bits) - 1) for _ in range(tiles * hw.rows)]
-    if f["epilogue"] == Epilogue.ARGMAX and rng.random() < 0.5:
+    if logits and rng.random() < 0.5:
         mul, bias = [0] * len(mul), [rng.randint(0, 2) for _ in bias]  # many ties
     return scale_words(hw, np.array(mul), np.array(bias))
 

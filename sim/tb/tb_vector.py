@@ -128,11 +128,13 @@ class Plain:
         rows = self.hw.rows
         for t in range(i["queries"]):
             bank, base = self.sbuf[t % self.hw.cols], i["src_addr"] + t // self.hw.cols * i["src_stride"]
-            scores = [bank[base + n // rows][n % rows] for n in range(i["keys"] + (t if i["causal"] else 0))]
-            e = [self.exponential(i, max(scores) - score) for score in scores]
-            total = sum(e)
+            keys = range(i["keys"] + (t if i["causal"] else 0))
+            keys = [n for n in keys if not i["masked"] or self.pbuf[i["mask_addr"] + n // rows][n % rows] >> i["mask_bit"] + t & 1]
+            scores = {n: bank[base + n // rows][n % rows] for n in keys}
+            e = {n: self.exponential(i, max(scores.values()) - score) for n, score in scores.items()}
+            total = sum(e.values())
             for n in range(i["granules"] * rows):
-                valid = n < len(e)
+                valid = n in e
                 if i["kind"] == Kind.UINT8:
                     code = min(rshift(e[n] * (i["recip"] // total), 36), 255) if valid else 0
                 elif i["kind"] == Kind.TERNARY:
@@ -254,6 +256,15 @@ class Cases:
         f["granules"] = words + pick(0, 1, 2)
         f["src_addr"], f["src_stride"] = self.region(hw.sbuf_words, -(-f["queries"] // hw.cols), words)
         self.writes(f, f["queries"], f["granules"] * hw.rows, 8 if f["kind"] == Kind.UINT8 else 1)
+        if hw.beams > 1 and random.random() < 0.7:
+            f |= {"queries": min(f["queries"], hw.beams), "causal": 0, "masked": 1}
+            f |= {"mask_addr": self.region(hw.pbuf_words, 1, words)[0], "mask_bit": random.randint(0, 16 - f["queries"])}
+            for n in range(words * hw.rows):  # of some words no query sees anything
+                dense = n // hw.rows % 2 or random.random() < 0.3
+                self.plain.pbuf[f["mask_addr"] + n // hw.rows][n % hw.rows] = random.getrandbits(16) if dense else 0
+            for t in range(f["queries"]):  # each at least one key
+                n = random.randrange(f["keys"])
+                self.plain.pbuf[f["mask_addr"] + n // hw.rows][n % hw.rows] |= 1 << f["mask_bit"] + t
         spread = pick(3, 6, 10, hw.acc_bits - 1)
         for t in range(f["queries"]):
             for w in range(words):

@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=8, metavar="N", help="random cases (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case (default: 0)")
     parser.add_argument("--hw", default="tiny", metavar="NAME|FILE", help="named configuration or .toml file (default: tiny)")
+    parser.add_argument("--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)")
     options.add_json(parser)
 
 
@@ -24,7 +25,7 @@ def call(args: argparse.Namespace) -> int:
 
     hw, records = load_hw(args.hw), []
     for seed in bar(range(args.seed, args.seed + args.cases), label="verifying", unit="case"):
-        record = verify_case(seed, hw)
+        record = verify_case(seed, hw, args.beams)
         records.append(record)
         verdict = "equal" if record["mismatches"] == 0 else f"{record['mismatches']:,} DIFFER: {record['first_divergence']}"
         print(f"case {seed}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}")

@@ -111,6 +111,15 @@ def _array_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Lin
     return lines
 
 
+def _beam_lines(counters: dict, hw: HwConfig) -> list[Line]:
+    """What a logit costs beyond the arg-max where lists of the best tokens are kept: one comparison more for each place of the list, and
+    an exponential that is added up."""
+    if hw.beams == 1:
+        return []
+    each = tables.total(tables.add(49).times(hw.top, f"{hw.top} comparisons"), tables.lane("exp"), tables.add(56))
+    return [Line("execute", "logit of a beam", "on-chip", counters["execute_drained_argmax"] * hw.rows, each)]
+
+
 def _array_overhead(counters: dict, hw: HwConfig) -> Line:
     """The array of a whole core at gate level, less its elements, operand registers and clock as the blocks give them: drains, controls,
     wires. Measured with ternary elements, counted alike for all kinds."""
@@ -213,6 +222,7 @@ def account(
     return [
         *_array_lines(counters, hw, precision),
         *_core_lines(counters, hw),
+        *_beam_lines(counters, hw),
         *_memory_lines(counters, hw, precision),
         _leakage_line(counters, hw),
         _array_clock_line(counters, hw, precision),

@@ -188,9 +188,14 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     )
     chunks = ceil_div(count, hw.lanes)  # whole words: the lanes beyond the last key must hold probability 0
     out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), *piece, words=chunks)
+    if node["causal"] and b.mask is not None:
+        seen = b.params(node.name, b.mask, tiles)
+        leases, valid = [lut, seen], dict(keys=count, masked=1, mask_addr=seen.addr, mask_bit=first)
+    else:
+        leases, valid = [lut], dict(keys=b.past + 1 + first if node["causal"] else count, causal=node["causal"])
     b.compute(
-        Op.SOFTMAX, node.name, lut, sights=[b.codes_sight(node, out, *piece, (part[0], part[2]))], src_addr=addr,
-        src_stride=tiles, queries=queries, keys=b.past + 1 + first if node["causal"] else count, causal=node["causal"],
+        Op.SOFTMAX, node.name, *leases, sights=[b.codes_sight(node, out, *piece, (part[0], part[2]))], src_addr=addr,
+        src_stride=tiles, queries=queries, **valid,
         granules=chunks * hw.lanes // hw.rows, dst_addr=out.addr, dst_stride=out.stride, dst_plane=out.plane,
         kind=STORED_KIND[node["kind"]], power=node["power"], mul=node["mul"], shift=node["shift"], c1=node["c1"],
         c2=node["c2"], recip=node["recip"],

@@ -75,6 +75,8 @@ class CallBuilder:
     """One call: its schedule, what is where on chip, and the token blocks of each stage.
 
     ``tokens`` are computed, at positions from ``past`` on. ``blocks`` says into how many parts each stage splits them.
+    With a ``mask``, an address in external memory, they are beams at one position; ``past`` then counts the keys before them, and the
+    mask says which keys each sees (16 bits a key, a bit a beam).
     """
 
     hw: HwConfig
@@ -85,6 +87,7 @@ class CallBuilder:
     kbuf: Allocator
     blocks: dict[str, int]
     users: dict[Node, list[Node]]
+    mask: int | None = None
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
     codes: dict[Node, list[Codes]] = field(default_factory=dict)
@@ -146,6 +149,11 @@ class CallBuilder:
         if len(self.pbuf.leases) > known:
             self.load(op, (self.pbuf, lease), mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
         return lease
+
+    @property
+    def position(self) -> int:
+        """Of the first token, in the text."""
+        return self.past if self.mask is None else self.past // self.tokens
 
     # ---- codes in ABUF ----------------------------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
 """Ops that treat tokens one by one: embedding, LayerNorm, quantization, projections, the language model head."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ternbin.errors import InputError
+from ternbin.golden import NATS_BITS
+from ternbin.hw import HwConfig
 from ternbin.ir import Node
-from ternbin.isa import Mem, Op
+from ternbin.isa import Epilogue, Mem, Op
 from ternbin.layout import (
     SCALE_WORDS,
     bank_words,
@@ -36,7 +38,7 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
     b.check_bits(node)
     table, inner, expand = table_bytes(b, node)
     pos, scale = positions(b, node, words), scales(b, node)
-    past = node["pos_offset"] + (b.past if node["past"] == "P" else 0)
+    past, size_pos = node["pos_offset"] + (b.position if node["past"] == "P" else 0), row_bytes(hw, Mem.RBUF, words)
     for first, stop in b.each_block("embed"):
         count = stop - first
         limit = min(hw.idbuf_words, b.pbuf.most)
@@ -53,8 +55,11 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
                indirect=1, index=lease.addr)
         follow = Follow(b, node)
         for start, end in b.pieces(first, stop):
-            b.load(node.name, None, mem=Mem.RBUF, addr=start * words, inner=words * (end - start), outer=1,
-                   dram=pos + (past + start) * row_bytes(hw, Mem.RBUF, words))
+            if b.mask is None:
+                rows = dict(inner=words * (end - start), outer=1, dram=pos + (past + start) * size_pos)
+            else:  # the same row for all
+                rows = dict(inner=words, outer=end - start, dram=pos + past * size_pos)
+            b.load(node.name, None, mem=Mem.RBUF, addr=start * words, **rows)
             b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, start, end)],
                       src_addr=addr + (start - first) // hw.cols * inner, src_stride=inner, tokens=end - start, words=words,
                       features=d, scale_addr=params.addr + start - first, dst_addr=start * words, dst_stride=words)
@@ -240,15 +245,32 @@ def feed_forward(b: CallBuilder, node: Node) -> None:
 
 
 def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
-    """Arg-max over the vocabulary for the one token of this call; the id goes to ``result_addr`` (rule 10)."""
+    """Arg-max over the vocabulary for the one token of this call, whose id goes to ``result_addr`` (rule 10), or the best tokens of
+    every beam (rule 11)."""
     hw = b.hw
-    x = quantized(b, node.src[0], 0, 1)
+    x = quantized(b, node.src[0], 0, b.tokens)
     plan = b.plan(node, x.lanes)
-    slot = hw.idbuf_words - 1
-    doubled = operand(hw, x.kind, node.name).mul - 1
-    sight = Sight(node.name, Region(Mem.IDBUF, slot, 1), View("ids", 1, 2, shift=doubled), ((0, 1), (0, 2)))
-    b.linear(plan, x, 0, 1, Destination(lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
+    doubled = logit_shift(hw, node)
+    if b.mask is None:
+        count, view, part = 1, View("ids", 1, 2, shift=doubled), ((0, 1), (0, 2))
+    else:
+        count, part = hw.result_words, ((0, b.tokens), (0, hw.top + 1), (0, 2))
+        view = View("ids", b.tokens, 2, stride=3, groups=hw.top + 1, shift=doubled)
+        scale = node["logit_scale_log2"] - NATS_BITS
+        if scale < 0:
+            raise InputError(f"lm_head {node.name}: logits must have at least {NATS_BITS} fractional bits for beams, "
+                             f"not {node['logit_scale_log2']}")
+        features = len(b.weights[node["mul"]])
+        plan = replace(plan, fields=plan.fields | dict(epilogue=Epilogue.TOP, shift=scale + doubled, features=features))
+    slot = hw.idbuf_words - count
+    sight = Sight(node.name, Region(Mem.IDBUF, slot, count), view, part)
+    b.linear(plan, x, 0, b.tokens, Destination(lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
                                         plan.tiles, lambda first, stop: [sight]))
     b.schedule.tasks[-1].instruction.fields["last"] = 1
-    b.release(node.src[0], 1)
-    b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=1, outer=1, dram=result_addr)
+    b.release(node.src[0], b.tokens)
+    b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=count, outer=1, dram=result_addr)
+
+
+def logit_shift(hw: HwConfig, node: Node) -> int:
+    """The hardware's logits are ``2^logit_shift`` times the graph's."""
+    return operand(hw, node.src[0].type.kind, node.name).mul - 1

@@ -17,7 +17,7 @@ from ternbin.rtl.execute import ExecuteUnit
 from ternbin.rtl.shared import shared_verilog
 from ternbin.sim.blocks import run_bench, to_verilog
 from ternbin.sim.tb import drivers
-from ternbin.sim.tb.execute import UnitBench, gemm, random_gemm, random_parameters
+from ternbin.sim.tb.execute import UnitBench, epilogues, gemm, random_gemm, random_parameters
 
 SMALL = {
     "abuf_words": 512, "wbuf_words": 512, "kbuf_words": 1024, "rbuf_words": 256, "sbuf_words": 256, "pbuf_words": 64,
@@ -27,6 +27,7 @@ CONFIGS = {
     "tiny": dataclasses.replace(NAMED["tiny"], **SMALL),
     "binary": dataclasses.replace(NAMED["tiny-binary"], **SMALL),
     "square": HwConfig(name="square", rows=16, cols=1, lanes=16, axi_data_bits=32, res_bits=20, **SMALL),
+    "beams": dataclasses.replace(NAMED["tiny"], **SMALL | {"idbuf_words": 160}).searching(3),
     "wide": HwConfig(name="wide", rows=8, cols=4, lanes=32, axi_data_bits=64, acc_bits=22, res_bits=8, **SMALL),
 }
 GOOD = {
@@ -36,7 +37,7 @@ CODES = {"epilogue": Epilogue.CODES, "kind": Kind.BINARY, "thresholds": 1}
 BAD = [
     {"chunks": 0}, {"row_tiles": 0}, {"col_tiles": 0}, {"tokens": 0}, {"row_planes": 0}, {"row_planes": 7}, {"col_planes": 2},
     {"row_planes": 9}, {"row_signed": 1}, {"col_signed": 1}, {"rowsum": 1, "row_planes": 8}, {"rowsum": 1, "col_planes": 8},
-    {"tokens": 100}, {"col_tiles": 2}, {"epilogue": 5}, {"epilogue": 7}, CODES | {"dest": 3}, CODES | {"lane": 2},
+    {"tokens": 100}, {"col_tiles": 2}, {"epilogue": Epilogue.TOP}, {"epilogue": 7}, CODES | {"dest": 3}, CODES | {"lane": 2},
     CODES | {"thresholds": 0}, CODES | {"thresholds": 5}, CODES | {"kind": Kind.INT8},
     {"epilogue": Epilogue.CODES8, "kind": Kind.BINARY}, {"epilogue": Epilogue.ARGMAX, "col_tiles": 2, "tokens": 9},
     {"epilogue": Epilogue.RESIDUAL, "tokens": 2, "row_tiles": 2, "dst_stride": 1, "col_tiles": None},
@@ -59,7 +60,8 @@ async def bench_random(dut):
     bench = await start(dut, drivers.parameters()["stall"])
     await bench.load_table()
     for number in range(drivers.parameters()["count"]):
-        fields = random_gemm(config(), random, list(Epilogue)[number % len(Epilogue)])
+        modes = epilogues(config())
+        fields = random_gemm(config(), random, modes[number % len(modes)])
         random_parameters(bench.machine, random, fields)
         bench.memories[Mem.PBUF].words[0][:] = [
             int.from_bytes(row.astype("<i2").tobytes(), "little") for row in bench.machine.memories[Mem.PBUF]
@@ -75,7 +77,7 @@ async def bench_overlap(dut):
     for number in range(drivers.parameters()["count"]):
         group, taken = [], set()
         while len(group) < 3:
-            fields = random_gemm(config(), random, random.choice(list(Epilogue)) if number else Epilogue.SCORES)
+            fields = random_gemm(config(), random, random.choice(epilogues(config())) if number else Epilogue.SCORES)
             before = bench.machine.memories[Mem.PBUF].copy()
             random_parameters(bench.machine, random, fields)
             words = set(np.flatnonzero((bench.machine.memories[Mem.PBUF] != before).any(axis=1)))
@@ -97,6 +99,9 @@ async def bench_faults(dut):
     bad[-1]["col_tiles"] = -(-2 // config().cols)
     if config().kind == "binary":
         bad.append(GOOD | CODES | {"kind": Kind.TERNARY})
+    if config().beams > 1:
+        bad[bad.index(GOOD | {"epilogue": Epilogue.TOP})] = GOOD | {"epilogue": Epilogue.TOP, "shift": 16}
+        bad.append(GOOD | {"epilogue": Epilogue.TOP, "tokens": 4, "col_tiles": 2})
     for fields in bad:
         await bench.issue(gemm(fields))
         await drivers.until(dut, lambda: drivers.get(dut, "port__fault") == 1, limit=4)
@@ -212,12 +217,12 @@ def test_random(name, stall):
     run(name, "bench_random", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 20)))
 
 
-@pytest.mark.parametrize("name, stall", [("tiny", 0.0), ("wide", 0.0), ("binary", 0.3)])
+@pytest.mark.parametrize("name, stall", [("tiny", 0.0), ("wide", 0.0), ("binary", 0.3), ("beams", 0.2)])
 def test_overlap(name, stall):
     run(name, "bench_overlap", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 8)))
 
 
-@pytest.mark.parametrize("name", ["tiny", "binary"])
+@pytest.mark.parametrize("name", ["tiny", "binary", "beams"])
 def test_faults(name):
     run(name, "bench_faults")
 

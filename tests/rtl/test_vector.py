@@ -13,6 +13,7 @@ CONFIGS = {
     "ternary": SMALL,
     "binary": SMALL | {"kind": "binary", "lanes": 32, "cols": 4},
     "wide": SMALL | {"rows": 8, "lanes": 16, "cols": 1, "res_bits": 20, "acc_bits": 32, "axi_data_bits": 32, "pbuf_words": 256},
+    "beams": SMALL | {"beams": 4, "idbuf_words": 256},
     "narrow": SMALL | {"rows": 16, "lanes": 16, "res_bits": 8, "acc_bits": 16, "pbuf_words": 256},
 }
 
@@ -28,7 +29,7 @@ def run(config: str, testcase: str, **parameters) -> None:
     )
 
 
-@pytest.mark.parametrize("config", ["ternary", "binary", "wide", pytest.param("narrow", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("config", ["ternary", "binary", "wide", "beams", pytest.param("narrow", marks=pytest.mark.soak)])
 def test_random_instructions(config):
     run(config, "bench_random")
 

@@ -1,0 +1,166 @@
+"""The largest logits and the sum of the exponentials of every beam (rule 11), one logit a cycle."""
+
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ternbin import golden
+from ternbin.hw import HwConfig
+from ternbin.isa import INSTRUCTION_BITS
+from ternbin.rtl.argmax import ID_BITS, logits_layout
+from ternbin.rtl.gemm import POINTER, address, clamp, gemm_fields, place_layout
+from ternbin.rtl.interfaces import WritePort
+from ternbin.rtl.vector_parts import clip
+
+NATS, OCTAVES, TOTAL_BITS = 36, 33, 56  # bits of a logit with 16 fractional bits, of its base-2 form with 12, of the sum
+EXPONENT = OCTAVES - golden.OCTAVE_BITS
+TERM_BITS = golden.EXP_BITS + 1
+
+
+class TopTokens(wiring.Component):
+    """Columns of ``rows`` logits in, beam by beam; of each beam the ``top`` largest, the first to come on ties, and (m, s).
+
+    Kept from instruction to instruction; the ``first`` flag of the instruction forgets what was kept. The id of row r in row tile
+    rt is ``index + rt*rows + r``; ids from ``features`` on count for nothing. ``last`` writes the results of a beam, three words for
+    each, once its last column has been worked through: the next column waits for that.
+    """
+
+    def __init__(self, hw: HwConfig, bits: int):
+        self._hw, self._bits = hw, bits
+        super().__init__({
+            "instruction": In(INSTRUCTION_BITS), "start": In(1), "i": In(stream.Signature(logits_layout(hw, bits))),
+            "idbuf_w": Out(WritePort(1, 96, 1)), "busy": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        hw, f = self._hw, gemm_fields(self.instruction)
+        # the column that is worked through: its first value is the row's
+        values = [Signal(signed(self._bits), name=f"value{r}", reset_less=True) for r in range(hw.rows)]
+        place, active, row = Signal(place_layout(hw), reset_less=True), Signal(), Signal(range(hw.rows))
+        ident, base, beam = Signal(ID_BITS), Signal(ID_BITS), Signal(range(hw.beams))
+        ends, final, writing, waiting = Signal(), Signal(), Signal(), Signal()
+        take, fresh = Signal(), Signal()
+        m.d.comb += [
+            ends.eq(active & (row == hw.rows - 1)), final.eq(f.last & place.last_tile), fresh.eq(f.first & place.first_tile & (row == 0)),
+            self.i.ready.eq(~waiting & ~writing & (~active | (ends & ~final))), take.eq(self.i.valid & self.i.ready),
+        ]
+        with m.If(take):
+            m.d.sync += [
+                *(value.eq(new) for value, new in zip(values, self.i.payload.values, strict=True)), place.eq(self.i.payload.place),
+                active.eq(1), row.eq(0), ident.eq(base), beam.eq(Mux(self.i.payload.place.first, 0, beam + 1)),
+            ]
+        with m.Elif(active):
+            m.d.sync += [*(value.eq(new) for value, new in zip(values, values[1:], strict=False)), row.eq(row + 1), ident.eq(ident + 1)]
+            with m.If(ends):
+                m.d.sync += active.eq(0)
+        with m.If(self.start):
+            m.d.sync += base.eq(f.index)
+        with m.Elif(take & self.i.payload.place.last):
+            m.d.sync += base.eq(base + hw.rows)
+
+        count = Signal()
+        m.d.comb += count.eq(ident < f.features)
+        best = self._list(m, active, fresh, count, values[0], ident, beam)
+        sums, adding = self._sum(m, f, active, fresh, count, values[0], beam)
+        with m.If(ends & final):
+            m.d.sync += waiting.eq(1)
+        with m.Elif(waiting & ~active & ~adding):
+            m.d.sync += [waiting.eq(0), writing.eq(1)]
+        self._write(m, f, best, sums, beam, writing)
+        m.d.comb += self.busy.eq(active | waiting | writing | adding)
+        return m
+
+    def _list(self, m: Module, active, fresh, count, logit, ident, beam):
+        """The logit goes before the first smaller one. Returns (logit, id) of every beam and place in the list."""
+        hw = self._hw
+        least = C(-(1 << self._bits - 1), signed(self._bits))  # below every logit
+        kept = [
+            [
+                (Signal(least.shape(), name=f"logit{b}_{k}", init=least.value), Signal(signed(25), name=f"id{b}_{k}", init=-1))
+                for k in range(hw.top)
+            ] for b in range(hw.beams)
+        ]
+        before = []
+        for k in range(hw.top):
+            old_logit, old_id = Signal(signed(self._bits), name=f"old_logit{k}"), Signal(signed(25), name=f"old_id{k}")
+            m.d.comb += [
+                old_logit.eq(Mux(fresh, least, Array(entries[k][0] for entries in kept)[beam])),
+                old_id.eq(Mux(fresh, -1, Array(entries[k][1] for entries in kept)[beam])),
+            ]
+            before.append((old_logit, old_id, count & (logit > old_logit)))
+        for b, entries in enumerate(kept):
+            with m.If(active & (beam == b)):
+                for k, (entry_logit, entry_id) in enumerate(entries):
+                    old_logit, old_id, larger = before[k]
+                    pushed = before[k - 1][2] if k else C(0, 1)
+                    above = before[k - 1] if k else before[k]
+                    m.d.sync += [
+                        entry_logit.eq(Mux(pushed, above[0], Mux(larger, logit, old_logit))),
+                        entry_id.eq(Mux(pushed, above[1], Mux(larger, ident[:24], old_id))),
+                    ]
+        return kept
+
+    def _sum(self, m: Module, f, active, fresh, count, logit, beam):
+        """Base-2 form of the logit; exponential; sum: a stage each. Returns (m, s) of every beam, and whether anything is under way."""
+        hw = self._hw
+        stages = [Signal(3, name=f"stage{i}") for i in range(3)]  # valid, fresh, count
+        beams = [Signal(range(hw.beams), name=f"beam{i}", reset_less=True) for i in range(3)]
+        m.d.sync += [stages[0].eq(Cat(active, fresh, count)), stages[1].eq(stages[0]), stages[2].eq(stages[1])]
+        m.d.sync += [beams[0].eq(beam), beams[1].eq(beams[0]), beams[2].eq(beams[1])]
+        nats, octaves = Signal(signed(NATS), reset_less=True), Signal(signed(OCTAVES), reset_less=True)
+        exponent, term = Signal(signed(EXPONENT), reset_less=True), Signal(TERM_BITS, reset_less=True)
+        product = Signal(signed(NATS + golden.LOG2_E.bit_length() + 1))
+        high, low = (Array(C(int(entry), TERM_BITS) for entry in lut) for lut in golden.exp2_luts())
+        power = Signal(2 * TERM_BITS)
+        m.d.comb += [
+            product.eq(nats * golden.LOG2_E), power.eq(high[octaves[6:12]] * low[octaves[:6]]),
+        ]
+        with m.If(active):
+            m.d.sync += nats.eq(clip(logit >> f.shift[:4], -(1 << NATS - 1), (1 << NATS - 1) - 1))
+        with m.If(stages[0][0]):
+            m.d.sync += octaves.eq(product >> 20 + golden.NATS_BITS - golden.OCTAVE_BITS)
+        with m.If(stages[1][0]):
+            m.d.sync += [exponent.eq(octaves >> golden.OCTAVE_BITS), term.eq(power >> golden.EXP_BITS)]
+        sums = [
+            (Signal(signed(EXPONENT), name=f"m{b}", init=golden.NO_EXPONENT), Signal(TOTAL_BITS, name=f"s{b}")) for b in range(hw.beams)
+        ]
+        old_m, old_s = Signal(signed(EXPONENT)), Signal(TOTAL_BITS)
+        new_m, new_s = Signal(signed(EXPONENT)), Signal(TOTAL_BITS)
+        _, begins, counts = stages[2]
+        larger, distance, amount = Signal(), Signal(signed(EXPONENT + 2)), Signal(6)
+        one, other = Signal(TOTAL_BITS), Signal(TOTAL_BITS)
+        scaled = term << golden.TOTAL_POINT - golden.EXP_BITS
+        m.d.comb += [
+            old_m.eq(Mux(begins, golden.NO_EXPONENT, Array(pair[0] for pair in sums)[beams[2]])),
+            old_s.eq(Mux(begins, 0, Array(pair[1] for pair in sums)[beams[2]])),
+            larger.eq(exponent > old_m), distance.eq(Mux(larger, exponent - old_m, old_m - exponent)),
+            amount.eq(Mux(distance > 63, 63, distance[:6])),
+            one.eq(Mux(larger, old_s, scaled)), other.eq(Mux(larger, scaled, old_s)),
+            new_m.eq(Mux(counts & larger, exponent, old_m)), new_s.eq(Mux(counts, (one >> amount) + other, old_s)),
+        ]
+        for b, (kept_m, kept_s) in enumerate(sums):
+            with m.If(stages[2][0] & (beams[2] == b)):
+                m.d.sync += [kept_m.eq(new_m), kept_s.eq(new_s)]
+        return sums, Cat(stage[0] for stage in stages).any()
+
+    def _write(self, m: Module, f, best, sums, beam, writing):
+        """A word a cycle: (id, logit), the logit's low half, its high half; for the last entry (m, s)."""
+        hw, port = self._hw, self.idbuf_w
+        entry, part, pointer = Signal(range(hw.top + 1)), Signal(2), Signal(POINTER)
+        ids = [Array([*(pair[1] for pair in best[b]), sums[b][0]])[entry] for b in range(hw.beams)]
+        values = [Array([*(pair[0] for pair in best[b]), sums[b][1]])[entry] for b in range(hw.beams)]
+        ident, value = Signal(signed(ID_BITS)), Signal(signed(64))
+        m.d.comb += [
+            ident.eq(Array(ids)[beam]), value.eq(Array(values)[beam]), port.valid.eq(writing), port.addr.eq(address(pointer)),
+            port.data.eq(Mux(part == 0, Cat(ident, value), Mux(part == 1, value[:32], value[32:]))),
+            port.mask.eq(1), port.lane_mask.eq(1),
+        ]
+        with m.If(self.start):
+            m.d.sync += pointer.eq(f.dst_addr)
+        with m.Elif(port.valid & port.ready):
+            m.d.sync += [pointer.eq(clamp(pointer + 1)), part.eq(Mux(part == 2, 0, part + 1))]
+            with m.If(part == 2):
+                m.d.sync += entry.eq(Mux(entry == hw.top, 0, entry + 1))
+                with m.If(entry == hw.top):
+                    m.d.sync += writing.eq(0)

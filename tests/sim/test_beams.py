@@ -1,0 +1,98 @@
+"""Beam search on the compiled simulation: bits, text, cycles, and going on after a stop."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ternbin.beam import Search, reference_beams
+from ternbin.cycles import predict
+from ternbin.errors import CheckError, InputError
+from ternbin.generate import Policy
+from ternbin.hw import NAMED
+from ternbin.mapper import map_model
+from ternbin.models.lower import lower
+from ternbin.models.random_model import random_quant_bart
+from ternbin.passes import fold
+from ternbin.sim.check import check
+from ternbin.sim.checkpoint import Checkpoint
+from ternbin.sim.runner import MemoryModel, run
+
+torch.set_num_threads(1)
+IDS, NEW = [3, 7, 9, 11, 5], 5
+SEARCH = Search(beams=2, no_repeat_ngram_size=2)
+HW = NAMED["tiny"].searching(2)
+
+
+@pytest.fixture(scope="module")
+def job():
+    lowered = fold(lower(random_quant_bart("2-2")))
+    return lowered, map_model(lowered, HW, len(IDS), NEW, 2), Policy.of(lowered.meta, NEW)
+
+
+@pytest.fixture(scope="module")
+def plain(job):
+    _, program, policy = job
+    return run(program, ids=IDS, policy=policy, search=SEARCH)
+
+
+def test_every_tensor_and_the_text_equal_the_reference(job, plain):
+    lowered, program, policy = job
+    result = check(program, lowered, IDS, policy.prompt[0], plain)
+    assert result.bit_exact and result.partial == ()
+    assert plain.found == reference_beams(lowered, IDS, NEW, SEARCH) and plain.tokens == plain.found.tokens
+    assert any(parents != (0, 1) for _, parents in plain.found.trace)
+
+
+@pytest.mark.parametrize("hw", [HW, replace(HW, kv_external=True)], ids=["on chip", "external"])
+@pytest.mark.parametrize("memory", [MemoryModel(latency=9, stall_seed=0), MemoryModel(latency=90, bandwidth=0.25)], ids=str)
+def test_memory_timing_and_place_change_cycles_only(job, plain, memory, hw):
+    lowered, _, policy = job
+    program = map_model(lowered, hw, len(IDS), NEW, 2)
+    result = run(program, ids=IDS, policy=policy, search=SEARCH, memory=memory)
+    assert check(program, lowered, IDS, policy.prompt[0], result).bit_exact
+    assert result.found == plain.found and result.cycles != plain.cycles
+
+
+def test_predicted_cycles(job, plain):
+    calls = predict(job[1], MemoryModel(), len(plain.calls)).calls
+    assert [call.cycles for call in calls] == pytest.approx([call.cycles for call in plain.calls], rel=0.002)
+
+
+def test_a_stopped_search_goes_on(job, plain, tmp_path):
+    _, program, policy = job
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(Checkpoint):
+        def due(self):
+            return True
+
+        def save(self, key, state):
+            super().save(key, state)
+            if len(state.calls) == 4:
+                raise Stop
+
+    path = tmp_path / "state.npz"
+    with pytest.raises(Stop):
+        run(program, ids=IDS, policy=policy, search=SEARCH, checkpoint=Stopping(path))
+    lines = []
+    result = run(program, ids=IDS, policy=policy, search=SEARCH, checkpoint=Checkpoint(path, tell=lines.append))
+    assert lines == [f"{path}: going on after call 4 of at most {1 + NEW}"]
+    assert (result.found, result.calls, result.memory) == (plain.found, plain.calls, plain.memory)
+
+
+def test_results_that_do_not_reach_the_host_are_found(job, plain):
+    lowered, program, policy = job
+    memory = bytearray(plain.memory)
+    memory[program.result_addr + HW.result_words * HW.axi_bytes + 3 * HW.axi_bytes] ^= 1  # the second token of position 1
+    with pytest.raises(CheckError, match="^decoder position 1: the best tokens in external memory must be those on chip$"):
+        check(program, lowered, IDS, policy.prompt[0], replace(plain, memory=memory))
+
+
+@pytest.mark.parametrize("search, count", [(None, 1), (Search(beams=3), 3)])
+def test_a_search_that_the_program_is_not_for(job, search, count):
+    _, program, policy = job
+    with pytest.raises(InputError, match=f"^beams must be the program's 2, not {count}$"):
+        run(program, ids=IDS, policy=policy, search=search)
