@@ -20,6 +20,7 @@ from ternbin.layout import ceil_div, external_rows
 from ternbin.program import Program
 from ternbin.rtl.axi import PAGE_BYTES
 from ternbin.rtl.control import IN_FLIGHT
+from ternbin.rtl.dma import DESCRIPTORS
 from ternbin.rtl.fetch import PREFETCH
 from ternbin.sim.runner import CallRun, MemoryModel, RunResult
 
@@ -680,6 +681,7 @@ class _Call:
         self.left = [-1] * len(Unit)  # cycle in which the queue was last left
         self.flying = [deque() for _ in Unit]
         self.ready = [0] * len(Unit)
+        self.room = 0  # cycle from which one more load can wait for its data
         self.tokens = [[0] * len(Unit) for _ in Unit]  # [taker][giver]
         self.back = self.back_before = (-9, -9, -9)  # of execute: see _multiply; before the instructions in flight
         self.states: dict[int, tuple[int, int, int]] = {}
@@ -762,6 +764,8 @@ class _Call:
         """Issues the next instruction of ``unit`` if all that it waits for is there."""
         queue, flying, tokens = self.waiting[unit], self.flying[unit], self.tokens[unit]
         if not queue or self.ready[unit] > cycle or len(flying) >= IN_FLIGHT:
+            return
+        if unit == Unit.LOAD and (len(flying) > DESCRIPTORS or self.room > cycle):
             return
         number = queue[0]
         wait = self.d.wait[number]
@@ -885,6 +889,9 @@ class _Call:
             return  # held up since this was expected
         if unit == Unit.EXECUTE:
             self.back_before = self.states[number]
+        if unit == Unit.LOAD and len(self.flying[unit]) > DESCRIPTORS:
+            self.room = cycle + 1
+            self._push(self.room, _READY, unit)
         self.flying[unit].popleft()
         self.done[number] = cycle - 1
         self.last = cycle - 1
