@@ -20,14 +20,15 @@ from ternbin.sim.runner import MemoryModel, RunResult, run
 
 torch.set_num_threads(1)
 WHOLE, OPS, MOST = 0.002, 0.08, 0.01  # of run and calls; of the worst op, where a few cycles are much; of 19 ops in 20
+HW = NAMED | {"wide": dataclasses.replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128)}  # 4 code words a beat, as on "base"
 MEMORIES = [MemoryModel(), MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25)]
 
 
-@pytest.fixture(scope="module", params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary")], ids=" on ".join)
+@pytest.fixture(scope="module", params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary"), ("2-2", "wide")], ids=" on ".join)
 def job(request) -> tuple[Program, Policy]:
     bits, hw = request.param
     lowered = fold(lower(random_quant_bart(bits)))
-    return map_model(lowered, NAMED[hw], 15, 3), Policy.of(lowered.meta, 3)
+    return map_model(lowered, HW[hw], 15, 3), Policy.of(lowered.meta, 3)
 
 
 def simulate(job: tuple[Program, Policy], memory: MemoryModel) -> RunResult:
@@ -51,10 +52,9 @@ def test_cycles_of_run_calls_and_ops(job, memory):
 @pytest.mark.parametrize("memory", [MemoryModel(), MemoryModel(latency=90, bandwidth=0.25)], ids=str)
 def test_every_op_where_the_bus_is_four_words_wide(memory, source_len):
     """As on "base": results of the array take the vector unit's ports, and every op is long enough for a cycle not to count."""
-    hw = dataclasses.replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128)
     shape = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
     lowered = fold(lower(random_quant_bart("2-2", **shape)))
-    job = map_model(lowered, hw, source_len, 2), Policy.of(lowered.meta, 2)
+    job = map_model(lowered, HW["wide"], source_len, 2), Policy.of(lowered.meta, 2)
     prediction, result = predict(job[0], memory), simulate(job, memory)
     # Whether an embedding's row crosses a page depends on its id, which is not known before.
     wrong = [item for item in prediction.deviations(result) if item.relative > 0.01 and item.what != "decode dec.embed load"]
