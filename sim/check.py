@@ -70,28 +70,37 @@ def _written(values: dict) -> dict:
     return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
 
 
-def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed]) -> Reference:
+def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed], lengths: Sequence[int] = ()) -> Reference:
     """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time, or
-    on the beams of a trace."""
+    on the beams of a trace. ``lengths``: of the texts, where ``ids`` are those of several."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
-    values = encoder({"ids": torch.tensor(list(ids))})
-    cross, caches = outputs(lowered.encoder, values), {}
-    result = [_written(values)]
+    encoded = [encoder({"ids": part}) for part in torch.tensor(list(ids)).split(list(lengths) or len(ids))]
+    each_cross = [outputs(lowered.encoder, values) for values in encoded]
+    cross, caches = {name: torch.cat([own[name] for own in each_cross]) for name in each_cross[0]}, {}
+    result = [_written(values) for values in encoded]
     for past, each in enumerate(fed):
         if isinstance(each, int):
             values = decoder({"ids": torch.tensor([each]), **cross}, past, caches)
         else:
             tokens, _ = each
             values = decoder({"ids": torch.tensor(tokens), **cross}, past, caches, mask=visible(fed[: past + 1]),
-                             top=top_tokens(len(tokens)))
+                             sources=_sources(len(tokens), lengths), top=top_tokens(len(tokens)))
         result.append(_written(values))
     return result
 
 
+def _sources(beams: int, lengths: Sequence[int]) -> Tensor | None:
+    """Which source tokens of several texts each of the beams of all sees, bool ``[beams, tokens]``."""
+    if len(lengths) < 2:
+        return None
+    text = torch.arange(len(lengths))
+    return text.repeat_interleave(beams // len(lengths))[:, None] == text.repeat_interleave(torch.tensor(lengths))
+
+
 def fed_tokens(start: int, result: RunResult) -> list[int] | list[Fed]:
     """What each decoder call of a run read, given the start token."""
-    if result.found is not None:
-        return result.found.trace
+    if result.found:
+        return result.trace
     return [start, *result.tokens][: len(result.calls) - 1]
 
 
@@ -101,10 +110,10 @@ def check(program: Program, lowered: Lowered, ids: Sequence[int], start: int, re
     ``start``: the decoder's start token. The reference recomputes everything from ``ids`` and those tokens, so one wrong value
     shows up at the instruction that wrote it first. Raises CheckError where the host did not read what the core wrote.
     """
-    expected = reference(lowered, ids, fed_tokens(start, result))
+    expected = reference(lowered, ids, fed_tokens(start, result), program.lengths)
     verdict = compare(program, expected, result.calls)
-    for position in range(len(result.calls) - 1 if result.found and verdict.bit_exact else 0):
-        if not torch.equal(program.read_top(result.memory, position), expected[1 + position][HEAD]):
+    for position in range(len(result.trace) if verdict.bit_exact else 0):
+        if not torch.equal(program.read_top(result.memory, position), expected[program.encoders + position][HEAD]):
             raise CheckError(f"decoder position {position}: the best tokens in external memory must be those on chip")
     return verdict
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ternbin import isa
-from ternbin.beam import Candidates, Fed, Found, Search, beam_search, candidates, visible
+from ternbin.beam import Candidates, Fed, Found, Search, candidates, together, visible
 from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy, greedy
 from ternbin.hw import HwConfig
@@ -73,16 +73,18 @@ class Waves:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run gave. ``tokens``: after the start token, forced ones and eos included; ``found``: of a beam search. ``calls[i]`` is
-    program call i; a run that stopped early has fewer calls than the program. ``memory``: external memory afterwards. ``sim_seconds``:
-    without the build."""
+    """What a run gave. ``tokens``: after the start token, forced ones and eos included. Of a beam search, or of several texts, ``found``
+    holds every text, ``tokens`` is that of the first, and ``trace`` says what the beams of all were fed. ``calls[i]`` is program call i;
+    a run that stopped early has fewer calls than the program. ``memory``: external memory afterwards. ``sim_seconds``: without the
+    build."""
 
     tokens: list[int]
     calls: list[CallRun] = field(repr=False)
     memory: bytearray = field(repr=False)
     sim_seconds: float
     build_seconds: float
-    found: Found | None = None
+    found: list[Found] = field(default_factory=list)
+    trace: list[Fed] = field(default_factory=list, repr=False)
 
     @property
     def cycles(self) -> int:
@@ -339,7 +341,7 @@ class _Host:
         call = self.program.calls[number]
         probes = self.program.probes_of_call[number] if self.probing else ()
         report = None if self.progress is None else lambda cycles, done: self.progress(number, cycles, done)
-        where = "encoder" if number == 0 else f"decoder position {number - 1}"
+        where = self.program.title(number)
         self.calls.append(self.simulator.call(call.address, call.count, probes, where=where, progress=report))
         self.finished(number)
         self.after_call()
@@ -362,28 +364,30 @@ class _Host:
         """The decoder call at ``position``, unless it was done before; the best tokens of every beam."""
         memory = self.simulator.memory
         self.trace.append((tuple(tokens), tuple(parents)))
-        if 1 + position >= len(self.calls):
+        number = self.program.encoders + position
+        if number >= len(self.calls):
             self.program.put_beams(memory, position, tokens, visible(self.trace))
-            self.call(1 + position)
+            self.call(number)
         return candidates(self.program.read_top(memory, position), self.program.info["logit_scale_log2"])
 
 
 def run(program: Program, *, ids: Sequence[int], policy: Policy, search: Search | None = None, memory: MemoryModel | None = None,
         progress: Callable[[int, int, int], None] | None = None, waves: Waves | None = None, probes: bool = True,
         library: Path | None = None, seed: int = 1, checkpoint: Checkpoint | None = None) -> RunResult:
-    """Generate on the simulated accelerator: the encoder call, then one decoder call a token; greedily, or with as many beams as
+    """Generate on the simulated accelerator: an encoder call a text, then one decoder call a token; greedily, or with as many beams as
     ``search`` and the program have.
 
-    ids: the source text. policy: start, forced and last token, limit. progress(call, cycles of it, instructions done): a few times
-    a second, and when a call is done (instructions as many as its own).
+    ids: the source text, or texts one after the other. policy: start, forced and last token, limit. progress(call, cycles of it,
+    instructions done): a few times a second, and when a call is done (instructions as many as its own).
     probes: copy what the program's probes ask for (sim.check compares it). library: a simulator of sim.build; default: build it.
     checkpoint: go on from it where it is one of this very run, and keep the state there (not with ``waves``).
     Raises InputError where program and policy do not fit, CoreError, CheckError.
     """
     if policy.max_new_tokens > program.max_new_tokens:
         raise InputError(f"max_new_tokens must be at most the program's {program.max_new_tokens}, not {policy.max_new_tokens}")
-    if program.beams != (1 if search is None else search.beams):
-        raise InputError(f"beams must be the program's {program.beams}, not {1 if search is None else search.beams}")
+    beams = 1 if search is None else search.beams
+    if program.beams != beams * program.encoders:
+        raise InputError(f"beams must be the program's {program.beams // program.encoders}, not {beams}")
     if checkpoint is not None and waves is not None:
         raise InputError("a run that writes waves must not have a checkpoint: waves cannot be continued")
     begin = perf_counter()
@@ -409,10 +413,10 @@ def run(program: Program, *, ids: Sequence[int], policy: Policy, search: Search 
             host.calls = state.calls
             for number in range(len(host.calls)):
                 host.finished(number)
-        if not host.calls:
-            host.call(0)
-        found = None if search is None else beam_search(policy, search, host.beam_step)
-        tokens = greedy(policy, host.step) if found is None else found.tokens
+        for number in range(len(host.calls), program.encoders):
+            host.call(number)
+        found = [] if program.beams == 1 else together(policy, search, program.encoders, host.beam_step)
+        tokens = found[0].tokens if found else greedy(policy, host.step)
     if checkpoint is not None:
         checkpoint.remove()
-    return RunResult(tokens, host.calls, image, earlier + perf_counter() - built, built - begin, found)
+    return RunResult(tokens, host.calls, image, earlier + perf_counter() - built, built - begin, found, host.trace)

@@ -61,10 +61,16 @@ def _gemm_steps(counters: dict[str, int], instruction: Instruction) -> dict[str,
 
 
 def call_work(lowered: Lowered, program: Program, number: int) -> dict[str, Work]:
-    """Work by op of one program call: the encoder, or the decoder at position ``number - 1``."""
-    past = number - 1
-    dims = {"S": program.source_len, "T": program.beams, "P": past, "N": past + 1}  # of each beam
-    return work(lowered.decoder if number else lowered.encoder, lowered.weights, dims)
+    """Work by op of one program call: the encoder on a text, or the decoder at a position: each beam with its own keys."""
+    if number < program.encoders:
+        return work(lowered.encoder, lowered.weights, {"S": program.lengths[number]})
+    past = number - program.encoders
+    total: dict[str, Work] = {}
+    for length in program.lengths:
+        dims = {"S": length, "T": program.beams // program.encoders, "P": past, "N": past + 1}
+        for name, own in work(lowered.decoder, lowered.weights, dims).items():
+            total[name] = Work(own.macs + total.get(name, Work()).macs, own.weights)
+    return total
 
 
 def _sum(parts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -120,8 +126,9 @@ def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, Ca
 
 
 def phase_runs(program: Program, lowered: Lowered, run: RunResult) -> list[PhaseRun]:
-    """Prefill (the encoder call) and decode (all decoder calls)."""
-    groups = ({0: run.calls[0]}, dict(enumerate(run.calls[1:], start=1)))
+    """Prefill (the encoder calls) and decode (all decoder calls)."""
+    numbered = list(enumerate(run.calls))
+    groups = dict(numbered[: program.encoders]), dict(numbered[program.encoders :])
     return [phase_run(name, program, lowered, calls) for name, calls in zip(PHASES, groups, strict=True)]
 
 

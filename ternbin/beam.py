@@ -4,7 +4,7 @@ A backend delivers, for every beam, its ``Search.top`` largest logits and the no
 everything else is computed here, so that equal integers give equal tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -86,24 +86,77 @@ class _Text:
 def beam_search(policy: Policy, search: Search, step: Step) -> Found:
     """The best text. ``step(tokens, parents, position)`` feeds each beam its token; beam b goes on from what beam ``parents[b]`` had
     before. It returns ``search.top`` candidates a beam (all tokens where there are fewer)."""
+    (found,) = together(policy, search, 1, step)
+    return found
+
+
+def together(policy: Policy, search: Search | None, texts: int, step: Step) -> list[Found]:
+    """Searches (without one: greedily) for several texts at a time: ``step`` sees the beams of all, text by text. Those of a text that
+    is done go on being fed, with their last tokens, until all are."""
+    running = [_search(policy, search) if search else _greedy(policy) for _ in range(texts)]
+    size, position = search.beams if search else 1, 0
+    feeds: list[Fed] = [((policy.prompt[-1],) * size, tuple(range(size)))] * texts
+    found: list[Found | None] = [None] * texts
+
+    def advance(text: int, listed: list[Candidates] | None) -> None:
+        try:
+            feeds[text] = running[text].send(listed)
+        except StopIteration as stop:
+            found[text], feeds[text] = stop.value, (feeds[text][0], tuple(range(size)))
+
+    for text in range(texts):
+        advance(text, None)
+    while None in found:
+        tokens = [token for own, _ in feeds for token in own]
+        parents = [text * size + parent for text, (_, own) in enumerate(feeds) for parent in own]
+        listed = step(tokens, parents, position)
+        position += 1
+        for text in range(texts):
+            if found[text] is None:
+                advance(text, listed[text * size : (text + 1) * size])
+    return found
+
+
+Searching = Generator[Fed, list[Candidates], Found]  # yields what to feed, is sent the candidates, returns the text
+
+
+def _greedy(policy: Policy) -> Searching:
+    """As :func:`ternbin.generate.greedy`."""
+    tokens, feed, trace, score = policy.first(), list(policy.prompt), [], 0.0
+    while not policy.done(tokens):
+        token = policy.forced_next(tokens)
+        if token is None:
+            for each in feed:
+                trace.append(((each,), (0,)))
+                ((best, *_),) = yield trace[-1]
+            token, logp = best
+            score += logp
+        tokens.append(token)
+        feed = [token]
+    return Found(tokens, score, trace, 0)
+
+
+def _search(policy: Policy, search: Search) -> Searching:
     trace, short = [], 0
 
-    def feed(tokens: Sequence[int], parents: Sequence[int]) -> list[Candidates]:
+    def feed(tokens: Sequence[int], parents: Sequence[int]) -> Searching:
         trace.append((tuple(tokens), tuple(parents)))
-        return step(tokens, parents, len(trace) - 1)
+        return [own[: search.top] for own in (yield trace[-1])]
 
     every = range(search.beams)
     beams = [_Text(policy.prompt, 0.0 if b == 0 else DEAD) for b in every]
     finished = [_Text((), DEAD) for _ in every]
     most, length = policy.max_new_tokens + 1, len(policy.prompt)
+    if length >= most:
+        return Found(list(policy.prompt[1:]), 0.0, trace, 0)
     for token in policy.prompt[:-1]:
-        feed([token] * search.beams, every)
+        yield from feed([token] * search.beams, every)
     parents: Sequence[int] = every
     open_ended = True  # a running beam may still become the best
     while length < most:
         forced = policy.forced_next(beams[0].tokens[1:])
         if forced is None:
-            listed = feed([beam.tokens[-1] for beam in beams], parents)
+            listed = yield from feed([beam.tokens[-1] for beam in beams], parents)
             allowed = [[c for c in own if c[0] not in _banned(beam.tokens, search, policy.eos)]
                        for own, beam in zip(listed, beams, strict=True)]
         else:

@@ -143,7 +143,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         "evaluation": evaluation(folder),
     }
     if search is not None:
-        found = run_result.found
+        (found,) = run_result.found
         result["search"] = asdict(search) | {"score": found.score, "steps": len(found.trace), "short": found.short}
     return results.validate(result), artefacts(hw, program, lowered)
 

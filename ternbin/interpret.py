@@ -29,6 +29,7 @@ class Call:
     lengths: Tensor | None = None  # valid source tokens of each sequence, [batch]; None: all
     saturation: dict[str, golden.Saturation] | None = None
     mask: Tensor | None = None  # the tokens are beams at position ``past``: keys that each sees, bool [T, N]
+    sources: Tensor | None = None  # the source tokens are those of several texts: which of them each token sees, bool [T, S]
     top: int = 0  # best tokens of the language model head, with the normaliser; 0: the best one alone
 
     def count(self, node: Node) -> golden.Saturation | None:
@@ -38,6 +39,8 @@ class Call:
         """How many keys each query sees, broadcastable to ``scores.shape[:-1]``, or which ones, bool, to ``scores.shape``."""
         if node["causal"] and self.mask is not None:
             return self.mask
+        if not node["causal"] and self.sources is not None:
+            return self.sources
         if node["causal"]:
             return golden.causal_valid(scores.shape[-2], self.past, scores.device)
         if self.lengths is None:
@@ -64,16 +67,16 @@ class Interpreter:
 
     def __call__(self, inputs: dict[str, Tensor], past: int = 0, caches: dict[str, Tensor] | None = None,
                  lengths: Tensor | None = None, forced: dict[str, Tensor] | None = None, *, mask: Tensor | None = None,
-                 top: int = 0) -> dict[Node, Tensor]:
+                 sources: Tensor | None = None, top: int = 0) -> dict[Node, Tensor]:
         """Tensor of each node. ``inputs`` by input name; ``caches`` (cache name -> earlier rows) is extended in place.
 
         ``past`` is P. ``lengths`` [batch], where source tokens are padded at the end, holds their true numbers.
         ``forced`` tensors, by node name, are what later nodes see instead of the result, which is still returned: so
         two graphs are compared op by op on identical inputs. With ``mask``, bool [T, (P+1) * T], the tokens are T beams at
-        position P, which share the caches: T rows a position. ``top``: see :class:`Call`.
+        position P, which share the caches: T rows a position. ``sources``, ``top``: see :class:`Call`.
         """
         call = Call(self.weights, inputs, past, {} if caches is None else caches, lengths,
-                    self.saturation if self.keep else None, mask, top)
+                    self.saturation if self.keep else None, mask, sources, top)
         values: dict[Node, Tensor] = {}
         seen = values if forced is None else _Forced(values, forced)
         for node in self.nodes:

@@ -5,9 +5,11 @@ Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values 
 docs/architecture.md, "Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+
+import numpy as np
 
 from ternbin.errors import InputError
 from ternbin.hw import HwConfig
@@ -26,18 +28,21 @@ MAX_TOKENS = 4095  # what the instruction fields hold
 Projected = tuple[Node, Keys, Node | None]  # projection of keys or values, where they go, their cache
 
 
-def map_model(lowered: Lowered, hw: HwConfig, source_len: int, max_new_tokens: int, beams: int = 1) -> Program:
-    """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``.
+def map_model(lowered: Lowered, hw: HwConfig, source_len: int | Sequence[int], max_new_tokens: int, beams: int = 1) -> Program:
+    """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``; given
+    several lengths, for as many texts together.
 
     Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute.
     """
-    for name, value in (("source_len", source_len), ("max_new_tokens", max_new_tokens)):
+    lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
+    for name, value in (*(("source_len", length) for length in lengths), ("max_new_tokens", max_new_tokens)):
         limit = min(MAX_TOKENS, lowered.meta["max_positions"])
         if not 1 <= value <= limit:
             raise InputError(f"{name} must be from 1 to {limit}, not {value}")
+    beams *= len(lengths)
     if beams not in (1, hw.beams):
-        raise InputError(f"beams must be 1 or those of the hardware configuration ({hw.beams}), not {beams}")
-    return _Mapping(lowered, hw, source_len, max_new_tokens, beams).run()
+        raise InputError(f"beams of all texts must be 1 or those of the hardware configuration ({hw.beams}), not {beams}")
+    return _Mapping(lowered, hw, lengths, max_new_tokens, beams).run()
 
 
 @dataclass
@@ -46,9 +51,9 @@ class _Mapping:
 
     lowered: Lowered
     hw: HwConfig
-    source_len: int
+    lengths: tuple[int, ...]
     max_new_tokens: int
-    beams: int
+    beams: int  # of all texts
     image: Image = field(default_factory=Image)
     shapes: dict[str, Keys] = field(default_factory=dict)  # by name of cache or cross output
     homes: dict[str, int] = field(default_factory=dict)  # their addresses in external memory with kv_external
@@ -60,6 +65,7 @@ class _Mapping:
     def run(self) -> Program:
         hw = self.hw
         source = self.image.reserve(self.source_len * hw.axi_bytes)
+        starts = [sum(self.lengths[:text]) for text in range(len(self.lengths))]
         target = self.image.reserve((self.max_new_tokens + 1) * self.beams * hw.axi_bytes)
         self.mask = self.result = 0
         if self.beams > 1:
@@ -67,7 +73,8 @@ class _Mapping:
             self.result = self.image.reserve(self.max_new_tokens * hw.result_words * hw.axi_bytes)
         self._place_keys()
         writable = (0, self.image.size)
-        items = [self._encoder(source)]
+        self.sources = self.image.put(("sources",), self._visible_sources) if len(self.lengths) > 1 else None
+        items = [self._encoder(source, *text) for text in zip(starts, self.lengths, strict=True)]
         items += [self._decoder(target, step) for step in range(self.max_new_tokens)]
         names: dict[str, int] = {}
         calls, probes = [], []
@@ -78,7 +85,20 @@ class _Mapping:
             hw=hw, image=self.image.bytes(), calls=tuple(calls), names=tuple(names), probes=tuple(probes),
             source_addr=source, target_addr=target, source_len=self.source_len, max_new_tokens=self.max_new_tokens,
             writable=(writable,), info=self._info(), beams=self.beams, mask_addr=self.mask, result_addr=self.result,
+            source_lens=self.lengths if len(self.lengths) > 1 else (),
         )
+
+    @property
+    def source_len(self) -> int:
+        """Of all texts."""
+        return sum(self.lengths)
+
+    def _visible_sources(self) -> bytes:
+        """The mask of the source tokens: each is seen by the beams of its own text."""
+        beams = self.beams // len(self.lengths)
+        bits = [(1 << beams) - 1 << text * beams for text, length in enumerate(self.lengths) for _ in range(length)]
+        bits += [0] * (-len(bits) % self.hw.rows)
+        return np.array(bits, dtype="<u2").tobytes()
 
     def _info(self) -> dict:
         meta = self.lowered.meta
@@ -140,11 +160,13 @@ class _Mapping:
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, ids: int) -> list[Item]:
-        def build(b: CallBuilder) -> None:
-            self._stack(b, self.lowered.encoder, ids, 0)
+    def _encoder(self, ids: int, start: int, length: int) -> list[Item]:
+        """The call for one text, whose tokens are ``length`` from ``start`` on among those of all."""
 
-        return self._fit(self.lowered.encoder, self.encoder_kbuf, self.source_len, 0, build)
+        def build(b: CallBuilder) -> None:
+            self._stack(b, self.lowered.encoder, ids + start * self.hw.axi_bytes, 0, start)
+
+        return self._fit(self.lowered.encoder, self.encoder_kbuf, length, 0, build)
 
     def _decoder(self, slots: int, step: int) -> list[Item]:
         size = self.beams * self.hw.axi_bytes
@@ -156,16 +178,17 @@ class _Mapping:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.lowered.decoder, address, result)
 
-        return self._fit(self.lowered.decoder, self.kbuf, self.beams, step * self.beams, build, mask)
+        return self._fit(self.lowered.decoder, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
 
     def _fit(self, graph: Graph, kbuf: Allocator, tokens: int, past: int, build: Callable[[CallBuilder], None],
-             mask: int | None = None) -> list[Item]:
+             mask: int | None = None, sources: int | None = None) -> list[Item]:
         """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
         users = graph.users()
         for pipelined in (True, False):
             blocks = dict.fromkeys(STAGES, 1)
             while True:
-                b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks, users, mask, pipelined)
+                b = CallBuilder(self.hw, self.image, self.lowered.weights, tokens, past, kbuf.copy(), blocks, users, mask, sources,
+                                pipelined)
                 try:
                     build(b)
                     return b.schedule.items()
@@ -178,8 +201,9 @@ class _Mapping:
                         raise
         raise AssertionError("unreachable")
 
-    def _stack(self, b: CallBuilder, graph: Graph, ids: int, result: int) -> None:
-        """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources."""
+    def _stack(self, b: CallBuilder, graph: Graph, ids: int, result: int, start: int = 0) -> None:
+        """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``start``: of
+        this text among the source tokens of all."""
         for node in graph.nodes():
             if node.op == "embed":
                 embed(b, node, ids)
@@ -188,18 +212,18 @@ class _Mapping:
             elif node.op == "linear_residual":
                 (self._attention if node.src[0].op.startswith("context") else feed_forward)(b, node)
             elif node.op == "output" and isinstance(node.type, Codes):
-                self._cross(b, node)
+                self._cross(b, node, start)
             elif node.op == "lm_head":
                 lm_head(b, node, result)
 
-    def _cross(self, b: CallBuilder, node: Node) -> None:
-        """Keys or values of a cross-attention, kept for all decoder calls."""
-        source, keys = node.src[0], self._keys(b, node.name, 0)
+    def _cross(self, b: CallBuilder, node: Node, start: int) -> None:
+        """Keys or values of a cross-attention, kept for all decoder calls, from key ``start`` on."""
+        source, keys = node.src[0], self._keys(b, node.name, start)
         for first, stop in b.each_block("keys"):
-            project_keys(b, source, keys, first, stop)
+            project_keys(b, source, keys, first, stop, offset=start)
             if b.blocks["keys"] > 1:
                 b.release(source.src[0], stop)
-        self._store(b, node.name, keys, 0, self.source_len)
+        self._store(b, node.name, keys, start, start + b.tokens)
         if self.hw.kv_external:
             b.kbuf.free(keys.addr)
 

@@ -96,6 +96,9 @@ class Call:
 class Program:
     """What a run needs: image, calls, probes, and where ids come in and go out.
 
+    With several texts (``source_lens``) their ids follow each other at ``source_addr``, the first calls are one encoder call a text, and
+    the ``beams`` are those of all texts, in the order of the texts.
+
     With ``beams`` above 1 every decoder call works on that many tokens of one position, as beams of one text. The host puts their
     ids at ``slot_addr(t)``, and at ``mask_addr`` 16 bits for each key of the caches, bit b of which says whether beam b sees it; the
     best tokens of each, with the normaliser, come out from ``result_addr`` on, call after call (``read_top``).
@@ -119,6 +122,23 @@ class Program:
     beams: int = 1
     mask_addr: int = 0
     result_addr: int = 0
+    source_lens: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Source tokens of each text."""
+        return self.source_lens or (self.source_len,)
+
+    @property
+    def encoders(self) -> int:
+        """Number of encoder calls: decoder call t is call ``encoders + t``."""
+        return len(self.lengths)
+
+    def title(self, number: int) -> str:
+        """What call ``number`` is."""
+        if number >= self.encoders:
+            return f"decoder position {number - self.encoders}"
+        return "encoder" if self.encoders == 1 else f"encoder of text {number}"
 
     def slot_addr(self, slot: int) -> int:
         """Byte address of target slot ``slot``: input of decoder call ``slot``, result of decoder call ``slot - 1``."""
@@ -273,7 +293,7 @@ def save(program: Program, path: str | Path) -> None:
 
 
 _HEADER = ("names", "source_addr", "target_addr", "source_len", "max_new_tokens", "writable", "info", "beams", "mask_addr",
-           "result_addr")
+           "result_addr", "source_lens")
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
@@ -317,6 +337,7 @@ def _from_header(header: dict, image: bytes) -> Program:
             "names": tuple(header["names"]),
             "probes": tuple(_probe(*values) for values in header["probes"]),
             "writable": tuple((a, n) for a, n in header["writable"]),
+            "source_lens": tuple(header.get("source_lens", ())),
         }
     )
 
@@ -334,8 +355,7 @@ def listing(program: Program, calls: Sequence[int] | None = None) -> str:
     lines = []
     for number in range(len(program.calls)) if calls is None else calls:
         call = program.calls[number]
-        title = "encoder" if number == 0 else f"decoder position {number - 1}"
-        lines.append(f"call {number} ({title}) at {call.address:#x}, {call.count} instructions")
+        lines.append(f"call {number} ({program.title(number)}) at {call.address:#x}, {call.count} instructions")
         last = None
         for index, (instruction, op) in enumerate(zip(program.instructions(number), call.ops, strict=True)):
             if op != last:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from ternbin.beam import Search, reference_beams
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy
+from ternbin.generate import Policy, reference_run
 from ternbin.hw import HwConfig
 from ternbin.mapper import map_model
 from ternbin.models.lower import lower
@@ -78,21 +78,27 @@ def draw_hw(seed: int) -> HwConfig:
     )
 
 
-def verify_case(seed: int, hw: HwConfig, beams: int = 1) -> dict:
+def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict:
     """Runs one case, with ``kv_external`` where keys and values do not fit otherwise; what was compared, and the first divergence
-    if any. ``beams`` above 1: a beam search, on ``hw`` made for as many, of random settings; its text must also be the reference's."""
-    case, hw = draw_case(seed, hw), hw.searching(beams)
+    if any.
+
+    ``beams`` above 1: a beam search of random settings. ``texts`` above 1: as many texts, of random lengths, at a time. ``hw`` is made for
+    the beams of all. Every text must also be the reference's.
+    """
+    case, hw = draw_case(seed, hw), hw.searching(beams * texts)
     model = random_quant_bart(
         case.bits, d_model=case.heads * case.head_dim, heads=case.heads, ffn=case.ffn, layers=case.layers, vocab=case.vocab,
         activation=case.activation, scale_embedding=case.scale_embedding, seed=seed, res_bits=hw.res_bits,
     )
     lowered = fold(lower(model))
-    try:
-        program = map_model(lowered, hw, case.source_len, case.max_new_tokens, beams)
-    except InputError:
-        program = map_model(lowered, replace(hw, kv_external=True), case.source_len, case.max_new_tokens, beams)
     rng = random.Random(seed + 1)
-    ids = [rng.randrange(case.vocab) for _ in range(case.source_len)]
+    lengths = [case.source_len, *(rng.randint(1, 19) for _ in range(texts - 1))]
+    try:
+        program = map_model(lowered, hw, lengths, case.max_new_tokens, beams)
+    except InputError:
+        program = map_model(lowered, replace(hw, kv_external=True), lengths, case.max_new_tokens, beams)
+    sources = [[rng.randrange(case.vocab) for _ in range(length)] for length in lengths]
+    ids = [token for source in sources for token in source]
     policy = Policy.of(lowered.meta, case.max_new_tokens)
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
     search = None if beams == 1 else Search(
@@ -100,8 +106,11 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1) -> dict:
         early_stopping=rng.choice([True, False, "never"]),
     )
     result = run(program, ids=ids, policy=policy, search=search, memory=memory, seed=seed + 1)
-    if search is not None and result.found != (wanted := reference_beams(lowered, ids, case.max_new_tokens, search)):
-        raise CheckError(f"case {seed}: the text of the search must be {wanted.tokens}, not {result.tokens}")
+    for source, found in zip(sources, result.found, strict=False):
+        wanted = (reference_beams(lowered, source, case.max_new_tokens, search).tokens if search
+                  else reference_run(lowered, source, case.max_new_tokens)[0])
+        if found.tokens != wanted:
+            raise CheckError(f"case {seed}: the text must be {wanted}, not {found.tokens}")
     verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()
     ran = {"seed": seed, "case": str(case), "kv_external": program.hw.kv_external, "cycles": result.cycles, "tokens": result.tokens}
     return ran | verdict

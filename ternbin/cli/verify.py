@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case (default: 0)")
     parser.add_argument("--hw", default="tiny", metavar="NAME|FILE", help="named configuration or .toml file (default: tiny)")
     parser.add_argument("--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)")
+    parser.add_argument("--texts", type=int, default=1, metavar="N", help="texts at a time, on hardware made for all beams (default: 1)")
     options.add_json(parser)
 
 
@@ -25,7 +26,7 @@ def call(args: argparse.Namespace) -> int:
 
     hw, records = load_hw(args.hw), []
     for seed in bar(range(args.seed, args.seed + args.cases), label="verifying", unit="case"):
-        record = verify_case(seed, hw, args.beams)
+        record = verify_case(seed, hw, args.beams, args.texts)
         records.append(record)
         verdict = "equal" if record["mismatches"] == 0 else f"{record['mismatches']:,} DIFFER: {record['first_divergence']}"
         print(f"case {seed}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}")

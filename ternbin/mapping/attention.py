@@ -20,17 +20,18 @@ from ternbin.program import Region, View
 from ternbin.qtypes import KINDS
 
 
-def to_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None) -> ToCodes:
-    """The projection of tokens [first, stop) to keys or values in KBUF, behind the ``past`` earlier ones where there is a
-    ``cache``."""
+def to_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None,
+            offset: int = 0) -> ToCodes:
+    """The projection of tokens [first, stop) to keys or values in KBUF, from key ``offset`` on, or behind the ``past`` earlier ones where
+    there is a ``cache``."""
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, out.lanes.groups)
-    return ToCodes(node, x, plan, b.to_keys(plan, node, out, b.past if cache else 0))
+    return ToCodes(node, x, plan, b.to_keys(plan, node, out, b.past if cache else offset))
 
 
-def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None) -> None:
-    """Keys or values of tokens [first, stop), all heads."""
-    product = to_keys(b, node, out, first, stop, cache)
+def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None, offset: int = 0) -> None:
+    """Keys or values of tokens [first, stop), all heads; ``offset`` as in :func:`to_keys`."""
+    product = to_keys(b, node, out, first, stop, cache, offset)
     b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(node, first))
     b.passed(node, stop)
 
@@ -188,8 +189,9 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     )
     chunks = ceil_div(count, hw.lanes)  # whole words: the lanes beyond the last key must hold probability 0
     out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), *piece, words=chunks)
-    if node["causal"] and b.mask is not None:
-        seen = b.params(node.name, b.mask, tiles)
+    mask = b.mask if node["causal"] else b.sources
+    if mask is not None:
+        seen = b.params(node.name, mask, tiles)
         leases, valid = [lut, seen], dict(keys=count, masked=1, mask_addr=seen.addr, mask_bit=first)
     else:
         leases, valid = [lut], dict(keys=b.past + 1 + first if node["causal"] else count, causal=node["causal"])

@@ -76,7 +76,7 @@ class CallBuilder:
 
     ``tokens`` are computed, at positions from ``past`` on. ``blocks`` says into how many parts each stage splits them.
     With a ``mask``, an address in external memory, they are beams at one position; ``past`` then counts the keys before them, and the
-    mask says which keys each sees (16 bits a key, a bit a beam).
+    mask says which keys each sees (16 bits a key, a bit a beam). ``sources`` is such a mask of the source tokens of several texts.
     """
 
     hw: HwConfig
@@ -88,6 +88,7 @@ class CallBuilder:
     blocks: dict[str, int]
     users: dict[Node, list[Node]]
     mask: int | None = None
+    sources: int | None = None
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
     codes: dict[Node, list[Codes]] = field(default_factory=dict)

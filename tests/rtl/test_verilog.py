@@ -16,12 +16,12 @@ from ternbin.rtl.generate import TOP, generate, manifest
 from ternbin.rtl.sequencer import Sequencer
 from ternbin.sim.toolchain import verilator
 
-TINY = ("tiny", "tiny-binary")
+TINY = {"tiny": NAMED["tiny"], "tiny-binary": NAMED["tiny-binary"], "beams": NAMED["tiny"].searching(3)}
 
 
 @pytest.fixture(params=TINY)
 def texts(request):
-    return generate(NAMED[request.param])
+    return generate(TINY[request.param])
 
 
 def write(folder, texts):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ternbin.accounting import phase_runs
 from ternbin.beam import Search, reference_beams
 from ternbin.cycles import predict
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy
+from ternbin.generate import Policy, reference_run
 from ternbin.hw import NAMED
 from ternbin.mapper import map_model
 from ternbin.models.lower import lower
@@ -40,8 +41,8 @@ def test_every_tensor_and_the_text_equal_the_reference(job, plain):
     lowered, program, policy = job
     result = check(program, lowered, IDS, policy.prompt[0], plain)
     assert result.bit_exact and result.partial == ()
-    assert plain.found == reference_beams(lowered, IDS, NEW, SEARCH) and plain.tokens == plain.found.tokens
-    assert any(parents != (0, 1) for _, parents in plain.found.trace)
+    assert plain.found == [reference_beams(lowered, IDS, NEW, SEARCH)] and plain.tokens == plain.found[0].tokens
+    assert any(parents != (0, 1) for _, parents in plain.trace)
 
 
 @pytest.mark.parametrize("hw", [HW, replace(HW, kv_external=True)], ids=["on chip", "external"])
@@ -52,6 +53,23 @@ def test_memory_timing_and_place_change_cycles_only(job, plain, memory, hw):
     result = run(program, ids=IDS, policy=policy, search=SEARCH, memory=memory)
     assert check(program, lowered, IDS, policy.prompt[0], result).bit_exact
     assert result.found == plain.found and result.cycles != plain.cycles
+
+
+def test_two_texts_at_a_time(job):
+    """Greedily, on the same hardware; the second text is shorter."""
+    lowered, _, policy = job
+    sources = [IDS, [8, 4, 30]]
+    program = map_model(lowered, HW, [len(ids) for ids in sources], NEW)
+    result = run(program, ids=sum(sources, []), policy=policy)
+    verdict = check(program, lowered, sum(sources, []), policy.prompt[0], result)
+    assert verdict.bit_exact and verdict.partial == () and len(result.calls) == 2 + NEW
+    assert [text.tokens for text in result.found] == [reference_run(lowered, ids, NEW)[0] for ids in sources]
+    phases = phase_runs(program, lowered, result)
+    alone = [phase_runs(map_model(lowered, NAMED["tiny"], len(ids), NEW), lowered, run(
+        map_model(lowered, NAMED["tiny"], len(ids), NEW), ids=ids, policy=policy)) for ids in sources]
+    for number, phase in enumerate(phases):
+        assert phase.macs == sum(runs[number].macs for runs in alone)
+    assert phases[1].cycles < sum(runs[1].cycles for runs in alone)  # weights are loaded once for both
 
 
 def test_predicted_cycles(job, plain):

@@ -10,9 +10,9 @@ import torch
 from mapped import START, lowered, source_ids
 
 from ternbin import golden
-from ternbin.beam import Search, beam_search, candidates, head_scale, reference_beams, visible
+from ternbin.beam import Search, beam_search, candidates, head_scale, reference_beams, together, visible
 from ternbin.errors import InputError
-from ternbin.generate import Policy
+from ternbin.generate import Policy, greedy, reference_run
 from ternbin.hw import NAMED, HwConfig
 from ternbin.interpret import Interpreter, outputs
 from ternbin.machine import Machine, run_call, run_program
@@ -134,7 +134,7 @@ def test_beams_find_a_text_that_is_at_least_as_likely():
 
 
 def machine_search(model, program, ids, search, rng=None):
-    """Beam search on the functional machine: the text, and the probes that differ from the reference, fed the same."""
+    """Searches on the functional machine: the texts, and the probes that differ from the reference, fed the same."""
     machine = Machine(program.hw, program.with_ids(ids, START))
     raw: dict[int, list] = {}
 
@@ -144,13 +144,14 @@ def machine_search(model, program, ids, search, rng=None):
     def step(tokens, parents, position):
         trace.append((tuple(tokens), tuple(parents)))
         program.put_beams(machine.dram, position, tokens, visible(trace))
-        call(1 + position)
+        call(program.encoders + position)
         return candidates(program.read_top(machine.dram, position), head_scale(model))
 
     trace: list = []
-    call(0)
-    found = beam_search(Policy.of(model.meta, program.max_new_tokens), search, step)
-    expected = check_reference(model, ids, trace)
+    for number in range(program.encoders):
+        call(number)
+    found = together(Policy.of(model.meta, program.max_new_tokens), search, program.encoders, step)
+    expected = check_reference(model, ids, trace, program.lengths)
     wrong = [f"call {number}: {probe.tensor} {probe.part}" for number, probes in raw.items() for probe, data in probes
              if not torch.equal(decode_probe(program.hw, probe, data), expected_part(probe, expected[number][probe.tensor]))]
     return found, wrong
@@ -167,9 +168,44 @@ def test_the_machine_searches_like_the_reference(bits, beams, hw):
     program = map_model(model, hw.searching(beams), 7, 6, beams)
     found, wrong = machine_search(model, program, ids, search)
     assert not wrong
-    assert found == reference_beams(model, ids, 6, search)
-    assert any(parents != tuple(range(beams)) for _, parents in found.trace)
+    assert found == [reference_beams(model, ids, 6, search)]
+    assert any(parents != tuple(range(beams)) for _, parents in found[0].trace)
     assert machine_search(model, program, ids, search, random.Random(beams)) == (found, [])
+
+
+@pytest.mark.parametrize("bits, lengths, beams, hw", [
+    ("2-2", (7, 3, 12), 1, TINY), ("2-2", (7, 4), 2, replace(TINY, kbuf_words=1024)), ("1-1", (2, 9), 1, NAMED["tiny-binary"]),
+    ("2-8", (3, 7), 3, replace(TINY, kv_external=True, kbuf_words=1024)),
+], ids=lambda x: x.name if isinstance(x, HwConfig) else str(x))
+def test_several_texts_at_a_time(bits, lengths, beams, hw):
+    """Each is what it is alone, and ends when it does alone."""
+    model = lowered(bits, layers=(1, 2))
+    search = Search(beams=beams, length_penalty=2.0, early_stopping=True) if beams > 1 else None
+    sources = [source_ids(model, length, seed) for seed, length in enumerate(lengths)]
+
+    def alone(source):
+        if search:
+            return reference_beams(model, source, 6, search).tokens
+        return reference_run(model, source, 6)[0]
+
+    eos = alone(sources[0])[2]  # the first text ends early
+    model = replace(model, meta=model.meta | {"eos_id": eos})
+    program = map_model(model, hw.searching(beams * len(lengths)), lengths, 6, beams)
+    ids = sum(sources, [])
+    found, wrong = machine_search(model, program, ids, search)
+    assert not wrong
+    assert [text.tokens for text in found] == [alone(source) for source in sources]
+    assert min(len(text.tokens) for text in found) < 6
+    assert machine_search(model, program, ids, search, random.Random(1)) == (found, [])
+
+
+def test_texts_that_are_known_before_any_call():
+    def step(*_):
+        raise AssertionError
+
+    for policy in (Policy((2, 0), 5, None, 1), Policy((2,), 5, 5, 1)):
+        for search in (None, Search(beams=2)):
+            assert [text.tokens for text in together(policy, search, 2, step)] == [greedy(policy, step)] * 2
 
 
 def test_greedy_programs_run_on_hardware_with_beams():
@@ -186,7 +222,7 @@ def test_a_program_file_keeps_the_beams(tmp_path):
 
 
 def test_beams_that_the_hardware_does_not_have():
-    with pytest.raises(InputError, match=r"^beams must be 1 or those of the hardware configuration \(2\), not 3$"):
+    with pytest.raises(InputError, match=r"^beams of all texts must be 1 or those of the hardware configuration \(2\), not 3$"):
         map_model(lowered("2-2"), TINY.searching(2), 7, 3, 3)
     with pytest.raises(InputError, match="^hardware configuration: idbuf_words must be at least 160 for 4 beams, not 64$"):
         replace(TINY, beams=4)
