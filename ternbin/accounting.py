@@ -7,15 +7,18 @@ from dataclasses import dataclass, fields
 from ternbin.energy.claim import Phase, audit
 from ternbin.energy.model import Traffic, account, total_pj
 from ternbin.errors import CheckError
+from ternbin.events import add, instruction_events
 from ternbin.ir import Lowered
 from ternbin.isa import UNIT_OF, Instruction, Op, Unit
 from ternbin.program import Program
 from ternbin.sim.runner import CallRun, RunResult
 from ternbin.traffic import traffic
-from ternbin.workload import Work, work
+from ternbin.workload import PHASES, Work, work
 
-PHASES = ("prefill", "decode")
 HEAD = "lm_head"
+ARRAY_EVENTS = (
+    "steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns", "execute_rowsum_active",
+)
 
 
 @dataclass(frozen=True)
@@ -40,24 +43,12 @@ def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
     result = []
     for record in call.records:
         instruction, op = queues[record.unit][record.index]
-        counters = _gemm_steps(record.counters, instruction)
+        counters = dict(record.counters)
+        if instruction.op == Op.GEMM:  # the array runs ahead of the results that the record's counters are taken with
+            own = instruction_events(program.hw, instruction)
+            counters |= {name: own[name] for name in ARRAY_EVENTS}
         result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
     return result
-
-
-def _gemm_steps(counters: dict[str, int], instruction: Instruction) -> dict[str, int]:
-    """The array's events of a GEMM from its fields, for the array runs ahead of the results that ``counters`` are taken with;
-    and what they would be with whole codes instead of bit planes."""
-    if instruction.op != Op.GEMM:
-        return counters
-    i = instruction
-    single = i["row_tiles"] * i["chunks"]
-    steps, columns = single * i["col_tiles"], single * i["tokens"]
-    pairs = i["row_planes"] * i["col_planes"]
-    return counters | {
-        "execute_array_active": steps * pairs, "execute_array_columns": columns * pairs,
-        "execute_rowsum_active": steps * i["rowsum"], "steps_single_plane": steps, "columns_single_plane": columns,
-    }
 
 
 def call_work(lowered: Lowered, program: Program, number: int) -> dict[str, Work]:
@@ -71,13 +62,6 @@ def call_work(lowered: Lowered, program: Program, number: int) -> dict[str, Work
         for name, own in work(lowered.decoder, lowered.weights, dims).items():
             total[name] = Work(own.macs + total.get(name, Work()).macs, own.weights)
     return total
-
-
-def _sum(parts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for part in parts:
-        total.update(part)
-    return dict(total)
 
 
 def _sum_traffic(parts: Iterable[Traffic]) -> Traffic:
@@ -108,7 +92,7 @@ class PhaseRun:
 def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, CallRun]) -> PhaseRun:
     """Adds up the calls of one phase (program call number -> what it did)."""
     instructions = [item for number, call in calls.items() for item in executed(program, number, call)]
-    counters = _sum(call.counters for call in calls.values())
+    counters = add(call.counters for call in calls.values())
     for key in ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns"):
         total = sum(item.counters.get(key, 0) for item in instructions)
         if counters.setdefault(key, total) != total:
@@ -139,7 +123,7 @@ def _ops(phase: PhaseRun, program: Program, weight_bits: int, dram: str) -> list
     rows = []
     for name, items in groups.items():
         moved = traffic(program.hw, [i.instruction for i in items if i.unit in ("load", "store")], len(items))
-        counters = dict.fromkeys(phase.counters, 0) | _sum(item.counters for item in items)
+        counters = dict.fromkeys(phase.counters, 0) | add(item.counters for item in items)
         cycles: Counter[str] = Counter()
         for item in items:
             cycles[item.unit] += item.end - item.start

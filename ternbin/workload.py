@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from ternbin.ir import Graph, Weights
 
+PHASES = ("prefill", "decode")
+
 
 @dataclass(frozen=True)
 class Work:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ternbin.accounting import PHASES
 from ternbin.cycles.call import Call
 from ternbin.cycles.instructions import Decoded
 from ternbin.errors import CheckError
 from ternbin.isa import Unit
 from ternbin.program import Program
 from ternbin.sim.runner import CallRun, MemoryModel, RunResult
+from ternbin.workload import PHASES
 
 
 @dataclass(frozen=True)

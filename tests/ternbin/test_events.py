@@ -1,0 +1,61 @@
+"""Counters predicted from instructions against the counters of the compiled simulation."""
+
+import pytest
+import torch
+
+from ternbin.cycles import CallPrediction, predict
+from ternbin.events import TIMED, call_events
+from ternbin.generate import Policy
+from ternbin.hw import NAMED
+from ternbin.isa import UNIT_OF, Unit
+from ternbin.mapper import map_model
+from ternbin.models.lower import lower
+from ternbin.models.random_model import random_quant_bart
+from ternbin.passes import fold
+from ternbin.program import Program
+from ternbin.sim.runner import CallRun, MemoryModel, run
+
+torch.set_num_threads(1)
+CASES = {
+    "2-2": ("2-2", "tiny", {}), "2-8": ("2-8", "tiny", {}), "1-8": ("1-8", "tiny", {}), "1-1": ("1-1", "tiny", {}),
+    "1-1 on binary": ("1-1", "tiny-binary", {}),
+    "odd sizes": ("2-2", "tiny", {"d_model": 36, "heads": 3, "ffn": 42, "vocab": 51, "activation": "gelu"}),
+    "8-bit gelu": ("2-8", "tiny", {"d_model": 36, "heads": 3, "ffn": 42, "vocab": 51, "activation": "gelu"}),
+}
+SHOWN_BY_SIMULATION = ("_wait_token", "_stalls", "_bursts", "_saturations", "load_busy", "store_busy", "fetch_beats", "stall_read",
+                       "stall_write", "stall_drain")
+
+
+@pytest.fixture(scope="module", params=CASES)
+def job(request) -> tuple[Program, list[CallRun]]:
+    bits, hw, options = CASES[request.param]
+    lowered = fold(lower(random_quant_bart(bits, **options)))
+    program = map_model(lowered, NAMED[hw], 15, 3)
+    return program, run(program, ids=list(range(3, 18)), policy=Policy.of(lowered.meta, 3), probes=False).calls
+
+
+def simulated_timing(program: Program, number: int, call: CallRun) -> CallPrediction:
+    """Start and done as the simulation recorded them, in the order of the program."""
+    by_unit = {unit: iter(sorted((r for r in call.records if r.unit == unit), key=lambda r: r.index)) for unit in Unit}
+    records = [next(by_unit[UNIT_OF[i.op]]) for i in program.instructions(number)[:-1]]
+    start, done = ([getattr(record, name) for record in records] + [call.cycles] for name in ("start", "done"))
+    return CallPrediction(call.cycles, torch.tensor(start).numpy(), torch.tensor(done).numpy())
+
+
+def test_every_counter_is_that_of_the_simulation(job):
+    program, calls = job
+    for number, call in enumerate(calls):
+        events = call_events(program, number, simulated_timing(program, number, call))
+        events.pop("steps_single_plane"), events.pop("columns_single_plane")
+        assert events == {name: call.counters[name] for name in events}
+        silent = {name for name, value in call.counters.items() if value and name not in events}
+        assert all(name.endswith(SHOWN_BY_SIMULATION) for name in silent), silent
+
+
+def test_timed_counters_are_as_exact_as_the_cycle_model(job):
+    program, calls = job
+    prediction = predict(program, MemoryModel())
+    for number, call in enumerate(calls):
+        events = call_events(program, number, prediction.calls[number])
+        for name in TIMED:
+            assert events[name] == pytest.approx(call.counters[name], rel=0.004), (number, name)
