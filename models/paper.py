@@ -19,14 +19,19 @@ class Parameters:
     full: int
 
 
+def on_meta(config: BartConfig) -> BartForConditionalGeneration:
+    """A model on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        return BartForConditionalGeneration(config)
+
+
 def bart_base() -> BartForConditionalGeneration:
-    """BART-base on the meta device: shapes without numbers."""
+    """BART-base on the meta device."""
     config = BartConfig(
         vocab_size=50265, d_model=768, encoder_layers=6, decoder_layers=6, encoder_attention_heads=12,
         decoder_attention_heads=12, encoder_ffn_dim=3072, decoder_ffn_dim=3072, max_position_embeddings=1024,
     )
-    with torch.device("meta"):
-        return BartForConditionalGeneration(config)
+    return on_meta(config)
 
 
 def count(model: BartForConditionalGeneration) -> Parameters:

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import Out
 
 import ternbin
 from ternbin import isa
-from ternbin.hw import HwConfig
+from ternbin.errors import InputError
+from ternbin.hw import KINDS, HwConfig
 from ternbin.rtl.convert import convert
 from ternbin.rtl.counters import COUNTER_BITS
 from ternbin.rtl.memory import geometries
@@ -20,7 +21,12 @@ TOP = "ternbin"
 
 @cache
 def generate(hw: HwConfig) -> dict[str, str]:
-    """Verilog texts by file name: the top module ``ternbin`` with its parts, and the primitives. The same input gives the same text."""
+    """Verilog texts by file name: the top module ``ternbin`` with its parts, and the primitives. The same input gives the same text.
+
+    Raises InputError for a configuration that is for accounting only.
+    """
+    if hw.kind not in KINDS:
+        raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
     return {f"{TOP}.v": convert({TOP: Top(hw)}), **shared_verilog(hw), **primitives()}
 
 

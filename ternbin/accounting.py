@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from ternbin.energy.claim import Phase, audit
 from ternbin.energy.model import Traffic, account, total_pj
 from ternbin.errors import CheckError
-from ternbin.events import add, instruction_events
+from ternbin.events import ARRAY, add, instruction_events
 from ternbin.ir import Lowered
 from ternbin.isa import UNIT_OF, Instruction, Op, Unit
 from ternbin.program import Program
@@ -16,9 +16,6 @@ from ternbin.traffic import traffic
 from ternbin.workload import PHASES, Work, work
 
 HEAD = "lm_head"
-ARRAY_EVENTS = (
-    "steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns", "execute_rowsum_active",
-)
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
         counters = dict(record.counters)
         if instruction.op == Op.GEMM:  # the array runs ahead of the results that the record's counters are taken with
             own = instruction_events(program.hw, instruction)
-            counters |= {name: own[name] for name in ARRAY_EVENTS}
+            counters |= {name: own[name] for name in ARRAY}
         result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
     return result
 

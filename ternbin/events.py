@@ -17,6 +17,16 @@ from ternbin.traffic import transfer_bytes
 
 TABLES = (Mem.LUTV, Mem.LUTX)  # their accesses are not counted
 TIMED = ("cycles", "execute_busy", "vector_busy")
+ARRAY = ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns", "execute_rowsum_active")
+COUNTERS = (
+    *(f"{unit.name.lower()}_instructions" for unit in Unit), "axi_load_beats", "axi_write_beats", *ARRAY,
+    *(f"execute_drained_{epilogue.name.lower()}" for epilogue in Epilogue),
+    *(f"vector_{name}" for name in (
+        "ln_sum_words", "ln_norm_words", "ln_rsqrt", "softmax_max_words", "softmax_exp_words", "softmax_code_words", "divides",
+        "quant_words", "embed_words", "plane_writes",
+    )),
+    *(f"{mem.name.lower()}_{kind}" for mem in Mem if mem not in TABLES for kind in ("reads", "writes")),
+)
 
 
 def instruction_events(hw: HwConfig, i: Instruction) -> dict[str, int]:
@@ -140,4 +150,5 @@ def call_events(program: Program, number: int, timing: CallPrediction) -> dict[s
     times = list(zip(timing.start.tolist(), timing.done.tolist(), strict=True))
     spans = {unit: [time for time, own in zip(times, units, strict=True) if own == unit] for unit in (Unit.EXECUTE, Unit.VECTOR)}
     timed = {f"{unit.name.lower()}_busy": busy(own) for unit, own in spans.items()}
-    return add(instruction_events(program.hw, i) for i in instructions) | {"cycles": timing.cycles - INTERRUPT} | timed
+    counted = add(instruction_events(program.hw, i) for i in instructions)
+    return dict.fromkeys(COUNTERS, 0) | counted | {"cycles": timing.cycles - INTERRUPT} | timed

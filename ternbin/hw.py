@@ -4,11 +4,13 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ternbin.errors import InputError
 
 KINDS = ("ternary", "binary")
 WEIGHT_PACKS = ("2bit", "5trit")
+REFERENCE_BITS = {"int8": 8, "bf16": 16, "fp32": 32}  # of an operand
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -31,6 +33,9 @@ class HwConfig:
 
     Raises InputError, naming the field, for a configuration that cannot be built.
     """
+
+    KINDS: ClassVar[tuple[str, ...]] = KINDS
+    step_cycles: ClassVar[float] = 1.0  # cycles of the array for a step
 
     name: str = "custom"
     kind: str = "ternary"
@@ -56,8 +61,8 @@ class HwConfig:
     clock_mhz: float = 350.0  # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.kind not in self.KINDS:
+            raise InputError(f"hardware configuration: kind must be one of {', '.join(self.KINDS)}, not {self.kind!r}")
         if self.weight_pack not in WEIGHT_PACKS:
             raise InputError(
                 f"hardware configuration: weight_pack must be one of {', '.join(WEIGHT_PACKS)}, not {self.weight_pack!r}"
@@ -160,11 +165,30 @@ class HwConfig:
 
     @property
     def peak_macs(self) -> int:
-        """Multiply-accumulates a cycle for 1- and 2-bit codes."""
+        """Multiply-accumulates of a step; a step takes a cycle for 1- and 2-bit codes."""
         return self.rows * self.cols * self.lanes
 
     def asdict(self) -> dict:
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceConfig(HwConfig):
+    """An accelerator with wide elements and operands, for accounting only: the same geometry, dataflow and instructions, every code one
+    whole word of ``REFERENCE_BITS[kind]`` bits a lane. Programs are mapped and timed for it; there is no Verilog of it.
+
+    ``step_cycles``: an array of fewer lanes takes as many cycles for a step of ``rows`` x ``cols`` x ``lanes``.
+    """
+
+    KINDS: ClassVar[tuple[str, ...]] = tuple(REFERENCE_BITS)
+
+    kind: str = "fp32"
+    step_cycles: float = 1.0
+
+    @property
+    def planes(self) -> int:
+        """Bits of an operand."""
+        return REFERENCE_BITS[self.kind]
 
 
 _TINY = HwConfig(

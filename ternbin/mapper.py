@@ -28,10 +28,12 @@ MAX_TOKENS = 4095  # what the instruction fields hold
 Projected = tuple[Node, Keys, Node | None]  # projection of keys or values, where they go, their cache
 
 
-def map_model(lowered: Lowered, hw: HwConfig, source_len: int | Sequence[int], max_new_tokens: int, beams: int = 1) -> Program:
+def map_model(lowered: Lowered, hw: HwConfig, source_len: int | Sequence[int], max_new_tokens: int, beams: int = 1, *,
+              contents: bool = True) -> Program:
     """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``; given
     several lengths, for as many texts together.
 
+    Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
     Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute.
     """
     lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
@@ -42,7 +44,7 @@ def map_model(lowered: Lowered, hw: HwConfig, source_len: int | Sequence[int], m
     beams *= len(lengths)
     if beams not in (1, hw.beams):
         raise InputError(f"beams of all texts must be 1 or those of the hardware configuration ({hw.beams}), not {beams}")
-    return _Mapping(lowered, hw, lengths, max_new_tokens, beams).run()
+    return _Mapping(lowered, hw, lengths, max_new_tokens, beams, Image(contents=contents)).run()
 
 
 @dataclass

@@ -6,7 +6,17 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="*", metavar="RESULT", help="result.json files or their folders")
-    parser.add_argument("--claim", action="store_true", help="audit the paper's size and operation counts (results add system ratios)")
+    parser.add_argument(
+        "--claim",
+        action="store_true",
+        help="audit the paper's claim: every precision on the same accelerator (minutes); results add the ratios of their runs",
+    )
+    parser.add_argument(
+        "--models",
+        choices=("all", "bundled", "bart-base", "none"),
+        help="with --claim: models to audit (default: all; none: sizes, operations and gate level only)",
+    )
+    parser.add_argument("--dram", choices=("lpddr4", "hbm2", "ddr3"), help="with --claim: external memory (default: lpddr4)")
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
     parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
 
@@ -17,6 +27,8 @@ def call(args: argparse.Namespace) -> None:
 
     if args.claim:
         return _claim(args)
+    if args.models or args.dram:
+        raise InputError("--models and --dram must be given with --claim")
     if not args.results:
         raise InputError("RESULT must be given, except with --claim")
     from ternbin.report import compare, tables, write_report
@@ -29,9 +41,7 @@ def call(args: argparse.Namespace) -> None:
         print(tables.terminal(loaded[0]))
     else:
         for path, result in zip(args.results, loaded, strict=True):
-            write_report(
-                result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name
-            )
+            write_report(result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name)
         results.write_text(out / "comparison.html", compare.page(loaded))
         print(compare.terminal(loaded))
     if args.json:
@@ -40,14 +50,28 @@ def call(args: argparse.Namespace) -> None:
 
 
 def _claim(args: argparse.Namespace) -> None:
-    import json
+    import sys
 
     from ternbin import results
+    from ternbin.audit import SUBJECTS, audit
+    from ternbin.cli import options
     from ternbin.energy.claim import claim_report
     from ternbin.models.paper import paper_table
+    from ternbin.report import audit as rendered
 
-    report = claim_report(paper_table(), [results.load(path) for path in args.results])
+    loaded = [results.load(path) for path in args.results]
+    out = options.check_writable(Path(args.out)) if args.out else None
+
+    def step(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"  {text} ...\033[K", end="\r", file=sys.stderr, flush=True)
+
+    names = {None: list(SUBJECTS), "all": list(SUBJECTS), "none": []}.get(args.models, [args.models])
+    report = claim_report(paper_table(), loaded) | audit(names, args.dram or "lpddr4", step)
+    step("")
+    print(rendered.terminal(report))
     if args.json:
         results.write_json(args.json, report)
-    else:
-        print(json.dumps(report, indent=1))
+    if out:
+        results.write_text(out / "claim.html", rendered.page(report))
+        print(f"\nreport: {out / 'claim.html'}")

@@ -61,9 +61,10 @@ def _work(hw: HwConfig, op: Op, field) -> list:
     if op == Op.GEMM:
         epilogue, tiles, tokens = field("epilogue"), field("col_tiles"), field("tokens")
         words = np.where(epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, 4))
+        steps = np.ceil(field("chunks") * field("row_planes") * field("col_planes") * hw.step_cycles).astype(np.int64)
         lookups = field("lut") * (hw.rows // max(1, hw.rows // 8))
         columns = [
-            epilogue, field("chunks") * field("row_planes") * field("col_planes"), field("row_tiles"), tiles,
+            epilogue, steps, field("row_tiles"), tiles,
             tokens - (tiles - 1) * hw.cols, words, field("param_stride") == 0, lookups, field("last") > 0,
             field("dest") == Dest.TOKENS,
         ]

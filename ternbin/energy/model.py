@@ -174,7 +174,7 @@ def array_flops(hw: HwConfig, precision: Precision) -> dict[str, int]:
     else:
         elements = hw.rows * (hw.cols + 1) * 2 * hw.acc_bits
     operands = hw.lanes * (hw.rows * precision.weight_bits + hw.cols * precision.act_bits)
-    return {"elements": elements, "operands": int(operands)}
+    return {"elements": int(elements / hw.step_cycles), "operands": int(operands / hw.step_cycles)}
 
 
 def _array_leakage_line(counters: dict, hw: HwConfig, precision: Precision) -> Line:

@@ -87,7 +87,7 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
     record = block(kind, hw.lanes)
     operands = record["flip_flops"]["operands"]
     per_flop = (record["leakage_nw"] - record["element_leakage_nw"]) / operands  # with its load multiplexer
-    lanes = hw.rows * hw.cols * hw.lanes
+    lanes = hw.peak_macs / hw.step_cycles
     outside = flops - lanes / record["lanes"] * record["flip_flops"]["element"]
     nanowatts = lanes / record["lanes"] * record["element_leakage_nw"] + max(0.0, outside) * per_flop
     pj = nanowatts * 1e-3 / hw.clock_mhz  # nW / MHz = fJ a cycle
@@ -162,7 +162,7 @@ class Sram:
 
 
 @cache
-def _cacti_rows() -> tuple[dict, ...]:
+def cacti_rows() -> tuple[dict, ...]:
     text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
     rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
     return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
@@ -181,14 +181,14 @@ def sram(words: int, word_bits: int) -> Sram:
 
 @cache
 def _widths() -> tuple[int, ...]:
-    return tuple(sorted({int(row["word_bits"]) for row in _cacti_rows()}))
+    return tuple(sorted({int(row["word_bits"]) for row in cacti_rows()}))
 
 
 def _macros(words: int, word_bits: int, width: int) -> Sram:
     """``word_bits`` made of side-by-side macros ``width`` bits wide."""
     copies = -(-word_bits // width)
     capacity = words * width // 8
-    rows = sorted((r for r in _cacti_rows() if r["word_bits"] == width), key=lambda r: r["capacity_bytes"])
+    rows = sorted((r for r in cacti_rows() if r["word_bits"] == width), key=lambda r: r["capacity_bytes"])
     row = next((r for r in rows if r["capacity_bytes"] >= capacity), rows[-1])
     stacked = max(1, -(-capacity // int(row["capacity_bytes"])))  # deeper than the table: several macros, one accessed
     horowitz = next((pj for size, pj in _HOROWITZ_SRAM if capacity * copies <= size), _HOROWITZ_SRAM[-1][1])

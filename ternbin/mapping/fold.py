@@ -44,7 +44,7 @@ def operand(hw: HwConfig, kind: str, where: str) -> Operand:
         return Operand(2, weights, 8, signed, -weights, 255)
     if hw.kind == "binary" and code.bits == 2:
         raise InputError(f"{where}: code kind must be binary, binary_nn, int8 or uint8 on a binary array, not {kind}")
-    return Operand(code.mul, code.sub, 1, False, 0 if hw.kind == "ternary" else -1, 1)
+    return Operand(code.mul, code.sub, 1, False, -1 if hw.kind == "binary" else 0, 1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def fold_thresholds(hw: HwConfig, thresholds: np.ndarray, base: int, dirs: tuple
 
 def pad_thresholds(hw: HwConfig, t: Thresholds, where: str) -> tuple[Thresholds, np.ndarray]:
     """Thresholds, with one more where needed, and the row of them that always gives the code of all-zero bits."""
-    idle = 0 if hw.kind == "ternary" else -1
+    idle = -1 if hw.kind == "binary" else 0
     for extra in ((), (1,), (-1,)):
         dirs = t.dirs + extra
         chosen = _subset(dirs, idle - t.base)

@@ -93,7 +93,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
         raise InputError(f"{where}: weight kind must be binary on a binary array, not ternary")
     weight = weights[node["weight"]].numpy()
     chunks, expand = ceil_div(x.extent, hw.lanes), kind == "binary" and hw.kind == "ternary"
-    idle = 0 if kind == "ternary" else -1
+    idle = -1 if kind == "binary" else 0
     folded = fold_product(hw, operand(hw, node.src[0].type.kind, where), weight, chunks * hw.lanes, idle, where)
     odd_init = -x.odd_lanes * x.odd_code * idle
     inner = expand_words(hw, Mem.WBUF, chunks) if expand else chunks
@@ -102,11 +102,12 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
     rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
     data_key = ("weight", node["weight"], x, groups, copies)
     tile_rows, row_bytes = external_rows(hw, Mem.WBUF, inner, transfer_banks(hw, Mem.WBUF), expand)
-    address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand))
+    tiles, tile_bytes = len(rows) // hw.rows, tile_rows * row_bytes
+    address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand), tiles * tile_bytes)
     words, fields, odd = _epilogue(hw, weights, node, folded, rows, where)
     return Plan(
-        name=node.name, tiles=len(rows) // hw.rows, groups=groups, chunks=chunks, inner=inner,
-        tile_bytes=tile_rows * row_bytes, row_bytes=row_bytes, expand=expand, weight_addr=address, params=words.shape[1],
+        name=node.name, tiles=tiles, groups=groups, chunks=chunks, inner=inner, tile_bytes=tile_bytes,
+        row_bytes=row_bytes, expand=expand, weight_addr=address, params=words.shape[1],
         param_addr=image.put(("params", node.name, groups), lambda: int_bytes(words, 2)),
         fields={**fields, "acc_init": folded.acc_init + odd_init}, odd=odd,
     )
@@ -164,7 +165,7 @@ def threshold_params(hw: HwConfig, thresholds: np.ndarray, node: Node, folded: F
     fields = {
         "epilogue": Epilogue.CODES, "thresholds": len(t.dirs), "base": t.base, "dirs": t.dirs_field,
         # a ternary array holds binary codes as ternary ones, and can then pad them with 0
-        "kind": Kind.TERNARY if hw.kind == "ternary" else Kind.BINARY, "param_stride": len(t.dirs),
+        "kind": Kind.BINARY if hw.kind == "binary" else Kind.TERNARY, "param_stride": len(t.dirs),
     }
     return words, fields, (0, 0)
 

@@ -51,21 +51,25 @@ class Allocator:
 
 @dataclass
 class Image:
-    """External memory under construction; blocks entered under the same key are shared, and so are ``plans`` made with it."""
+    """External memory under construction; blocks entered under the same key are shared, and so are ``plans`` made with it.
+
+    Without ``contents``, blocks whose size is told are left zero: such an image has the addresses of the real one, and instructions.
+    """
 
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     places: dict[object, int] = field(default_factory=dict)
     plans: dict[object, object] = field(default_factory=dict)
+    contents: bool = True
 
     def reserve(self, size: int) -> int:
         """Address of ``size`` zero bytes."""
         return self._append(bytes(size))
 
-    def put(self, key: object, make) -> int:
-        """Address of the bytes ``make()`` (bytes or a uint8 array), entered once under ``key``."""
+    def put(self, key: object, make, size: int = 0) -> int:
+        """Address of the bytes ``make()`` (bytes or a uint8 array; ``size`` of them, where that is told), entered once under ``key``."""
         if key not in self.places:
-            data = make()
+            data = make() if self.contents or not size else bytes(size)
             self.places[key] = self._append(data.tobytes() if isinstance(data, np.ndarray) else data)
         return self.places[key]
 

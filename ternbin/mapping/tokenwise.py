@@ -85,7 +85,8 @@ def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
         return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
 
     tied = bank_words(hw, Mem.WBUF) == 1 and hw.weight_pack == "2bit"
-    return b.image.put(("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name), make), inner, expand
+    key, rows = ("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name), ceil_div(len(codes), hw.rows) * hw.rows
+    return b.image.put(key, make, rows * row_bytes(hw, Mem.ABUF, inner, expand)), inner, expand
 
 
 def positions(b: CallBuilder, node: Node, words: int) -> int:

@@ -16,12 +16,16 @@ svg{max-width:100%;height:auto}details summary{cursor:pointer;color:#0550ae}.mut
 """
 
 
+class Html(str):
+    """Text that is HTML already."""
+
+
 def table(header: list[str], rows: list[list[object]], numeric_from: int = 1) -> str:
-    """An HTML table; columns from ``numeric_from`` on are right-aligned."""
+    """An HTML table; columns from ``numeric_from`` on are right-aligned. A cell is text or Html."""
 
     def cells(tag: str, row: list[object]) -> str:
         return "".join(
-            f"<{tag}{' class=n' if i >= numeric_from else ''}>{escape(str(value))}</{tag}>"
+            f"<{tag}{' class=n' if i >= numeric_from else ''}>{value if isinstance(value, Html) else escape(str(value))}</{tag}>"
             for i, value in enumerate(row)
         )
 

@@ -1,0 +1,40 @@
+"""Area of a configuration in mm2: characterised elements and lanes, SRAM by the table. Derived; what has no record is not in it."""
+
+from ternbin.energy import tables
+from ternbin.energy.model import Precision, array_flops, memory_banks
+from ternbin.hw import HwConfig
+
+MM2 = 1e-6  # of a square micrometre
+
+
+def register_um2() -> float:
+    """One operand register bit with its load multiplexer: of the widest ternary block, whose flip-flops all have one."""
+    record = tables.block("ternary")
+    classes = record["area_by_class"]
+    return (classes["flip-flop"] + classes["mux"]) / sum(record["flip_flops"].values())
+
+
+def array_mm2(hw: HwConfig) -> dict[str, float]:
+    """Elements, and the operand registers that a row or column of them shares. An array of fewer lanes (``step_cycles``) has both in
+    proportion."""
+    record = tables.block(hw.kind, hw.lanes)
+    element = record["area_um2"] - record["flip_flops"]["operands"] * register_um2()
+    registers = array_flops(hw, Precision.of(hw))["operands"] * register_um2()
+    return {
+        "array elements": hw.peak_macs / hw.step_cycles / record["lanes"] * element * MM2, "array operand registers": registers * MM2,
+    }
+
+
+def lanes_mm2(hw: HwConfig) -> dict[str, float]:
+    """Datapaths of the epilogue and of the vector unit, ``rows`` lanes each."""
+    groups = {"epilogue lanes": ("scale", "threshold"), "vector lanes": ("sum", "norm", "exp")}
+    return {name: hw.rows * sum(tables.block(kind)["area_um2"] for kind in kinds) * MM2 for name, kinds in groups.items()}
+
+
+def memories_mm2(hw: HwConfig) -> dict[str, float]:
+    return {name: banks * tables.sram(words, bits).area_mm2 for name, (banks, words, bits) in memory_banks(hw).items()}
+
+
+def area_mm2(hw: HwConfig) -> dict[str, float]:
+    """Part -> mm2."""
+    return array_mm2(hw) | lanes_mm2(hw) | memories_mm2(hw)

@@ -1,0 +1,362 @@
+"""The claim audit (ternbin/audit.py, as data) as a self-contained HTML page and as text for the terminal."""
+
+from html import escape
+
+from ternbin.report import audit_plots
+from ternbin.report.html import STYLE, energy_text, table
+from ternbin.report.sources import LINE_HEADER, line_rows, link, sources_section
+from ternbin.report.tables import aligned
+
+
+def _bits(value: float) -> str:
+    for unit, scale in (("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:.3g} bit"
+
+
+def _ratio(ratio: dict) -> str:
+    return f"{ratio['value']:.3g}x ({ratio['low']:.3g} to {ratio['high']:.3g})"
+
+
+def _range(figure: dict) -> str:
+    return f"{energy_text(figure['pj'])} ({energy_text(figure['low'])} to {energy_text(figure['high'])})"
+
+
+def _configuration(hardware: dict) -> str:
+    parts = [f"{hardware['kind']} array"]
+    parts += ["five trits a byte"] * (hardware["weight_pack"] == "5trit") + ["keys and values in external memory"] * hardware[
+        "kv_external"
+    ]
+    return ", ".join(parts)
+
+
+def _array_mm2(record: dict) -> float:
+    return sum(value for name, value in record["area_mm2"].items() if name.startswith("array"))
+
+
+def _precisions(subject: dict) -> str:
+    rows = []
+    for r in subject["precisions"]:
+        factor = r["operation_factor"]
+        rows.append(
+            [
+                r["name"],
+                _configuration(r["hardware"]),
+                "not defined" if factor is None else f"1/{1 / factor:g}",
+                *(f"{r['sizes'][key]:.1f}" for key in ("paper_mib", "with_scales_mib")),
+                f"{r['image']['model_mib']:.1f}",
+                f"{_array_mm2(r):.3g}",
+                f"{r['area_mm2_total']:.3g}",
+            ]
+        )
+    header = [
+        "precision",
+        "best configuration",
+        "operations, paper's count",
+        "MiB, paper's count",
+        "with row scales",
+        "in memory, all",
+        "array, mm2",
+        "in all, mm2",
+    ]
+    return table(header, rows, 2)
+
+
+def _phase(subject: dict, number: int, prefix: str) -> str:
+    rows = []
+    for record in subject["precisions"]:
+        p = record["phases"][number]
+        anchor = f"{prefix}-{record['name']}-{p['name']}"
+        versus = subject["ratios"]["FP32"][record["name"]][p["name"]]
+        groups = [
+            link(f"{anchor}-{group}", energy_text(p["energy"][group]["pj"] / p["tokens"]))
+            for group in ("arithmetic", "on-chip", "external")
+        ]
+        rows.append(
+            [
+                record["name"],
+                _bits(p["external_bits"] / p["tokens"]),
+                _bits(p["on_chip_bits"] / p["tokens"]),
+                *groups,
+                link(anchor, _range(p["per_token_pj"])),
+                f"{1e3 * p['seconds'] / p['tokens']:.3g}",
+                f"{p['utilization']:.1%}",
+                f"{versus['external_bits']:.3g}x",
+                *(_ratio(versus[group]) for group in ("arithmetic", "system")),
+            ]
+        )
+    header = [
+        "a token",
+        "external",
+        "on chip",
+        "arithmetic",
+        "on chip",
+        "external",
+        "system (range)",
+        "ms",
+        "array used",
+        "FP32 / this: external bits",
+        "arithmetic",
+        "system",
+    ]
+    name = subject["precisions"][0]["phases"][number]["name"]
+    return f"<h3>{escape(name)}, equal throughput</h3>" + table(header, rows)
+
+
+def _equal_area(subject: dict, number: int, prefix: str) -> str:
+    rows = []
+    for record in subject["equal_area"]:
+        p = record["phases"][number]
+        versus = subject["ratios_equal_area"]["FP32"][record["name"]][p["name"]]
+        hardware = record["hardware"]
+        rows.append(
+            [
+                record["name"],
+                f"{hardware['peak_macs'] / hardware['step_cycles']:,.3g}",
+                f"{_array_mm2(record):.3g}",
+                link(f"{prefix}-{record['name']}-{p['name']}-area", _range(p["per_token_pj"])),
+                f"{1e3 * p['seconds'] / p['tokens']:.3g}",
+                f"{versus['cycles']:.3g}x",
+                _ratio(versus["system"]),
+            ]
+        )
+    header = ["a token", "multiply-accumulates a cycle", "array, mm2", "system (range)", "ms", "FP32 / this: time", "system"]
+    name = subject["equal_area"][0]["phases"][number]["name"]
+    return f"<h3>{escape(name)}, equal array area</h3>" + table(header, rows)
+
+
+def _kept(subject: dict) -> str:
+    rows = [
+        [
+            phase["phase"],
+            step["kept"],
+            f"{step['share']:.1%}",
+            f"{step['operation_ratio']:.2f}x",
+            f"{phase['reference_pj'] / step['system_pj']:.1f}x",
+        ]
+        for phase in subject["kept_in_fp32"]
+        for step in phase["steps"]
+    ]
+    return (
+        "<h3>What full precision elsewhere does to the claim</h3><p class=muted>W2A2; each line keeps one more part in "
+        "FP32, as the paper's released code does. FP32 operations of an element: 4 in "
+        "LayerNorm, 10 in softmax, 1 in the embedding (multiply-accumulates; projected); the rest is derived.</p>"
+        + table(["phase", "kept in FP32", "share of operations", "FP32 / W2A2: operations", "energy of the system"], rows, 2)
+        + audit_plots.kept_in_fp32(subject)
+    )
+
+
+def _break_even(subject: dict) -> str:
+    rows = []
+    for sweep in subject["break_even"]:
+        for curve in sweep["curves"]:
+            values = [ratio for _, ratio in curve["points"]]
+            even = "nowhere" if curve["break_even"] is None else f"{curve['break_even']:.3g} {sweep['unit']}"
+            rows.append(
+                [
+                    sweep["name"],
+                    sweep["tier"],
+                    curve["reference"],
+                    curve["phase"],
+                    f"{min(values):.3g}x to {max(values):.3g}x",
+                    even,
+                ]
+            )
+    reasons = [
+        f"<li>{escape(sweep['name'])} {point['value']:g}, {escape(name)}: {escape(reason)}</li>"
+        for sweep in subject["break_even"]
+        for point in sweep["points"]
+        for name, reason in point["impossible"].items()
+    ]
+    missing = (
+        f"<details><summary>{len(reasons)} points that cannot be mapped</summary><ul>{''.join(reasons)}</ul></details>"
+        if reasons
+        else ""
+    )
+    level = next(curve["level"] for sweep in subject["break_even"] for curve in sweep["curves"])
+    return (
+        "<h3>Where the break-even lies</h3><p class=muted>Energy of the system a token, reference over W2A2, equal "
+        f"array area; break-even: the ratio is the paper's {level:g}. Batch and weights kept on chip are projected "
+        "(formulas: docs/energy.md).</p>"
+        + audit_plots.break_even(subject)
+        + table(["parameter", "tier", "reference", "phase", "ratio", f"is {level:g} at"], rows, 4)
+        + missing
+    )
+
+
+def _lines(subject: dict, prefix: str, known: dict) -> str:
+    parts = []
+    for kind, suffix in (("precisions", ""), ("equal_area", "-area")):
+        for record in subject[kind]:
+            for p in record["phases"]:
+                anchor = f"{prefix}-{record['name']}-{p['name']}{suffix}"
+                rows = line_rows([line for line in p["lines"] if line["count"]], anchor, known)
+                title = (
+                    f"{record['name']}, {p['name']}{', equal array area' if suffix else ''}: "
+                    f"{_range(p['energy']['system'])} in all, {p['tokens']} tokens, {p['cycles']:,} cycles"
+                )
+                parts.append(
+                    f"<details><summary>{escape(title)}</summary><a id='{anchor}'></a>{table(LINE_HEADER, rows, 4)}</details>"
+                )
+    return "<h3>Every event with its count, figure, tier and source</h3>" + "".join(parts)
+
+
+def _subject(subject: dict, number: int, known: dict) -> str:
+    prefix, phases = f"e{number}", range(len(subject["precisions"][0]["phases"]))
+    hw, arrays = subject["hardware"], {record["name"]: _array_mm2(record) for record in subject["precisions"]}
+    wider = arrays["FP32"] / arrays["W2A2"]
+    return (
+        f"<h2>{escape(subject['name'])}: {subject['source_len']} tokens in, {subject['new_tokens']} out</h2><p "
+        f"class=muted>{hw['rows']} x {hw['cols']} elements of {hw['lanes']} lanes, {hw['axi_data_bits']}-bit bus, "
+        f"{hw['clock_mhz']:g} MHz for all, {escape(subject['dram'])}. Every precision has the same rows, columns, lanes,"
+        " bus and memory capacities in bits, and the configuration that needs least energy. Events are counted from the"
+        " instructions, as the hardware counts them; cycles are the cycle model's. References run the schedule of W2A2 "
+        "with whole operands; epilogue and vector unit are those of W2A2, and floating point runs at the same clock: "
+        "both favour the references.</p>"
+        + _precisions(subject)
+        + audit_plots.energy_by_precision(subject)
+        + "".join(_phase(subject, p, prefix) for p in phases)
+        + f"<p class=muted>Idle silicon leaks: an FP32 array of the same throughput has {wider:.0f} times the area of the ternary one, "
+        "and leaks while decoding waits for the bus. At equal array area, references have as many lanes as "
+        "fit, with operand registers in proportion and accesses of memories as before, which favours them.</p>"
+        + "".join(_equal_area(subject, p, prefix) for p in phases)
+        + _kept(subject)
+        + _break_even(subject)
+        + _lines(subject, prefix, known)
+    )
+
+
+def _paper(report: dict) -> str:
+    rows = [
+        [bits, f"{size:.1f}", f"{report['paper_sizes_with_scales_mib'][bits]:.1f}", f"{report['paper_flops_factors'][bits]:g}x"]
+        for bits, size in report["paper_sizes_mib"].items()
+    ]
+    return (
+        "<h2>The paper's table, from the shapes of BART-base</h2>"
+        + table(["bits, weights-embeddings-activations", "MiB", "with row scales, MiB", "operations"], rows)
+        + "<p class=muted>Liu et al., ACL 2023 (arXiv 2306.01841): an operation counts weight bits x activation bits / "
+        "64; W2A2 is 1/16. Sizes are those of the printed table to the digit; the row scales are what it leaves "
+        "out.</p>"
+    )
+
+
+def _published(report: dict) -> str:
+    rows = [
+        [
+            p["name"],
+            p["operands"],
+            f"{p['fj_per_op']:.3g}",
+            "not stated" if p["node_nm"] is None else f"{p['node_nm']} nm",
+            "not stated" if p["volt"] is None else f"{p['volt']:g} V",
+            p["source"],
+        ]
+        for p in report["published"]
+    ]
+    where = report["sources"]["provenance"]
+    for subject in report["subjects"]:
+        for record in subject["precisions"]:
+            p = record["phases"][0]
+            for what, energy in (
+                ("arithmetic", p["energy"]["arithmetic"]["pj"]),
+                ("chip", p["energy"]["arithmetic"]["pj"] + p["energy"]["on-chip"]["pj"]),
+            ):
+                rows.append(
+                    [
+                        f"this toolkit, {subject['name']}, prefill, {what}",
+                        record["name"],
+                        f"{1e3 * energy / (2 * p['macs']):.3g}",
+                        "45 nm",
+                        f"{where['volt']:g} V",
+                        "derived: the tables above",
+                    ]
+                )
+    return (
+        "<h2>Beside published accelerators</h2><p class=muted>As stated by their authors, at their node and voltage, "
+        "nothing scaled; a multiply-accumulate is two operations.</p>"
+        + table(["accelerator", "operands", "fJ an operation", "node", "voltage", "source"], rows, 2)
+    )
+
+
+def _gate_level(report: dict) -> str:
+    rows = [
+        [
+            reference,
+            kind,
+            *(f"{ratios[key]:.1f}x" for key in ("arithmetic_glitch", "arithmetic_zero_delay", "with_registers_glitch", "area")),
+        ]
+        for reference, kinds in report["ratios"]["multiply_accumulate"].items()
+        for kind, ratios in kinds.items()
+    ]
+    error = report["gate_level_error"]
+    shown = "not measured" if error is None else f"{error:.1%}" if isinstance(error, float) else escape(str(error))
+    return (
+        "<h2>Multiply-accumulate at gate level</h2>"
+        + table(["reference", "over", "arithmetic", "zero delay", "with operand registers and clock", "area"], rows, 2)
+        + f"<p class=muted>Whole core at gate level against the event model: {shown}.</p>"
+    )
+
+
+def page(report: dict) -> str:
+    """The page of ``ternbin report --claim``."""
+    title = 'ternbin: what becomes of "16x more efficient"'
+    body = _paper(report) + _gate_level(report)
+    body += "".join(_subject(subject, number, report["sources"]) for number, subject in enumerate(report["subjects"]))
+    body += _published(report) + sources_section(report["sources"])
+    style = STYLE.replace("1080px", "1400px") + "td.n{white-space:nowrap}"
+    head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
+    return f"<!doctype html><html lang=en>{head}<h1>{escape(title)}</h1>{body}</html>\n"
+
+
+def terminal(report: dict) -> str:
+    """What ``ternbin report --claim`` prints."""
+    lines = [
+        aligned(
+            [
+                ["paper's table", "MiB", "operations"],
+                *(
+                    [bits, f"{size:.1f}", f"{report['paper_flops_factors'][bits]:g}x"]
+                    for bits, size in report["paper_sizes_mib"].items()
+                ),
+            ]
+        )
+    ]
+    for subject in report["subjects"]:
+        lines += ["", f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}"]
+        for number, phase in enumerate(subject["precisions"][0]["phases"]):
+            rows = [
+                [
+                    phase["name"],
+                    "external bits",
+                    "energy a token (range)",
+                    "ms",
+                    "FP32 / this",
+                    "mm2",
+                    "equal array area: ms",
+                    "FP32 / this",
+                ]
+            ]
+            for own, area in zip(subject["precisions"], subject["equal_area"], strict=True):
+                p, q = own["phases"][number], area["phases"][number]
+                versus, other = (
+                    subject[key]["FP32"][own["name"]][p["name"]]["system"] for key in ("ratios", "ratios_equal_area")
+                )
+                rows.append(
+                    [
+                        own["name"],
+                        _bits(p["external_bits"] / p["tokens"]),
+                        _range(p["per_token_pj"]),
+                        f"{1e3 * p['seconds'] / p['tokens']:.3g}",
+                        _ratio(versus),
+                        f"{own['area_mm2_total']:.3g}",
+                        f"{1e3 * q['seconds'] / q['tokens']:.3g}",
+                        _ratio(other),
+                    ]
+                )
+            lines += ["", aligned(rows)]
+        for phase in subject["kept_in_fp32"]:
+            steps = ", ".join(
+                f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x" for s in phase["steps"]
+            )
+            lines.append(f"  {phase['phase']}, kept in FP32 one after the other (operations / energy): {steps}")
+    return "\n".join(lines)
