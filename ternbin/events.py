@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from ternbin.cycles import CallPrediction
 from ternbin.cycles.call import INTERRUPT
 from ternbin.hw import HwConfig
-from ternbin.isa import UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
 from ternbin.layout import SCALE_WORDS, bank_words, ceil_div
 from ternbin.program import Program
 from ternbin.traffic import transfer_bytes
 
 TABLES = (Mem.LUTV, Mem.LUTX)  # their accesses are not counted
-TIMED = ("cycles", "execute_busy", "vector_busy")
+TIMED = ("cycles", *(f"{unit.name.lower()}_busy" for unit in Unit), "axi_fetch_beats")
 ARRAY = ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns", "execute_rowsum_active")
 COUNTERS = (
     *(f"{unit.name.lower()}_instructions" for unit in Unit), "axi_load_beats", "axi_write_beats", *ARRAY,
@@ -134,7 +134,7 @@ def add(parts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def busy(spans: Sequence[tuple[int, int]]) -> int:
-    """Cycles in which a compute unit has work, from (start, done) of its instructions in order: from the cycle after an instruction's
+    """Cycles in which a unit has work, from (start, done) of its instructions in order: from the cycle after an instruction's
     issue to the one in which it is done."""
     total = reached = 0
     for start, done in spans:
@@ -148,7 +148,8 @@ def call_events(program: Program, number: int, timing: CallPrediction) -> dict[s
     instructions = program.instructions(number)
     units = [UNIT_OF.get(i.op) for i in instructions]
     times = list(zip(timing.start.tolist(), timing.done.tolist(), strict=True))
-    spans = {unit: [time for time, own in zip(times, units, strict=True) if own == unit] for unit in (Unit.EXECUTE, Unit.VECTOR)}
+    spans = {unit: [time for time, own in zip(times, units, strict=True) if own == unit] for unit in Unit}
     timed = {f"{unit.name.lower()}_busy": busy(own) for unit, own in spans.items()}
+    timed |= {"cycles": timing.cycles - INTERRUPT, "axi_fetch_beats": timing.fetched * INSTRUCTION_BYTES // program.hw.axi_bytes}
     counted = add(instruction_events(program.hw, i) for i in instructions)
-    return dict.fromkeys(COUNTERS, 0) | counted | {"cycles": timing.cycles - INTERRUPT} | timed
+    return dict.fromkeys(COUNTERS, 0) | counted | timed

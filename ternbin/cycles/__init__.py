@@ -20,9 +20,11 @@ from ternbin.workload import PHASES
 
 @dataclass(frozen=True)
 class CallPrediction:
-    """``start[i]``, ``done[i]``: cycles of the call in which instruction i of the program is issued and done; of END its last."""
+    """``start[i]``, ``done[i]``: cycles of the call in which instruction i of the program is issued and done; of END its last.
+    ``fetched``: instructions read from memory, some of them beyond END."""
 
     cycles: int
+    fetched: int
     start: np.ndarray = field(repr=False)
     done: np.ndarray = field(repr=False)
 
@@ -109,6 +111,6 @@ def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> 
                 cycles = call.run()
             except CheckError as error:
                 raise CheckError(f"call {number}: {error}") from None
-            known[key] = CallPrediction(cycles, np.array(call.start), np.array(call.done))
+            known[key] = CallPrediction(cycles, len(call.arrived), np.array(call.start), np.array(call.done))
         result.append(known[key])
     return Prediction(program, result)

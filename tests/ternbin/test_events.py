@@ -7,7 +7,7 @@ from ternbin.cycles import CallPrediction, predict
 from ternbin.events import ARRAY, COUNTERS, TIMED, call_events
 from ternbin.generate import Policy
 from ternbin.hw import NAMED
-from ternbin.isa import UNIT_OF, Unit
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Unit
 from ternbin.mapper import map_model
 from ternbin.models.lower import lower
 from ternbin.models.random_model import random_quant_bart
@@ -22,8 +22,7 @@ CASES = {
     "odd sizes": ("2-2", "tiny", {"d_model": 36, "heads": 3, "ffn": 42, "vocab": 51, "activation": "gelu"}),
     "8-bit gelu": ("2-8", "tiny", {"d_model": 36, "heads": 3, "ffn": 42, "vocab": 51, "activation": "gelu"}),
 }
-SHOWN_BY_SIMULATION = ("_wait_token", "_stalls", "_bursts", "_saturations", "load_busy", "store_busy", "fetch_beats", "stall_read",
-                       "stall_write", "stall_drain")
+SHOWN_BY_SIMULATION = ("_wait_token", "_stalls", "_bursts", "_saturations", "stall_read", "stall_write", "stall_drain")
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -35,11 +34,12 @@ def job(request) -> tuple[Program, list[CallRun]]:
 
 
 def simulated_timing(program: Program, number: int, call: CallRun) -> CallPrediction:
-    """Start and done as the simulation recorded them, in the order of the program."""
+    """Start and done as the simulation recorded them, in the order of the program; fetched instructions as it counted them."""
     by_unit = {unit: iter(sorted((r for r in call.records if r.unit == unit), key=lambda r: r.index)) for unit in Unit}
     records = [next(by_unit[UNIT_OF[i.op]]) for i in program.instructions(number)[:-1]]
     start, done = ([getattr(record, name) for record in records] + [call.cycles] for name in ("start", "done"))
-    return CallPrediction(call.cycles, torch.tensor(start).numpy(), torch.tensor(done).numpy())
+    fetched = call.counters["axi_fetch_beats"] * program.hw.axi_bytes // INSTRUCTION_BYTES
+    return CallPrediction(call.cycles, fetched, torch.tensor(start).numpy(), torch.tensor(done).numpy())
 
 
 def test_every_counter_is_that_of_the_simulation(job):
