@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from ternbin.energy.claim import Phase, audit
 from ternbin.energy.model import Traffic, account, total_pj
+from ternbin.energy.sources import sources
 from ternbin.errors import CheckError
 from ternbin.events import ARRAY, add, instruction_events
 from ternbin.ir import Lowered
@@ -147,7 +148,7 @@ def _energy(phases: list[PhaseRun], program: Program, weight_bits: int, dram: st
         })
         lines += [{"phase": phase.name} | line.asdict() for line in own]
     totals = {key: sum(summary[key] for summary in summaries) for key in ("pj", "low", "high")}
-    return {"dram": dram} | totals | {"phases": summaries, "lines": lines}
+    return {"dram": dram} | totals | {"phases": summaries, "lines": lines, "sources": sources({line["source"] for line in lines})}
 
 
 def summarize(program: Program, lowered: Lowered, run: RunResult, *, dram: str = "lpddr4") -> dict:

@@ -217,7 +217,7 @@ def phase_record(mapped: Mapped, phase: Counted, dram: str) -> dict:
         "bits_moved": bits, "external_bits": sum(count for name, count in bits.items() if name.startswith("external")),
         "on_chip_bits": sum(count for name, count in bits.items() if not name.startswith("external")),
         "energy": energy, "per_token_pj": {key: energy["system"][key] / phase.tokens for key in ("pj", "low", "high")},
-        "lines": [line.asdict() for line in lines],
+        "counters": phase.counters, "lines": [line.asdict() for line in lines],
     }
 
 

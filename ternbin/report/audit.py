@@ -191,13 +191,15 @@ def _lines(subject: dict, prefix: str, known: dict) -> str:
         for record in subject[kind]:
             for p in record["phases"]:
                 anchor = f"{prefix}-{record['name']}-{p['name']}{suffix}"
-                rows = line_rows([line for line in p["lines"] if line["count"]], anchor, known)
+                rows = line_rows([line for line in p["lines"] if line["count"]], anchor, known, p["counters"], f"{anchor}-counter")
+                counters = ", ".join(f"<span id='{anchor}-counter-{name}'>{name} {value:,}</span>" for name, value in p["counters"].items())
                 title = (
                     f"{record['name']}, {p['name']}{', equal array area' if suffix else ''}: "
                     f"{_range(p['energy']['system'])} in all, {p['tokens']} tokens, {p['cycles']:,} cycles"
                 )
                 parts.append(
-                    f"<details><summary>{escape(title)}</summary><a id='{anchor}'></a>{table(LINE_HEADER, rows, 4)}</details>"
+                    f"<details><summary>{escape(title)}</summary><a id='{anchor}'></a>{table(LINE_HEADER, rows, 4)}"
+                    f"<p class=muted>Counters: {counters}</p></details>"
                 )
     return "<h3>Every event with its count, figure, tier and source</h3>" + "".join(parts)
 

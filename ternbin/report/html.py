@@ -96,40 +96,42 @@ def claim_rows(result: dict) -> list[list[str]]:
 
 def _claim(result: dict) -> str:
     claim = result["claim"]
-    header = ["ratio reference / this run"] + [
-        f"{ref}, {p['name']}" for ref in ("FP32", "INT8") for p in claim["phases"]
+    phases = [p["name"] for p in claim["phases"]] * 2
+    header = ["ratio reference / this run"] + [f"{ref}, {p['name']}" for ref in ("FP32", "INT8") for p in claim["phases"]]
+    lines = dict(zip((label for _, label in plots.RATIOS), ("-arithmetic", "-arithmetic", "-external", "-on-chip", ""), strict=True))
+    rows = [
+        [label, *(Html(f"<a href='#energy-{p}{lines[label]}'>{cell}</a>") if label in lines else cell
+                  for p, cell in zip(phases, cells, strict=True))]
+        for label, *cells in claim_rows(result)
     ]
     return (
         f'<h2>What becomes of "{claim["paper"]["claimed_ratio"]:g}x more efficient"</h2>'
         f"<p>Every reference runs the same dataflow with the same events and memory system ({escape(claim['dram'])}), only with wider "
         f"operands and its own multiply-accumulate. The operation count is the paper's: {escape(claim['paper']['source'])}.</p>"
-        + table(header, claim_rows(result))
+        + table(header, rows)
         + plots.claim_ratios(result)
     )
 
 
 def _energy(result: dict) -> str:
-    lines = [line for line in result["energy"]["lines"] if line["count"]]
-    rows = [
-        [
-            line["phase"],
-            line["unit"],
-            line["event"],
-            line["tier"],
-            f"{line['count']:,.0f}",
-            f"{line['pj_each']:.4g}",
-            energy_text(line["pj"]),
-            f"{energy_text(line['pj_low'])} to {energy_text(line['pj_high'])}",
-            line["source"],
-        ]
-        for line in lines
-    ]
-    header = ["phase", "unit", "event", "tier", "events (counted)", "pJ each", "energy", "range", "source of the pJ"]
+    """Results of earlier versions do not carry the sources that figures link to."""
+    from ternbin.report.sources import LINE_HEADER, line_rows, sources_section
+
+    energy, known = result["energy"], result["energy"].get("sources", {"records": {}, "cacti": {}, "dram": {}})
+    parts = []
+    for phase in energy["phases"]:
+        name = phase["name"]
+        lines = [line for line in energy["lines"] if line["phase"] == name and line["count"]]
+        rows = line_rows(lines, f"energy-{name}", known, result["counters"][name], "counter")
+        parts.append(
+            f"<details id='energy-{name}'><summary>{escape(name)}: every event with its count, figure, tier and source</summary>"
+            f"{table(LINE_HEADER, rows, 4)}</details>"
+        )
     return (
-        "<h2>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. Not counted: clock and "
-        "leakage of logic outside the array, broadcast wires, control (docs/energy.md).</p>"
-        + plots.energy_by_unit(result)
-        + f"<details><summary>Every event with its count, figure, tier and source</summary>{table(header, rows, 4)}</details>"
+        "<h2 id=energy>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. Not counted: "
+        "clock and leakage of logic outside the array, broadcast wires, control (docs/energy.md).</p>"
+        + plots.energy_by_unit(result) + "".join(parts)
+        + (f"<details><summary>Where the figures come from</summary>{sources_section(known)}</details>" if known["records"] else "")
     )
 
 
@@ -216,7 +218,7 @@ def _files(result: dict) -> str:
 def _counters(result: dict) -> str:
     names = list(result["counters"])
     keys = list(dict.fromkeys(key for name in names for key in result["counters"][name]))
-    rows = [[key] + [f"{result['counters'][name].get(key, 0):,}" for name in names] for key in keys]
+    rows = [[Html(f"<a id='counter-{key}'></a>{key}")] + [f"{result['counters'][name].get(key, 0):,}" for name in names] for key in keys]
     return (
         f"<h2>Counters</h2><details><summary>{len(keys)} counters</summary>{table(['counter', *names], rows)}</details>"
     )

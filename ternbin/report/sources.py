@@ -32,10 +32,28 @@ def linked(source: str, known: dict) -> Html:
     return Html(re.sub(r"x (\d+) bits of (\d+) bytes", row, text))
 
 
-def line_rows(lines: list[dict], prefix: str, known: dict) -> list[list[object]]:
-    """Rows of energy lines; the first one of each group and of each unit is the target of the anchor ``prefix-<group or unit>``."""
+_COUNTERS = {  # of events that are not named after their counter
+    "multiply-accumulate": "execute_array_columns", "operand register bit": "execute_array_active",
+    "row sum of one code": "execute_rowsum_active", "flip-flop clocked": "execute_busy", "leakage of a cycle": "cycles",
+    "program bit": "axi_fetch_beats", "writes bit": "axi_write_beats",
+}
+
+
+def counter_of(line: dict, counters: dict) -> str | None:
+    """The hardware counter that the events of a line come from, where it is one of ``counters``."""
+    unit, event = line["unit"], line["event"]
+    first = event.split()[0]
+    named = [name for end, name in _COUNTERS.items() if event.endswith(end)]
+    guesses = [*named, f"{unit}_{first}", f"{unit}_{first}s", f"execute_drained_{first}", *["axi_load_beats"] * (unit == "external")]
+    return next((name for name in guesses if name in counters), None)
+
+
+def line_rows(lines: list[dict], prefix: str, known: dict, counters: dict, counter_prefix: str) -> list[list[object]]:
+    """Rows of energy lines; the first one of each group and of each unit is the target of the anchor ``prefix-<group or unit>``, numbers
+    of events link to ``counter_prefix-<counter>``."""
     seen, rows = set(), []
     for line in lines:
+        counter, count = counter_of(line, counters), f"{line['count']:,.0f}"
         marks = "".join(f"<a id='{prefix}-{slug(name)}'></a>" for name in dict.fromkeys((line["group"], line["unit"])) if name not in seen)
         seen |= {line["group"], line["unit"]}
         rows.append(
@@ -44,7 +62,7 @@ def line_rows(lines: list[dict], prefix: str, known: dict) -> list[list[object]]
                 line["event"],
                 line["group"],
                 line["tier"],
-                f"{line['count']:,.0f}",
+                link(f"{counter_prefix}-{counter}", count) if counter else count,
                 f"{line['pj_each']:.4g}",
                 energy_text(line["pj"]),
                 f"{energy_text(line['pj_low'])} to {energy_text(line['pj_high'])}",

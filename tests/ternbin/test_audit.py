@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ from ternbin.mapper import map_model
 from ternbin.models.paper import bart_base, count, paper_table
 from ternbin.models.random_model import random_quant_bart
 from ternbin.models.shape import shape_model
+from ternbin.report import html
 from ternbin.report.audit import page, terminal
 from ternbin.rtl.generate import generate
 from ternbin.sim.runner import MemoryModel
@@ -179,7 +181,7 @@ def test_parts_in_full_precision_bring_the_count_down(report):
 
 def test_every_link_of_the_page_leads_somewhere(report):
     text = page(report)
-    anchors = re.findall(r" id='?([\w-]+)", text)
+    anchors = re.findall(r" id='?([\w-]+)", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
     links = set(re.findall(r"href='#([^']+)'", text))
     assert len(links) > 50 and links <= set(anchors)
     assert len(set(anchors)) == len(anchors)
@@ -200,3 +202,14 @@ def test_command_line(tmp_path, capsys):
     assert "39.6" in capsys.readouterr().out and (tmp_path / "claim.html").exists()
     assert main(["report", "--dram", "hbm2", str(tmp_path)]) == 2
     assert "--models and --dram must be given with --claim" in capsys.readouterr().err
+
+
+def test_every_link_of_a_runs_report_leads_somewhere():
+    result = json.loads((Path(__file__).parents[2] / "reports/example/result.json").read_text())
+    result["energy"]["sources"] = audits.sources({line["source"] for line in result["energy"]["lines"]})
+    text = html.page(result)
+    anchors = re.findall(r" id='?([\w-]+)", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
+    links = set(re.findall(r"href='#([^']+)'", text))
+    assert len(set(anchors)) == len(anchors) and links <= set(anchors)
+    assert {"energy-prefill-arithmetic", "energy-decode-external", "counter-wbuf_reads", "counter-execute_array_columns"} <= links
+    assert any(link.startswith("record-") for link in links) and any(link.startswith("cacti-") for link in links)
