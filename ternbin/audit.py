@@ -267,8 +267,8 @@ def all_ratios(records: dict[str, dict]) -> dict:
 
 def same_area(mapped: Mapped, array: float) -> Mapped:
     """The same program on an array of as many lanes as fit ``array`` mm2, operand registers in proportion."""
-    slower = max(1.0, sum(array_mm2(mapped.hw).values()) / array)
-    hw = replace(mapped.hw, step_cycles=slower)
+    whole = replace(mapped.hw, step_cycles=1.0)
+    hw = replace(whole, step_cycles=max(1.0, sum(array_mm2(whole).values()) / array))
     return replace(mapped, hw=hw, program=replace(mapped.program, hw=hw))
 
 
@@ -397,11 +397,12 @@ def sweeps(subject: Subject, chosen: dict[str, Mapped], array: float, dram: str)
 
     def mapped_anew(changed: Callable[[HwConfig], HwConfig], length: int) -> dict[str, dict[str, float] | str]:
         result: dict[str, dict[str, float] | str] = {}
-        other = replace(subject, source_len=length, new_tokens=min(2, subject.new_tokens))
         for name in SWEPT:
+            mapped, hw = chosen[name], changed(chosen[name].hw)
             try:
-                mapped = place(other, chosen[name].case, replace(changed(chosen[name].hw), kv_external=False))
-                mapped = same_area(mapped, array) if mapped.case.reference else mapped
+                if length != subject.source_len or hw != mapped.hw:
+                    mapped = place(replace(subject, source_len=length), mapped.case, replace(hw, kv_external=False))
+                    mapped = same_area(mapped, array) if mapped.case.reference else mapped
             except InputError as error:
                 result[name] = str(error)
             else:
@@ -411,8 +412,10 @@ def sweeps(subject: Subject, chosen: dict[str, Mapped], array: float, dram: str)
     def scaled(factor: float) -> dict[str, dict[str, float] | str]:
         return mapped_anew(lambda hw: replace(hw, **with_code_bits(hw, 1 / factor)), subject.source_len)
 
-    def by_dram(number: float) -> dict[str, dict[str, float]]:
-        kind = list(tables.DRAM)[int(number)]
+    kinds = {tables.DRAM[kind].pj: kind for kind in sorted(tables.DRAM, key=lambda kind: tables.DRAM[kind].pj)}
+
+    def by_dram(pj: float) -> dict[str, dict[str, float]]:
+        kind = kinds[pj]
         return {name: {p.name: total_pj(chosen[name].lines(p, kind))["pj"] / p.tokens for p in chosen[name].phases} for name in SWEPT}
 
     def decoding(energy: Callable) -> Callable[[float], dict[str, dict[str, float]]]:
@@ -420,7 +423,7 @@ def sweeps(subject: Subject, chosen: dict[str, Mapped], array: float, dram: str)
 
     yield Sweep("source length", "tokens", "derived", subject.lengths, lambda length: mapped_anew(lambda hw: hw, int(length)))
     yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, scaled)
-    yield Sweep("external memory", ", ".join(tables.DRAM), "derived", tuple(range(len(tables.DRAM))), by_dram)
+    yield Sweep(f"external memory: {', '.join(kinds.values())}", "pJ a bit", "derived", tuple(kinds), by_dram)
     yield Sweep("batch", "texts", "projected", (1, 2, 4, 8, 16, 32, 64, 128), decoding(lambda m, p, d, value: batched(m, p, d, int(value))))
     yield Sweep("weights kept on chip", "MiB", "projected", tuple(2.0**n for n in range(-2, 11)), decoding(resident))
 
@@ -474,7 +477,7 @@ def bundled() -> Subject:
 def bart_base() -> Subject:
     """A model of BART-base's shapes: no numbers are needed."""
     return Subject(
-        "BART-base", cache(lambda bits: shape_model(bits, **BART_BASE)), NAMED["base-16k"], 128, 8, (32, 128, 512), (0.5, 1, 2),
+        "BART-base", cache(lambda bits: shape_model(bits, **BART_BASE)), NAMED["base-16k"], 128, 4, (32, 128, 512), (0.5, 1, 2),
         count(paper_bart_base()),
     )
 

@@ -60,7 +60,24 @@ def _precisions(subject: dict) -> str:
         "array, mm2",
         "in all, mm2",
     ]
-    return table(header, rows, 2)
+    return table(header, rows, 2) + _details(subject)
+
+
+def _details(subject: dict) -> str:
+    """Parts of the area, and bits moved at each level in a phase, by precision."""
+    records = subject["precisions"]
+    names = [record["name"] for record in records]
+    areas = [[part, *(f"{record['area_mm2'][part]:.4g}" for record in records)] for part in records[0]["area_mm2"]]
+    text = (
+        "<details><summary>Area by part, mm2</summary><p class=muted>Derived: elements, registers and lanes from <a "
+        "href='#sources'>gate-level records</a>, memories from CACTI banks; control, bus and wires are not in it.</p>"
+        f"{table(['part', *names], areas)}</details>"
+    )
+    for number, phase in enumerate(records[0]["phases"]):
+        phases = [record["phases"][number] for record in records]
+        rows = [[level, *(_bits(p["bits_moved"][level] / p["tokens"]) for p in phases)] for level in phase["bits_moved"]]
+        text += f"<details><summary>Bits moved a token at each level, {phase['name']}</summary>{table(['level', *names], rows)}</details>"
+    return text
 
 
 def _phase(subject: dict, number: int, prefix: str) -> str:

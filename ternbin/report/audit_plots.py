@@ -65,11 +65,13 @@ def break_even(subject: dict) -> str:
         if sweep["curves"]:
             axis.axhline(sweep["curves"][0]["level"], color="black", ls=":", lw=1)
         axis.set(yscale="log", title=f"{sweep['name']} ({sweep['tier']})", xlabel=sweep["unit"], ylabel="reference / W2A2")
-        if sweep["name"] == "external memory":
-            axis.set_xticks(range(len(sweep["points"])), sweep["unit"].split(", "))
-            axis.set_xlabel("")
-        else:
-            axis.set_xscale("log", base=2)
+        axis.set_xscale("log", base=2)
+        values = [point["value"] for point in sweep["points"]]
+        shown = values if len(values) < 9 else values[::3]
+        axis.set_xticks(shown, [f"{value:g}" for value in shown])
+        axis.minorticks_off()
+        axis.set_yticks(ticks := [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256) if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]],
+                        [f"{t}x" for t in ticks])
     handles, labels = flat[0].get_legend_handles_labels()
     for axis in flat[len(sweeps):]:
         axis.axis("off")

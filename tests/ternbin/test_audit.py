@@ -131,6 +131,7 @@ def test_fewer_lanes_take_longer_and_count_the_same(mapped):
     array = sum(array_mm2(mapped["W2A2"].hw).values())
     narrow = same_area(wide, array)
     assert sum(array_mm2(narrow.hw).values()) == pytest.approx(array, rel=1e-3)
+    assert same_area(narrow, array).hw == narrow.hw
     assert predict(narrow.program, MemoryModel()).cycles > predict(wide.program, MemoryModel()).cycles
     for one, other in zip(narrow.phases, wide.phases, strict=True):
         assert {k: v for k, v in one.counters.items() if k not in TIMED} == {k: v for k, v in other.counters.items() if k not in TIMED}
@@ -166,6 +167,20 @@ def test_accounts_add_up(report):
     for table in (subject["ratios"], subject["ratios_equal_area"]):
         assert table["FP32"]["FP32"]["decode"]["system"] == {"value": 1, "low": 1, "high": 1}
     assert report["paper_sizes_mib"]["2-2-2"] == 39.6 and report["paper_flops_factors"]["2-2-2"] == 0.0625
+
+
+def test_break_even_curves_pass_through_the_audit_itself(report):
+    (subject,) = report["subjects"]
+    own = {record["name"]: {p["name"]: p["per_token_pj"]["pj"] for p in record["phases"]} for record in subject["equal_area"]}
+    values = {"source length": 15, "capacity of the code memories": 1, "batch": 1}
+    for sweep in subject["break_even"]:
+        for point in sweep["points"]:
+            if point["value"] == values.get(sweep["name"]):
+                for name, phases in point["per_token_pj"].items():
+                    assert phases == pytest.approx({phase: own[name][phase] for phase in phases})
+    (memory,) = [sweep for sweep in subject["break_even"] if sweep["name"].startswith("external memory")]
+    assert [point["value"] for point in memory["points"]] == [5, 8, 30]
+    assert {curve["phase"] for curve in memory["curves"]} == {"prefill", "decode"}
 
 
 def test_parts_in_full_precision_bring_the_count_down(report):
