@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from ternbin.cycles import CallPrediction
 from ternbin.cycles.call import INTERRUPT
+from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
 from ternbin.layout import SCALE_WORDS, bank_words, ceil_div
@@ -20,7 +21,7 @@ TIMED = ("cycles", *(f"{unit.name.lower()}_busy" for unit in Unit), "axi_fetch_b
 ARRAY = ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns", "execute_rowsum_active")
 COUNTERS = (
     *(f"{unit.name.lower()}_instructions" for unit in Unit), "axi_load_beats", "axi_write_beats", *ARRAY,
-    *(f"execute_drained_{epilogue.name.lower()}" for epilogue in Epilogue),
+    *(f"execute_drained_{epilogue.name.lower()}" for epilogue in Epilogue if epilogue != Epilogue.TOP),
     *(f"vector_{name}" for name in (
         "ln_sum_words", "ln_norm_words", "ln_rsqrt", "softmax_max_words", "softmax_exp_words", "softmax_code_words", "divides",
         "quant_words", "embed_words", "plane_writes",
@@ -144,7 +145,12 @@ def busy(spans: Sequence[tuple[int, int]]) -> int:
 
 
 def call_events(program: Program, number: int, timing: CallPrediction) -> dict[str, int]:
-    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``."""
+    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``.
+
+    Raises InputError for a search with beams: how much it masks and writes is not in the instructions' events.
+    """
+    if program.beams > 1:
+        raise InputError(f"beams must be 1 to count events without simulation, not {program.beams}")
     instructions = program.instructions(number)
     units = [UNIT_OF.get(i.op) for i in instructions]
     times = list(zip(timing.start.tolist(), timing.done.tolist(), strict=True))
