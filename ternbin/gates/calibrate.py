@@ -21,7 +21,7 @@ WINDOW = 256  # cycles of one equation
 MODES = {"glitch": True, "zero_delay": False}
 # Two sizes: what grows with rows, lanes or the bus is told from what does not. Room for the bundled model.
 _SMALL = replace(NAMED["tiny"], name="gates-4", abuf_words=1024, wbuf_words=512, kbuf_words=1024, pbuf_words=512)
-CORES = (_SMALL, replace(_SMALL, name="gates-8", rows=8, lanes=32, axi_data_bits=64))
+CORES = (_SMALL, replace(_SMALL, name="gates-8", rows=8, cols=4, lanes=32, axi_data_bits=64))
 REAL_LENGTHS = (8, 5)  # tokens of the first bundled texts
 
 
@@ -46,7 +46,7 @@ def random_workloads() -> list[Workload]:
     from ternbin.models.random_model import random_quant_bart
     from ternbin.passes import fold
 
-    shapes = [("2-2", "gelu", 64, 2, 11, 1), ("1-1", "relu", 48, 3, 7, 2), ("2-8", "gelu", 40, 2, 9, 3), ("1-8", "relu", 32, 2, 6, 4),
+    shapes = [("2-2", "gelu", 64, 2, 11, 1), ("1-1", "relu", 64, 2, 7, 2), ("2-8", "gelu", 64, 2, 9, 3), ("1-8", "relu", 32, 1, 6, 4),
               ("2-2", "relu", 96, 3, 14, 5)]
     result = []
     for bits, activation, d, heads, length, seed in shapes:
