@@ -1,5 +1,6 @@
 """Verilog of an accelerator, and the manifest that says what is where in it."""
 
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 from amaranth import Shape
@@ -14,7 +15,7 @@ from ternbin.rtl.counters import COUNTER_BITS
 from ternbin.rtl.memory import geometries
 from ternbin.rtl.primitives import primitives
 from ternbin.rtl.shared import shared_verilog
-from ternbin.rtl.top import Top, counters, top_ports
+from ternbin.rtl.top import APART, UNITS, Top, counters, top_ports
 
 TOP = "ternbin"
 
@@ -23,11 +24,19 @@ TOP = "ternbin"
 def generate(hw: HwConfig) -> dict[str, str]:
     """Verilog texts by file name: the top module ``ternbin`` with its parts, and the primitives. The same input gives the same text.
 
-    Raises InputError for a configuration that is for accounting only.
+    The larger parts are converted at the same time, in processes of their own. Raises InputError for a configuration that is for
+    accounting only.
     """
     if hw.kind not in KINDS:
         raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
-    return {f"{TOP}.v": convert({TOP: Top(hw)}), **shared_verilog(hw), **primitives()}
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        units = [pool.submit(_unit, name, hw) for name in APART]
+        shared, top = pool.submit(shared_verilog, hw), convert({TOP: Top(hw)})
+        return {f"{TOP}.v": "\n".join([top, *(unit.result() for unit in units)]), **shared.result(), **primitives()}
+
+
+def _unit(name: str, hw: HwConfig) -> str:
+    return convert({APART[name]: UNITS[name](hw)})
 
 
 def _ports(hw: HwConfig) -> list[dict]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Module, ResetSignal, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
 
 _FOLDER = Path(__file__).parent / "primitives"
 
@@ -48,6 +50,15 @@ def shared_inputs(m: Module, values: dict[str, Value]) -> dict[str, Signal]:
 def instance(m: Module, name: str, module: str, **ports) -> None:
     """Submodule ``name``: one more use of a ``module`` that is built once (rtl/shared.py), in the clock domain of ``m``."""
     m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+
+
+def apart(module: str, part: wiring.Component) -> Instance:
+    """``part`` as an instance of ``module``, which is converted apart; the ports of ``part`` are the instance's."""
+    ports = {
+        f"{'io'[member.flow == Out]}_{'__'.join(map(str, path))}": value
+        for path, member, value in part.signature.flatten(part)
+    }
+    return Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
 
 
 def gated(m: Module, name: str, enable: Value, reset: Value | None = None) -> DomainRenamer:

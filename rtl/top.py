@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The accelerator: units, memories, control, bus, registers and counters, connected."""
 
 from amaranth import Cat, Module, ResetSignal
@@ -12,7 +13,7 @@ from ternbin.rtl.counters import Counters
 from ternbin.rtl.dma import LoadUnit, StoreUnit
 from ternbin.rtl.execute import ExecuteUnit
 from ternbin.rtl.memory import BankedMemory, geometries
-from ternbin.rtl.primitives import gated
+from ternbin.rtl.primitives import apart, gated
 from ternbin.rtl.registers import Registers, slave_ports
 from ternbin.rtl.vector import VectorUnit
 
@@ -57,12 +58,13 @@ def memories(hw: HwConfig) -> dict[str, BankedMemory]:
     }
 
 
-_UNITS = {"load": LoadUnit, "execute": ExecuteUnit, "vector": VectorUnit, "store": StoreUnit}
+APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}  # units whose modules are generated apart
+UNITS = {"load": LoadUnit, "execute": ExecuteUnit, "vector": VectorUnit, "store": StoreUnit}
 
 
 def _events(hw: HwConfig) -> dict[str, dict[str, int]]:
     """Instance -> the events of its part, in the order of the counters."""
-    units = {name: part.EVENTS for name, part in _UNITS.items() if hasattr(part, "EVENTS")}
+    units = {name: part.EVENTS for name, part in UNITS.items() if hasattr(part, "EVENTS")}
     return {"control": Control.EVENTS, "axi": AxiMaster.EVENTS, **units} | {
         name: geometry.events for name, geometry in geometries(hw).items()
     }
@@ -92,7 +94,7 @@ class Top(wiring.Component):
 
     AXI4 master ``m_axi_*``, AXI4-Lite slave ``s_axil_*``, interrupt. ``trace_start``, ``trace_done``: a bit per unit (isa.Unit),
     1 in the cycle in which an instruction is issued to the unit, or is done: then all it wrote is in the memories after this
-    cycle's clock edge.
+    cycle's clock edge. The Verilog needs that of the units in ``APART``.
     """
 
     def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
@@ -104,7 +106,7 @@ class Top(wiring.Component):
         m.submodules.control = control = self._control = Control(self.hw, self._watchdog)
         m.submodules.axi = self._axi = AxiMaster(self.hw)
         self._memories = memories(self.hw)
-        self._units = {name: part(self.hw) for name, part in _UNITS.items()}
+        self._units = {name: part(self.hw) for name, part in UNITS.items()}
         for name, memory in self._memories.items():
             m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
         for name, unit in self._units.items():
@@ -114,7 +116,7 @@ class Top(wiring.Component):
             else:
                 table = unit.lutv_w if name == "vector" else unit.lutx_w
                 awake = unit.port.busy | unit.port.instruction.valid | table.valid
-                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(unit)
+                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(apart(APART[name], unit))
             wiring.connect(m, getattr(control, f"unit_{name}"), unit.port)
         self._connect_memories(m)
         self._connect_bus(m)
