@@ -16,7 +16,8 @@ from ternbin.accounting import HEAD, call_work
 from ternbin.cycles import predict
 from ternbin.energy import tables
 from ternbin.energy.area import area_mm2, array_mm2
-from ternbin.energy.model import Line, Precision, Traffic, account, memory_banks, total_pj
+from ternbin.energy.core import memory_banks
+from ternbin.energy.model import Line, Precision, Traffic, account, total_pj
 from ternbin.energy.published import PUBLISHED
 from ternbin.energy.sources import sources
 from ternbin.errors import InputError
@@ -294,8 +295,8 @@ def kept_in_fp32(mapped: Mapped, phase: Counted, dram: str) -> list[dict]:
 
     parts = [
         ("LM head", head.macs, head_bits, 0.0), ("embeddings", EMBED_OPS * elements["embed_words"], embed_bits, saved("embed")),
-        ("LayerNorm", LAYERNORM_OPS * elements["ln_norm_words"], 0, saved("ln_")),
-        ("softmax", SOFTMAX_OPS * elements["softmax_exp_words"], 0, saved("softmax", "divides")),
+        ("LayerNorm", LAYERNORM_OPS * elements["ln_norm_words"], 0, saved("ln_", "reciprocal")),
+        ("softmax", SOFTMAX_OPS * elements["softmax_exp_words"], 0, saved("softmax", "division")),
     ]
     products = phase.macs - head.macs
     everything = products + sum(ops for _, ops, _, _ in parts)
@@ -327,23 +328,25 @@ def crossing(points: list[tuple[float, float]], level: float) -> float | None:
 def batched(mapped: Mapped, phase: Counted, dram: str, batch: int) -> float:
     """Projected picojoules a token of decoding ``batch`` texts together: what is fetched for all (weights, parameters, program) is shared
     by all, a step of the array by as many as there are columns; keys and values, vector unit and results are each token's own.
-    Cycles: the longer of bus and array, in proportion to those of one text."""
+    Beats go with the bytes on the bus, cycles with the longer of bus and array."""
     hw, counters, moved = mapped.hw, phase.counters, phase.traffic
     columns = min(batch, hw.cols)
     shared = moved.weights + moved.parameters + moved.program
 
-    def cycles(texts: int) -> float:
-        bus = (shared / texts + moved.total - shared) / hw.axi_bytes
-        return max(bus, counters["execute_array_active"] / min(texts, hw.cols) * hw.step_cycles)
+    def beats(texts: int) -> float:
+        return (shared / texts + moved.total - shared) / hw.axi_bytes
 
-    time = cycles(batch) / cycles(1)
+    def cycles(texts: int) -> float:
+        return max(beats(texts), counters["execute_array_active"] / min(texts, hw.cols) * hw.step_cycles)
+
+    time, bus = cycles(batch) / cycles(1), beats(batch) / beats(1)
     share = {("external", name): 1 / batch for name in ("weights bit", "parameters bit", "program bit")}
     share |= {("wbuf", "write"): 1 / batch, ("pbuf", "write"): 1 / batch, ("wbuf", "read"): 1 / columns}
-    share |= {("array", "operand register bit"): 1 / columns}
+    share |= {("array", "operand register bit"): 1 / columns, ("execute", "array step"): 1 / columns, ("control", "instruction"): 1 / batch}
     result = 0.0
     for line in mapped.lines(phase, dram):
-        upkeep = "cycle" in line.event or "clocked" in line.event
-        result += line.pj * (time if upkeep else share.get((line.unit, line.event), 1.0))
+        factor = time if "cycle" in line.event else bus if "beat" in line.event else share.get((line.unit, line.event), 1.0)
+        result += line.pj * factor
     return result / phase.tokens
 
 

@@ -109,6 +109,11 @@ class HwConfig:
         return 2 if self.kind == "ternary" else 1
 
     @property
+    def ternary(self) -> "HwConfig":
+        """Of a reference configuration the accelerator of the same array with ternary codes."""
+        return self
+
+    @property
     def top(self) -> int:
         """Tokens that are kept for each beam."""
         return top_tokens(self.beams)
@@ -189,6 +194,12 @@ class ReferenceConfig(HwConfig):
     def planes(self) -> int:
         """Bits of an operand."""
         return REFERENCE_BITS[self.kind]
+
+    @property
+    def ternary(self) -> HwConfig:
+        values = self.asdict() | {"kind": "ternary"}
+        del values["step_cycles"]
+        return HwConfig(**values)
 
 
 _TINY = HwConfig(

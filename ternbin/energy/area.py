@@ -1,7 +1,9 @@
-"""Area of a configuration in mm2: characterised elements and lanes, SRAM by the table. Derived; what has no record is not in it."""
+"""Area of a configuration in mm2: characterised elements and parts of the core, SRAM by the table. Derived; what has no record is
+not in it."""
 
 from ternbin.energy import tables
-from ternbin.energy.model import Precision, array_flops, memory_banks
+from ternbin.energy.core import memory_banks, size
+from ternbin.energy.model import Precision, array_flops
 from ternbin.hw import HwConfig
 
 MM2 = 1e-6  # of a square micrometre
@@ -25,10 +27,11 @@ def array_mm2(hw: HwConfig) -> dict[str, float]:
     }
 
 
-def lanes_mm2(hw: HwConfig) -> dict[str, float]:
-    """Datapaths of the epilogue and of the vector unit, ``rows`` lanes each."""
-    groups = {"epilogue lanes": ("scale", "threshold"), "vector lanes": ("sum", "norm", "exp")}
-    return {name: hw.rows * sum(tables.block(kind)["area_um2"] for kind in kinds) * MM2 for name, kinds in groups.items()}
+def core_mm2(hw: HwConfig) -> dict[str, float]:
+    """Parts of the core but the array, linear in their sizes (ternbin/energy/core.py)."""
+    kinds = [block["kind"] for block in tables.characterisation()["blocks"] if block["kind"].startswith("core ")]
+    parts = [kind.removeprefix("core ") for kind in kinds if kind != "core array"]
+    return {part: tables.core_size(part, size(part, hw), "area_um2") * MM2 for part in parts}
 
 
 def memories_mm2(hw: HwConfig) -> dict[str, float]:
@@ -37,4 +40,4 @@ def memories_mm2(hw: HwConfig) -> dict[str, float]:
 
 def area_mm2(hw: HwConfig) -> dict[str, float]:
     """Part -> mm2."""
-    return array_mm2(hw) | lanes_mm2(hw) | memories_mm2(hw)
+    return array_mm2(hw) | core_mm2(hw) | memories_mm2(hw)

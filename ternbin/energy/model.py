@@ -123,7 +123,7 @@ def _beam_lines(counters: dict, hw: HwConfig) -> list[Line]:
 def _array_overhead(counters: dict, hw: HwConfig) -> Line:
     """The array of a whole core at gate level, less its elements, operand registers and clock as the blocks give them: drains, controls,
     wires. Measured with ternary elements, counted alike for all kinds."""
-    ternary = Precision("ternary", 2, 2)
+    hw, ternary = hw.ternary, Precision("ternary", 2, 2)
     blocks = [*_array_lines(counters, hw, ternary), _array_clock_line(counters, hw, ternary)]
     whole = [
         Line("array", name, "on-chip", count, tables.core_event("array", name)) for name, count in events(counters, hw)["array"].items()

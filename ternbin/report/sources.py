@@ -32,20 +32,22 @@ def linked(source: str, known: dict) -> Html:
     return Html(re.sub(r"x (\d+) bits of (\d+) bytes", row, text))
 
 
-_COUNTERS = {  # of events that are not named after their counter
-    "multiply-accumulate": "execute_array_columns", "operand register bit": "execute_array_active",
-    "row sum of one code": "execute_rowsum_active", "flip-flop clocked": "execute_busy", "leakage of a cycle": "cycles",
-    "program bit": "axi_fetch_beats", "writes bit": "axi_write_beats",
-}
+_COUNTERS = (  # what an event's name begins or ends with -> its counter, where it is not named after it
+    ("multiply-accumulate", "execute_array_columns"), ("operand register bit", "execute_array_active"),
+    ("row sum", "execute_rowsum_active"), ("flip-flop clocked", "execute_array_columns"), ("array step", "execute_array_active"),
+    ("reciprocal root", "vector_ln_rsqrt"), ("division", "vector_divides"), ("plane written", "vector_plane_writes"),
+    ("fetched beat", "axi_fetch_beats"), ("beat", "axi_load_beats"), ("busy cycle", "{unit}_busy"), ("cycle", "cycles"),
+    ("leakage of a cycle", "cycles"), ("program bit", "axi_fetch_beats"), ("writes bit", "axi_write_beats"),
+)
 
 
 def counter_of(line: dict, counters: dict) -> str | None:
     """The hardware counter that the events of a line come from, where it is one of ``counters``."""
     unit, event = line["unit"], line["event"]
     first = event.split()[0]
-    named = [name for end, name in _COUNTERS.items() if event.endswith(end)]
-    guesses = [*named, f"{unit}_{first}", f"{unit}_{first}s", f"execute_drained_{first}", *["axi_load_beats"] * (unit == "external")]
-    return next((name for name in guesses if name in counters), None)
+    named = [name.format(unit=unit) for part, name in _COUNTERS if event.startswith(part) or event.endswith(part)]
+    guesses = [*named, *(f"{unit}_{first}{end}" for end in ("", "s", "_words")), f"execute_drained_{first}"]
+    return next((name for name in [*guesses, *["axi_load_beats"] * (unit == "external")] if name in counters), None)
 
 
 def line_rows(lines: list[dict], prefix: str, known: dict, counters: dict, counter_prefix: str) -> list[list[object]]:
