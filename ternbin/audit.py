@@ -401,8 +401,9 @@ def sweeps(subject: Subject, chosen: dict[str, Mapped], array: float, dram: str)
     def mapped_anew(changed: Callable[[HwConfig], HwConfig], length: int) -> dict[str, dict[str, float] | str]:
         result: dict[str, dict[str, float] | str] = {}
         for name in SWEPT:
-            mapped, hw = chosen[name], changed(chosen[name].hw)
+            mapped = chosen[name]
             try:
+                hw = changed(mapped.hw)
                 if length != subject.source_len or hw != mapped.hw:
                     mapped = place(replace(subject, source_len=length), mapped.case, replace(hw, kv_external=False))
                     mapped = same_area(mapped, array) if mapped.case.reference else mapped

@@ -69,8 +69,8 @@ def _details(subject: dict) -> str:
     names = [record["name"] for record in records]
     areas = [[part, *(f"{record['area_mm2'][part]:.4g}" for record in records)] for part in records[0]["area_mm2"]]
     text = (
-        "<details><summary>Area by part, mm2</summary><p class=muted>Derived: elements, registers and lanes from <a "
-        "href='#sources'>gate-level records</a>, memories from CACTI banks; control, bus and wires are not in it.</p>"
+        "<details><summary>Area by part, mm2</summary><p class=muted>Derived: elements, registers and parts of the core from "
+        "<a href='#sources'>gate-level records</a>, memories from CACTI banks; without placement and wires between parts.</p>"
         f"{table(['part', *names], areas)}</details>"
     )
     for number, phase in enumerate(records[0]["phases"]):

@@ -128,8 +128,8 @@ def _energy(result: dict) -> str:
             f"{table(LINE_HEADER, rows, 4)}</details>"
         )
     return (
-        "<h2 id=energy>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. Not counted: "
-        "clock and leakage of logic outside the array, broadcast wires, control (docs/energy.md).</p>"
+        "<h2 id=energy>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. "
+        "docs/energy.md lists what is not modelled.</p>"
         + plots.energy_by_unit(result) + "".join(parts)
         + (f"<details><summary>Where the figures come from</summary>{sources_section(known)}</details>" if known["records"] else "")
     )
