@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from ternbin.cycles import CallPrediction
 from ternbin.cycles.call import INTERRUPT
-from ternbin.errors import InputError
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
 from ternbin.layout import SCALE_WORDS, bank_words, ceil_div
@@ -73,7 +72,7 @@ def _gemm(hw: HwConfig, i: Instruction) -> dict[str, int]:
         "steps_single_plane": steps, "columns_single_plane": columns,
         "execute_array_active": steps * pairs, "execute_array_columns": columns * pairs, "execute_rowsum_active": steps * i["rowsum"],
         ("kbuf" if i["row_kbuf"] else "wbuf") + "_reads": steps * pairs * hw.rows, "abuf_reads": columns * pairs,
-        f"execute_drained_{epilogue.name.lower()}": drained,
+        f"execute_drained_{'argmax' if epilogue == Epilogue.TOP else epilogue.name.lower()}": drained,
     }
     if epilogue == Epilogue.SCORES:
         return result | {"sbuf_writes": drained}
@@ -83,6 +82,8 @@ def _gemm(hw: HwConfig, i: Instruction) -> dict[str, int]:
         return result | {"rbuf_reads": drained, "rbuf_writes": drained}
     if epilogue == Epilogue.ARGMAX:
         return result | {"idbuf_writes": i["tokens"] * i["last"]}
+    if epilogue == Epilogue.TOP:
+        return result | {"idbuf_writes": hw.result_words // hw.beams * i["tokens"] * i["last"]}
     written = drained * _code_writes(i["kind"])
     if i["dest"] == Dest.TOKENS:
         return result | {"abuf_writes": written}
@@ -103,7 +104,8 @@ def _softmax(hw: HwConfig, i: Instruction) -> dict[str, int]:
     granules = i["queries"] * i["granules"]
     return {
         "vector_softmax_max_words": words, "vector_softmax_exp_words": words, "vector_softmax_code_words": granules,
-        "sbuf_reads": 3 * words, "vector_divides": i["queries"] * (i["kind"] == Kind.UINT8), **_granules(i, granules),
+        "sbuf_reads": 3 * words, "pbuf_reads": 3 * words * i["masked"],
+        "vector_divides": i["queries"] * (i["kind"] == Kind.UINT8), **_granules(i, granules),
     }
 
 
@@ -145,12 +147,7 @@ def busy(spans: Sequence[tuple[int, int]]) -> int:
 
 
 def call_events(program: Program, number: int, timing: CallPrediction) -> dict[str, int]:
-    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``.
-
-    Raises InputError for a search with beams: how much it masks and writes is not in the instructions' events.
-    """
-    if program.beams > 1:
-        raise InputError(f"beams must be 1 to count events without simulation, not {program.beams}")
+    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``."""
     instructions = program.instructions(number)
     units = [UNIT_OF.get(i.op) for i in instructions]
     times = list(zip(timing.start.tolist(), timing.done.tolist(), strict=True))
