@@ -322,7 +322,7 @@ def page(report: dict) -> str:
     body = _paper(report) + _gate_level(report)
     body += "".join(_subject(subject, number, report["sources"]) for number, subject in enumerate(report["subjects"]))
     body += _published(report) + sources_section(report["sources"])
-    style = STYLE.replace("1080px", "1400px") + "td.n{white-space:nowrap}"
+    style = STYLE.replace("1080px", "1400px") + "td.n:not(:last-child){white-space:nowrap}"
     head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
     return f"<!doctype html><html lang=en>{head}<h1>{escape(title)}</h1>{body}</html>\n"
 
