@@ -4,7 +4,7 @@ from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin import golden
+from ternbin import fixedpoint
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BITS
 from ternbin.rtl.argmax import ID_BITS, logits_layout
@@ -13,8 +13,8 @@ from ternbin.rtl.interfaces import WritePort
 from ternbin.rtl.vector_parts import clip
 
 NATS, OCTAVES, TOTAL_BITS = 36, 33, 56  # bits of a logit with 16 fractional bits, of its base-2 form with 12, of the sum
-EXPONENT = OCTAVES - golden.OCTAVE_BITS
-TERM_BITS = golden.EXP_BITS + 1
+EXPONENT = OCTAVES - fixedpoint.OCTAVE_BITS
+TERM_BITS = fixedpoint.EXP_BITS + 1
 
 
 class TopTokens(wiring.Component):
@@ -110,29 +110,29 @@ class TopTokens(wiring.Component):
         m.d.sync += [beams[0].eq(beam), beams[1].eq(beams[0]), beams[2].eq(beams[1])]
         nats, octaves = Signal(signed(NATS), reset_less=True), Signal(signed(OCTAVES), reset_less=True)
         exponent, term = Signal(signed(EXPONENT), reset_less=True), Signal(TERM_BITS, reset_less=True)
-        product = Signal(signed(NATS + golden.LOG2_E.bit_length() + 1))
-        high, low = (Array(C(int(entry), TERM_BITS) for entry in lut) for lut in golden.exp2_luts())
+        product = Signal(signed(NATS + fixedpoint.LOG2_E.bit_length() + 1))
+        high, low = (Array(C(int(entry), TERM_BITS) for entry in lut) for lut in fixedpoint.exp2_luts())
         power = Signal(2 * TERM_BITS)
         m.d.comb += [
-            product.eq(nats * golden.LOG2_E), power.eq(high[octaves[6:12]] * low[octaves[:6]]),
+            product.eq(nats * fixedpoint.LOG2_E), power.eq(high[octaves[6:12]] * low[octaves[:6]]),
         ]
         with m.If(active):
             m.d.sync += nats.eq(clip(logit >> f.shift[:4], -(1 << NATS - 1), (1 << NATS - 1) - 1))
         with m.If(stages[0][0]):
-            m.d.sync += octaves.eq(product >> 20 + golden.NATS_BITS - golden.OCTAVE_BITS)
+            m.d.sync += octaves.eq(product >> 20 + fixedpoint.NATS_BITS - fixedpoint.OCTAVE_BITS)
         with m.If(stages[1][0]):
-            m.d.sync += [exponent.eq(octaves >> golden.OCTAVE_BITS), term.eq(power >> golden.EXP_BITS)]
+            m.d.sync += [exponent.eq(octaves >> fixedpoint.OCTAVE_BITS), term.eq(power >> fixedpoint.EXP_BITS)]
         sums = [
-            (Signal(signed(EXPONENT), name=f"m{b}", init=golden.NO_EXPONENT), Signal(TOTAL_BITS, name=f"s{b}")) for b in range(hw.beams)
+            (Signal(signed(EXPONENT), name=f"m{b}", init=fixedpoint.NO_EXPONENT), Signal(TOTAL_BITS, name=f"s{b}")) for b in range(hw.beams)
         ]
         old_m, old_s = Signal(signed(EXPONENT)), Signal(TOTAL_BITS)
         new_m, new_s = Signal(signed(EXPONENT)), Signal(TOTAL_BITS)
         _, begins, counts = stages[2]
         larger, distance, amount = Signal(), Signal(signed(EXPONENT + 2)), Signal(6)
         one, other = Signal(TOTAL_BITS), Signal(TOTAL_BITS)
-        scaled = term << golden.TOTAL_POINT - golden.EXP_BITS
+        scaled = term << fixedpoint.TOTAL_POINT - fixedpoint.EXP_BITS
         m.d.comb += [
-            old_m.eq(Mux(begins, golden.NO_EXPONENT, Array(pair[0] for pair in sums)[beams[2]])),
+            old_m.eq(Mux(begins, fixedpoint.NO_EXPONENT, Array(pair[0] for pair in sums)[beams[2]])),
             old_s.eq(Mux(begins, 0, Array(pair[1] for pair in sums)[beams[2]])),
             larger.eq(exponent > old_m), distance.eq(Mux(larger, exponent - old_m, old_m - exponent)),
             amount.eq(Mux(distance > 63, 63, distance[:6])),

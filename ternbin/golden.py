@@ -13,12 +13,9 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
+from ternbin.fixedpoint import EXP_BITS, LOG2_E, NATS_BITS, NO_EXPONENT, OCTAVE_BITS, TOTAL_POINT, exp2_luts
 
-EXP_BITS = 15  # exp(0) is 2^15 in the tables
 RECIP_BITS = 36  # fractional bits of the reciprocal that makes uint8 probabilities
-LOG2_E = round(math.log2(math.e) * 2**20)
-NATS_BITS, OCTAVE_BITS, TOTAL_POINT = 16, 12, 31  # fractional bits of a logit, of its base-2 form, of the sum of rule 11
-NO_EXPONENT = -(1 << 20)  # below that of every logit
 XHAT_BITS = 20  # fractional bits of the normalised value inside LayerNorm
 ALWAYS, NEVER = -(1 << 15), (1 << 15) - 1  # thresholds every accumulator reaches, or none does
 
@@ -278,12 +275,6 @@ def lm_head(acc: Tensor, mul: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return best.squeeze(-1), logits.gather(-1, best).squeeze(-1)
 
 
-def exp2_luts() -> tuple[Tensor, Tensor]:
-    """The two factors of ``2^15 * 2^f`` for f in [0, 1): 64 entries for its upper 6 bits, 64 for the lower 6, taken mid-step."""
-    high = torch.tensor([round(2**EXP_BITS * 2 ** (i / 64)) for i in range(64)])
-    return high, torch.tensor([round(2**EXP_BITS * 2 ** ((i + 0.5) / 4096)) for i in range(64)])
-
-
 def lm_top(logits: Tensor, count: int, log2_scale: int) -> Tensor:
     """Rule 11 on all logits ``[.., V]``, V at least ``count``: ``[.., count + 1, 2]``, the best as (id, logit), then (m, s)."""
     if log2_scale < NATS_BITS:
@@ -298,7 +289,7 @@ def exp_total(logits: Tensor, shift: int, before: tuple[int, int] = (NO_EXPONENT
 
     ``before``: (m, s) of the logits before these; ``shift``: F - 16.
     """
-    high, low = (lut.to(logits.device) for lut in exp2_luts())
+    high, low = (torch.tensor(lut, device=logits.device) for lut in exp2_luts())
     t = (sat(logits >> shift, 36) * LOG2_E) >> (20 + NATS_BITS - OCTAVE_BITS)
     fraction, exponent = t & 4095, t >> OCTAVE_BITS
     e = ((high[fraction >> 6] * low[fraction & 63]) >> EXP_BITS) << (TOTAL_POINT - EXP_BITS)

