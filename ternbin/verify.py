@@ -69,7 +69,7 @@ def draw_hw(seed: int) -> HwConfig:
     rows = rng.choice([rows for rows in (4, 8, 16) if rows <= lanes])
     depth = lambda least: rng.randint(least, 2 * least)  # noqa: E731
     return HwConfig(
-        name=f"random{seed}", kind=kind, rows=rows, cols=rng.choice([1, 2, 4, 8]), lanes=lanes, acc_bits=rng.randint(18, 32),
+        name=f"random{seed}", kind=kind, rows=rows, cols=rng.choice([1, 2, 4, 8]), lanes=lanes, acc_bits=rng.randint(20, 32),
         res_bits=rng.randint(12, 20), axi_data_bits=rng.choice([bits for bits in (32, 64, 128, 256) if bits <= 16 * rows]),
         axi_addr_bits=rng.randint(24, 40), abuf_words=depth(512), wbuf_words=depth(128), kbuf_words=depth(512),
         rbuf_words=depth(1024), sbuf_words=depth(128), pbuf_words=depth(128), idbuf_words=depth(32),
