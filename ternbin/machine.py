@@ -78,7 +78,7 @@ class Machine:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.memories = {mem: _garbage(self.hw, mem, rng) for mem in Mem}
-        self._best = [(-(1 << 63), 0)] * self.hw.cols  # running maximum of ARGMAX: (logit, id) per column
+        self._best = [(0, 0)] * self.hw.cols  # running maximum of ARGMAX, after reset as the hardware: (logit, id) per column
         self._tops = [(_no_tokens(self.hw), (golden.NO_EXPONENT, 0))] * self.hw.beams  # of TOP, per token: best as (id, logit), (m, s)
         self._bytes = np.frombuffer(self.dram, dtype=np.uint8)
 

@@ -90,6 +90,16 @@ def sources_section(known: dict) -> str:
         ]
         for name, r in known["records"].items()
     ]
+    events = [
+        [name, event, f"{modes['glitch']['total']:,.1f}", f"{modes['zero_delay']['total']:,.1f}"]
+        for name, r in known["records"].items() if r["kind"].startswith("core ")
+        for event, modes in r["fj_per_event"].items()
+    ]
+    compared = [
+        [r["core"], r["workload"], r["call"], f"{r['cycles']:,}", energy_text(r["gates_pj"]), energy_text(r["model_pj"]),
+         f"{r['error']:+.1%}"]
+        for r in known["compared"]
+    ]
     cacti = [
         [
             Html(f"<a id='cacti-{key}'></a>{row['word_bits']:.0f} x {row['capacity_bytes']:,.0f} bytes"),
@@ -125,6 +135,11 @@ def sources_section(known: dict) -> str:
             records,
             3,
         )
+        + "<p class=muted>Parts of the core: energies of events, fitted to whole cores at gate level with random models. What always "
+        "happens together shares its energy as the fit likes.</p>"
+        + table(["record", "event", "fJ, glitches counted", "fJ, zero delay"], events, 2)
+        + "<p class=muted>Whole cores at gate level, and the event model for the same runs, to which it was not fitted</p>"
+        + table(["core", "workload", "call", "cycles", "gate level", "event model", "deviation"], compared, 3)
         + "<p class=muted>SRAM banks: CACTI 7, 45 nm (ternbin/energy/cacti7_45nm.csv)</p>"
         + table(["word bits x capacity", "cell", "read, pJ", "write, pJ", "leakage, mW", "mm2", "access, ns"], cacti, 2)
         + "<p class=muted>External memory</p>"
