@@ -37,8 +37,8 @@ def events(counters: Mapping[str, float], hw: HwConfig) -> dict[str, dict[str, f
     beats = c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"]
     return {
         "array": {
-            "multiply-accumulate": columns * rows * hw.lanes, "row operand code": steps * rows * hw.lanes,
-            "column operand code": columns * hw.lanes, "row sum of a code": c["execute_rowsum_active"] * rows * hw.lanes,
+            "multiply-accumulate": columns * rows * hw.lanes, "row code at an element": steps * rows * hw.cols * hw.lanes,
+            "row sum of a code": c["execute_rowsum_active"] * rows * hw.lanes,
             "accumulator step": columns * rows, "drained accumulator": sum(c[f"execute_drained_{mode}"] for mode in DRAINED) * rows,
         },
         "execute": {

@@ -122,16 +122,17 @@ def _beam_lines(counters: dict, hw: HwConfig) -> list[Line]:
 
 def _array_overhead(counters: dict, hw: HwConfig) -> Line:
     """The array of a whole core at gate level, less its elements, operand registers and clock as the blocks give them: drains, controls,
-    wires. Measured with ternary elements, counted alike for all kinds."""
+    wires; nothing where the blocks alone cost more, as with more lanes than the cores have. Measured with ternary elements, counted alike
+    for all kinds."""
     hw, ternary = hw.ternary, Precision("ternary", 2, 2)
     blocks = [*_array_lines(counters, hw, ternary), _array_clock_line(counters, hw, ternary)]
     whole = [
         Line("array", name, "on-chip", count, tables.core_event("array", name)) for name, count in events(counters, hw)["array"].items()
     ]
-    pj, low = (sum(pick(line) for line in whole) - sum(pick(line) for line in blocks)
+    pj, low = (max(0.0, sum(pick(line) for line in whole) - sum(pick(line) for line in blocks))
                for pick in (lambda line: line.pj, lambda line: line.count * line.energy.low))
     source = f"{whole[0].energy.source}; less the lines above for ternary elements"
-    return Line("array", "drains, control and wires", "on-chip", 1, Figure(pj, min(pj, low), max(pj, 2 * pj), "derived", source))
+    return Line("array", "drains, control and wires", "on-chip", 1, Figure(pj, min(pj, low), 2 * pj, "derived", source))
 
 
 def _core_lines(counters: dict, hw: HwConfig) -> list[Line]:
