@@ -57,6 +57,8 @@ def _clocked_module(text: str) -> str:
                 body.append(line)
             elif assignment[3] or assignment[4].strip() != register.strip():
                 body.append(f"{assignment[1]}{register}{assignment[3] or ''} <= {assignment[4]};")
+            elif body and body[-1].endswith(":"):  # a case that holds the value
+                body.append(f"{assignment[1]};")
         return "\n".join([f"  always @(posedge {clock}) begin", *body, "  end", ""])
 
     text = _BLOCK.sub(move, text)

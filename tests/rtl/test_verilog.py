@@ -94,3 +94,13 @@ def test_manifest():
         for instance in memory["instances"]:
             assert f" {instance.partition('.')[2]} (" in module
     assert [c["offset"] for c in data["counters"]] == list(range(0x400, 0x400 + 8 * len(data["counters"]), 8))
+
+
+def test_a_case_that_holds_a_register_keeps_a_statement():
+    text = clocked(
+        "module m (input clk, input x, input d, output reg r);\n  reg \\$1 ;\n  always @* begin\n    \\$1  = r;\n    casez (x)\n"
+        "      1'h0:\n          \\$1  = d;\n      default:\n          \\$1  = r;\n    endcase\n  end\n"
+        "  always @(posedge clk)\n    r <= \\$1 ;\nendmodule\n"
+    )
+    assert "always @*" not in text and "r <= d;" in text
+    assert re.search(r"default:\s*;\s*endcase", text)
