@@ -17,12 +17,8 @@ def logits_layout(hw: HwConfig, bits: int) -> data.StructLayout:
     return data.StructLayout({"values": data.ArrayLayout(signed(bits), hw.rows), "place": place_layout(hw)})
 
 
-class ArgMax(wiring.Component):
-    """Columns of ``rows`` logits in; the best of each array column, lowest id on ties, is kept from instruction to instruction.
-
-    The id of row r in row tile rt is ``index + rt*rows + r``. The ``first`` flag of the instruction forgets what was kept, ``last``
-    writes the columns' bests, with the columns of the last row tile.
-    """
+class LogitUnit(wiring.Component):
+    """Ports of what keeps the best logits: columns of ``rows`` logits of ``bits`` in, words of IDBUF out."""
 
     def __init__(self, hw: HwConfig, bits: int):
         self._hw, self._bits = hw, bits
@@ -30,6 +26,14 @@ class ArgMax(wiring.Component):
             "instruction": In(INSTRUCTION_BITS), "start": In(1), "i": In(stream.Signature(logits_layout(hw, bits))),
             "idbuf_w": Out(WritePort(1, 96, 1)), "busy": Out(1),
         })
+
+
+class ArgMax(LogitUnit):
+    """Columns of ``rows`` logits in; the best of each array column, lowest id on ties, is kept from instruction to instruction.
+
+    The id of row r in row tile rt is ``index + rt*rows + r``. The ``first`` flag of the instruction forgets what was kept, ``last``
+    writes the columns' bests, with the columns of the last row tile.
+    """
 
     def elaborate(self, platform):
         m = Module()

@@ -1,15 +1,10 @@
 """The largest logits and the sum of the exponentials of every beam (rule 11), one logit a cycle."""
 
 from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
 
 from ternbin import fixedpoint
-from ternbin.hw import HwConfig
-from ternbin.isa import INSTRUCTION_BITS
-from ternbin.rtl.argmax import ID_BITS, logits_layout
+from ternbin.rtl.argmax import ID_BITS, LogitUnit
 from ternbin.rtl.gemm import POINTER, address, clamp, gemm_fields, place_layout
-from ternbin.rtl.interfaces import WritePort
 from ternbin.rtl.vector_parts import clip
 
 NATS, OCTAVES, TOTAL_BITS = 36, 33, 56  # bits of a logit with 16 fractional bits, of its base-2 form with 12, of the sum
@@ -17,20 +12,13 @@ EXPONENT = OCTAVES - fixedpoint.OCTAVE_BITS
 TERM_BITS = fixedpoint.EXP_BITS + 1
 
 
-class TopTokens(wiring.Component):
+class TopTokens(LogitUnit):
     """Columns of ``rows`` logits in, beam by beam; of each beam the ``top`` largest, the first to come on ties, and (m, s).
 
     Kept from instruction to instruction; the ``first`` flag of the instruction forgets what was kept. The id of row r in row tile
     rt is ``index + rt*rows + r``; ids from ``features`` on count for nothing. ``last`` writes the results of a beam, three words for
     each, once its last column has been worked through: the next column waits for that.
     """
-
-    def __init__(self, hw: HwConfig, bits: int):
-        self._hw, self._bits = hw, bits
-        super().__init__({
-            "instruction": In(INSTRUCTION_BITS), "start": In(1), "i": In(stream.Signature(logits_layout(hw, bits))),
-            "idbuf_w": Out(WritePort(1, 96, 1)), "busy": Out(1),
-        })
 
     def elaborate(self, platform):
         m = Module()

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from amaranth.back import verilog
 
-import ternbin.rtl
 from ternbin.hw import HwConfig
 from ternbin.rtl.lanes import LANES
 from ternbin.rtl.pe import PE_MODULE, ProcessingElement
+from ternbin.rtl.primitives import primitives
 from ternbin.rtl.reference_pe import Bf16Element, Fp32Element, Int8Element
 
 CONTROLS = ("rst", "row_load", "col_load", "en", "first", "double", "subtract", "capture")
@@ -60,13 +59,6 @@ class Block:
     @property
     def outputs(self) -> dict[str, int]:
         return {"result": self.result_bits}
-
-
-@cache
-def primitives() -> dict[str, str]:
-    """The Verilog primitives of the design, file name -> text."""
-    folder = Path(ternbin.rtl.__file__).parent / "primitives"
-    return {path.name: path.read_text() for path in sorted(folder.glob("*.v"))}
 
 
 def _array_element(kind: str, lanes: int):

@@ -130,13 +130,14 @@ def predicted(measurement: Measurement, energies: dict[str, dict[str, float]]) -
 def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str, float]]]) -> list[dict]:
     """Every call of a workload, gate level beside the event model, in picojoules; ``energies``: mode -> what :func:`fit` gives."""
     rows = []
+    foretold = {mode: predicted(measurement, energies[mode]) for mode in MODES}
     ends = [*measurement.calls[1:], None]
     for number, (first, end) in enumerate(zip(measurement.calls, ends, strict=True)):
         row = {"workload": measurement.workload, "core": measurement.core, "call": "encoder" if number == 0 else f"decoder token {number}",
                "cycles": int(measurement.events["control"]["cycle"][first:end].sum())}
         for mode in MODES:
             gates = {part: float(values[first:end].sum()) / 1e3 for part, values in measurement.energy[mode].items()}
-            model = {part: float(values[first:end].sum()) / 1e3 for part, values in predicted(measurement, energies[mode]).items()}
+            model = {part: float(values[first:end].sum()) / 1e3 for part, values in foretold[mode].items()}
             row[mode] = {"gates_pj": sum(gates.values()), "model_pj": sum(model.values()),
                          "error": sum(model.values()) / sum(gates.values()) - 1,
                          "parts": {part: [gates[part], model[part]] for part in gates}}
