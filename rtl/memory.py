@@ -40,6 +40,13 @@ class Geometry:
         """Event name -> bits, as ``events_signature`` wants them: banks accessed."""
         return {"reads": self.banks.bit_length(), "writes": self.banks.bit_length()}
 
+    def ram(self, **ports) -> Instance:
+        """A bank."""
+        return Instance(
+            "ternbin_ram", p_DEPTH=self.depth, p_WIDTH=self.word_bits, p_ADDR=self.addr_bits, p_ELEMENTS=self.elements,
+            p_PLANES=self.planes, i_clk=ClockSignal(), **ports,
+        )
+
     def read_port(self) -> ReadPort:
         return ReadPort(self.banks, self.word_bits)
 
@@ -102,12 +109,9 @@ class BankedMemory(wiring.Component):
         data, mask = self._write_data(m, [port for port in requesters])
         words = Signal(geometry.word_bits * geometry.banks, name="rdata")
         for bank in range(geometry.banks):
-            m.submodules[f"bank{bank}"] = Instance(
-                "ternbin_ram", p_DEPTH=geometry.depth, p_WIDTH=geometry.word_bits, p_ADDR=geometry.addr_bits,
-                p_ELEMENTS=geometry.elements, p_PLANES=geometry.planes, i_clk=ClockSignal(), i_ren=read.mask[bank],
-                i_raddr=read.addr[:geometry.addr_bits], o_rdata=words.word_select(bank, geometry.word_bits),
-                i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits],
-                i_wdata=data[bank], i_wmask=mask,
+            m.submodules[f"bank{bank}"] = geometry.ram(
+                i_ren=read.mask[bank], i_raddr=read.addr[:geometry.addr_bits], o_rdata=words.word_select(bank, geometry.word_bits),
+                i_wen=write.mask[bank], i_waddr=write.addr[:geometry.addr_bits], i_wdata=data[bank], i_wmask=mask,
             )
         m.d.comb += [
             *(getattr(self, f"r_{name}").data.eq(words) for name in self._readers),
@@ -168,3 +172,58 @@ class _Grant:
         self.mask = Signal(banks, name=f"{kind}_banks")
         self.in_range = Signal(name=f"{kind}_in_range")
         self.taken = Signal(name=f"{kind}_taken")
+
+
+class ScoreMemory(wiring.Component):
+    """SBUF: banks with an address each, of one element a word. Reads of different banks are served in the same cycle; where two of
+    ``readers`` want one bank, the first comes first. A ``tile`` (a word for each of its banks) is written before a ``word``.
+
+    All requests are of the vector unit but ``tile``, of execute. Out of range, ``fault``, ``active`` and events: as in BankedMemory.
+    """
+
+    def __init__(self, geometry: Geometry, readers: tuple[str, ...]):
+        self.geometry, self._readers = geometry, readers
+        super().__init__({
+            **{name: In(geometry.read_port()) for name in readers}, "tile": In(geometry.write_port()),
+            "word": In(WritePort(geometry.banks, geometry.word_bits, 1)), "fault": Out(len(Unit)), "active": Out(1),
+            **events_signature(geometry.events),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape, readers = self.geometry, [getattr(self, name) for name in self._readers]
+        reads, read_addr = self._serve(m, readers, "read")
+        writes, write_addr = self._serve(m, [self.tile, self.word], "write")
+        words = Signal(shape.word_bits * shape.banks, name="rdata")
+        for bank in range(shape.banks):
+            mine = Mux(self.tile.valid & self.tile.mask[bank], self.tile.data.word_select(bank, shape.word_bits), self.word.data)
+            m.submodules[f"bank{bank}"] = shape.ram(
+                i_ren=reads[bank], i_raddr=read_addr[bank], o_rdata=words.word_select(bank, shape.word_bits),
+                i_wen=writes[bank], i_waddr=write_addr[bank], i_wdata=mine, i_wmask=C(1, 1),
+            )
+        wrong = {port: port.valid & port.ready & ~self._inside(port) for port in (*readers, self.tile, self.word)}
+        faults = {Unit.EXECUTE: wrong.pop(self.tile), Unit.VECTOR: _any_of(list(wrong.values()))}
+        m.d.comb += [
+            *(port.data.eq(words) for port in readers),
+            self.fault.eq(Cat(faults.get(unit, C(0, 1)) for unit in Unit)),
+            self.active.eq(_any_of([port.valid for port in (*readers, self.tile, self.word)])),
+            self.ev_reads.eq(popcount(m, "banks_read", reads)), self.ev_writes.eq(popcount(m, "banks_written", writes)),
+        ]
+        return m
+
+    def _inside(self, port) -> Value:
+        return C(1, 1) if self.geometry.depth >> ADDR else port.addr < self.geometry.depth
+
+    def _serve(self, m: Module, ports: list, kind: str) -> tuple[Signal, list[Value]]:
+        """Ready of every port; of every bank, whether it is accessed, and its address."""
+        banks = self.geometry.banks
+        enable, addr, taken = Signal(banks, name=f"{kind}_banks"), [C(0, ADDR)] * banks, C(0, banks)
+        for port in reversed(ports):  # the first becomes the outermost choice
+            addr = [Mux(port.valid & port.mask[bank], port.addr, addr[bank]) for bank in range(banks)]
+        accessed = C(0, banks)
+        for port in ports:
+            m.d.comb += port.ready.eq(~(taken & port.mask).any())
+            accessed = accessed | Mux(port.valid & port.ready & self._inside(port), port.mask, 0)
+            taken = taken | Mux(port.valid, port.mask, 0)
+        m.d.comb += enable.eq(accessed)
+        return enable, [value[:self.geometry.addr_bits] for value in addr]

@@ -20,7 +20,8 @@ def shared_verilog(hw: HwConfig) -> dict[str, str]:
     """
     elements: dict[str, wiring.Component] = {pe.PE_MODULE: pe.ProcessingElement(hw), pe.ROWSUM_MODULE: pe.RowSum(hw)}
     lanes: dict[str, wiring.Component] = {
-        softmax.LANE: softmax.Lane(hw), layernorm.LANE: layernorm.Lane(hw), quant.QUANT_LANE: quant.QuantLane(hw),
+        softmax.EXP_LANE: softmax.ExpLane(hw), softmax.CODE_LANE: softmax.CodeLane(hw),
+        layernorm.LANE: layernorm.Lane(hw), quant.QUANT_LANE: quant.QuantLane(hw),
         quant.EMBED_LANE: quant.EmbedLane(hw), epilogue.LANE: epilogue.Lane(hw), array.ROW_MODULE: array.Row(hw),
     }
     texts = {re.search(r"module (\w+)", text)[1]: f"{text}endmodule\n" for text in convert(elements | lanes).split("endmodule\n")[:-1]}

@@ -12,12 +12,12 @@ from ternbin.rtl.control import Control
 from ternbin.rtl.counters import Counters
 from ternbin.rtl.dma import LoadUnit, StoreUnit
 from ternbin.rtl.execute import ExecuteUnit
-from ternbin.rtl.memory import BankedMemory, geometries
+from ternbin.rtl.memory import BankedMemory, ScoreMemory, geometries
 from ternbin.rtl.primitives import apart, gated
 from ternbin.rtl.registers import Registers, slave_ports
-from ternbin.rtl.vector import VectorUnit
+from ternbin.rtl.vector import SCORES, VectorUnit
 
-# Who reads and writes each memory, highest priority first: unit -> its port. The bus can ask for no more than a word every few
+# Who reads and writes each memory but SBUF, highest priority first: unit -> its port. The bus can ask for no more than a word every few
 # cycles. Results of the array come before the vector unit, whose work is to hide under the array's, and leave it most cycles; but an
 # array that reads in every cycle comes after it.
 READERS = {
@@ -27,7 +27,6 @@ READERS = {
     "rbuf": {"store": "rbuf_r", "execute": "rbuf_r", "vector": "rbuf_r"},
     "pbuf": {"store": "pbuf_r", "execute": "pbuf", "vector": "pbuf_r"},
     "idbuf": {"load": "idbuf_r", "store": "idbuf_r"},
-    "sbuf": {"vector": "sbuf_r"},
 }
 WRITERS = {
     "abuf": {"load": "abuf_w", "execute": "abuf_w", "vector": "abuf_w"},
@@ -36,7 +35,6 @@ WRITERS = {
     "rbuf": {"load": "rbuf_w", "execute": "rbuf_w", "vector": "rbuf_w"},
     "pbuf": {"load": "pbuf_w"},
     "idbuf": {"load": "idbuf_w", "execute": "idbuf_w"},
-    "sbuf": {"execute": "sbuf_w"},
 }
 TRANSPOSED = {"kbuf": ("execute", "kbuf_t")}
 
@@ -45,17 +43,18 @@ def _unit(name: str) -> Unit:
     return Unit[name.upper()]
 
 
-def memories(hw: HwConfig) -> dict[str, BankedMemory]:
+def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
     """The memories of an accelerator by instance name."""
+    shapes = geometries(hw)
     return {
         name: BankedMemory(
-            geometry,
+            shapes[name],
             readers={unit: _unit(unit) for unit in READERS[name]},
             writers={unit: _unit(unit) for unit in WRITERS[name]},
             transposed=(TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None,
         )
-        for name, geometry in geometries(hw).items()
-    }
+        for name in READERS
+    } | {"sbuf": ScoreMemory(shapes["sbuf"], SCORES)}
 
 
 APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}  # units whose modules are generated apart
@@ -131,6 +130,11 @@ class Top(wiring.Component):
                     wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"{kind}_{unit}"))
         for name, (unit, port) in TRANSPOSED.items():
             wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"t_{unit}"))
+        scores, execute, vector = self._memories["sbuf"], self._units["execute"], self._units["vector"]
+        for port in SCORES:
+            wiring.connect(m, getattr(vector, port), getattr(scores, port))
+        wiring.connect(m, execute.sbuf_w, scores.tile)
+        wiring.connect(m, vector.sbuf_w, scores.word)
         wiring.connect(m, self._units["load"].lutx_w, self._units["execute"].lutx_w)
         wiring.connect(m, self._units["load"].lutv_w, self._units["vector"].lutv_w)
 

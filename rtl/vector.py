@@ -13,6 +13,8 @@ from ternbin.rtl.quant import CodeWriter, Embed, Quant
 from ternbin.rtl.softmax import Softmax
 from ternbin.rtl.vector_parts import fields_of
 
+SCORES = ("sbuf_codes", "sbuf_sum", "sbuf_maximum")  # ports that read SBUF, the first to be served first
+
 
 class State(enum.Enum, shape=3):
     IDLE = 0
@@ -30,9 +32,9 @@ class VectorUnit(wiring.Component):
     of the beat) every cycle; ``lutv_error`` is a pulse for a beat beyond the table.
 
     Words a cycle, undisturbed: LAYERNORM reads each residual word twice (sums, normalisation), SOFTMAX each score word three
-    times, QUANT and EMBED once, one word a cycle. Of four tokens together LAYERNORM takes at least 4 cycles per word for
-    parameters, of each token at least 14 for the reciprocal root; an 8-bit code word takes 8 writes; each query of a uint8
-    SOFTMAX at least 25 cycles for its division.
+    times, a word of each of three queries a cycle where these lie in three banks; QUANT and EMBED once, one word a cycle. Of four
+    tokens together LAYERNORM takes at least 4 cycles per word for parameters, of each token at least 14 for the reciprocal root; an
+    8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
     """
 
     EVENTS = {
@@ -48,7 +50,8 @@ class VectorUnit(wiring.Component):
             "port": In(UnitPort()),
             "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
             "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
-            "sbuf_r": Out(ReadPort(hw.cols, hw.score_word_bits)),
+            **{name: Out(ReadPort(hw.cols, hw.score_word_bits)) for name in SCORES},
+            "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits, 1)),
             "pbuf_r": Out(ReadPort(1, hw.param_word_bits)),
             "abuf_r": Out(ReadPort(hw.cols, hw.code_word_bits)),
             "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
@@ -140,10 +143,9 @@ class VectorUnit(wiring.Component):
         ]
 
     def _memories(self, m: Module, opcode, layernorm, embed, quant, softmax, writer) -> None:
-        for mine, inner in (
-            (self.sbuf_r, softmax.sbuf_r), (self.abuf_r, embed.abuf_r), (self.abuf_w, writer.port),
-            (self.lutv_w, softmax.lutv_w),
-        ):
+        for name in (*SCORES, "sbuf_w", "lutv_w"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(softmax, name))
+        for mine, inner in ((self.abuf_r, embed.abuf_r), (self.abuf_w, writer.port)):
             wiring.connect(m, wiring.flipped(mine), inner)
         m.d.comb += self.lutv_error.eq(softmax.lutv_error)
         shared = (
@@ -159,8 +161,8 @@ class VectorUnit(wiring.Component):
                         wiring.connect(m, wiring.flipped(mine), inner)
 
     def _events(self, m: Module, layernorm, embed, quant, softmax, writer) -> None:
-        reads = (self.rbuf_r, self.sbuf_r, self.pbuf_r, self.abuf_r)
-        writes = (self.rbuf_w, self.abuf_w)
+        reads = (self.rbuf_r, *(getattr(self, name) for name in SCORES), self.pbuf_r, self.abuf_r)
+        writes = (self.rbuf_w, self.abuf_w, self.sbuf_w)
         waits = lambda ports: sum((port.valid & ~port.ready for port in ports), Const(0, 1)) != 0  # noqa: E731
         m.d.comb += [
             self.ev_ln_sum_words.eq(layernorm.ev_sum_words),

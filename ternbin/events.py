@@ -99,12 +99,12 @@ def _layernorm(hw: HwConfig, i: Instruction) -> dict[str, int]:
 
 
 def _softmax(hw: HwConfig, i: Instruction) -> dict[str, int]:
-    """Each of three passes reads the words that hold valid keys; the last one writes all granules."""
+    """Each of three passes reads the words that hold valid keys; the second writes them, the last one all granules."""
     words = sum(ceil_div(i["keys"] + i["causal"] * query, hw.rows) for query in range(i["queries"]))
     granules = i["queries"] * i["granules"]
     return {
         "vector_softmax_max_words": words, "vector_softmax_exp_words": words, "vector_softmax_code_words": granules,
-        "sbuf_reads": 3 * words, "pbuf_reads": 3 * words * i["masked"],
+        "sbuf_reads": 3 * words, "sbuf_writes": words, "pbuf_reads": 2 * words * i["masked"],
         "vector_divides": i["queries"] * (i["kind"] == Kind.UINT8), **_granules(i, granules),
     }
 

@@ -244,7 +244,11 @@ def softmax_codes(scores: Tensor, valid: Tensor, *, lut: Tensor, power: bool, mu
     which keys. ``c1`` and ``recip`` are at least 1, so that invalid keys get code 0.
     """
     shape = scores.shape if valid.dtype == torch.bool else scores.shape[:-1]
-    e = exp_codes(scores, valid.expand(shape), lut, power, mul, shift)
+    return probability_codes(exp_codes(scores, valid.expand(shape), lut, power, mul, shift), kind=kind, c1=c1, c2=c2, recip=recip)
+
+
+def probability_codes(e: Tensor, *, kind: str, c1: int, c2: int, recip: int) -> Tensor:
+    """Rule 8: exponentials ``[.., N]`` to non-negative probability codes."""
     total = e.sum(-1, keepdim=True)
     if kind == "ternary_nn":
         return ((e << 16) > c1 * total).to(torch.int64) + ((e << 16) >= c2 * total)

@@ -416,25 +416,26 @@ class Machine:
     def _softmax(self, i: Instruction) -> None:
         hw = self.hw
         _need(i["kind"] in PROBABILITY_KINDS and min(i["queries"], i["keys"], i["granules"]) > 0, "kind or counts")
-        valid = i["keys"] + (np.arange(i["queries"]) if i["causal"] else np.zeros(i["queries"], dtype=np.int64))
-        _need(int(valid.max()) <= i["granules"] * hw.rows, "granules must cover the keys")
-        words = -(-int(valid.max()) // hw.rows)
+        valid = seen = i["keys"] + (np.arange(i["queries"]) if i["causal"] else np.zeros(i["queries"], dtype=np.int64))
+        _need(int(seen.max()) <= i["granules"] * hw.rows, "granules must cover the keys")
+        words = -(-int(seen.max()) // hw.rows)
         places = self._score_rows(i["src_addr"], i["src_stride"], i["queries"], words)
         scores = np.zeros((i["queries"], i["granules"] * hw.rows), dtype=np.int64)
         scores[:, : words * hw.rows] = self.memories[Mem.SBUF][places].reshape(i["queries"], -1)
         if i["masked"]:
             _need(hw.beams > 1 and not i["causal"], "masked")
             mask = self.memories[Mem.PBUF][self._touch(Mem.PBUF, i["mask_addr"] + np.arange(words), False)].reshape(-1)
-            seen = mask[: i["keys"]] >> (i["mask_bit"] + np.arange(i["queries"]))[:, None] & 1
             valid = np.zeros(scores.shape, dtype=bool)
-            valid[:, : i["keys"]] = seen
+            valid[:, : i["keys"]] = mask[: i["keys"]] >> (i["mask_bit"] + np.arange(i["queries"]))[:, None] & 1
         self._touch(Mem.LUTV, np.arange(transfer_words(hw, Mem.LUTV)), False)
-        kind = PROBABILITY_KINDS[i["kind"]]
-        codes = golden.softmax_codes(
-            torch.from_numpy(scores), torch.from_numpy(valid), lut=torch.from_numpy(self.memories[Mem.LUTV]),
-            power=bool(i["power"]), mul=i["mul"], shift=i["shift"], kind=kind, c1=i["c1"], c2=i["c2"], recip=i["recip"],
-        )
+        kind, lut, valid = PROBABILITY_KINDS[i["kind"]], torch.from_numpy(self.memories[Mem.LUTV]), torch.from_numpy(valid)
+        e = golden.exp_codes(torch.from_numpy(scores), valid, lut, bool(i["power"]), i["mul"], i["shift"])
+        codes = golden.probability_codes(e, kind=kind, c1=i["c1"], c2=i["c2"], recip=i["recip"])
         self._put_granules(i, to_stored(codes.numpy(), kind), codes.shape[-1])
+        left = self.memories[Mem.SBUF][places]
+        used = np.arange(words) < -(-seen // hw.rows)[:, None]
+        stored, sign = e.numpy().reshape(i["queries"], -1, hw.rows)[:, :words], 1 << hw.acc_bits - 1
+        self.memories[Mem.SBUF][places] = np.where(used[..., None], (stored ^ sign) - sign, left)
 
     def _embed(self, i: Instruction) -> None:
         hw, token, n = self.hw, np.arange(i["tokens"]), i["features"]

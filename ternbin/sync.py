@@ -136,6 +136,7 @@ def _softmax(hw: HwConfig, i: Instruction) -> list[Access]:
     return [
         Access(Mem.PBUF, mask, READ),
         Access(Mem.SBUF, scores, READ),
+        Access(Mem.SBUF, scores, WRITE),
         Access(Mem.LUTV, np.zeros(1, dtype=np.int64), READ),
         _granules(hw, i, i["queries"], i["granules"]),
     ]

@@ -15,11 +15,12 @@ from cocotb.triggers import RisingEdge
 from ternbin.hw import HwConfig
 from ternbin.isa import FIELDS, Instruction, Kind, Mem, Op, encode
 from ternbin.machine import Machine
-from ternbin.rtl.vector import VectorUnit
+from ternbin.rtl.vector import SCORES, VectorUnit
 from ternbin.sim.tb import drivers
 
 LIMIT = 40000  # cycles an instruction may take in a bench
-REQUESTS = {"rbuf_r": (), "sbuf_r": (), "pbuf_r": (), "abuf_r": (), "rbuf_w": ("data", "lane_mask"), "abuf_w": ("data", "lane_mask")}
+REQUESTS = dict.fromkeys(("rbuf_r", *SCORES, "pbuf_r", "abuf_r"), ())
+REQUESTS |= dict.fromkeys(("rbuf_w", "abuf_w", "sbuf_w"), ("data", "lane_mask"))
 
 
 def rshift(v: int, s: int) -> int:
@@ -128,11 +129,13 @@ class Plain:
         rows = self.hw.rows
         for t in range(i["queries"]):
             bank, base = self.sbuf[t % self.hw.cols], i["src_addr"] + t // self.hw.cols * i["src_stride"]
-            keys = range(i["keys"] + (t if i["causal"] else 0))
-            keys = [n for n in keys if not i["masked"] or self.pbuf[i["mask_addr"] + n // rows][n % rows] >> i["mask_bit"] + t & 1]
+            seen = i["keys"] + (t if i["causal"] else 0)
+            keys = [n for n in range(seen) if not i["masked"] or self.pbuf[i["mask_addr"] + n // rows][n % rows] >> i["mask_bit"] + t & 1]
             scores = {n: bank[base + n // rows][n % rows] for n in keys}
             e = {n: self.exponential(i, max(scores.values()) - score) for n, score in scores.items()}
             total = sum(e.values())
+            for w in range(-(-seen // rows)):
+                bank[base + w] = [drivers.signed(e.get(w * rows + lane, 0), self.hw.acc_bits) for lane in range(rows)]
             for n in range(i["granules"] * rows):
                 valid = n in e
                 if i["kind"] == Kind.UINT8:
@@ -292,12 +295,12 @@ class Bench:
         self.dut, self.hw, self.plain = dut, hw, Plain(hw)
         model = lambda *a, **k: drivers.MemoryModel(dut, *a, stall=stall, **k)  # noqa: E731
         self.rbuf = model(banks=1, depth=hw.rbuf_words, word_bits=hw.res_word_bits, elements=hw.rows)
-        self.sbuf = model(banks=hw.cols, depth=hw.sbuf_words, word_bits=hw.score_word_bits, elements=hw.rows)
+        self.sbuf = model(banks=hw.cols, depth=hw.sbuf_words, word_bits=hw.score_word_bits, elements=1)
         self.pbuf = model(banks=1, depth=hw.pbuf_words, word_bits=hw.param_word_bits, elements=hw.rows)
         self.abuf = model(banks=hw.cols, depth=hw.abuf_words, word_bits=hw.code_word_bits, elements=hw.lanes, planes=hw.planes)
         for name in REQUESTS:
             memory = getattr(self, name[:4])
-            (memory.read_port if name.endswith("_r") else memory.write_port)(name)
+            (memory.write_port if name.endswith("_w") else memory.read_port)(name)
         self.port = drivers.Source(dut, "port__instruction", stall=stall)
         self.table = drivers.PortMaster(dut, "lutv_w", stall=stall)
         self.events = dict.fromkeys(VectorUnit.EVENTS, 0)
@@ -382,11 +385,12 @@ def check_machine(hw: HwConfig, plain: Plain, i: Instruction) -> None:
     machine.memories[Mem.ABUF] = np.array(plain.abuf, dtype=np.uint8)
     machine.execute(i)
     after = Plain.__new__(Plain)
-    after.__dict__ = {k: [list(w) for w in v] if k == "rbuf" else v for k, v in plain.__dict__.items()}
+    after.__dict__ = {k: [list(w) for w in v] if k in ("rbuf", "sbuf") else v for k, v in plain.__dict__.items()}
     after.abuf = [[[list(p) for p in word] for word in bank] for bank in plain.abuf]
     after.run(i)
     assert machine.memories[Mem.RBUF].tolist() == after.rbuf, f"functional model, RBUF: {i}"
     assert machine.memories[Mem.ABUF].tolist() == after.abuf, f"functional model, ABUF: {i}"
+    assert machine.memories[Mem.SBUF].tolist() == after.sbuf, f"functional model, SBUF: {i}"
 
 
 def check_events(hw: HwConfig, i: Instruction, counts: dict[str, int], clipped: int) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from ternbin.cycles.bus import NEVER, ReadChannel, Transfer, store
 from ternbin.cycles.gemm import GemmTimes, gemm, undisturbed
 from ternbin.cycles.instructions import Decoded
-from ternbin.cycles.ports import Held, Spans
+from ternbin.cycles.ports import PORTS, Held, Spans
 from ternbin.errors import CheckError
 from ternbin.hw import HwConfig
 from ternbin.isa import INSTRUCTION_BYTES, Unit
@@ -163,7 +163,9 @@ class Call:
 
     def _vector(self, cycle: int) -> None:
         """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
-        number = self.flying[Unit.VECTOR][0]
+        number = self.flying[Unit.VECTOR][-1]
+        if self.due.get(number) == cycle - 1:
+            return  # is over
         start, work = self.start[number], self.d.work[number]
         cycles, seen = work.cycles, 0
         while seen < cycles:
@@ -189,7 +191,9 @@ class Call:
         for begin, times in self.gemms:
             taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + cycles - begin)
                       if ports[port]]
-        return tuple(frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(4))
+        return tuple(
+            frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count)) for port in range(PORTS)
+        )
 
     def _multiply(self, number: int, back: tuple[int, int, int]) -> tuple[int, int, int]:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same

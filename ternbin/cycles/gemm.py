@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cache
 
-from ternbin.cycles.ports import CODES, PARAMETERS, READS, WRITES, free_cycle
+from ternbin.cycles.ports import CODES, PARAMETERS, READS, SCORES, WRITES, free_cycle
 from ternbin.hw import HwConfig
 from ternbin.isa import Epilogue
 
@@ -57,7 +57,9 @@ def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, colu
     instructions. ``columns``: cycles in which it cannot read ABUF. All count from its issue."""
     if g.epilogue == Epilogue.SCORES:
         end = free_cycle(columns, max(2, handed + 2), g.steps * g.row_tiles * g.col_tiles)
-        return GemmTimes(end + 5, max(end, handed) + 2, freed, freed_before)
+        tiles = g.row_tiles * g.col_tiles
+        used = [(end + 4 - (tiles - 1) * g.steps, SCORES, 1)]
+        return GemmTimes(end + 5, max(end, handed) + 2, freed, freed_before, used, 0, g.steps, tiles - 1)
     tiles = _Tiles(hw, g, handed, freed, freed_before, columns)
     before, change, row, repeats, period = None, None, 0, 0, 0
     for number in range(g.row_tiles):

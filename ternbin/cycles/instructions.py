@@ -72,8 +72,8 @@ def _work(hw: HwConfig, op: Op, field) -> list:
     if op == Op.SOFTMAX:
         causal, keys = (field("causal") > 0) & (field("queries") > 1), field("keys")
         keys = np.where(causal, keys, -(-keys // hw.rows) * hw.rows)  # whole words, so that calls differ in less
-        columns = [field("queries"), keys, causal, field("granules"), field("kind")]
-        return [known_vector(softmax, hw.rows, *values) for values in _lists(*columns)]
+        columns = [field("queries"), keys, causal, field("masked") > 0, field("granules"), field("kind")]
+        return [known_vector(softmax, hw.rows, hw.cols, *values) for values in _lists(*columns)]
     tokens, words = field("tokens"), field("words")
     if op == Op.LAYERNORM:
         return [known_vector(layernorm, *values) for values in _lists(tokens, words)]

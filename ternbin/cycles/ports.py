@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 Spans = list[tuple[int, int]]  # cycles first <= cycle < end, in order
-CODES, READS, WRITES, PARAMETERS = range(4)  # ports for which others come before the vector unit: of ABUF, RBUF, RBUF, PBUF
+PORTS = 5
+CODES, READS, WRITES, PARAMETERS, SCORES = range(PORTS)  # where others come before the vector unit: ABUF, RBUF, RBUF, PBUF, SBUF
 Held = tuple[frozenset[int], ...]  # for each port: cycles in which others have it
 
 
@@ -12,7 +13,7 @@ class Busy:
     """Cycles from its issue in which a vector instruction that nothing holds up uses its ports; ``columns``: it reads ABUF, and
     comes before the array."""
 
-    ports: tuple[Spans, Spans, Spans, Spans] = field(default_factory=lambda: ([], [], [], []))
+    ports: tuple[Spans, ...] = field(default_factory=lambda: tuple([] for _ in range(PORTS)))
     columns: Spans = field(default_factory=list)
 
 

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from ternbin.cycles.ports import CODES, PARAMETERS, READS, WRITES, Busy, Held, Spans, next_free, take
+from ternbin.cycles.bus import NEVER
+from ternbin.cycles.ports import CODES, PARAMETERS, PORTS, READS, SCORES, WRITES, Busy, Held, Spans, next_free, take
 from ternbin.isa import Kind
 from ternbin.layout import ceil_div
 
+SLOTS = 4  # queries between two passes of a softmax
+MASKS = -1
 EIGHT_BIT = (Kind.INT8, Kind.UINT8)
 
 
@@ -132,43 +135,83 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     return done + 1, busy
 
 
-def softmax(rows: int, queries: int, keys: int, causal: bool, granules: int, kind: int, held: Held) -> tuple[int, Busy]:
-    """Passes in the order maximum of t+1, sum of t, codes of t-1; see rtl/softmax.py."""
-    cost = 8 if kind in EIGHT_BIT else 1
-    reads, busy = _Reads([]), Busy()
-    through: deque[int] = deque([0] * 5, maxlen=5)  # last words at the end of the five stages
-    written, divided = -99, -99
-    maximum: dict[int, int] = {}
-    total: dict[int, int] = {}
+class _Pass:
+    """A pass of SOFTMAX: ``query`` that is read, ``head`` that is worked on, and words of each that were; ``waiting``: words between."""
 
-    def words(query: int) -> range:
-        return range(ceil_div(keys + (query if causal else 0), rows))
+    def __init__(self, words: list[int], banks: int):
+        self.words, self.banks = words, banks
+        self.query = self.read = self.head = self.taken = self.waiting = 0
 
-    for turn in range(queries + 2):
-        new, old, oldest = turn, turn - 1, turn - 2
-        if new < queries:
-            for _ in words(new):
-                maximum[new] = reads.take(0) + 2
-        else:
-            reads.skip()
-        if 0 <= old < queries:
-            for _ in words(old):
-                at = reads.take(max(maximum[old], through[0]))
-                through.append(max(at + 5, through[-1] + 1))
-            divided = max(through[-1] + 1, divided + 26)
-            total[old] = divided + 26 if kind == Kind.UINT8 else through[-1] + 2
-        else:
-            reads.skip()
-        if oldest >= 0:
-            for _ in range(granules):
-                at = reads.take(max(total[oldest], through[0]))
-                through.append(max(at + 5, through[-1] + 1, written))
-                written = through[-1]
-                for _ in range(cost):
-                    written = next_free(held[CODES], written + 1)
-                    take(busy.ports[CODES], written, written + 1)
-        else:
-            reads.skip()
+    @property
+    def bank(self) -> int:
+        return self.query % self.banks
+
+    def ask(self) -> bool:
+        """Reads a word. Returns whether it is the last of its query."""
+        self.read, self.waiting = self.read + 1, self.waiting + 1
+        last = self.read == self.words[self.query]
+        if last:
+            self.query, self.read = self.query + 1, 0
+        return last
+
+    def take(self) -> bool:
+        """Works on a word. Returns whether it is the last of its query."""
+        self.taken, self.waiting = self.taken + 1, self.waiting - 1
+        last = self.taken == self.words[self.head]
+        if last:
+            self.head, self.taken = self.head + 1, 0
+        return last
+
+
+def softmax(rows: int, banks: int, queries: int, keys: int, causal: bool, masked: bool, granules: int, kind: int,
+            held: Held) -> tuple[int, Busy]:
+    """Cycle by cycle, for three passes work at the same time; see rtl/softmax.py."""
+    cost, uint8, busy = 8 if kind in EIGHT_BIT else 1, kind == Kind.UINT8, Busy()
+    valid = [ceil_div(keys + (query if causal else 0), rows) for query in range(queries)]
+    maximum, total, codes = _Pass(valid, banks), _Pass(valid, banks), _Pass([granules] * queries, banks)
+    maxima: list[int] = []  # cycle from which the maximum of a query is known
+    totals: list[int] = []  # the same of the factors of its sum
+    stages = deque([(False, False)] * 5, maxlen=5)  # of the sum, newest first: whether a word is there, and the last of its query
+    undivided, divided = NEVER, -99  # a sum stands before the division from this cycle on; it took the last one
+    offered, written, now = False, -99, 1
+    while codes.head < queries or offered:
+        now += 1
+        freed, begun = codes.head + SLOTS, total.head + SLOTS  # queries for which there is a slot
+        if offered and now >= written:
+            offered = False
+            for _ in range(cost):
+                written = next_free(held[CODES], max(written, now) + 1)
+                take(busy.ports[CODES], written, written + 1)
+        codes_ask = codes.waiting < 2 and codes.query < len(totals) and totals[codes.query] <= now
+        if codes.waiting and not offered:
+            codes.take()
+            offered = True
+        total_ask, advance, word = total.waiting < 2 and total.query < queries, True, (False, False)
+        if now >= max(undivided, divided + 26):
+            divided, undivided = now, NEVER
+            totals.append(now + 26)
+        elif stages[4][1] and undivided <= now:
+            advance = False
+        if advance and stages[3][0]:
+            take(busy.ports[SCORES], now, now + 1)
+            advance = now not in held[SCORES]
+        if advance:
+            if total.waiting and total.head < min(len(maxima), freed) and maxima[total.head] <= now:
+                word = True, total.take()
+            if stages[4][1] and uint8:
+                undivided = now + 1
+            elif stages[4][1]:
+                totals.append(now + 2)
+            stages.appendleft(word)
+        taken = set()  # banks of SBUF, and the masks
+        if codes_ask:
+            taken |= {codes.bank} if codes.read < valid[codes.query] else set()
+            codes.ask()
+        if total_ask and total.bank not in taken:
+            taken |= {total.bank, MASKS} if masked else {total.bank}
+            total.ask()
+        if maximum.query < min(queries, begun) and maximum.bank not in taken and not (masked and MASKS in taken) and maximum.ask():
+            maxima.append(now + 3)
     return written + 1, busy
 
 
@@ -184,4 +227,4 @@ class Vector:
 
 @cache
 def known_vector(function: Callable[..., tuple[int, Busy]], *values: int) -> Vector:
-    return Vector(function, values, *function(*values, (frozenset(),) * 4))
+    return Vector(function, values, *function(*values, (frozenset(),) * PORTS))
