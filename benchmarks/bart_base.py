@@ -2,11 +2,10 @@
 
     python benchmarks/bart_base.py --json bart_base.json
 
-Random weights of the usual statistics, or with ``--model`` a checkpoint folder. Two configurations: on ``--hw`` the array is kept
-busiest, its utilization is the one shown; ``--fast-hw`` gives the fastest simulation and all other figures. Each part runs in a process
-of its own; results are kept in ``--work`` (with the random checkpoint), so that an interrupted benchmark goes on where it stopped;
-``--fresh`` forgets them. ``build_seconds`` is that of a build into an empty cache; ``busy_macs_per_second`` that of a program of
-products alone, ``encoder_macs_per_second`` (in the JSON) that of the whole encoder, all else included.
+Random weights of the usual statistics, or with ``--model`` a checkpoint folder. Each part runs in a process of its own; results are kept
+in ``--work`` (with the random checkpoint), so that an interrupted benchmark goes on where it stopped; ``--fresh`` forgets them.
+``build_seconds`` is that of a build into an empty cache; ``busy_macs_per_second`` that of a program of products alone,
+``encoder_macs_per_second`` (in the JSON) that of the whole encoder, all else included.
 """
 
 import argparse
@@ -146,17 +145,16 @@ def part_interpreter(args: argparse.Namespace) -> dict:
 
 
 PARTS = {"interpreter": part_interpreter, "build": part_build, "run": part_run, "long": part_long}
-UTILIZATION = ("encoder_utilization_128", "encoder_utilization_512")
 
 
-def measure(args: argparse.Namespace, hw: str) -> dict:
-    """All figures of one configuration; parts that are there already are not run again."""
+def measure(args: argparse.Namespace) -> dict:
+    """All figures; parts that are there already are not run again."""
     figures = {}
     for part in PARTS:
-        path = args.work / f"{part}-{'' if part == 'interpreter' else Path(hw).stem + '-'}{args.bits}.json"
+        path = args.work / f"{part}-{'' if part == 'interpreter' else Path(args.hw).stem + '-'}{args.bits}.json"
         if not path.exists():
-            print(f"{hw}: {part} ...", file=sys.stderr)
-            options = ["--hw", hw, "--bits", args.bits, "--work", args.work, *(["--model", args.model] if args.model else [])]
+            print(f"{part} ...", file=sys.stderr)
+            options = ["--hw", args.hw, "--bits", args.bits, "--work", args.work, *(["--model", args.model] if args.model else [])]
             subprocess.run([sys.executable, __file__, "--part", part, "--json", path.with_suffix(".new"), *options], check=True)
             path.with_suffix(".new").replace(path)
         figures |= json.loads(path.read_text())
@@ -166,7 +164,6 @@ def measure(args: argparse.Namespace, hw: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hw", default="base")
-    parser.add_argument("--fast-hw", default="base-16k")
     parser.add_argument("--bits", default="2-2")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--work", type=Path, default=Path("build/bart_base"))
@@ -181,17 +178,14 @@ def main() -> None:
     if args.part:
         args.json.write_text(json.dumps(PARTS[args.part](args)))
         return
-    by_hw = {hw: measure(args, hw) for hw in (args.hw, args.fast_hw)}
-    measured = {key: by_hw[args.hw if key in UTILIZATION else args.fast_hw][key] for key in ASKED}
-    measured["bit_exact"] = all(figures["bit_exact"] for figures in by_hw.values())
-    print(f"{'figure':26} {'asked':>10} {'measured':>10}   {args.hw:>10} {args.fast_hw:>10}")
+    measured = measure(args)
+    print(f"{'figure':26} {'asked':>10} {'measured':>10}")
     for key, (relation, limit) in ASKED.items():
-        asked = relation + ("true" if limit is True else f"{limit:g}")
-        shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in (measured[key], *(f[key] for f in by_hw.values()))]
-        print(f"{key:26} {asked:>10} {shown[0]:>10} {' ' if HOLDS[relation](measured[key], limit) else '!'} {shown[1]:>10} {shown[2]:>10}")
-    measured |= {"bits": args.bits, **by_hw}
+        asked, value = relation + ("true" if limit is True else f"{limit:g}"), measured[key]
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        print(f"{key:26} {asked:>10} {shown:>10}{'' if HOLDS[relation](value, limit) else ' !'}")
     if args.json:
-        args.json.write_text(json.dumps(measured, indent=1) + "\n")
+        args.json.write_text(json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

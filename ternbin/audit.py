@@ -481,7 +481,7 @@ def bundled() -> Subject:
 def bart_base() -> Subject:
     """A model of BART-base's shapes: no numbers are needed."""
     return Subject(
-        "BART-base", cache(lambda bits: shape_model(bits, **BART_BASE)), NAMED["base-16k"], 128, 4, (32, 128, 512), (0.5, 1, 2),
+        "BART-base", cache(lambda bits: shape_model(bits, **BART_BASE)), NAMED["base"], 128, 4, (32, 128, 512), (0.5, 1, 2),
         count(paper_bart_base()),
     )
 

@@ -509,9 +509,9 @@ async def bench_throughput(dut):
         (Op.QUANT, {"tokens": tokens, "words": words, "features": words * hw.rows, "kind": Kind.BINARY}, words * tokens),
         (Op.QUANT, {"tokens": tokens, "words": words, "features": words * hw.rows, "kind": Kind.INT8}, 8 * words * tokens),
         (Op.EMBED, {"tokens": tokens, "words": words, "features": words * hw.rows}, words * tokens),
-        (Op.SOFTMAX, {"queries": tokens, "keys": words * hw.rows, "granules": words, "kind": Kind.BINARY}, 3 * words * tokens),
+        (Op.SOFTMAX, {"queries": tokens, "keys": words * hw.rows, "granules": words, "kind": Kind.BINARY}, words * tokens),
         (Op.SOFTMAX, {"queries": tokens, "keys": words * hw.rows, "granules": words, "kind": Kind.UINT8},
-         max(25, 10 * words) * tokens),
+         max(26, 8 * words) * tokens),
     ):
         base = {"src_stride": words, "dst_stride": words, "dst_addr": 0, "dst_plane": hw.abuf_words // 8, "eps": 1,
                 "param_addr": 0, "shift": 30, "c1": 1, "c2": 1, "recip": 1, "mul": 1, "scale_addr": 0}

@@ -1,4 +1,4 @@
-"""Memories against a model: arbitration order, masks, read-before-write, transposed writes, address faults, event counts."""
+"""Memories against a model: arbitration, masks, read-before-write, transposed writes, address faults, event counts."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from ternbin.isa import Unit
-from ternbin.rtl.memory import BankedMemory, Geometry
+from ternbin.rtl.memory import BankedMemory, Geometry, ScoreMemory
 from ternbin.sim.blocks import run_bench
 from ternbin.sim.tb import drivers
 
@@ -128,4 +128,60 @@ def test_memory(shape):
         writers={"load": Unit.LOAD, "execute": Unit.EXECUTE},
         transposed=("execute", Unit.EXECUTE) if transposed else None,
     )
-    run_bench(memory, __name__, name="memory", parameters={**shape, "transposed": transposed})
+    run_bench(memory, __name__, name="memory", testcase="bench_random", parameters={**shape, "transposed": transposed})
+
+
+@cocotb.test()
+async def bench_scores(dut):
+    """Ports in the order of their precedence; a request is taken if no earlier valid one wants one of its banks."""
+    banks, bits = 4, 24
+    model, read = Model(banks, bits, 1, 1), {"addr": 20, "mask": banks}
+    readers, writers = ["first", "second"], ["tile", "word"]
+    ports = dict.fromkeys(readers, read)
+    ports |= {"tile": read | {"data": bits * banks, "lane_mask": 1}, "word": read | {"data": bits, "lane_mask": 1}}
+    await drivers.start(dut)
+    held, expected, together, faults = dict.fromkeys(ports), {}, 0, 0
+    for _ in range(2000):
+        for name, fields in ports.items():
+            held[name] = offer(dut, name, fields, held[name])
+        await ReadOnly()
+        for (name, bank), (value, known) in expected.items():
+            assert drivers.get(dut, f"{name}__data") >> bank * bits & known == value & known, f"{name} bank {bank}"
+        expected.clear()
+        fault, counts, writes = 0, {}, []
+        for side in (readers, writers):
+            wanted = accessed = 0
+            for name in side:
+                request = held[name]
+                if not request:
+                    continue
+                ready = not wanted & request["mask"]
+                assert drivers.get(dut, f"{name}__ready") == ready, name
+                wanted |= request["mask"]
+                if not ready:
+                    continue
+                held[name] = None
+                if request["addr"] >= DEPTH:
+                    fault |= 1 << (Unit.EXECUTE if name == "tile" else Unit.VECTOR)
+                    faults += 1
+                    continue
+                together += bool(accessed and request["mask"])
+                accessed |= request["mask"]
+                for bank in range(banks):
+                    if request["mask"] >> bank & 1 and side is readers:
+                        expected[name, bank] = model.words[bank][request["addr"]], model.known[bank][request["addr"]]
+                    elif request["mask"] >> bank & 1:
+                        writes.append((bank, request["addr"], request["data"] >> (bank * bits if name == "tile" else 0)))
+            counts[side[0]] = accessed.bit_count()
+        held = {name: request or None for name, request in held.items()}
+        assert drivers.get(dut, "fault") == fault
+        assert (drivers.get(dut, "ev_reads"), drivers.get(dut, "ev_writes")) == (counts["first"], counts["tile"])
+        for bank, addr, data in writes:  # after the reads: they return the words of before this cycle
+            model.write(bank, addr, data & (1 << bits) - 1, model.bits(1))
+        await RisingEdge(dut.clk)
+    assert together > 50 and faults > 50
+
+
+def test_memory_of_scores():
+    memory = ScoreMemory(Geometry(banks=4, depth=DEPTH, word_bits=24, write_words=4), ("first", "second"))
+    run_bench(memory, __name__, name="scores", testcase="bench_scores")

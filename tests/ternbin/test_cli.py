@@ -30,7 +30,7 @@ def test_every_verb_has_help(capsys):
         (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
         (["run", "--hw", "huge"],
-         "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base, base-16k or a .toml file, not 'huge'"),
+         "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base or a .toml file, not 'huge'"),
         (["run", "--latency", "0"], "ternbin run: memory latency must be at least 1 cycle, not 0"),
         (["run", "--file", "/nonexistent/text"], "ternbin run: /nonexistent/text: cannot be read: No such file or directory"),
         (["run", "--model", "/nonexistent"], None),
