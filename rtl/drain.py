@@ -60,7 +60,7 @@ class Drain(wiring.Component):
         m.submodules.skid = skid = Skid(column_layout(self._hw))
         scores, taken, push = Mode(f).scores, Signal(), Signal()
         finished, captured = Signal(), Signal()
-        last_column, last_tile, row_tile = Signal(), Signal(), Signal(16)
+        last_column, released, last_tile, row_tile = Signal(), Signal(), Signal(), Signal(16)
         col_tile = Signal(10)
         last_col_tile = Signal()
         low = exact_log2(self._hw.cols)
@@ -70,8 +70,8 @@ class Drain(wiring.Component):
             last_of_tile.eq(Mux(last_col_tile, (f.tokens - 1)[:low], self._hw.cols - 1)),
             last_column.eq(scores | (self.column == last_of_tile)),
             taken.eq(captured & self.busy), push.eq(taken & (scores | skid.i.ready)),
-            self.tile_free.eq(push & last_column & ~scores),
-            self.capture.eq(finished & (~captured | (push & last_column))),
+            released.eq(push & last_column), self.tile_free.eq(released & ~scores),
+            self.capture.eq(finished & (~captured | released)),
             self.sbuf_w.valid.eq(taken & scores), self.sbuf_w.addr.eq(skid.i.payload.addr), self.sbuf_w.data.eq(self.tile),
             self.sbuf_w.mask.eq(Cat(c <= last_of_tile for c in range(self._hw.cols))), self.sbuf_w.lane_mask.eq(1),
             self.ev_drained_scores.eq(Mux(push & scores, last_of_tile + 1, 0)),
@@ -83,7 +83,7 @@ class Drain(wiring.Component):
         ]
         m.d.sync += [
             finished.eq(self.finish | (finished & ~self.capture)),
-            captured.eq(self.capture | (captured & ~(push & last_column))),
+            captured.eq(self.capture | (captured & ~released)),
         ]
         with m.If(self.finish):
             m.d.sync += self.capture_cols.eq(self.finish_cols)
