@@ -31,8 +31,8 @@ class MemoryModel:
     """External memory of the simulation.
 
     latency: cycles from an address to its first data, and from the last data to a write response (>= 1). bandwidth: data beats a
-    cycle in each direction, in (0, 1]; a read beat comes every ceil(1/bandwidth) cycles, a write beat one cycle later
-    still. stall_seed: every channel pauses at random, reproducibly; None: never.
+    cycle, from 1/64 to 1: each direction gains round(64*bandwidth)/64 of a beat a cycle and keeps less than one from cycle to
+    cycle; each beat uses up one. stall_seed: every channel pauses at random, reproducibly; None: never.
     """
 
     latency: int = 40

@@ -2,7 +2,8 @@
 //
 // Timing, in cycles of the core's clock. A read burst whose address is taken in cycle n offers its first beat in cycle
 // n + latency at the earliest; bursts are served in order. A write response comes `latency` cycles after the last data beat.
-// Each direction moves at most `beats` data beats per `cycles` cycles. Write data is accepted once its address was taken.
+// Write data is accepted once its address was taken. Each direction gains `beats` / `cycles` of a data beat a cycle and keeps less
+// than one from cycle to cycle; each beat, offered or accepted, uses up one.
 // With a stall seed other than 0, every channel pauses in 3 of 8 cycles at random. sim/tb/axi_model.py is the same model in
 // Python; both must give the same cycle counts.
 #pragma once
@@ -30,7 +31,7 @@ struct Held {
 // What the next cycle depends on, besides the open bursts and the contents of the memory.
 struct AxiState {
     uint64_t random_;
-    uint32_t r_credit_ = 0, w_credit_ = 0;
+    uint32_t r_credit_, w_credit_;  // in 1/cycles of a beat
     bool ar_ready_ = false, r_valid_ = false, aw_ready_ = false, w_ready_ = false, b_valid_ = false;
     Held held_ar_, held_aw_, held_w_;
 };
@@ -42,7 +43,7 @@ class AxiMemory : AxiState {
     static constexpr size_t QUEUE = 8;  // bursts in flight in each direction
 
     AxiMemory(Top& top, uint8_t* data, uint64_t size, Timing timing)
-        : AxiState{timing.stall_seed}, top_(top), data_(data), size_(size), timing_(timing) {}
+        : AxiState{timing.stall_seed, timing.cycles, timing.cycles}, top_(top), data_(data), size_(size), timing_(timing) {}
 
     // First violation of the bus protocol by the core; empty if none.
     const std::string& violation() const { return violation_; }
@@ -117,6 +118,9 @@ class AxiMemory : AxiState {
         random_ ^= random_ << 17;
     }
 
+    // What the next cycle adds.
+    void gain(uint32_t& credit) const { credit = std::min(credit, timing_.cycles - 1) + timing_.beats; }
+
     bool stall(Channel channel) const { return random_ != 0 && (random_ >> 8 * channel & 0xff) < 96; }
 
     void violate(const std::string& text) {
@@ -151,7 +155,6 @@ class AxiMemory : AxiState {
     }
 
     void step_read(uint64_t now) {
-        r_credit_ = std::min(r_credit_ + timing_.beats, timing_.cycles);
         if (r_valid_ && top_.m_axi_rready) {
             r_valid_ = false;
             Burst& burst = reads_.front();
@@ -164,6 +167,7 @@ class AxiMemory : AxiState {
             reads_.push_back(open(top_.m_axi_araddr, top_.m_axi_arlen, top_.m_axi_arsize, top_.m_axi_arburst, id,
                                   now + timing_.latency));
         }
+        gain(r_credit_);
         if (!r_valid_ && !reads_.empty() && now + 1 >= reads_.front().due && r_credit_ >= timing_.cycles && !stall(R)) {
             r_valid_ = true;
             r_credit_ -= timing_.cycles;
@@ -172,7 +176,6 @@ class AxiMemory : AxiState {
     }
 
     void step_write(uint64_t now) {
-        w_credit_ = std::min(w_credit_ + timing_.beats, timing_.cycles);
         if (b_valid_ && top_.m_axi_bready) {
             b_valid_ = false;
             replies_.pop_front();
@@ -185,6 +188,7 @@ class AxiMemory : AxiState {
         }
         if (!b_valid_ && !replies_.empty() && now + 1 >= replies_.front().due && !stall(B)) b_valid_ = true;
         aw_ready_ = writes_.size() + replies_.size() < QUEUE && !stall(AW);
+        gain(w_credit_);
         w_ready_ = !writes_.empty() && w_credit_ >= timing_.cycles && !stall(W);
     }
 

@@ -36,7 +36,7 @@ class CycleMemory:
         self._reads: deque[_Burst] = deque()
         self._writes: deque[_Burst] = deque()
         self._replies: deque[_Burst] = deque()
-        self._r_credit = self._w_credit = 0
+        self._r_credit = self._w_credit = 64  # in 1/64 of a beat
         self._ar_ready = self._r_valid = self._aw_ready = self._w_ready = self._b_valid = False
         self._driven: dict[str, int] = {}
         cocotb.start_soon(self._run())
@@ -67,6 +67,10 @@ class CycleMemory:
     def _stall(self, channel: int) -> bool:
         return self._random != 0 and (self._random >> 8 * channel & 0xFF) < 96
 
+    def _gain(self, credit: int) -> int:
+        """What the next cycle adds."""
+        return min(credit, 63) + self.model.beats
+
     def _inside(self, addr: int) -> bool:
         return addr + self.bytes <= len(self.data)
 
@@ -74,7 +78,6 @@ class CycleMemory:
         return _Burst(self._get(f"{prefix}addr"), self._get(f"{prefix}len") + 1, self._get(f"{prefix}id"), due)
 
     def _step_read(self) -> None:
-        self._r_credit = min(self._r_credit + self.model.beats, 64)
         if self._r_valid and self._get("rready"):
             self._r_valid = False
             burst = self._reads[0]
@@ -84,6 +87,7 @@ class CycleMemory:
                 self._reads.popleft()
         if self._ar_ready and self._get("arvalid"):
             self._reads.append(self._burst("ar", self.cycle + self.model.latency))
+        self._r_credit = self._gain(self._r_credit)
         if (not self._r_valid and self._reads and self.cycle + 1 >= self._reads[0].due and self._r_credit >= 64
                 and not self._stall(R)):
             self._r_valid = True
@@ -91,7 +95,6 @@ class CycleMemory:
         self._ar_ready = len(self._reads) < QUEUE and not self._stall(AR)
 
     def _step_write(self) -> None:
-        self._w_credit = min(self._w_credit + self.model.beats, 64)
         if self._b_valid and self._get("bready"):
             self._b_valid = False
             self._replies.popleft()
@@ -102,6 +105,7 @@ class CycleMemory:
         if not self._b_valid and self._replies and self.cycle + 1 >= self._replies[0].due and not self._stall(B):
             self._b_valid = True
         self._aw_ready = len(self._writes) + len(self._replies) < QUEUE and not self._stall(AW)
+        self._w_credit = self._gain(self._w_credit)
         self._w_ready = bool(self._writes) and self._w_credit >= 64 and not self._stall(W)
 
     def _write_beat(self) -> None:

@@ -27,7 +27,7 @@ def add_input(parser: argparse.ArgumentParser) -> None:
 def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency", type=int, default=40, metavar="N", help="memory latency in cycles (default: 40)")
     parser.add_argument("--bandwidth", type=float, default=1.0, metavar="X",
-                        help="bus beats a cycle, up to 1: one every ceil(1/X) cycles (default: 1)")
+                        help="bus beats a cycle in each direction, on average, from 1/64 to 1 (default: 1)")
     parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
 
 

@@ -3,7 +3,7 @@
 import heapq
 from collections import deque
 
-from ternbin.cycles.bus import NEVER, ReadChannel, Transfer, store
+from ternbin.cycles.bus import NEVER, ReadChannel, Transfer, WriteChannel
 from ternbin.cycles.gemm import GemmTimes, gemm, undisturbed
 from ternbin.cycles.instructions import Decoded
 from ternbin.cycles.ports import PORTS, Held, Spans
@@ -27,11 +27,11 @@ class Call:
     """The events of a call. An event is (cycle from which its effect is seen, kind, unit or version)."""
 
     def __init__(self, hw: HwConfig, memory: MemoryModel, decoded: Decoded):
-        self.hw, self.memory, self.d = hw, memory, decoded
+        self.hw, self.d = hw, decoded
         count = len(decoded.units)
         self.start, self.done = [0] * count, [0] * count
         self.events: list[tuple[int, int, int]] = []
-        self.channel = ReadChannel(memory)
+        self.channel, self.writes = ReadChannel(memory), WriteChannel(memory)
         self.waiting = [deque() for _ in Unit]  # queues
         self.queued = [0] * len(Unit)
         self.left = [-1] * len(Unit)  # cycle in which the queue was last left
@@ -43,9 +43,10 @@ class Call:
         self.states: dict[int, tuple[int, int, int]] = {}
         self.due: dict[int, int] = {}  # when instructions of execute and vector unit will be done
         self.columns: Spans = []  # cycles in which the array cannot read ABUF
+        self.rows: Spans = []  # and KBUF
         self.gemms: list[tuple[int, GemmTimes]] = []  # issue and times
-        self.loads: list[tuple[Transfer, Spans]] = []  # that write memories of the vector unit, and when their beats came
-        self.loading: list[tuple[Transfer, Spans]] = []  # the same of the one under way
+        self.loads: list[tuple[Transfer, list[int]]] = []  # that write memories of the vector unit, and when their beats came
+        self.loading: list[tuple[Transfer, list[int]]] = []  # the same of the one under way
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
         self.arrived: list[int] = []
         self.version, self.state = 0, None
@@ -154,12 +155,22 @@ class Call:
         elif unit == Unit.VECTOR:
             if work.busy.columns:
                 self.columns = [(first + cycle, end + cycle) for first, end in work.busy.columns]
-                state = self.back_before
-                for earlier in self.flying[Unit.EXECUTE]:  # what they were expected to do may be held up now
-                    state = self._multiply(earlier, state)
+                self._again()
             self._vector(cycle)
         else:
-            self._finish(cycle + store(self.memory, work), unit, cycle + 4)
+            done, asked, read = self.writes.store(cycle, work)
+            if work.keys:
+                self.rows = [span for span in self.rows if span[1] > cycle] + read
+                self._again()
+                if self.flying[Unit.VECTOR]:
+                    self._vector(cycle)
+            self._finish(done, unit, asked + 1)
+
+    def _again(self) -> None:
+        """What the GEMMs in flight were expected to do may be held up now."""
+        state = self.back_before
+        for number in self.flying[Unit.EXECUTE]:
+            state = self._multiply(number, state)
 
     def _vector(self, cycle: int) -> None:
         """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
@@ -181,12 +192,9 @@ class Call:
 
     def _held(self, start: int, ports: tuple[Spans, ...], cycles: int) -> Held:
         """In which of the ``cycles`` from ``start`` on others have the ports that a vector instruction uses."""
-        self.loads = [load for load in self.loads if load[1][-1][1] > start]
-        taken = []
-        for load, spans in [*self.loads, *self.loading]:
-            pitch = load.beats * max(self.channel.gap, load.spacing)
-            for first, end in spans if ports[load.port] else ():
-                taken += [(first + word * pitch, load.port, 1) for word in range(1, int((end - first) / pitch) + 1)]
+        self.loads = [load for load in self.loads if load[1][-1] + load[0].tail >= start]
+        taken = [(at, load.port, count) for load, came in (*self.loads, *self.loading) if ports[load.port]
+                 for at, count in load.written(came)]
         self.gemms = [item for item in self.gemms if item[0] + item[1].done > start]
         for begin, times in self.gemms:
             taken += [(at + begin, port, count) for at, port, count in times.accesses(start - begin, start + cycles - begin)
@@ -200,9 +208,10 @@ class Call:
         for the next one."""
         cycle, work = self.start[number], self.d.work[number]
         handed, freed = max(cycle + 1, back[0]) - cycle, [max(at - cycle, 0) for at in back[1:]]
+        held = sorted(self.columns + self.rows) if work.keys and self.rows else self.columns
         columns = ()
-        if self.columns and self.columns[-1][1] > cycle:
-            columns = tuple((first - cycle, end - cycle) for first, end in self.columns)
+        if held and held[-1][1] > cycle:
+            columns = tuple((first - cycle, end - cycle) for first, end in held)
         times = (gemm if columns else undisturbed)(self.hw, work, handed, *freed, columns)
         self.gemms = [item for item in self.gemms if item[0] != cycle] + [(cycle, times)]
         done, free = cycle + times.done, cycle + times.free
@@ -228,7 +237,7 @@ class Call:
         asked = channel.advance(NEVER)
         self._push(asked + 1, _ASKED, self.version)
         if channel.load.port >= 0:
-            self.loading = [(channel.load, channel.spans)]
+            self.loading = [(channel.load, channel.came)]
             if self.flying[Unit.VECTOR]:
                 self._vector(cycle)
 
@@ -239,7 +248,7 @@ class Call:
 
     def _commit(self, asked: int) -> None:
         if self.channel.load.port >= 0:
-            self.loads.append((self.channel.load, self.channel.spans))
+            self.loads.append((self.channel.load, self.channel.came))
             self.loading = []
         self._finish(self.channel.load_done, Unit.LOAD, asked + 1)
 

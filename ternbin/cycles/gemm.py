@@ -11,7 +11,7 @@ from ternbin.isa import Epilogue
 @dataclass(frozen=True)
 class Gemm:
     """What the time of a GEMM depends on. ``steps`` of a tile; valid columns of the last column tile; parameter words of a row tile;
-    cycles of the look-ups of a column; whether it writes ABUF."""
+    cycles of the look-ups of a column; whether it writes ABUF; whether its rows come from KBUF."""
 
     epilogue: int
     steps: int
@@ -23,6 +23,7 @@ class Gemm:
     lookups: int
     last: bool
     tokens: bool
+    keys: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class GemmTimes:
 
 def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, columns: tuple[tuple[int, int], ...]) -> GemmTimes:
     """``handed``: when the back takes it from the front. ``freed``, ``freed_before``: release of the last two tiles of earlier
-    instructions. ``columns``: cycles in which it cannot read ABUF. All count from its issue."""
+    instructions. ``columns``: cycles in which it cannot read its operands. All count from its issue."""
     if g.epilogue == Epilogue.SCORES:
         end = free_cycle(columns, max(2, handed + 2), g.steps * g.row_tiles * g.col_tiles)
         tiles = g.row_tiles * g.col_tiles

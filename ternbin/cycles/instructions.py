@@ -66,7 +66,7 @@ def _work(hw: HwConfig, op: Op, field) -> list:
         columns = [
             epilogue, steps, field("row_tiles"), tiles,
             tokens - (tiles - 1) * hw.cols, words, field("param_stride") == 0, lookups, field("last") > 0,
-            field("dest") == Dest.TOKENS,
+            field("dest") == Dest.TOKENS, field("row_kbuf") > 0,
         ]
         return [known_gemm(*values) for values in _lists(*columns)]
     if op == Op.SOFTMAX:

@@ -10,7 +10,7 @@ from ternbin.errors import CheckError, InputError, MissingToolError
 from ternbin.generate import Policy, reference_run
 from ternbin.hw import NAMED
 from ternbin.ir import Lowered
-from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Op
+from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Op, Unit
 from ternbin.mapper import map_model
 from ternbin.models.lower import lower
 from ternbin.models.random_model import random_quant_bart
@@ -63,6 +63,27 @@ def test_slower_memory_takes_longer_and_runs_repeat(job, plain):
 
     assert cycles(latency=1) < cycles() < cycles(latency=200)
     assert cycles() == plain.cycles < cycles(bandwidth=0.5) < cycles(bandwidth=0.25)
+
+
+@pytest.mark.parametrize("sixty_fourths", [64, 48, 38, 19])
+def test_reads_at_the_bandwidth(job, sixty_fourths):
+    """Decoding does little else."""
+    _, program, policy = job
+    memory = MemoryModel(latency=1, bandwidth=sixty_fourths / 64)
+    for call in run(program, ids=IDS, policy=policy, memory=memory, probes=False).calls[1:]:
+        beats = call.counters["axi_load_beats"] + call.counters["axi_fetch_beats"]
+        assert 0.9 * memory.bandwidth < beats / call.cycles <= memory.bandwidth
+
+
+@pytest.mark.parametrize("sixty_fourths", [64, 48, 38, 19])
+def test_writes_at_the_bandwidth(sixty_fourths):
+    lowered = fold(lower(random_quant_bart("2-2")))
+    program = map_model(lowered, dataclasses.replace(NAMED["tiny"], kv_external=True), len(IDS), 1)
+    memory = MemoryModel(bandwidth=sixty_fourths / 64)
+    call = run(program, ids=IDS, policy=Policy.of(lowered.meta, 1), memory=memory, probes=False).calls[0]
+    stores = [record for record in call.records if record.unit == Unit.STORE]
+    least = (call.counters["axi_write_beats"] - len(stores)) / memory.bandwidth + len(stores) * (memory.latency + 5)
+    assert call.counters["axi_write_beats"] > 20 and least - 2 <= sum(r.done - r.start for r in stores) <= least + 2
 
 
 @pytest.mark.parametrize("bits", ["1-1", "1-8", "2-8"])

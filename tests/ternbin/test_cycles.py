@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ternbin.cycles import Deviation, predict
+from ternbin.cycles.bus import ReadChannel
 from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy
 from ternbin.hw import NAMED
@@ -20,11 +21,16 @@ from ternbin.sim.runner import MemoryModel, RunResult, run
 
 torch.set_num_threads(1)
 WHOLE, OPS, MOST = 0.002, 0.08, 0.01  # of run and calls; of the worst op, where a few cycles are much; of 19 ops in 20
-HW = NAMED | {"wide": dataclasses.replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128)}  # 4 code words a beat, as on "base"
-MEMORIES = [MemoryModel(), MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25)]
+WIDE = dataclasses.replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128)  # 4 code words a beat, as on "base"
+HW = NAMED | {"wide": WIDE, "external": dataclasses.replace(NAMED["tiny"], kv_external=True)}
+MEMORIES = [
+    MemoryModel(), MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25), MemoryModel(bandwidth=0.75),
+    MemoryModel(latency=1, bandwidth=0.6), MemoryModel(latency=20, bandwidth=0.3),
+]
 
 
-@pytest.fixture(scope="module", params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary"), ("2-2", "wide")], ids=" on ".join)
+@pytest.fixture(scope="module", params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary"), ("2-2", "wide"), ("2-2", "external")],
+                ids=" on ".join)
 def job(request) -> tuple[Program, Policy]:
     bits, hw = request.param
     lowered = fold(lower(random_quant_bart(bits)))
@@ -73,6 +79,20 @@ def test_every_instruction_of_a_decoder_call(job, memory):
         assert call.start[own].tolist() == [r.start for r in records]
         assert call.done[own].tolist() == [r.done for r in records]
     assert call.done[-1] == call.cycles == real.cycles
+
+
+@pytest.mark.parametrize("hw", [WIDE, dataclasses.replace(WIDE, kv_external=True)], ids=["on chip", "external"])
+def test_bursts_that_are_not_walked_through(monkeypatch, hw):
+    """Neither runs of beats nor repeated bursts change anything."""
+    shape = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
+    program = map_model(fold(lower(random_quant_bart("2-2", **shape))), hw, 24, 1)
+    memories = [MemoryModel(latency=latency, bandwidth=beats / 64) for latency, beats in ((1, 64), (40, 63), (112, 48), (90, 38), (300, 5))]
+    fast = [predict(program, memory) for memory in memories]
+    monkeypatch.setattr(ReadChannel, "_many", lambda self, asked, limit: 0)
+    monkeypatch.setattr(ReadChannel, "_repeat", lambda self, limit: None)
+    for memory, short in zip(memories, fast, strict=True):
+        for call, walked in zip(short.calls, predict(program, memory).calls, strict=True):
+            assert call.done.tolist() == walked.done.tolist(), memory
 
 
 def test_some_calls_only(job):
