@@ -6,6 +6,7 @@ from functools import cache
 from ternbin.cycles.ports import CODES, PARAMETERS, READS, SCORES, WRITES, free_cycle
 from ternbin.hw import HwConfig
 from ternbin.isa import Epilogue
+from ternbin.rtl.toptokens import ENGINES
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def gemm(hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, colu
     stages = hw.rows.bit_length() // 2  # of the arg-max: two levels of comparison each
     done = tiles.popped[-1] + 3 + stages + g.last if g.epilogue == Epilogue.ARGMAX else tiles.written + 1
     if g.epilogue == Epilogue.TOP:
-        done = tiles.taken[-1] + hw.rows + 5 + g.last * ((g.col_tiles - 1) * hw.cols + g.last_columns) * (3 * (hw.top + 1) + 4)
+        done = tiles.taken[-1] + hw.rows + 4 + g.last * (3 * tiles.tokens * (hw.top + 1) + 1)
     last, before_last = tiles.freed[1], tiles.freed[0]
     late = period * repeats
     return GemmTimes(done + late, max(tiles.end + late, handed) + 2, last + late, before_last + late, tiles.used, row, period, repeats)
@@ -100,6 +101,8 @@ class _Tiles:
         self.popped = [-9, -9]  # the last two columns that the epilogue took
         self.accepted = [-9, -9, -9]  # the last columns that the writer of bytes took
         self.taken = [-99, -99]  # the last columns that were taken apart into logits
+        self.worked = [-99] * ENGINES  # the last one of each engine
+        self.beam, self.tokens = 0, (g.col_tiles - 1) * hw.cols + g.last_columns
         self.moved, self.written = -9, -9  # last column: to be written as bytes; written
         self.copied = 0  # parameters of this row tile stand ready
         self.used: list[tuple[int, int, int]] = []
@@ -107,7 +110,7 @@ class _Tiles:
     def state(self) -> list[int]:
         own = [self.end, *self.freed, *self.popped]
         own += [] if self.g.shared else [self.copied]
-        own += self.taken if self.g.epilogue == Epilogue.TOP else [] if self.g.epilogue == Epilogue.ARGMAX else [self.written]
+        own += self.taken + self.worked if self.g.epilogue == Epilogue.TOP else [] if self.g.epilogue == Epilogue.ARGMAX else [self.written]
         return own + ([*self.accepted, self.moved] if self.g.epilogue == Epilogue.CODES8 else [])
 
     def row_tile(self, first: bool) -> None:
@@ -129,9 +132,12 @@ class _Tiles:
         return pop
 
     def _top(self, pop: int) -> int:
-        """A logit a cycle."""
+        """A logit of each engine's column a cycle."""
+        engine = self.beam % ENGINES
+        self.beam = (self.beam + 1) % self.tokens
         pop = max(pop, self.taken[0])
-        self.taken = [self.taken[1], max(pop + 2, self.taken[1] + self.hw.rows)]
+        self.worked[engine] = max(pop + 2, self.taken[1] + 1, self.worked[engine] + self.hw.rows)
+        self.taken = [self.taken[1], self.worked[engine]]
         return pop
 
     def _codes(self, pop: int) -> int:

@@ -74,7 +74,7 @@ def test_two_texts_at_a_time(job):
 
 def test_predicted_cycles(job, plain):
     calls = predict(job[1], MemoryModel(), len(plain.calls)).calls
-    assert [call.cycles for call in calls] == pytest.approx([call.cycles for call in plain.calls], rel=0.002)
+    assert [call.cycles for call in calls] == [call.cycles for call in plain.calls]
 
 
 def test_a_stopped_search_goes_on(job, plain, tmp_path):
