@@ -91,6 +91,11 @@ class RunResult:
         return sum(call.cycles for call in self.calls)
 
     @property
+    def steps(self) -> list[int]:
+        """Decoder calls of each text until it was done."""
+        return [len(text.trace) for text in self.found] or [len(self.calls) - 1]
+
+    @property
     def cycles_per_second(self) -> float:
         return self.cycles / self.sim_seconds
 

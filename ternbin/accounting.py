@@ -1,7 +1,7 @@
 """From a simulated run to the numbers of result.json: phases, ops, counters, energy, claim, timeline."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from ternbin.energy.claim import Phase, audit
@@ -49,16 +49,26 @@ def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
     return result
 
 
-def call_work(lowered: Lowered, program: Program, number: int) -> dict[str, Work]:
-    """Work by op of one program call: the encoder on a text, or the decoder at a position: each beam with its own keys."""
+def call_work(lowered: Lowered, program: Program, number: int, steps: Sequence[int] = ()) -> dict[str, Work]:
+    """Work by op of one program call: the encoder on a text, or the decoder at a position: each beam with its own keys. ``steps``: decoder
+    calls of each text until it was done, beyond which its beams count as no work (default: all calls)."""
     if number < program.encoders:
         return work(lowered.encoder, lowered.weights, {"S": program.lengths[number]})
     past = number - program.encoders
     total: dict[str, Work] = {}
-    for length in program.lengths:
+    for length in [own for text, own in enumerate(program.lengths) if not steps or past < steps[text]]:
         dims = {"S": length, "T": program.beams // program.encoders, "P": past, "N": past + 1}
         for name, own in work(lowered.decoder, lowered.weights, dims).items():
             total[name] = Work(own.macs + total.get(name, Work()).macs, own.weights)
+    return total
+
+
+def _sum_work(parts: Iterable[dict[str, Work]]) -> dict[str, Work]:
+    total: dict[str, Work] = {}
+    for part in parts:
+        for op, item in part.items():
+            before = total.get(op, Work())
+            total[op] = Work(before.macs + item.macs, before.weights + item.weights)
     return total
 
 
@@ -69,14 +79,17 @@ def _sum_traffic(parts: Iterable[Traffic]) -> Traffic:
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """Everything that one phase did."""
+    """Everything that one phase did. ``tokens``: of the texts in prefill; in decode the positions computed for each text until it was
+    done. ``work`` is for these; ``computed`` counts every text in every call, for the array goes on with those that are done."""
 
     name: str
+    tokens: int
     calls: list[CallRun]
     instructions: list[Executed]
     counters: dict[str, int]
     traffic: Traffic
     work: dict[str, Work]
+    computed: dict[str, Work]
 
     @property
     def cycles(self) -> int:
@@ -87,8 +100,8 @@ class PhaseRun:
         return sum(item.macs for item in self.work.values())
 
 
-def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, CallRun]) -> PhaseRun:
-    """Adds up the calls of one phase (program call number -> what it did)."""
+def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, CallRun], tokens: int, steps: Sequence[int]) -> PhaseRun:
+    """Adds up the calls of one phase (program call number -> what it did); ``steps`` as in :func:`call_work`."""
     instructions = [item for number, call in calls.items() for item in executed(program, number, call)]
     counters = add(call.counters for call in calls.values())
     for key in ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns"):
@@ -99,19 +112,15 @@ def phase_run(name: str, program: Program, lowered: Lowered, calls: dict[int, Ca
         traffic(program.hw, [i for i in program.instructions(number) if i.op in (Op.LOAD, Op.STORE)], program.calls[number].count)
         for number in calls
     )
-    done: dict[str, Work] = {}
-    for number in calls:
-        for op, item in call_work(lowered, program, number).items():
-            before = done.get(op, Work())
-            done[op] = Work(before.macs + item.macs, before.weights + item.weights)
-    return PhaseRun(name, list(calls.values()), instructions, counters, moved, done)
+    work, computed = (_sum_work(call_work(lowered, program, number, own) for number in calls) for own in (steps, ()))
+    return PhaseRun(name, tokens, list(calls.values()), instructions, counters, moved, work, computed)
 
 
 def phase_runs(program: Program, lowered: Lowered, run: RunResult) -> list[PhaseRun]:
     """Prefill (the encoder calls) and decode (all decoder calls)."""
     numbered = list(enumerate(run.calls))
-    groups = dict(numbered[: program.encoders]), dict(numbered[program.encoders :])
-    return [phase_run(name, program, lowered, calls) for name, calls in zip(PHASES, groups, strict=True)]
+    groups = (dict(numbered[: program.encoders]), program.source_len), (dict(numbered[program.encoders :]), sum(run.steps))
+    return [phase_run(name, program, lowered, *group, run.steps) for name, group in zip(PHASES, groups, strict=True)]
 
 
 def _ops(phase: PhaseRun, program: Program, weight_bits: int, dram: str) -> list[dict]:
@@ -142,9 +151,9 @@ def _energy(phases: list[PhaseRun], program: Program, weight_bits: int, dram: st
             by_unit[line.unit] += line.pj
             by_group[line.group] += line.pj
         total = total_pj(own)
-        tokens = program.source_len if phase.name == "prefill" else max(1, len(phase.calls))
         summaries.append({
-            "name": phase.name, **total, "by_unit": dict(by_unit), "by_group": dict(by_group), "per_token_pj": total["pj"] / tokens,
+            "name": phase.name, **total, "by_unit": dict(by_unit), "by_group": dict(by_group),
+            "per_token_pj": total["pj"] / max(1, phase.tokens),
         })
         lines += [{"phase": phase.name} | line.asdict() for line in own]
     totals = {key: sum(summary[key] for summary in summaries) for key in ("pj", "low", "high")}
@@ -159,8 +168,9 @@ def summarize(program: Program, lowered: Lowered, run: RunResult, *, dram: str =
     macs, cycles = sum(phase.macs for phase in phases), run.cycles
 
     def claim_phase(phase: PhaseRun) -> Phase:
-        head = phase.work.get(HEAD, Work())
-        return Phase(phase.name, phase.counters, phase.traffic, phase.macs, head.macs, head.weights)
+        head = phase.computed.get(HEAD, Work())
+        macs = sum(item.macs for item in phase.computed.values())
+        return Phase(phase.name, phase.counters, phase.traffic, macs, head.macs, head.weights)
 
     return {
         "cycles": cycles,

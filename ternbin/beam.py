@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ternbin import golden
 from ternbin.errors import InputError
-from ternbin.generate import Policy, check_source
-from ternbin.hw import top_tokens
+from ternbin.generate import Policy, check_source, reference_run
+from ternbin.hw import MAX_BEAMS, top_tokens
 from ternbin.interpret import Interpreter, outputs
 from ternbin.ir import Lowered
 
@@ -37,8 +37,8 @@ class Search:
     min_length: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.beams <= 8:
-            raise InputError(f"beams must be from 2 to 8, not {self.beams}")
+        if not 2 <= self.beams <= MAX_BEAMS:
+            raise InputError(f"beams must be from 2 to {MAX_BEAMS}, not {self.beams}")
         if self.no_repeat_ngram_size < 0:
             raise InputError(f"no_repeat_ngram_size must not be negative, not {self.no_repeat_ngram_size}")
         if self.early_stopping not in (True, False, "never"):
@@ -239,7 +239,7 @@ def reference_beams(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, s
     """Beam search on the interpreter: a batch of beams, each with caches of its own that are copied when beams change places."""
     encoder, decoder = (Interpreter(graph, lowered.weights, device, keep=False) for graph in (lowered.encoder, lowered.decoder))
     check_source(ids, lowered.meta)
-    check_vocabulary(lowered.meta["vocab_size"], search)
+    check_vocabulary(lowered.meta["vocab_size"], search.beams)
     cross = outputs(lowered.encoder, encoder({"ids": torch.tensor([list(ids)], device=device)}))
     cross = {name: value.expand(search.beams, -1, -1) for name, value in cross.items()}
     caches: dict[str, Tensor] = {}
@@ -254,13 +254,20 @@ def reference_beams(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, s
     return beam_search(Policy.of(lowered.meta, max_new_tokens), search, step)
 
 
+def reference_tokens(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search | None) -> list[int]:
+    """The tokens of one text alone: of a search, or greedily without one."""
+    if search is None:
+        return reference_run(lowered, ids, max_new_tokens)[0]
+    return reference_beams(lowered, ids, max_new_tokens, search).tokens
+
+
 def head_scale(lowered: Lowered) -> int:
     """F of the language model head."""
     (head,) = (node for node in lowered.decoder.nodes() if node.op == "lm_head")
     return head["logit_scale_log2"]
 
 
-def check_vocabulary(vocab: int, search: Search) -> None:
-    """Raise InputError where there are fewer tokens than candidates."""
-    if vocab < search.top:
-        raise InputError(f"{search.beams} beams need a vocabulary of at least {search.top} tokens, not {vocab}")
+def check_vocabulary(vocab: int, beams: int) -> None:
+    """Raise InputError where there are fewer tokens than candidates of ``beams`` beams (of all texts)."""
+    if vocab < top_tokens(beams):
+        raise InputError(f"{beams} beams need a vocabulary of at least {top_tokens(beams)} tokens, not {vocab}")

@@ -2,18 +2,19 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ternbin import __version__, results
 from ternbin.accounting import summarize
-from ternbin.beam import Search, check_vocabulary
+from ternbin.beam import Search, check_vocabulary, reference_tokens
 from ternbin.cycles import predict
 from ternbin.dump import dump
-from ternbin.errors import InputError
+from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy
-from ternbin.hw import HwConfig
+from ternbin.hw import MAX_BEAMS, HwConfig
 from ternbin.ir import Lowered
 from ternbin.mapper import map_model
 from ternbin.models import prepare
@@ -31,16 +32,16 @@ from ternbin.sim.runner import MemoryModel, RunResult, run
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run on what. Without text and ids, a bundled text; without a model folder, the bundled model.
+    """What to run on what. Without texts and ids, a bundled text; without a model folder, the bundled model.
 
-    ``beams`` above 1: beam search, on ``hw`` made for as many.
+    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all.
     """
 
     hw: HwConfig
     model_dir: str | Path | None = None
     bits: str | None = None
-    text: str | None = None
-    ids: list[int] | None = None
+    texts: Sequence[str] = ()
+    ids: Sequence[Sequence[int]] = ()
     max_new_tokens: int = 20
     beams: int = 1
     search: dict = field(default_factory=dict)  # settings of beam.Search that are not the model's own
@@ -48,11 +49,19 @@ class Job:
     dram: str = "lpddr4"
 
 
-def _input_ids(job: Job, tokenizer, meta: dict) -> tuple[list[int], str | None]:
-    if job.ids is not None:
-        return prepare.check_ids(job.ids, meta["vocab_size"], meta["max_positions"]), None
-    text = prepare.default_text() if job.text is None else job.text
-    return prepare.encode_text(tokenizer, text, meta["max_positions"]), text
+def _sources(job: Job, tokenizer, meta: dict) -> list[tuple[list[int], str | None]]:
+    """Ids and text (None where ids were given) of every text."""
+    result = []
+    given = job.ids or job.texts or [prepare.default_text()]
+    for number, each in enumerate(given, 1):
+        try:
+            if job.ids:
+                result.append((prepare.check_ids(each, meta["vocab_size"], meta["max_positions"]), None))
+            else:
+                result.append((prepare.encode_text(tokenizer, each, meta["max_positions"]), each))
+        except InputError as error:
+            raise InputError(f"text {number}: {error}" if len(given) > 1 else str(error)) from None
+    return result
 
 
 def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryModel, *, checkpoint: Path | None = None,
@@ -61,7 +70,7 @@ def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryMod
     keeper = None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
-    calls = 1 + policy.max_new_tokens - (policy.last is not None)
+    calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         if progress.disable:
             return run(program, ids=ids, policy=policy, memory=memory, checkpoint=keeper, **options)
@@ -96,28 +105,40 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
     """
+    texts = max(1, len(job.texts) + len(job.ids))
+    if texts > 1 and texts * job.beams > MAX_BEAMS:
+        raise InputError(f"texts times beams must be at most {MAX_BEAMS}, not {texts} x {job.beams}")
     folder = Path(job.model_dir) if job.model_dir else prepare.bundled_dir()
     with stage("loading and lowering the model"):
         model = prepare.load_model(folder, job.bits).pack()  # a quarter of the memory
         lowered = fold(prepare.lower(model))
         tokenizer = prepare.load_tokenizer(folder)
-    ids, text = _input_ids(job, tokenizer, lowered.meta)
+    sources = _sources(job, tokenizer, lowered.meta)
+    ids = [token for own, _ in sources for token in own]
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     policy = Policy.of(lowered.meta, min(job.max_new_tokens, lowered.meta["max_positions"]))
     search = Search.of(lowered.meta, job.beams, **job.search) if job.beams != 1 else None
-    if search is not None:
-        check_vocabulary(lowered.meta["vocab_size"], search)
-    hw = job.hw.searching(job.beams)
+    hw = job.hw.searching(job.beams * texts)
+    if hw.beams > 1:
+        check_vocabulary(lowered.meta["vocab_size"], hw.beams)
     with stage("mapping"):
-        program = map_model(lowered, hw, len(ids), policy.max_new_tokens, job.beams)
+        program = map_model(lowered, hw, [len(own) for own, _ in sources], policy.max_new_tokens, job.beams)
     with stage("building the simulator (kept for the next run)"):
         library = build(hw)
     run_result = simulate(program, ids, policy, job.memory, search=search, library=library, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         verdict = check(program, lowered, ids, policy.prompt[0], run_result)
-        tokens = run_result.tokens
-        agreements = compare(model, lowered, [(ids, [policy.prompt[0], *tokens[:-1]])])
+        found = [text.tokens for text in run_result.found] or [run_result.tokens]
+        if texts > 1 and verdict.bit_exact:
+            _check_alone(lowered, sources, found, policy, search)
+        pairs = [(own, [policy.prompt[0], *tokens[:-1]]) for (own, _), tokens in zip(sources, found, strict=True)]
+        agreements = compare(model, lowered, pairs)
+    entries = [
+        {"text": text, "input_ids": own, "tokens": tokens,
+         "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip()}
+        for (own, text), tokens in zip(sources, found, strict=True)
+    ]
     result = {
         "schema": results.SCHEMA,
         "ternbin": __version__,
@@ -130,10 +151,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
             "latency": job.memory.latency, "bandwidth": job.memory.bandwidth, "stall_seed": job.memory.stall_seed,
             "dram": job.dram,
         },
-        "text": text,
-        "input_ids": ids,
-        "tokens": tokens,
-        "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+        **(entries[0] if texts == 1 else _together(entries)),
         **verdict.asdict(),
         **summarize(program, lowered, run_result, dram=job.dram),
         "fidelity": [
@@ -142,10 +160,27 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         ],
         "evaluation": evaluation(folder),
     }
+    own = [{"steps": len(text.trace)} | ({"score": text.score, "short": text.short} if search else {}) for text in run_result.found]
     if search is not None:
-        (found,) = run_result.found
-        result["search"] = asdict(search) | {"score": found.score, "steps": len(found.trace), "short": found.short}
+        result["search"] = asdict(search) | (own[0] if texts == 1 else {})
+    if texts > 1:
+        result["texts"] = [entry | more for entry, more in zip(entries, own, strict=True)]
     return results.validate(result), artefacts(hw, program, lowered)
+
+
+def _together(entries: list[dict]) -> dict:
+    """The fields of one text for a batch: ids and tokens one text after the other, so that they count those of all."""
+    joined = {name: [token for entry in entries for token in entry[name]] for name in ("input_ids", "tokens")}
+    return {"text": None, "summary": None} | joined
+
+
+def _check_alone(lowered: Lowered, sources: Sequence[tuple[list[int], str | None]], found: Sequence[list[int]], policy: Policy,
+                 search: Search | None) -> None:
+    """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
+    for number, ((ids, _), tokens) in enumerate(zip(sources, found, strict=True), 1):
+        wanted = reference_tokens(lowered, ids, policy.max_new_tokens, search)
+        if tokens != wanted:
+            raise CheckError(f"text {number}: the tokens must be {wanted}, not {tokens}")
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:

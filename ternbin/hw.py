@@ -11,6 +11,7 @@ from ternbin.errors import InputError
 KINDS = ("ternary", "binary")
 WEIGHT_PACKS = ("2bit", "5trit")
 REFERENCE_BITS = {"int8": 8, "bf16": 16, "fp32": 32}  # of an operand
+MAX_BEAMS = 8  # of all texts
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -84,7 +85,7 @@ class HwConfig:
                 raise InputError(
                     f"hardware configuration: {field} must be a power of two from {low} to {high}, not {value!r}"
                 )
-        ranges = {"acc_bits": (16, 32), "res_bits": (8, 20), "axi_addr_bits": (24, 40), "queue_depth": (1, 16), "beams": (1, 8)}
+        ranges = {"acc_bits": (16, 32), "res_bits": (8, 20), "axi_addr_bits": (24, 40), "queue_depth": (1, 16), "beams": (1, MAX_BEAMS)}
         ranges |= {f"{m}_words": (16, 1 << 20) for m in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
         for field, (low, high) in ranges.items():
             value = getattr(self, field)

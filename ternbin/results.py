@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ternbin.errors import InputError
 
-SCHEMA = "ternbin-result/1"
+SCHEMA = "ternbin-result/2"
+READABLE = ("ternbin-result/1", SCHEMA)  # 1 has no batches, else the same
 
 # Field -> accepted types. Renderers rely on exactly these.
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -49,7 +50,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 def validate(result: dict, where: str = "result") -> dict:
     """The result itself, or InputError naming the first missing or mistyped field."""
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+    if not isinstance(result, dict) or result.get("schema") not in READABLE:
         found = result.get("schema") if isinstance(result, dict) else type(result).__name__
         raise InputError(f"{where}: schema must be {SCHEMA!r}, not {found!r}")
     for name, kinds in FIELDS.items():
@@ -57,7 +58,16 @@ def validate(result: dict, where: str = "result") -> dict:
             raise InputError(f"{where}: field {name!r} is missing")
         if not isinstance(result[name], kinds) or (isinstance(result[name], bool) and kinds is int):
             raise InputError(f"{where}: field {name!r} must not be {type(result[name]).__name__}")
+    for number, entry in enumerate(texts(result)):
+        for name in ("text", "input_ids", "tokens", "summary"):
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), FIELDS[name]):
+                raise InputError(f"{where}: field 'texts[{number}].{name}' is missing or mistyped")
     return result
+
+
+def texts(result: dict) -> list[dict]:
+    """``text``, ``input_ids``, ``tokens`` and ``summary`` of every text: those of a batch, or the result's own."""
+    return result.get("texts", [result])
 
 
 def load(path: str | Path) -> dict:

@@ -3,9 +3,9 @@
 import random
 from dataclasses import dataclass, replace
 
-from ternbin.beam import Search, reference_beams
+from ternbin.beam import Search, reference_tokens
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy, reference_run
+from ternbin.generate import Policy
 from ternbin.hw import HwConfig
 from ternbin.mapper import map_model
 from ternbin.models.lower import lower
@@ -107,8 +107,7 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     )
     result = run(program, ids=ids, policy=policy, search=search, memory=memory, seed=seed + 1)
     for source, found in zip(sources, result.found, strict=False):
-        wanted = (reference_beams(lowered, source, case.max_new_tokens, search).tokens if search
-                  else reference_run(lowered, source, case.max_new_tokens)[0])
+        wanted = reference_tokens(lowered, source, case.max_new_tokens, search)
         if found.tokens != wanted:
             raise CheckError(f"case {seed}: the text must be {wanted}, not {found.tokens}")
     verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()

@@ -18,10 +18,19 @@ def add_hw(parser: argparse.ArgumentParser) -> None:
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--text", help="text to summarise (default: a bundled one)")
-    source.add_argument("--file", metavar="F", help="file that holds the text, UTF-8")
-    source.add_argument("--ids", metavar="LIST", help="token ids, such as 0,17,4,2 (needs no tokenizer)")
+    """Each option as often as there are texts; no two of them together."""
+    several = "repeated: more texts, all as one batch"
+    parser.add_argument("--text", action="append", default=[], help=f"text to summarise (default: a bundled one); {several}")
+    parser.add_argument("--file", action="append", default=[], metavar="F", help=f"file that holds the text, UTF-8; {several}")
+    parser.add_argument("--ids", action="append", default=[], metavar="LIST",
+                        help=f"token ids, such as 0,17,4,2 (needs no tokenizer); {several}")
+
+
+def sources(args: argparse.Namespace) -> dict[str, list]:
+    """The ``texts`` and ``ids`` of a job."""
+    if (args.text != []) + (args.file != []) + (args.ids != []) > 1:
+        raise InputError("--text, --file and --ids must not be mixed")
+    return {"texts": args.text + [read_text(path) for path in args.file], "ids": [parse_ids(each) for each in args.ids]}
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:

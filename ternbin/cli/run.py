@@ -1,6 +1,7 @@
 """Summarise a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim.
 
-A long run keeps its state in checkpoint.npz of the report folder; the same command goes on from there after it was stopped.
+Several texts run as one batch: a decoder call reads the weights once for all of them. Texts times beams are at most 8. A long run keeps
+its state in checkpoint.npz of the report folder; the same command goes on from there after it was stopped.
 """
 
 import argparse
@@ -36,8 +37,7 @@ def call(args: argparse.Namespace) -> int:
         model_dir=args.model,
         bits=args.bits,
         hw=load_hw(args.hw),
-        text=options.read_text(args.file) if args.file else args.text,
-        ids=options.parse_ids(args.ids) if args.ids else None,
+        **options.sources(args),
         max_new_tokens=args.max_new_tokens,
         beams=args.beams,
         search=options.search_settings(args),

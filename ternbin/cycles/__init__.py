@@ -64,7 +64,8 @@ class Prediction:
         pairs = list(zip(self.calls, run.calls, strict=False))
         result = [Deviation("run", sum(p.cycles for p, _ in pairs), sum(c.cycles for _, c in pairs), 1)]
         result += [Deviation(f"call {number}", p.cycles, c.cycles, 1) for number, (p, c) in enumerate(pairs)]
-        for phase, numbers in zip(PHASES, (range(1), range(1, len(pairs))), strict=True):
+        first = self.program.encoders
+        for phase, numbers in zip(PHASES, (range(first), range(first, len(pairs))), strict=True):
             predicted, actual = Counter(), Counter()
             for number in numbers:
                 self._ops(number, *pairs[number], predicted, actual)

@@ -11,7 +11,8 @@ REFERENCES = ("fp32", "int8")
 
 @dataclass(frozen=True)
 class Phase:
-    """Prefill (the encoder call) or decode (all decoder calls together) of one run."""
+    """Prefill (the encoder calls) or decode (all decoder calls together) of one run. ``macs``, ``head_macs``: those of texts that are done
+    included, as in ``counters``."""
 
     name: str
     counters: dict

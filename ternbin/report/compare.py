@@ -3,38 +3,44 @@
 from html import escape
 
 from ternbin.report.html import STYLE, energy_text, table
+from ternbin.results import texts
 
 COLUMNS = (
     "name",
     "bits",
     "hardware",
     "bit_exact",
+    "texts",
     "tokens",
     "cycles",
     "utilization",
     "energy_pj",
     "prefill_pj",
+    "decode_cycles_per_token",
     "decode_pj_per_token",
 )
 
 
 def rows(results: list[dict]) -> list[dict]:
-    """One flat record a result."""
+    """One flat record a result; ``tokens`` generated and what decoding takes for each are of all its texts."""
     records = []
     for result in results:
         phases = {phase["name"]: phase for phase in result["energy"]["phases"]}
+        decode_cycles, tokens = result["phases"][1]["cycles"], len(result["tokens"])
         records.append(
             {
                 "name": result["name"],
                 "bits": result["bits"],
                 "hardware": result["hardware"]["name"],
                 "bit_exact": result["bit_exact"],
-                "tokens": len(result["tokens"]),
+                "texts": len(texts(result)),
+                "tokens": tokens,
                 "cycles": result["cycles"],
                 "utilization": result["utilization"],
                 "energy_pj": result["energy"]["pj"],
                 "prefill_pj": phases["prefill"]["pj"],
-                "decode_pj_per_token": phases["decode"]["pj"] / max(1, len(result["tokens"])),
+                "decode_cycles_per_token": round(decode_cycles / max(1, tokens)),
+                "decode_pj_per_token": phases["decode"]["pj"] / max(1, tokens),
             }
         )
     return records

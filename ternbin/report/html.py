@@ -3,6 +3,7 @@
 from html import escape
 
 from ternbin.report import plots
+from ternbin.results import texts
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1b1f24;background:#fff}
@@ -56,7 +57,7 @@ def _cards(result: dict) -> str:
             f"energy ({energy_text(result['energy']['low'])} to {energy_text(result['energy']['high'])})",
             "",
         ),
-        (f"{len(result['tokens'])}", "tokens generated", ""),
+        (f"{len(result['tokens'])}", "tokens generated" + (f" for {len(result['texts'])} texts" if "texts" in result else ""), ""),
         (f"{result['sim_seconds']:.2f} s", f"simulation, {result['sim_cycles_per_second']:,.0f} cycles/s", ""),
     ]
     return (
@@ -70,12 +71,22 @@ def _cards(result: dict) -> str:
 
 
 def _summary(result: dict) -> str:
+    return "".join(_text(*entry) for entry in numbered(result))
+
+
+def numbered(result: dict) -> list[tuple[str, dict]]:
+    """The texts of a result, each with " 1", " 2" and so on of a batch."""
+    entries = texts(result)
+    return [(f" {number}" if len(entries) > 1 else "", entry) for number, entry in enumerate(entries, 1)]
+
+
+def _text(number: str, entry: dict) -> str:
     text = (
-        f"<h2>Text and summary</h2><p>Text, {len(result['input_ids'])} tokens:</p><blockquote>{escape(result['text'])}</blockquote>"
-        if result["text"]
-        else f"<h2>Tokens</h2><p>Input ids: {escape(str(result['input_ids']))}</p>"
+        f"<h2>Text{number} and summary</h2><p>Text, {len(entry['input_ids'])} tokens:</p><blockquote>{escape(entry['text'])}</blockquote>"
+        if entry["text"]
+        else f"<h2>Tokens{number}</h2><p>Input ids: {escape(str(entry['input_ids']))}</p>"
     )
-    summary = result["summary"] if result["summary"] is not None else str(result["tokens"])
+    summary = entry["summary"] if entry["summary"] is not None else str(entry["tokens"])
     return text + f"<p>Generated on the simulated accelerator:</p><blockquote><b>{escape(summary)}</b></blockquote>"
 
 

@@ -3,7 +3,8 @@
 import csv
 import io
 
-from ternbin.report.html import claim_rows, energy_text
+from ternbin.report.compare import rows
+from ternbin.report.html import claim_rows, energy_text, numbered
 
 
 def energy_csv(result: dict) -> str:
@@ -73,11 +74,16 @@ def terminal(result: dict) -> str:
     header = [f"{result['claim']['paper']['claimed_ratio']:g}x audited (reference / this run)"]
     header += [f"{ref} {p['name']}" for ref in ("FP32", "INT8") for p in phases]
     energy = result["energy"]
-    lines = [
-        f"text      {result['text']}" if result["text"] else f"ids       {result['input_ids']}",
-        f"summary   {result['summary'] if result['summary'] is not None else result['tokens']}",
-        "",
+    lines = []
+    for number, entry in numbered(result):
+        lines += [
+            f"text{number:6}{entry['text']}" if entry["text"] else f"ids{number:7}{entry['input_ids']}",
+            f"summary{number:3}{entry['summary'] if entry['summary'] is not None else entry['tokens']}",
+            "",
+        ]
+    lines += [
         f"{verdict}: {result['tensors_checked']:,} tensors, {result['values_checked']:,} values, {result['mismatches']:,} mismatches",
+        *([f"first divergence: {result['first_divergence']}"] if result["first_divergence"] else []),
         f"cycles    {result['cycles']:,} ("
         + ", ".join(
             f"{p['name']} {p['cycles']:,} in {p['calls']} call{'s' * (p['calls'] > 1)}" for p in result["phases"]
@@ -89,11 +95,19 @@ def terminal(result: dict) -> str:
         f"energy    {energy_text(energy['pj'])} ({energy_text(energy['low'])} to {energy_text(energy['high'])}), "
         + ", ".join(f"{p['name']} {energy_text(p['pj'])}" for p in energy["phases"])
         + f", {energy['dram']}",
+        *_per_token(result),
         f"simulated {result['sim_seconds']:.2f} s, {result['sim_cycles_per_second']:,.0f} cycles/s, "
         f"{result['sim_macs_per_second']:.3g} multiply-accumulates/s",
         "",
         aligned([header, *claim_rows(result)]),
     ]
-    if result["first_divergence"]:
-        lines.insert(4, f"first divergence: {result['first_divergence']}")
     return "\n".join(lines)
+
+
+def _per_token(result: dict) -> list[str]:
+    """Of a batch, what decoding takes for each generated token of all texts."""
+    if "texts" not in result:
+        return []
+    (record,) = rows([result])
+    return [f"a token   {record['decode_cycles_per_token']:,} cycles, {energy_text(record['decode_pj_per_token'])} of decoding, of "
+            f"{record['tokens']} tokens for {len(result['texts'])} texts"]
