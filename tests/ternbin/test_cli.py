@@ -1,9 +1,13 @@
 """The verbs as a user calls them: exit codes, one clear line, nothing lost."""
 
 import json
+import re
+from html import escape
+from pathlib import Path
 
 import pytest
 
+from ternbin.beam import reference_tokens
 from ternbin.cli import VERBS, main
 
 
@@ -26,6 +30,15 @@ def test_every_verb_has_help(capsys):
     ("argv", "message"),
     [
         (["run", "--text", " "], "ternbin run: the text must not be empty"),
+        (["run", "--text", "a", "--text", ""], "ternbin run: text 2: the text must not be empty"),
+        (["run", "--text", "a", "--text", "word " * 400],
+         "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402"),
+        (["run", "--ids", "1", "--ids", "2,4096"], "ternbin run: text 2: --ids must be from 0 to 4095, not 4096"),
+        (["run", "--ids", ""], "ternbin run: --ids must be integers separated by commas, not ''"),
+        (["run", "--text", "a", "--ids", "1"], "ternbin run: --text, --file and --ids must not be mixed"),
+        (["run", *["--text", "a"] * 9], "ternbin run: texts times beams must be at most 8, not 9 x 1"),
+        (["run", *["--ids", "1"] * 3, "--beams", "3"], "ternbin run: texts times beams must be at most 8, not 3 x 3"),
+        (["run", "--hw", "tiny", "--text", "a b", "--text", "c"], None),
         (["run", "--text", "word " * 400], "ternbin run: the text must be at most 128 tokens long for this model, not 402"),
         (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
@@ -121,8 +134,82 @@ def test_run_and_report(tmp_path, capsys):
     assert "schema must be" in _refused(capsys, "report", str(out))
 
 
-def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch):
-    """Stopped after its encoder call, a run goes on from its checkpoint; with --restart it does not."""
+@pytest.mark.parametrize("beams", [1, 2])
+def test_run_of_a_batch(tmp_path, capsys, beams):
+    """Two texts at a time: each gets the tokens it gets alone, and the totals are those of both."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from ternbin import results
+    from ternbin.flow import Job, summarise
+    from ternbin.hw import NAMED
+    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.random_model import random_quant_bart
+    from ternbin.report import compare
+    from ternbin.report.layers import layer, parts
+
+    model = tmp_path / "model"
+    save_packed(random_quant_bart("2-2"), model)
+    tokenizer = Tokenizer(models.WordLevel({f"<{number}&": number for number in range(97)}, unk_token="<3&"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(model / "tokenizer.json"))
+    argv = ["run", "--model", str(model), "--hw", "tiny", "--max-new-tokens", "6", "--beams", str(beams)]
+    texts = ["<0& <5& <9& <2&", "<90& <28&"]  # greedily the second one is done earlier
+
+    assert main([*argv, *(word for text in texts for word in ("--text", text)), "--out", str(tmp_path)]) == 0
+    both, printed, page = results.load(tmp_path), capsys.readouterr().out, (tmp_path / "index.html").read_text()
+    alone = [summarise(Job(hw=NAMED["tiny"], model_dir=model, texts=[text], max_new_tokens=6, beams=beams))[0] for text in texts]
+    assert both["bit_exact"] and both["text"] is both["summary"] is None and both["hardware"]["beams"] == 2 * beams
+    for number, (text, entry, one) in enumerate(zip(texts, both["texts"], alone, strict=True), 1):
+        assert entry["text"] == one["text"] == text and "texts" not in one
+        assert all(entry[name] == one[name] for name in ("input_ids", "tokens", "summary"))
+        assert f"text {number}    {text}\nsummary {number} {entry['summary']}\n" in printed
+        assert f"Text {number} and summary" in page and escape(text) in page and escape(entry["summary"]) in page
+        if beams > 1:
+            assert all(entry[name] == one["search"][name] for name in ("score", "steps", "short"))
+    for name in ("input_ids", "tokens"):
+        assert both[name] == alone[0][name] + alone[1][name]
+    for own, *ones in zip(*(result["phases"] for result in (both, *alone)), strict=True):
+        assert own["macs"] == sum(one["macs"] for one in ones)
+    assert beams > 1 or [entry["steps"] for entry in both["texts"]] == [6, 4]
+    prefill, decode = both["energy"]["phases"]
+    assert prefill["per_token_pj"] == pytest.approx(prefill["pj"] / len(both["input_ids"]))
+    assert decode["per_token_pj"] == pytest.approx(decode["pj"] / sum(entry["steps"] for entry in both["texts"]))
+    assert [phase["calls"] for phase in both["phases"]] == [2, max(entry["steps"] for entry in both["texts"])]
+    assert {part.phase for part in parts(both, layer) if part.name.startswith("enc")} == {"prefill"}
+    assert all(part.cycles for part in parts(both, layer))
+    row, *rows = compare.rows([both, *alone])
+    assert row["texts"] == 2 and row["tokens"] == sum(one["tokens"] for one in rows)
+    assert row["decode_pj_per_token"] == pytest.approx(decode["pj"] / row["tokens"])
+    assert row["decode_cycles_per_token"] < min(one["decode_cycles_per_token"] for one in rows)
+
+
+def test_a_text_of_a_batch_that_is_not_the_references(tmp_path, capsys, monkeypatch):
+    from ternbin import flow
+    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.random_model import random_quant_bart
+
+    save_packed(random_quant_bart("2-2"), tmp_path / "model")
+    monkeypatch.setattr(flow, "reference_tokens", lambda lowered, ids, *_: [5] if ids == [9, 2] else reference_tokens(lowered, ids, *_))
+    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", "--ids", "0,5", "--ids", "9,2", "--max-new-tokens", "2"]
+    assert main([*argv, "--out", str(tmp_path / "report")]) == 1
+    assert capsys.readouterr().err.startswith("ternbin run: text 2: the tokens must be [5], not [")
+
+
+def test_schema_of_texts():
+    from ternbin import results
+    from ternbin.errors import InputError
+
+    example = results.load(Path(__file__).parents[2] / "reports/example")
+    assert results.texts(example) == [example]
+    entry = {"text": None, "input_ids": [1], "tokens": [2], "summary": None}
+    assert results.texts(results.validate(example | {"texts": [entry]})) == [entry]
+    with pytest.raises(InputError, match=re.escape("result: field 'texts[1].tokens' is missing or mistyped")):
+        results.validate(example | {"texts": [entry, entry | {"tokens": 2}]})
+
+
+@pytest.mark.parametrize("ids", [["0,5,9,2"], ["0,5,9,2", "90,28"]], ids=["one text", "two texts"])
+def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch, ids):
+    """Stopped after its first call, a run goes on from its checkpoint; with --restart, or with other texts, it does not."""
     from ternbin import flow, results
     from ternbin.models.checkpoint import save_packed
     from ternbin.models.random_model import random_quant_bart
@@ -138,8 +225,9 @@ def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch):
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
     out = tmp_path / "report"
-    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", "--ids", "0,5,9,2", "--max-new-tokens", "4", "--out", str(out)]
-    line = f"{out / 'checkpoint.npz'}: going on after call 1 of at most 5"
+    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", *(word for each in ids for word in ("--ids", each)),
+            "--max-new-tokens", "4", "--out", str(out)]
+    line = f"{out / 'checkpoint.npz'}: going on after call 1 of at most {len(ids) + 4}"
     found = []
     for more in ([], ["--restart"]):
         with monkeypatch.context() as patch:
@@ -155,3 +243,11 @@ def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch):
     for name in ("cycles", "call_cycles", "tokens", "counters", "values_checked", "bit_exact", "timeline", "energy"):
         assert found[0][name] == found[1][name], name
     assert found[0]["bit_exact"]
+    with monkeypatch.context() as patch:
+        patch.setattr(flow, "Checkpoint", Interrupted)
+        assert main(argv) == 130
+    argv[argv.index("0,5,9,2")] = "0,6,9,2"
+    capsys.readouterr()
+    assert main(argv) == 0
+    other = f"{out / 'checkpoint.npz'}: checkpoint of another program, input, hardware or version; starting anew"
+    assert capsys.readouterr().err.splitlines() == [other]

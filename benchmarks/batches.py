@@ -1,0 +1,55 @@
+"""What a batch brings: four bundled texts one at a time, two at a time and all at once; cycles and energy of decoding a generated token.
+
+    python benchmarks/batches.py --hw small --json batches.json
+
+Every run is simulated and compared as in `ternbin run`; the summaries are the same at every size.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from ternbin.flow import Job, summarise
+from ternbin.hw import HwConfig, load_hw
+from ternbin.models.prepare import demo_texts
+from ternbin.results import texts
+
+TEXTS = 4
+
+
+def measure(hw: HwConfig, size: int, dram: str) -> dict:
+    """Decoding the texts in batches of ``size``: generated tokens, calls, cycles and picojoules of all together."""
+    sources = [text["source"] for text in demo_texts()[:TEXTS]]
+    total: dict = {"texts": size, "summaries": []}
+    for first in range(0, TEXTS, size):
+        result, _ = summarise(Job(hw=hw, texts=sources[first : first + size], dram=dram))
+        assert result["bit_exact"], result["first_divergence"]
+        total["summaries"] += [entry["summary"] for entry in texts(result)]
+        phase, energy = result["phases"][1], result["energy"]["phases"][1]
+        counts = {
+            "tokens": len(result["tokens"]), "calls": phase["calls"], "cycles": phase["cycles"],
+            "pj": energy["pj"], "low": energy["low"], "high": energy["high"],
+        }
+        total |= {name: total.get(name, 0) + value for name, value in counts.items()}
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hw", default="small", metavar="NAME|FILE")
+    parser.add_argument("--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    args = parser.parse_args()
+    records = [measure(load_hw(args.hw), size, args.dram) for size in (1, 2, 4)]
+    for record in records:
+        assert record["summaries"] == records[0]["summaries"], record
+        cycles, *energy = (record[name] / record["tokens"] for name in ("cycles", "pj", "low", "high"))
+        print(f"{record['texts']} at a time: {record['tokens']} tokens in {record['calls']} calls of {record['cycles'] / record['calls']:,.0f} "
+              f"cycles, {cycles:,.0f} cycles a token, "
+              "{:.1f} ({:.1f} to {:.1f}) uJ a token".format(*(value / 1e6 for value in energy)))
+    if args.json:
+        args.json.write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
