@@ -43,10 +43,10 @@ def main() -> None:
     records = [measure(load_hw(args.hw), size, args.dram) for size in (1, 2, 4)]
     for record in records:
         assert record["summaries"] == records[0]["summaries"], record
-        cycles, *energy = (record[name] / record["tokens"] for name in ("cycles", "pj", "low", "high"))
-        print(f"{record['texts']} at a time: {record['tokens']} tokens in {record['calls']} calls of {record['cycles'] / record['calls']:,.0f} "
-              f"cycles, {cycles:,.0f} cycles a token, "
-              "{:.1f} ({:.1f} to {:.1f}) uJ a token".format(*(value / 1e6 for value in energy)))
+        cycles, pj, low, high = (record[name] / record["tokens"] for name in ("cycles", "pj", "low", "high"))
+        call = record["cycles"] / record["calls"]
+        print(f"{record['texts']} at a time: {record['tokens']} tokens in {record['calls']} calls of {call:,.0f} cycles, "
+              f"{cycles:,.0f} cycles and {pj / 1e6:.1f} ({low / 1e6:.1f} to {high / 1e6:.1f}) uJ a token")
     if args.json:
         args.json.write_text(json.dumps(records, indent=1) + "\n")
 

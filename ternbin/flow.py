@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ternbin import __version__, results
 from ternbin.accounting import summarize
-from ternbin.beam import Search, check_vocabulary, reference_tokens
+from ternbin.beam import Found, Search, check_vocabulary, reference_tokens
 from ternbin.cycles import predict
 from ternbin.dump import dump
 from ternbin.errors import CheckError, InputError
 from ternbin.generate import Policy
-from ternbin.hw import MAX_BEAMS, HwConfig
+from ternbin.hw import HwConfig
 from ternbin.ir import Lowered
 from ternbin.mapper import map_model
 from ternbin.models import prepare
@@ -32,7 +32,7 @@ from ternbin.sim.runner import MemoryModel, RunResult, run
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run on what. Without texts and ids, a bundled text; without a model folder, the bundled model.
+    """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
     ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all.
     """
@@ -105,9 +105,8 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
     """
-    texts = max(1, len(job.texts) + len(job.ids))
-    if texts > 1 and texts * job.beams > MAX_BEAMS:
-        raise InputError(f"texts times beams must be at most {MAX_BEAMS}, not {texts} x {job.beams}")
+    texts = len(job.ids or job.texts) or 1
+    hw = job.hw.searching(job.beams, texts)
     folder = Path(job.model_dir) if job.model_dir else prepare.bundled_dir()
     with stage("loading and lowering the model"):
         model = prepare.load_model(folder, job.bits).pack()  # a quarter of the memory
@@ -119,7 +118,6 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     policy = Policy.of(lowered.meta, min(job.max_new_tokens, lowered.meta["max_positions"]))
     search = Search.of(lowered.meta, job.beams, **job.search) if job.beams != 1 else None
-    hw = job.hw.searching(job.beams * texts)
     if hw.beams > 1:
         check_vocabulary(lowered.meta["vocab_size"], hw.beams)
     with stage("mapping"):
@@ -129,16 +127,10 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
     run_result = simulate(program, ids, policy, job.memory, search=search, library=library, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         verdict = check(program, lowered, ids, policy.prompt[0], run_result)
-        found = [text.tokens for text in run_result.found] or [run_result.tokens]
+        entries = _entries(sources, run_result, tokenizer)
         if texts > 1 and verdict.bit_exact:
-            _check_alone(lowered, sources, found, policy, search)
-        pairs = [(own, [policy.prompt[0], *tokens[:-1]]) for (own, _), tokens in zip(sources, found, strict=True)]
-        agreements = compare(model, lowered, pairs)
-    entries = [
-        {"text": text, "input_ids": own, "tokens": tokens,
-         "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip()}
-        for (own, text), tokens in zip(sources, found, strict=True)
-    ]
+            _check_alone(lowered, entries, policy, search)
+        agreements = compare(model, lowered, [(own["input_ids"], [policy.prompt[0], *own["tokens"][:-1]]) for own in entries])
     result = {
         "schema": results.SCHEMA,
         "ternbin": __version__,
@@ -160,12 +152,28 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         ],
         "evaluation": evaluation(folder),
     }
-    own = [{"steps": len(text.trace)} | ({"score": text.score, "short": text.short} if search else {}) for text in run_result.found]
+    more = [found_fields(found, search) for found in run_result.found]
     if search is not None:
-        result["search"] = asdict(search) | (own[0] if texts == 1 else {})
+        result["search"] = asdict(search) | (more[0] if texts == 1 else {})
     if texts > 1:
-        result["texts"] = [entry | more for entry, more in zip(entries, own, strict=True)]
+        result["texts"] = [entry | own for entry, own in zip(entries, more, strict=True)]
     return results.validate(result), artefacts(hw, program, lowered)
+
+
+def _entries(sources: Sequence[tuple[list[int], str | None]], run_result: RunResult, tokenizer) -> list[dict]:
+    """Each text with what was generated for it."""
+    found = [text.tokens for text in run_result.found] or [run_result.tokens]
+    return [
+        {"text": text, "input_ids": ids, "tokens": tokens,
+         "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip()}
+        for (ids, text), tokens in zip(sources, found, strict=True)
+    ]
+
+
+def found_fields(found: Found, search: Search | None) -> dict:
+    """What a result says of a search, or of a text of a batch."""
+    fields = {"steps": len(found.trace)}
+    return fields if search is None else {"score": found.score, **fields, "short": found.short}
 
 
 def _together(entries: list[dict]) -> dict:
@@ -174,13 +182,12 @@ def _together(entries: list[dict]) -> dict:
     return {"text": None, "summary": None} | joined
 
 
-def _check_alone(lowered: Lowered, sources: Sequence[tuple[list[int], str | None]], found: Sequence[list[int]], policy: Policy,
-                 search: Search | None) -> None:
+def _check_alone(lowered: Lowered, entries: Sequence[dict], policy: Policy, search: Search | None) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
-    for number, ((ids, _), tokens) in enumerate(zip(sources, found, strict=True), 1):
-        wanted = reference_tokens(lowered, ids, policy.max_new_tokens, search)
-        if tokens != wanted:
-            raise CheckError(f"text {number}: the tokens must be {wanted}, not {tokens}")
+    for number, entry in enumerate(entries, 1):
+        wanted = reference_tokens(lowered, entry["input_ids"], policy.max_new_tokens, search)
+        if entry["tokens"] != wanted:
+            raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:

@@ -124,8 +124,12 @@ class HwConfig:
         """Words of IDBUF that the results of a decoder call on all beams take: three for each token and for the normaliser."""
         return 3 * (self.top + 1) * self.beams
 
-    def searching(self, beams: int) -> "HwConfig":
-        """This accelerator made for ``beams`` beams, with room for their results."""
+    def searching(self, beams: int, texts: int = 1) -> "HwConfig":
+        """This accelerator made for ``beams`` beams of each of ``texts`` texts, with room for their results."""
+        if not 1 <= beams * texts <= MAX_BEAMS:
+            what, value = ("beams", beams) if texts == 1 else ("texts times beams", f"{texts} x {beams}")
+            raise InputError(f"{what} must be from 1 to {MAX_BEAMS}, not {value}")
+        beams *= texts
         room = (3 * (top_tokens(beams) + 1) + 1) * beams if beams > 1 else 0
         return dataclasses.replace(self, beams=beams, idbuf_words=max(self.idbuf_words, room))
 

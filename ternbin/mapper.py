@@ -107,7 +107,7 @@ class _Mapping:
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}
         (head,) = (node for node in self.lowered.decoder.nodes() if node.op == "lm_head")
         logits = {"logit_scale_log2": head["logit_scale_log2"], "logit_shift": logit_shift(self.hw, head)}
-        return {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"]} | ids | logits
+        return {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"], "search": meta.get("search", {})} | ids | logits
 
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""

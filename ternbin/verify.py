@@ -85,7 +85,7 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     ``beams`` above 1: a beam search of random settings. ``texts`` above 1: as many texts, of random lengths, at a time. ``hw`` is made for
     the beams of all. Every text must also be the reference's.
     """
-    case, hw = draw_case(seed, hw), hw.searching(beams * texts)
+    case, hw = draw_case(seed, hw), hw.searching(beams, texts)
     model = random_quant_bart(
         case.bits, d_model=case.heads * case.head_dim, heads=case.heads, ffn=case.ffn, layers=case.layers, vocab=case.vocab,
         activation=case.activation, scale_embedding=case.scale_embedding, seed=seed, res_bits=hw.res_bits,

@@ -1,4 +1,5 @@
-"""Lower a checkpoint for one text length: the program for the accelerator and the integer graph (text, picture, ONNX)."""
+"""Lower a checkpoint for the length of a text, or those of a batch: the program for the accelerator and the integer graph (text, picture,
+ONNX)."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +10,9 @@ from ternbin.cli import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_hw(parser)
-    parser.add_argument("--source-len", type=int, default=48, metavar="N", help="tokens of the text (default: 48)")
+    parser.add_argument("--source-len", type=int, action="append", metavar="N",
+                        help="tokens of the text (default: 48); repeated: of more texts, all as one batch")
+    options.add_beams(parser)
     parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="tokens to generate at most (default: 12)")
     parser.add_argument("--out", default="reports/lowered", metavar="DIR", help="folder to write to (default: reports/lowered)")
     options.add_json(parser)
@@ -17,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import export, results
+    from ternbin.beam import check_vocabulary
     from ternbin.dump import dump
     from ternbin.hw import load_hw
     from ternbin.mapper import map_model
@@ -25,9 +29,14 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.program import listing, save
 
     out = options.check_writable(Path(args.out))
-    hw = load_hw(args.hw)
+    hw, lengths = load_hw(args.hw), args.source_len or [48]
+    several = args.beams * len(lengths) != 1
+    if several:
+        hw = hw.searching(args.beams, len(lengths))
     lowered = prepare.lowered_model(args.model or prepare.bundled_dir(), args.bits)
-    program = map_model(lowered, hw, args.source_len, args.max_new_tokens)
+    if several:
+        check_vocabulary(lowered.meta["vocab_size"], hw.beams)
+    program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
     save(program, out / "program.tbn")
     results.write_text(out / "program.txt", listing(program))
     results.write_text(out / "graph.svg", picture(lowered))
@@ -35,7 +44,8 @@ def call(args: argparse.Namespace) -> None:
         results.write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
         export.save_onnx(graph, lowered.weights, out / f"{graph.name}.onnx")
     summary = {
-        "hardware": hw.name, "bits": lowered.meta["bits"], "source_len": args.source_len, "calls": len(program.calls),
+        "hardware": hw.name, "bits": lowered.meta["bits"], "source_len": lengths[0] if len(lengths) == 1 else lengths,
+        "beams": args.beams, "calls": len(program.calls),
         "instructions": sum(c.count for c in program.calls), "image_bytes": len(program.image), "probes": len(program.probes),
     }
     print("\n".join(f"{key:14}{value:,}" if isinstance(value, int) else f"{key:14}{value}" for key, value in summary.items()))

@@ -40,21 +40,24 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
 
 
+def add_beams(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)")
+
+
 def add_search(parser: argparse.ArgumentParser) -> None:
     own = "(default: the model's)"
-    parser.add_argument("--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)")
     parser.add_argument("--length-penalty", type=float, metavar="X", help=f"exponent of the length that divides a score {own}")
     parser.add_argument("--no-repeat-ngram", type=int, metavar="N", help=f"no N tokens twice in a text, 0: allowed {own}")
     parser.add_argument("--early-stopping", choices=("true", "false", "never"), help=f"as in Hugging Face's generate {own}")
 
 
-def search_settings(args: argparse.Namespace) -> dict:
-    """Settings of a beam search; None where none was given."""
+def search_settings(args: argparse.Namespace, beams: int) -> dict:
+    """Settings of a search of ``beams`` beams; None where none was given."""
     early = {"true": True, "false": False}.get(args.early_stopping, args.early_stopping)
     settings = {
         "length_penalty": args.length_penalty, "no_repeat_ngram_size": args.no_repeat_ngram, "early_stopping": early,
     }
-    if args.beams == 1 and any(value is not None for value in settings.values()):
+    if beams == 1 and any(value is not None for value in settings.values()):
         raise InputError("--length-penalty, --no-repeat-ngram and --early-stopping must come with --beams of 2 or more")
     return settings
 

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="stop after N tokens (default: 20)")
     parser.add_argument("--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)")
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
+    options.add_beams(parser)
     options.add_search(parser)
     options.add_restart(parser)
     options.add_json(parser)
@@ -40,7 +41,7 @@ def call(args: argparse.Namespace) -> int:
         **options.sources(args),
         max_new_tokens=args.max_new_tokens,
         beams=args.beams,
-        search=options.search_settings(args),
+        search=options.search_settings(args, args.beams),
         memory=MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed),
         dram=args.dram,
     )

@@ -36,8 +36,9 @@ def test_every_verb_has_help(capsys):
         (["run", "--ids", "1", "--ids", "2,4096"], "ternbin run: text 2: --ids must be from 0 to 4095, not 4096"),
         (["run", "--ids", ""], "ternbin run: --ids must be integers separated by commas, not ''"),
         (["run", "--text", "a", "--ids", "1"], "ternbin run: --text, --file and --ids must not be mixed"),
-        (["run", *["--text", "a"] * 9], "ternbin run: texts times beams must be at most 8, not 9 x 1"),
-        (["run", *["--ids", "1"] * 3, "--beams", "3"], "ternbin run: texts times beams must be at most 8, not 3 x 3"),
+        (["run", *["--text", "a"] * 9], "ternbin run: texts times beams must be from 1 to 8, not 9 x 1"),
+        (["run", *["--ids", "1"] * 3, "--beams", "3"], "ternbin run: texts times beams must be from 1 to 8, not 3 x 3"),
+        (["run", "--beams", "9"], "ternbin run: beams must be from 1 to 8, not 9"),
         (["run", "--hw", "tiny", "--text", "a b", "--text", "c"], None),
         (["run", "--text", "word " * 400], "ternbin run: the text must be at most 128 tokens long for this model, not 402"),
         (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
@@ -49,6 +50,7 @@ def test_every_verb_has_help(capsys):
         (["run", "--model", "/nonexistent"], None),
         (["run", "--out", "/proc/nowhere"], "ternbin run: /proc/nowhere: cannot be written: No such file or directory"),
         (["run", "--hw", "small-binary"], None),
+        (["lower", *["--source-len", "4"] * 3, "--beams", "3"], "ternbin lower: texts times beams must be from 1 to 8, not 3 x 3"),
         (["sim", "/nonexistent.tbn", "--ids", "1"], "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory"),
         (["report", "/nonexistent"], "ternbin report: /nonexistent: cannot be read: No such file or directory"),
         (
@@ -58,7 +60,7 @@ def test_every_verb_has_help(capsys):
     ],
 )
 def test_bad_input_is_one_clear_line(capsys, tmp_path, argv, message):
-    if argv[0] == "run" and "--out" not in argv:
+    if argv[0] in ("run", "lower") and "--out" not in argv:
         argv = [*argv, "--out", str(tmp_path)]
     line = _refused(capsys, *argv)
     assert line.startswith(f"ternbin {argv[0]}: ") and (message is None or line == message)
@@ -99,6 +101,32 @@ def test_quantize_lower_sim(tmp_path, capsys):
         capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--checkpoint", str(tmp_path / "c.npz")
     )
     assert "--window must be FROM:TO" in _refused(capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--window", "9")
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
+    from ternbin.beam import Search
+    from ternbin.models import prepare
+    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.random_model import random_quant_bart
+
+    model, out = tmp_path / "model", tmp_path / "lowered"
+    save_packed(random_quant_bart("2-2"), model)
+    lengths = ["--source-len", "4", "--source-len", "2", "--max-new-tokens", "4", "--beams", str(beams)]
+    assert main(["lower", "--model", str(model), "--hw", "tiny", *lengths, "--out", str(out), "--json", str(tmp_path / "l.json")]) == 0
+    assert json.loads((tmp_path / "l.json").read_text())["source_len"] == [4, 2]
+    sim = ["sim", str(out / "program.tbn"), "--json", str(tmp_path / "s.json")]
+    ngrams = ["--no-repeat-ngram", "2"]
+    assert main([*sim, "--ids", "0,5,9,2", "--ids", "90,28", *(ngrams if beams > 1 else [])]) == 0
+    record, lowered = json.loads((tmp_path / "s.json").read_text()), prepare.lowered_model(model)
+    search = Search(beams=beams, no_repeat_ngram_size=2) if beams > 1 else None
+    wanted = [reference_tokens(lowered, ids, 4, search) for ids in ([0, 5, 9, 2], [90, 28])]
+    assert [text["tokens"] for text in record["texts"]] == wanted and record["tokens"] == wanted[0] + wanted[1]
+    assert "tokens 1  [" in capsys.readouterr().out
+    assert "--ids must be given for 2 texts, which " in _refused(capsys, *sim, "--ids", "0,5,9,2")
+    assert "--ids of text 2 must hold 2 ids, which " in _refused(capsys, *sim, "--ids", "0,5,9,2", "--ids", "7")
+    if beams == 1:
+        assert "must come with --beams of 2 or more" in _refused(capsys, *sim, "--ids", "0,5,9,2", "--ids", "90,28", *ngrams)
 
 
 def test_run_and_report(tmp_path, capsys):

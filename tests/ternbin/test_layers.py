@@ -19,11 +19,13 @@ def test_names(op, layer_name, kind_name):
     assert (layer(op), kind(op)) == (layer_name, kind_name)
 
 
-def test_parts_add_up():
+@pytest.mark.parametrize("encoders", [1, 2])
+def test_parts_add_up(encoders):
     ops = [("prefill", "enc.0.fc1", 100, 10), ("prefill", "enc.0.ln1", 0, 3), ("decode", "lm_head", 40, 20), ("decode", "enc", 0, 5)]
-    timeline = [(0, "enc.0.fc1", 0, 10), (0, "enc.0.ln1", 5, 12), (1, "lm_head", 3, 8), (2, "lm_head", 3, 9)]
+    timeline = [(encoders - 1, "enc.0.fc1", 0, 10), (encoders - 1, "enc.0.ln1", 5, 12)]
+    timeline += [(encoders, "lm_head", 3, 8), (encoders + 1, "lm_head", 3, 9)]
     result = {
-        "phases": [{"name": "prefill"}, {"name": "decode"}],
+        "phases": [{"name": "prefill", "calls": encoders}, {"name": "decode", "calls": 2}],
         "ops": [{"phase": p, "name": n, "macs": m, "bytes": b} for p, n, m, b in ops],
         "timeline": [{"call": c, "op": n, "start": s, "end": e} for c, n, s, e in timeline],
     }
