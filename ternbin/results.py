@@ -70,6 +70,12 @@ def texts(result: dict) -> list[dict]:
     return result.get("texts", [result])
 
 
+def per_token(result: dict) -> tuple[float, float]:
+    """Cycles and picojoules of decoding for each generated token, of all texts."""
+    tokens = max(1, len(result["tokens"]))
+    return result["phases"][1]["cycles"] / tokens, result["energy"]["phases"][1]["pj"] / tokens
+
+
 def load(path: str | Path) -> dict:
     """Reads and validates a result.json. InputError names the file and what is wrong."""
     path = Path(path)

@@ -3,7 +3,7 @@
 from html import escape
 
 from ternbin.report.html import STYLE, energy_text, table
-from ternbin.results import texts
+from ternbin.results import per_token, texts
 
 COLUMNS = (
     "name",
@@ -26,7 +26,7 @@ def rows(results: list[dict]) -> list[dict]:
     records = []
     for result in results:
         phases = {phase["name"]: phase for phase in result["energy"]["phases"]}
-        decode_cycles, tokens = result["phases"][1]["cycles"], len(result["tokens"])
+        cycles, pj = per_token(result)
         records.append(
             {
                 "name": result["name"],
@@ -34,13 +34,13 @@ def rows(results: list[dict]) -> list[dict]:
                 "hardware": result["hardware"]["name"],
                 "bit_exact": result["bit_exact"],
                 "texts": len(texts(result)),
-                "tokens": tokens,
+                "tokens": len(result["tokens"]),
                 "cycles": result["cycles"],
                 "utilization": result["utilization"],
                 "energy_pj": result["energy"]["pj"],
                 "prefill_pj": phases["prefill"]["pj"],
-                "decode_cycles_per_token": round(decode_cycles / max(1, tokens)),
-                "decode_pj_per_token": phases["decode"]["pj"] / max(1, tokens),
+                "decode_cycles_per_token": round(cycles),
+                "decode_pj_per_token": pj,
             }
         )
     return records

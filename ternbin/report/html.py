@@ -3,7 +3,7 @@
 from html import escape
 
 from ternbin.report import plots
-from ternbin.results import texts
+from ternbin.results import per_token, texts
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1b1f24;background:#fff}
@@ -43,6 +43,7 @@ def energy_text(pj: float) -> str:
 
 
 def _cards(result: dict) -> str:
+    cycles, pj = per_token(result)
     exact = "bit-exact" if result["bit_exact"] else f"{result['mismatches']:,} mismatches"
     cards = [
         (
@@ -58,6 +59,7 @@ def _cards(result: dict) -> str:
             "",
         ),
         (f"{len(result['tokens'])}", "tokens generated" + (f" for {len(result['texts'])} texts" if "texts" in result else ""), ""),
+        *([(energy_text(pj), f"of decoding a token, {cycles:,.0f} cycles", "")] if "texts" in result else []),
         (f"{result['sim_seconds']:.2f} s", f"simulation, {result['sim_cycles_per_second']:,.0f} cycles/s", ""),
     ]
     return (

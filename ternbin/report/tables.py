@@ -3,8 +3,8 @@
 import csv
 import io
 
-from ternbin.report.compare import rows
 from ternbin.report.html import claim_rows, energy_text, numbered
+from ternbin.results import per_token
 
 
 def energy_csv(result: dict) -> str:
@@ -108,6 +108,6 @@ def _per_token(result: dict) -> list[str]:
     """Of a batch, what decoding takes for each generated token of all texts."""
     if "texts" not in result:
         return []
-    (record,) = rows([result])
-    return [f"a token   {record['decode_cycles_per_token']:,} cycles, {energy_text(record['decode_pj_per_token'])} of decoding, of "
-            f"{record['tokens']} tokens for {len(result['texts'])} texts"]
+    cycles, pj = per_token(result)
+    return [f"a token   {cycles:,.0f} cycles, {energy_text(pj)} of decoding, of {len(result['tokens'])} tokens for "
+            f"{len(result['texts'])} texts"]

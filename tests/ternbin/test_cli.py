@@ -208,6 +208,7 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     row, *rows = compare.rows([both, *alone])
     assert row["texts"] == 2 and row["tokens"] == sum(one["tokens"] for one in rows)
     assert row["decode_pj_per_token"] == pytest.approx(decode["pj"] / row["tokens"])
+    assert f"{row['decode_cycles_per_token']:,} cycles" in printed and f"of decoding a token, {row['decode_cycles_per_token']:,}" in page
     assert row["decode_cycles_per_token"] < min(one["decode_cycles_per_token"] for one in rows)
 
 
