@@ -30,8 +30,7 @@ class Allocator:
                 self.taken[address] = words
                 self.next = address + words
                 return address
-        used = sum(self.taken.values())
-        raise CapacityError(f"{what}: {self.name} words must be at most {self.words - used} (of {self.words}), not {words}")
+        raise CapacityError(f"{what}: {self.name} words must be at most {self._largest()} (of {self.words}), not {words}")
 
     def _first_fit(self, start: int, words: int) -> int | None:
         for address, size in sorted(self.taken.items()):
@@ -41,6 +40,11 @@ class Allocator:
                 return start
             start = max(start, address + size)
         return start if start + words <= self.words else None
+
+    def _largest(self) -> int:
+        """Words of the largest free piece."""
+        stops = [0, *(address + size for address, size in sorted(self.taken.items()))]
+        return max(start - stop for stop, start in zip(stops, [*sorted(self.taken), self.words], strict=True))
 
     def free(self, address: int) -> None:
         del self.taken[address]
