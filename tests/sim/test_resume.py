@@ -110,7 +110,7 @@ from ternbin.sim.runner import MemoryModel, run
 
 class Slow(Checkpoint):
     def save(self, key, state):
-        for _ in range(20):  # killed while it writes as well as between
+        for _ in range(200):  # killed while it writes as well as between, long before it is done
             super().save(key, state)
 
 program = load(sys.argv[1])
