@@ -110,7 +110,7 @@ def part_run(args: argparse.Namespace) -> dict:
         "lower_seconds": lowering, "sim_seconds": result.sim_seconds, "cycles": result.cycles,
         "cycles_per_second": result.cycles_per_second, "encoder_seconds": stamps[1] - stamps[0],
         "encoder_macs_per_second": macs / (stamps[1] - stamps[0]),
-        "busy_macs_per_second": hw.peak_macs * cycles_per_second(hw, library, loops(hw)["array"], 3),
+        "busy_macs_per_second": hw.peak_macs * cycles_per_second(hw, library, loops(hw)["array"], 9),
         "encoder_utilization_128": macs / (hw.peak_macs * result.calls[0].cycles),
         "decode_cycles": sum(call.cycles for call in decode),
         "decode_bandwidth_fraction": beats / sum(call.cycles for call in decode),
