@@ -25,7 +25,7 @@ def run(config: str, testcase: str, **parameters) -> None:
     hw = HwConfig(**CONFIGS[config])
     run_bench(
         to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw), "ternbin.sim.tb.tb_vector", name="vector", testcase=testcase,
-        parameters={"hw": CONFIGS[config], "stall": 0.3, "count": 10, "ops": OPS} | parameters,
+        parameters={"hw": CONFIGS[config], "stall": 0.3, "count": 6, "ops": OPS} | parameters,
     )
 
 
