@@ -9,9 +9,9 @@ from ternbin.cycles.bus import NEVER
 from ternbin.cycles.ports import CODES, PARAMETERS, PORTS, READS, SCORES, WRITES, Busy, Held, Spans, next_free, take
 from ternbin.isa import Kind
 from ternbin.layout import ceil_div
+from ternbin.rtl.softmax import SLOTS
 
-SLOTS = 4  # queries between two passes of a softmax
-MASKS = -1
+MASKS = -1  # what the masks are in, beside the banks of scores
 EIGHT_BIT = (Kind.INT8, Kind.UINT8)
 
 
