@@ -40,6 +40,9 @@ class Geometry:
         """Event name -> bits, as ``events_signature`` wants them: banks accessed."""
         return {"reads": self.banks.bit_length(), "writes": self.banks.bit_length()}
 
+    def holds(self, addr: Value) -> Value:
+        return C(1, 1) if self.depth >> ADDR else addr < self.depth
+
     def ram(self, **ports) -> Instance:
         """A bank."""
         return Instance(
@@ -135,7 +138,7 @@ class BankedMemory(wiring.Component):
             busy = busy | port.valid
         m.d.comb += [
             grant.addr.eq(addr), grant.taken.eq(busy),
-            grant.in_range.eq(1 if self.geometry.depth >> ADDR else grant.addr < self.geometry.depth),
+            grant.in_range.eq(self.geometry.holds(grant.addr)),
             grant.mask.eq(Mux(grant.in_range, mask, 0)),
         ]
         return grant
@@ -201,7 +204,7 @@ class ScoreMemory(wiring.Component):
                 i_ren=reads[bank], i_raddr=read_addr[bank], o_rdata=words.word_select(bank, shape.word_bits),
                 i_wen=writes[bank], i_waddr=write_addr[bank], i_wdata=mine, i_wmask=C(1, 1),
             )
-        wrong = {port: port.valid & port.ready & ~self._inside(port) for port in (*readers, self.tile, self.word)}
+        wrong = {port: port.valid & port.ready & ~shape.holds(port.addr) for port in (*readers, self.tile, self.word)}
         faults = {Unit.EXECUTE: wrong.pop(self.tile), Unit.VECTOR: _any_of(list(wrong.values()))}
         m.d.comb += [
             *(port.data.eq(words) for port in readers),
@@ -210,9 +213,6 @@ class ScoreMemory(wiring.Component):
             self.ev_reads.eq(popcount(m, "banks_read", reads)), self.ev_writes.eq(popcount(m, "banks_written", writes)),
         ]
         return m
-
-    def _inside(self, port) -> Value:
-        return C(1, 1) if self.geometry.depth >> ADDR else port.addr < self.geometry.depth
 
     def _serve(self, m: Module, ports: list, kind: str) -> tuple[Signal, list[Value]]:
         """Ready of every port; of every bank, whether it is accessed, and its address."""
@@ -223,7 +223,7 @@ class ScoreMemory(wiring.Component):
         accessed = C(0, banks)
         for port in ports:
             m.d.comb += port.ready.eq(~(taken & port.mask).any())
-            accessed = accessed | Mux(port.valid & port.ready & self._inside(port), port.mask, 0)
+            accessed = accessed | Mux(port.valid & port.ready & self.geometry.holds(port.addr), port.mask, 0)
             taken = taken | Mux(port.valid, port.mask, 0)
         m.d.comb += enable.eq(accessed)
         return enable, [value[:self.geometry.addr_bits] for value in addr]
