@@ -18,13 +18,25 @@ from pathlib import Path
 from time import perf_counter
 
 ASKED = {
-    "bit_exact": ("==", True), "sim_seconds": ("<", 60), "busy_macs_per_second": (">=", 3e9), "peak_rss_gb": ("<", 4),
-    "build_seconds": ("<", 90), "lower_seconds": ("<", 15), "rtl_seconds": ("<", 10), "interpreter_vs_fp32": ("<=", 4),
-    "encoder_utilization_128": (">=", 0.90), "encoder_utilization_512": (">=", 0.95), "decode_bandwidth_fraction": (">=", 0.95),
-    "cycle_model_max_error": ("<=", 0.01), "cycle_model_seconds": ("<", 2), "bit_exact_1024": ("==", True),
+    "bit_exact": ("==", True),
+    "sim_seconds": ("<", 60),
+    "busy_macs_per_second": (">=", 3e9),
+    "peak_rss_gb": ("<", 4),
+    "build_seconds": ("<", 90),
+    "lower_seconds": ("<", 15),
+    "rtl_seconds": ("<", 10),
+    "interpreter_vs_fp32": ("<=", 4),
+    "encoder_utilization_128": (">=", 0.90),
+    "encoder_utilization_512": (">=", 0.95),
+    "decode_bandwidth_fraction": (">=", 0.95),
+    "cycle_model_max_error": ("<=", 0.01),
+    "cycle_model_seconds": ("<", 2),
+    "bit_exact_1024": ("==", True),
 }
 HOLDS = {"==": lambda a, b: a == b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
-SHAPE = dict(d_model=768, heads=12, ffn=3072, layers=6, vocab=50265, activation="gelu", positions=1024, scale_embedding=False)
+SHAPE = dict(
+    d_model=768, heads=12, ffn=3072, layers=6, vocab=50265, activation="gelu", positions=1024, scale_embedding=False
+)
 SOURCE, NEW, LONG, LONGEST = 128, 32, 512, 1024
 
 
@@ -32,8 +44,8 @@ def checkpoint(args: argparse.Namespace) -> Path:
     """The folder of the model, made where there is none."""
     if args.model:
         return args.model
-    from ternbin.models.checkpoint import save_packed
-    from ternbin.models.random_model import random_quant_bart
+    from ternbin.models.bart.checkpoint import save_packed
+    from ternbin.models.bart.random_model import random_quant_bart
 
     folder = args.work / f"bart-base-{args.bits}"
     if not (folder / "config.json").exists():
@@ -49,15 +61,17 @@ def model_and_ids(folder: Path):
     from ternbin.models.prepare import lowered_model
 
     lowered = endless(lowered_model(folder))
-    return lowered, torch.randint(3, lowered.meta["vocab_size"], (LONGEST,), generator=torch.Generator().manual_seed(0)).tolist()
+    return lowered, torch.randint(
+        3, lowered.meta["vocab_size"], (LONGEST,), generator=torch.Generator().manual_seed(0)
+    ).tolist()
 
 
 def part_build(args: argparse.Namespace) -> dict:
     """Verilog and simulator, from nothing."""
     import os
 
-    from ternbin.hw import load_hw
-    from ternbin.rtl.generate import generate
+    from ternbin.contract.hw import load_hw
+    from ternbin.rtl.verilog.generate import generate
     from ternbin.sim.build import build
 
     hw = load_hw(args.hw)
@@ -77,14 +91,15 @@ def part_run(args: argparse.Namespace) -> dict:
     """One summarisation, 128 tokens in and 32 out, every tensor compared."""
     from sim_speed import cycles_per_second, loops
 
-    from ternbin.accounting import call_work
-    from ternbin.cycles import predict
-    from ternbin.generate import Policy
-    from ternbin.hw import load_hw
-    from ternbin.mapper import map_model
+    from ternbin.contract.hw import load_hw
+    from ternbin.counting.cycles import predict
+    from ternbin.counting.external import MemoryModel
+    from ternbin.counting.phases import call_work
+    from ternbin.decoding.search import Policy
+    from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
     from ternbin.sim.check import check
-    from ternbin.sim.runner import MemoryModel, run
+    from ternbin.sim.runner import run
 
     hw, memory, begin = load_hw(args.hw), MemoryModel(), perf_counter()
     lowered, ids = model_and_ids(checkpoint(args))
@@ -101,31 +116,38 @@ def part_run(args: argparse.Namespace) -> dict:
     verdict = check(program, lowered, ids, policy.prompt[0], result)
     macs = sum(work.macs for work in call_work(lowered, program, 0).values())
     decode = result.calls[1:]
-    beats = sum(call.counters[name] for call in decode for name in ("axi_load_beats", "axi_fetch_beats", "axi_write_beats"))
+    beats = sum(
+        call.counters[name] for call in decode for name in ("axi_load_beats", "axi_fetch_beats", "axi_write_beats")
+    )
     begin = perf_counter()
     predicted = predict(program, memory, calls=len(result.calls))
     model_seconds = perf_counter() - begin
     return {
         **verdict.asdict(),
-        "lower_seconds": lowering, "sim_seconds": result.sim_seconds, "cycles": result.cycles,
-        "cycles_per_second": result.cycles_per_second, "encoder_seconds": stamps[1] - stamps[0],
+        "lower_seconds": lowering,
+        "sim_seconds": result.sim_seconds,
+        "cycles": result.cycles,
+        "cycles_per_second": result.cycles_per_second,
+        "encoder_seconds": stamps[1] - stamps[0],
         "encoder_macs_per_second": macs / (stamps[1] - stamps[0]),
         "busy_macs_per_second": hw.peak_macs * cycles_per_second(hw, library, loops(hw)["array"], 9),
         "encoder_utilization_128": macs / (hw.peak_macs * result.calls[0].cycles),
         "decode_cycles": sum(call.cycles for call in decode),
         "decode_bandwidth_fraction": beats / sum(call.cycles for call in decode),
-        "cycle_model_max_error": predicted.worst(result), "cycle_model_seconds": model_seconds,
+        "cycle_model_max_error": predicted.worst(result),
+        "cycle_model_seconds": model_seconds,
         "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 
 
 def part_long(args: argparse.Namespace) -> dict:
     """The encoder on 512 tokens."""
-    from ternbin.accounting import call_work
-    from ternbin.hw import load_hw
-    from ternbin.mapper import map_model
+    from ternbin.contract.hw import load_hw
+    from ternbin.counting.external import MemoryModel
+    from ternbin.counting.phases import call_work
+    from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
-    from ternbin.sim.runner import MemoryModel, Simulator
+    from ternbin.sim.simulator import Simulator
 
     hw = load_hw(args.hw)
     lowered, ids = model_and_ids(checkpoint(args))
@@ -138,10 +160,10 @@ def part_long(args: argparse.Namespace) -> dict:
 
 def part_longest(args: argparse.Namespace) -> dict:
     """As many tokens in as the model takes, 2 out, every tensor compared."""
-    from ternbin.accounting import call_work
-    from ternbin.generate import Policy
-    from ternbin.hw import load_hw
-    from ternbin.mapper import map_model
+    from ternbin.contract.hw import load_hw
+    from ternbin.counting.phases import call_work
+    from ternbin.decoding.search import Policy
+    from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
     from ternbin.sim.check import check
     from ternbin.sim.runner import run
@@ -153,7 +175,9 @@ def part_longest(args: argparse.Namespace) -> dict:
     verdict = check(program, lowered, ids, policy.prompt[0], result)
     macs = sum(work.macs for work in call_work(lowered, program, 0).values())
     return {
-        "bit_exact_1024": verdict.bit_exact, "values_checked_1024": verdict.values_checked, "sim_seconds_1024": result.sim_seconds,
+        "bit_exact_1024": verdict.bit_exact,
+        "values_checked_1024": verdict.values_checked,
+        "sim_seconds_1024": result.sim_seconds,
         "encoder_utilization_1024": macs / (hw.peak_macs * result.calls[0].cycles),
         "peak_rss_gb_1024": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
@@ -167,7 +191,13 @@ def part_interpreter(args: argparse.Namespace) -> dict:
         return {"interpreter_vs_fp32": json.loads(Path(file.name).read_text())["ratio"]}
 
 
-PARTS = {"interpreter": part_interpreter, "build": part_build, "run": part_run, "long": part_long, "longest": part_longest}
+PARTS = {
+    "interpreter": part_interpreter,
+    "build": part_build,
+    "run": part_run,
+    "long": part_long,
+    "longest": part_longest,
+}
 
 
 def measure(args: argparse.Namespace) -> dict:
@@ -177,8 +207,18 @@ def measure(args: argparse.Namespace) -> dict:
         path = args.work / f"{part}-{'' if part == 'interpreter' else Path(args.hw).stem + '-'}{args.bits}.json"
         if not path.exists():
             print(f"{part} ...", file=sys.stderr)
-            options = ["--hw", args.hw, "--bits", args.bits, "--work", args.work, *(["--model", args.model] if args.model else [])]
-            subprocess.run([sys.executable, __file__, "--part", part, "--json", path.with_suffix(".new"), *options], check=True)
+            options = [
+                "--hw",
+                args.hw,
+                "--bits",
+                args.bits,
+                "--work",
+                args.work,
+                *(["--model", args.model] if args.model else []),
+            ]
+            subprocess.run(
+                [sys.executable, __file__, "--part", part, "--json", path.with_suffix(".new"), *options], check=True
+            )
             path.with_suffix(".new").replace(path)
         figures |= json.loads(path.read_text())
     return figures

@@ -9,8 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ternbin.contract.hw import HwConfig, load_hw
 from ternbin.flow import Job, summarise
-from ternbin.hw import HwConfig, load_hw
 from ternbin.models.prepare import demo_texts
 from ternbin.results import texts
 
@@ -27,8 +27,12 @@ def measure(hw: HwConfig, size: int, dram: str) -> dict:
         total["summaries"] += [entry["summary"] for entry in texts(result)]
         phase, energy = result["phases"][1], result["energy"]["phases"][1]
         counts = {
-            "tokens": len(result["tokens"]), "calls": phase["calls"], "cycles": phase["cycles"],
-            "pj": energy["pj"], "low": energy["low"], "high": energy["high"],
+            "tokens": len(result["tokens"]),
+            "calls": phase["calls"],
+            "cycles": phase["cycles"],
+            "pj": energy["pj"],
+            "low": energy["low"],
+            "high": energy["high"],
         }
         total |= {name: total.get(name, 0) + value for name, value in counts.items()}
     return total
@@ -45,8 +49,10 @@ def main() -> None:
         assert record["summaries"] == records[0]["summaries"], record
         cycles, pj, low, high = (record[name] / record["tokens"] for name in ("cycles", "pj", "low", "high"))
         call = record["cycles"] / record["calls"]
-        print(f"{record['texts']} at a time: {record['tokens']} tokens in {record['calls']} calls of {call:,.0f} cycles, "
-              f"{cycles:,.0f} cycles and {pj / 1e6:.1f} ({low / 1e6:.1f} to {high / 1e6:.1f}) uJ a token")
+        print(
+            f"{record['texts']} at a time: {record['tokens']} tokens in {record['calls']} calls of {call:,.0f} cycles, "
+            f"{cycles:,.0f} cycles and {pj / 1e6:.1f} ({low / 1e6:.1f} to {high / 1e6:.1f}) uJ a token"
+        )
     if args.json:
         args.json.write_text(json.dumps(records, indent=1) + "\n")
 

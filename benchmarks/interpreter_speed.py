@@ -16,13 +16,13 @@ from time import perf_counter, process_time
 
 import torch
 
-from ternbin.generate import reference_run
-from ternbin.ir import Lowered
-from ternbin.models.calibrate import calibrate
-from ternbin.models.lower import lower
+from ternbin.decoding.greedy import reference_run
+from ternbin.graph.ir import Lowered
+from ternbin.models.bart.calibrate import calibrate
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.qbart import QuantConfig, quantize_model
+from ternbin.models.bart.random_model import random_stock_bart
 from ternbin.models.prepare import calibration_batches
-from ternbin.models.qbart import QuantConfig, quantize_model
-from ternbin.models.random_model import random_stock_bart
 from ternbin.passes import fold
 
 
@@ -35,8 +35,14 @@ def measure(args: argparse.Namespace) -> dict:
     """Seconds of both, by run, and the ratio of their medians."""
     torch.set_num_threads(args.threads)
     stock = random_stock_bart(
-        d_model=args.d, heads=args.heads, ffn=4 * args.d, layers=args.layers, vocab=args.vocab, activation="gelu",
-        positions=1024, scale_embedding=False,
+        d_model=args.d,
+        heads=args.heads,
+        ffn=4 * args.d,
+        layers=args.layers,
+        vocab=args.vocab,
+        activation="gelu",
+        positions=1024,
+        scale_embedding=False,
     )
     student = quantize_model(stock, QuantConfig(bits=args.bits))
     calibrate(student, calibration_batches(student, None))
@@ -46,8 +52,16 @@ def measure(args: argparse.Namespace) -> dict:
 
     def full_precision() -> int:
         with torch.no_grad():
-            out = stock.generate(ids[None], num_beams=1, do_sample=False, min_new_tokens=args.new_tokens,
-                                 max_new_tokens=args.new_tokens, use_cache=True, forced_bos_token_id=None, forced_eos_token_id=None)
+            out = stock.generate(
+                ids[None],
+                num_beams=1,
+                do_sample=False,
+                min_new_tokens=args.new_tokens,
+                max_new_tokens=args.new_tokens,
+                use_cache=True,
+                forced_bos_token_id=None,
+                forced_eos_token_id=None,
+            )
         return out.shape[1] - 1
 
     def integers() -> int:
@@ -66,9 +80,17 @@ def measure(args: argparse.Namespace) -> dict:
                 cpu_seconds[name].append(process_time() - cpu)
     medians, cpu_medians = ({name: statistics.median(v) for name, v in each.items()} for each in (seconds, cpu_seconds))
     return {
-        "bits": args.bits, "d": args.d, "layers": args.layers, "vocab": args.vocab, "source_len": args.source_len,
-        "new_tokens": args.new_tokens, "threads": args.threads, "seconds": seconds, "median_seconds": medians,
-        "ratio": medians["integers"] / medians["full_precision"], "cpu_seconds": cpu_seconds,
+        "bits": args.bits,
+        "d": args.d,
+        "layers": args.layers,
+        "vocab": args.vocab,
+        "source_len": args.source_len,
+        "new_tokens": args.new_tokens,
+        "threads": args.threads,
+        "seconds": seconds,
+        "median_seconds": medians,
+        "ratio": medians["integers"] / medians["full_precision"],
+        "cpu_seconds": cpu_seconds,
         "cpu_ratio": cpu_medians["integers"] / cpu_medians["full_precision"],
         "peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
@@ -77,8 +99,16 @@ def measure(args: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bits", default="2-2")
-    for name, value in (("d", 768), ("heads", 12), ("layers", 6), ("vocab", 50265), ("source-len", 128), ("new-tokens", 32),
-                        ("threads", 2), ("runs", 3)):
+    for name, value in (
+        ("d", 768),
+        ("heads", 12),
+        ("layers", 6),
+        ("vocab", 50265),
+        ("source-len", 128),
+        ("new-tokens", 32),
+        ("threads", 2),
+        ("runs", 3),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

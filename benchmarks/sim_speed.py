@@ -11,15 +11,16 @@ import statistics
 from pathlib import Path
 from time import process_time
 
+from ternbin.contract.hw import HwConfig, load_hw
+from ternbin.contract.isa import INSTRUCTION_BYTES, Epilogue, Instruction, Mem, Op, encode
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.workload import work
+from ternbin.decoding.search import Policy
 from ternbin.flow import simulate
-from ternbin.generate import Policy
-from ternbin.hw import HwConfig, load_hw
-from ternbin.isa import INSTRUCTION_BYTES, Epilogue, Instruction, Mem, Op, encode
-from ternbin.mapper import map_model
+from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare
 from ternbin.sim.build import build
-from ternbin.sim.runner import MemoryModel, Simulator
-from ternbin.workload import work
+from ternbin.sim.simulator import Simulator
 
 
 def measure(hw_name: str, runs: int, new_tokens: int) -> dict:
@@ -38,8 +39,13 @@ def measure(hw_name: str, runs: int, new_tokens: int) -> dict:
     seconds = statistics.median(result.sim_seconds for result in results)
     cycles = results[0].cycles
     return {
-        "hw": hw.name, "runs": runs, "cycles": cycles, "macs": macs, "median_seconds": seconds,
-        "cycles_per_second": cycles / seconds, "macs_per_second": macs / seconds,
+        "hw": hw.name,
+        "runs": runs,
+        "cycles": cycles,
+        "macs": macs,
+        "median_seconds": seconds,
+        "cycles_per_second": cycles / seconds,
+        "macs_per_second": macs / seconds,
         "all_seconds": [result.sim_seconds for result in results],
     }
 
@@ -48,12 +54,28 @@ def loops(hw: HwConfig) -> dict[str, Instruction]:
     """Name -> an instruction that keeps one unit busy for long: products of the whole array, words for WBUF."""
     chunks, row_tiles, col_tiles = 8, min(16, hw.wbuf_words // 8), min(16, hw.abuf_words // 16)
     return {
-        "array": Instruction(Op.GEMM, {
-            "row_stride": chunks, "row_planes": 1, "col_stride": chunks, "col_planes": 1, "chunks": chunks, "row_tiles": row_tiles,
-            "col_tiles": col_tiles, "tokens": col_tiles * hw.cols, "epilogue": Epilogue.CODES, "kind": hw.kind == "binary",
-            "thresholds": 2, "base": -1, "dirs": 3, "dst_addr": hw.abuf_words // 2,
-        }),
-        "loading": Instruction(Op.LOAD, {"mem": Mem.WBUF, "outer": hw.rows * 8, "inner": chunks, "dram": 1 << 16, "stride": 0}),
+        "array": Instruction(
+            Op.GEMM,
+            {
+                "row_stride": chunks,
+                "row_planes": 1,
+                "col_stride": chunks,
+                "col_planes": 1,
+                "chunks": chunks,
+                "row_tiles": row_tiles,
+                "col_tiles": col_tiles,
+                "tokens": col_tiles * hw.cols,
+                "epilogue": Epilogue.CODES,
+                "kind": hw.kind == "binary",
+                "thresholds": 2,
+                "base": -1,
+                "dirs": 3,
+                "dst_addr": hw.abuf_words // 2,
+            },
+        ),
+        "loading": Instruction(
+            Op.LOAD, {"mem": Mem.WBUF, "outer": hw.rows * 8, "inner": chunks, "dram": 1 << 16, "stride": 0}
+        ),
     }
 
 
@@ -62,7 +84,9 @@ def cycles_per_second(hw: HwConfig, library: Path, instruction: Instruction, run
     rates, count = [], 1
     while len(rates) < runs:
         words = [encode(instruction)] * count + [encode(Instruction(Op.END))]
-        memory = bytearray(b"".join(word.to_bytes(INSTRUCTION_BYTES, "little") for word in words).ljust(1 << 20, b"\x5a"))
+        memory = bytearray(
+            b"".join(word.to_bytes(INSTRUCTION_BYTES, "little") for word in words).ljust(1 << 20, b"\x5a")
+        )
         with Simulator(hw, library, memory, MemoryModel()) as simulator:
             begin = process_time()
             cycles = simulator.call(0, len(words)).cycles

@@ -12,11 +12,11 @@ import torch
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
-from ternbin.ir import Lowered
-from ternbin.models.calibrate import calibrate
-from ternbin.models.checkpoint import load_any, quantized_weights
-from ternbin.models.lower import lower
-from ternbin.models.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.graph.ir import Lowered
+from ternbin.models.bart.calibrate import calibrate
+from ternbin.models.bart.checkpoint import load_any, quantized_weights
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
 from ternbin.passes import fold
 
 CALIBRATION_TEXTS = 16

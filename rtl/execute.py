@@ -4,14 +4,15 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin.hw import HwConfig
-from ternbin.isa import INSTRUCTION_BITS
-from ternbin.rtl import epilogue, sequencer
-from ternbin.rtl.array import Array
-from ternbin.rtl.drain import EVENTS as DRAIN_EVENTS
-from ternbin.rtl.drain import Drain
-from ternbin.rtl.gemm import gemm_fields, impossible
-from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, UnitPort, WritePort, events_signature
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import INSTRUCTION_BITS
+from ternbin.rtl.array import sequencer
+from ternbin.rtl.array.array import Array
+from ternbin.rtl.array.drain import EVENTS as DRAIN_EVENTS
+from ternbin.rtl.array.drain import Drain
+from ternbin.rtl.epilogue import epilogue
+from ternbin.rtl.parts.gemm_fields import gemm_fields, impossible
+from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, UnitPort, WritePort, events_signature
 
 
 class ExecuteUnit(wiring.Component):
@@ -28,16 +29,24 @@ class ExecuteUnit(wiring.Component):
     def __init__(self, hw: HwConfig):
         self._hw = hw
         code = hw.code_word_bits
-        super().__init__({
-            "port": In(UnitPort()),
-            "abuf": Out(ReadPort(hw.cols, code)), "wbuf": Out(ReadPort(hw.rows, code)), "kbuf": Out(ReadPort(hw.rows, code)),
-            "pbuf": Out(ReadPort(1, hw.param_word_bits)), "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
-            "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)), "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits * hw.cols, 1)),
-            "abuf_w": Out(WritePort(hw.cols, code, hw.lanes)), "kbuf_w": Out(WritePort(hw.rows, code, hw.lanes)),
-            "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
-            "idbuf_w": Out(WritePort(1, 96, 1)), "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
-            **events_signature(self.EVENTS),
-        })
+        super().__init__(
+            {
+                "port": In(UnitPort()),
+                "abuf": Out(ReadPort(hw.cols, code)),
+                "wbuf": Out(ReadPort(hw.rows, code)),
+                "kbuf": Out(ReadPort(hw.rows, code)),
+                "pbuf": Out(ReadPort(1, hw.param_word_bits)),
+                "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
+                "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
+                "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits * hw.cols, 1)),
+                "abuf_w": Out(WritePort(hw.cols, code, hw.lanes)),
+                "kbuf_w": Out(WritePort(hw.rows, code, hw.lanes)),
+                "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
+                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
+                **events_signature(self.EVENTS),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -52,7 +61,8 @@ class ExecuteUnit(wiring.Component):
         wiring.connect(m, drain.o, epi.i)
         for part, names in (
             (seq, ("abuf", "wbuf", "kbuf")),
-            (drain, ("sbuf_w",)), (epi, ("pbuf", "rbuf_r", "rbuf_w", "abuf_w", "kbuf_w", "kbuf_t", "idbuf_w", "lutx_w")),
+            (drain, ("sbuf_w",)),
+            (epi, ("pbuf", "rbuf_r", "rbuf_w", "abuf_w", "kbuf_w", "kbuf_t", "idbuf_w", "lutx_w")),
         ):
             for name in names:
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(part, name))
@@ -65,15 +75,27 @@ class ExecuteUnit(wiring.Component):
 
         An instruction that cannot be run waits for the one before it, so that the fault is that of the oldest.
         """
-        wrong, begin, ahead, handed = Signal(), Signal(), Signal(), Signal()  # ahead: an instruction for the back is in the front
+        wrong, begin, ahead, handed = (
+            Signal(),
+            Signal(),
+            Signal(),
+            Signal(),
+        )  # ahead: an instruction for the back is in the front
         working, started = Signal(), Signal()
         m.d.comb += [
-            wrong.eq(impossible(m, self._hw, front)), seq.start.eq(begin), drain.start.eq(started), epi.start.eq(started),
+            wrong.eq(impossible(m, self._hw, front)),
+            seq.start.eq(begin),
+            drain.start.eq(started),
+            epi.start.eq(started),
             seq.scores_open.eq(drain.busy & ~ahead),
             handed.eq((begin | ahead) & (~working | self.port.done)),
             self.port.done.eq(working & ~(started | drain.busy | epi.busy)),
         ]
-        m.d.sync += [ahead.eq((begin | ahead) & ~handed), started.eq(handed), working.eq(handed | (working & ~self.port.done))]
+        m.d.sync += [
+            ahead.eq((begin | ahead) & ~handed),
+            started.eq(handed),
+            working.eq(handed | (working & ~self.port.done)),
+        ]
         with m.If(handed):
             m.d.sync += back.eq(front)
         with m.FSM() as fsm:
@@ -96,11 +118,22 @@ class ExecuteUnit(wiring.Component):
     def _array(self, m: Module, f, seq, array, drain):
         m.d.comb += [
             array.row.eq(Mux(f.row_kbuf, self.kbuf.data.as_value(), self.wbuf.data.as_value())),
-            array.col.eq(self.abuf.data), array.row_load.eq(seq.row_load), array.col_load.eq(seq.col_load),
-            array.en.eq(seq.en), array.first.eq(seq.first), array.double.eq(seq.double), array.subtract.eq(seq.subtract),
-            array.rowsum.eq(f.rowsum), array.init.eq(f.acc_init),
-            array.capture.eq(drain.capture), array.capture_cols.eq(drain.capture_cols), array.column.eq(drain.column),
-            drain.values.eq(array.o), drain.tile.eq(array.tile),
-            array.tile_en.eq(drain.sbuf_w.valid), drain.finish.eq(seq.finish), drain.finish_cols.eq(seq.en),
+            array.col.eq(self.abuf.data),
+            array.row_load.eq(seq.row_load),
+            array.col_load.eq(seq.col_load),
+            array.en.eq(seq.en),
+            array.first.eq(seq.first),
+            array.double.eq(seq.double),
+            array.subtract.eq(seq.subtract),
+            array.rowsum.eq(f.rowsum),
+            array.init.eq(f.acc_init),
+            array.capture.eq(drain.capture),
+            array.capture_cols.eq(drain.capture_cols),
+            array.column.eq(drain.column),
+            drain.values.eq(array.o),
+            drain.tile.eq(array.tile),
+            array.tile_en.eq(drain.sbuf_w.valid),
+            drain.finish.eq(seq.finish),
+            drain.finish_cols.eq(seq.en),
             seq.tile_free.eq(drain.tile_free),
         ]

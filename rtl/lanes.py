@@ -1,14 +1,15 @@
 """One lane of the epilogue's and the vector unit's arithmetic as blocks of their own, for characterisation.
 
-The same expressions and register places as rtl/epilogue.py, rtl/layernorm.py and rtl/softmax.py have for each of their ``rows`` lanes;
-addressing, handshakes and tables are not in them. Ports as the array's elements: ``row`` holds parameters, ``col`` the data.
+The same expressions and register places as the epilogue (rtl/epilogue/epilogue.py), LayerNorm and softmax (rtl/vector) have for each
+of their ``rows`` lanes; addressing, handshakes and tables are not in them. Ports as the array's elements: ``row`` holds parameters,
+``col`` the data.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin.rtl.vector_parts import clip, residual_range, round_shift
+from ternbin.rtl.parts.arithmetic import clip, residual_range, round_shift
 
 ACC, RES, MUL, BIAS = 24, 16, 24, 40
 
@@ -19,10 +20,18 @@ class Lane(wiring.Component):
     row_bits, col_bits, result_bits = 1, 1, 1
 
     def __init__(self):
-        super().__init__({
-            "en": In(1), "first": In(1), "double": In(1), "subtract": In(1), "capture": In(1),
-            "row": In(self.row_bits), "col": In(self.col_bits), "result": Out(self.result_bits),
-        })
+        super().__init__(
+            {
+                "en": In(1),
+                "first": In(1),
+                "double": In(1),
+                "subtract": In(1),
+                "capture": In(1),
+                "row": In(self.row_bits),
+                "col": In(self.col_bits),
+                "result": Out(self.result_bits),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -78,7 +87,8 @@ class SumLane(Lane):
         plain, squares = Signal(signed(32), reset_less=True), Signal(48, reset_less=True)
         square = self._register(m, value * value, 2 * RES, "square")
         m.d.sync += [
-            plain.eq(Mux(self.first, 0, plain) + value), squares.eq(Mux(self.first, 0, squares) + square),
+            plain.eq(Mux(self.first, 0, plain) + value),
+            squares.eq(Mux(self.first, 0, squares) + square),
             self.result.eq(squares ^ plain),
         ]
 

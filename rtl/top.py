@@ -5,17 +5,17 @@ from amaranth import Cat, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from ternbin.hw import HwConfig
-from ternbin.isa import WATCHDOG_CYCLES, Unit
-from ternbin.rtl.axi import AxiMaster, master_ports
-from ternbin.rtl.control import Control
-from ternbin.rtl.counters import Counters
-from ternbin.rtl.dma import LoadUnit, StoreUnit
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import WATCHDOG_CYCLES, Unit
+from ternbin.rtl.control.control import Control
+from ternbin.rtl.control.counters import Counters
+from ternbin.rtl.control.registers import Registers, slave_ports
 from ternbin.rtl.execute import ExecuteUnit
-from ternbin.rtl.memory import BankedMemory, ScoreMemory, geometries
-from ternbin.rtl.primitives import apart, gated
-from ternbin.rtl.registers import Registers, slave_ports
-from ternbin.rtl.vector import SCORES, VectorUnit
+from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory, geometries
+from ternbin.rtl.parts.primitives import apart, gated
+from ternbin.rtl.transfer.axi import AxiMaster, master_ports
+from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
+from ternbin.rtl.vector.vector import SCORES, VectorUnit
 
 # Who reads and writes each memory but SBUF, highest priority first: unit -> its port. The bus can ask for no more than a word every few
 # cycles. Results of the array come before the vector unit, whose work is to hide under the array's, and leave it most cycles; but an
@@ -84,7 +84,11 @@ def counters(hw: HwConfig) -> dict[str, int]:
 def top_ports(hw: HwConfig) -> dict:
     """Ports of the accelerator, without clock and reset."""
     return {
-        **master_ports(hw), **slave_ports(), "irq": Out(1), "trace_start": Out(len(Unit)), "trace_done": Out(len(Unit)),
+        **master_ports(hw),
+        **slave_ports(),
+        "irq": Out(1),
+        "trace_start": Out(len(Unit)),
+        "trace_done": Out(len(Unit)),
     }
 
 
@@ -115,7 +119,9 @@ class Top(wiring.Component):
             else:
                 table = unit.lutv_w if name == "vector" else unit.lutx_w
                 awake = unit.port.busy | unit.port.instruction.valid | table.valid
-                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(apart(APART[name], unit))
+                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(
+                    apart(APART[name], unit)
+                )
             wiring.connect(m, getattr(control, f"unit_{name}"), unit.port)
         self._connect_memories(m)
         self._connect_bus(m)
@@ -141,22 +147,28 @@ class Top(wiring.Component):
     def _connect_bus(self, m: Module) -> None:
         axi, control, load, store = self._axi, self._control, self._units["load"], self._units["store"]
         for source, sink in (
-            (load.ar, axi.load_ar), (axi.load_r, load.r), (control.ar, axi.fetch_ar), (axi.fetch_r, control.r),
-            (store.aw, axi.aw), (store.w, axi.w), (axi.b, store.b),
+            (load.ar, axi.load_ar),
+            (axi.load_r, load.r),
+            (control.ar, axi.fetch_ar),
+            (axi.fetch_r, control.r),
+            (store.aw, axi.aw),
+            (store.w, axi.w),
+            (axi.b, store.b),
         ):
             wiring.connect(m, source, sink)
         for name, flow in master_ports(self.hw).items():
             inner, outer = getattr(axi, name), getattr(self, name)
             m.d.comb += outer.eq(inner) if flow.flow == Out else inner.eq(outer)
-        memory_faults = Cat(
-            Cat(memory.fault[unit] for memory in self._memories.values()).any() for unit in Unit
-        )
+        memory_faults = Cat(Cat(memory.fault[unit] for memory in self._memories.values()).any() for unit in Unit)
         dma_faults = (load.address_fault << Unit.LOAD) | (store.address_fault << Unit.STORE)
         m.d.comb += [
-            load.abort.eq(control.abort), store.abort.eq(control.abort),
+            load.abort.eq(control.abort),
+            store.abort.eq(control.abort),
             control.address_fault.eq(memory_faults | dma_faults),
-            control.read_fault.eq(load.bus_fault), control.read_addr.eq(load.bus_addr),
-            control.write_fault.eq(store.bus_fault), control.write_addr.eq(store.bus_addr),
+            control.read_fault.eq(load.bus_fault),
+            control.read_addr.eq(load.bus_addr),
+            control.write_fault.eq(store.bus_fault),
+            control.write_addr.eq(store.bus_addr),
             control.active.eq(axi.active | Cat(memory.active for memory in self._memories.values()).any()),
             control.quiet.eq(~(axi.busy | load.port.busy | store.port.busy)),
         ]
@@ -170,10 +182,17 @@ class Top(wiring.Component):
             inner, outer = getattr(registers, name), getattr(self, name)
             m.d.comb += outer.eq(inner) if flow.flow == Out else inner.eq(outer)
         m.d.comb += [
-            self.irq.eq(registers.irq), control.start.eq(registers.start), control.clear.eq(registers.clear_status),
-            control.program.eq(registers.program), registers.busy.eq(control.busy), registers.done.eq(control.done),
-            registers.error.eq(control.error), registers.error_addr.eq(control.error_addr),
-            bank.clear.eq(registers.clear_counters), bank.index.eq(registers.index), registers.value.eq(bank.value),
+            self.irq.eq(registers.irq),
+            control.start.eq(registers.start),
+            control.clear.eq(registers.clear_status),
+            control.program.eq(registers.program),
+            registers.busy.eq(control.busy),
+            registers.done.eq(control.done),
+            registers.error.eq(control.error),
+            registers.error_addr.eq(control.error_addr),
+            bank.clear.eq(registers.clear_counters),
+            bank.index.eq(registers.index),
+            registers.value.eq(bank.value),
         ]
         parts = {"control": control, "axi": self._axi, **self._units, **self._memories}
         for instance, events in _events(self.hw).items():

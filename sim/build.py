@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ternbin import hw as hw_module
-from ternbin import isa
+from ternbin.contract import hw as hw_module
+from ternbin.contract import isa
+from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError, MissingToolError
-from ternbin.hw import HwConfig
 from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst, top_ports
 
 WAVES = (None, "vcd", "fst")
@@ -43,8 +43,9 @@ _PORTS = """public_flat_rd -module "bench" -var "*"
 """
 
 
-def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin", waves: str | None = None,
-               ports: bool = False) -> ModelSpec:
+def model_spec(
+    verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin", waves: str | None = None, ports: bool = False
+) -> ModelSpec:
     """The model of Verilog texts (file name -> text) whose module ``top`` has the ports of rtl/top.py.
 
     waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves. ports: the core's ports can be
@@ -54,7 +55,9 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
     if waves not in WAVES:
         raise InputError(f"waves must be one of vcd, fst, not {waves!r}")
     if waves == "fst" and not has_fst():
-        raise MissingToolError("fst waves need the headers of zlib and lz4: apt-get install zlib1g-dev liblz4-dev, or write vcd")
+        raise MissingToolError(
+            "fst waves need the headers of zlib and lz4: apt-get install zlib1g-dev liblz4-dev, or write vcd"
+        )
     trace = {None: (), "vcd": ("--trace-vcd",), "fst": ("--trace-fst",)}[waves]
     return ModelSpec(
         verilog={**verilog, "bench.v": wrapper(top, top_ports("\n".join(verilog.values()), top))},
@@ -63,10 +66,22 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
         cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
         output="simulator.so",
         verilator_flags=(
-            "-O3", "--x-assign", "fast", "--no-timing", "--no-assert", "--savable", "--compiler-include", "popcount.h", *trace,
+            "-O3",
+            "--x-assign",
+            "fast",
+            "--no-timing",
+            "--no-assert",
+            "--savable",
+            "--compiler-include",
+            "popcount.h",
+            *trace,
         ),
         cxx_flags=(
-            f"-DAXI_BYTES={axi_bytes}", "-DVL_TIME_CONTEXT", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique",
+            f"-DAXI_BYTES={axi_bytes}",
+            "-DVL_TIME_CONTEXT",
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-fno-gnu-unique",
             "-march=native",
         ),
         link_flags=("-shared", "-Wl,-Bsymbolic"),
@@ -75,7 +90,9 @@ def model_spec(verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbi
     )
 
 
-def build(hw: HwConfig, *, waves: str | None = None, ports: bool = False, progress: Callable[[str], None] | None = None) -> Path:
+def build(
+    hw: HwConfig, *, waves: str | None = None, ports: bool = False, progress: Callable[[str], None] | None = None
+) -> Path:
     """Path of the compiled simulator of ``hw``: from the cache, or built now (under a minute for "small").
 
     ``waves``, ``ports``: as in :func:`model_spec`. ``progress`` is called with a line of text before a build. Raises InputError,
@@ -89,12 +106,20 @@ def verilog(hw: HwConfig) -> dict[str, str]:
 
     The key is everything that decides it: configuration, sources of the generator, version of Amaranth.
     """
-    sources = [*sorted(_RTL.rglob("*.py")), *sorted(_RTL.rglob("*.v")), *(Path(module.__file__) for module in (hw_module, isa))]
-    parts = [repr(hw), importlib.metadata.version("amaranth"), *(f"{path.name}\0{path.read_text()}" for path in sources)]
+    sources = [
+        *sorted(_RTL.rglob("*.py")),
+        *sorted(_RTL.rglob("*.v")),
+        *(Path(module.__file__) for module in (hw_module, isa)),
+    ]
+    parts = [
+        repr(hw),
+        importlib.metadata.version("amaranth"),
+        *(f"{path.name}\0{path.read_text()}" for path in sources),
+    ]
     key = hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
     path = cache_dir() / f"verilog-{key}.json"
     if not path.exists():
-        from ternbin.rtl.generate import generate
+        from ternbin.rtl.verilog.generate import generate
 
         handle, temporary = tempfile.mkstemp(dir=cache_dir())
         with open(handle, "w") as file:

@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ternbin.beam import Fed, visible
+from ternbin.contract.hw import top_tokens
+from ternbin.contract.isa import Unit
+from ternbin.contract.program import Probe, Program, decode_probe, expected_part
+from ternbin.counting.runs import CallRun, RunResult
+from ternbin.decoding.beam import visible
+from ternbin.decoding.search import Fed
 from ternbin.errors import CheckError
-from ternbin.hw import top_tokens
-from ternbin.interpret import Interpreter, outputs
-from ternbin.ir import Lowered
-from ternbin.isa import Unit
-from ternbin.program import Probe, Program, decode_probe, expected_part
-from ternbin.sim.runner import CallRun, RunResult
+from ternbin.graph.ir import Lowered
+from ternbin.graph.ops.interpreter import Interpreter, outputs
 
 HEAD = "lm_head"
 Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
@@ -57,8 +58,11 @@ class Check:
         """The fields of result.json."""
         first = None if self.first_divergence is None else asdict(self.first_divergence)
         return {
-            "bit_exact": self.bit_exact, "tensors_checked": self.tensors_checked, "values_checked": self.values_checked,
-            "mismatches": self.mismatches, "first_divergence": first,
+            "bit_exact": self.bit_exact,
+            "tensors_checked": self.tensors_checked,
+            "values_checked": self.values_checked,
+            "mismatches": self.mismatches,
+            "first_divergence": first,
         }
 
 
@@ -70,7 +74,9 @@ def _written(values: dict) -> dict:
     return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
 
 
-def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed], lengths: Sequence[int] = ()) -> Reference:
+def reference(
+    lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed], lengths: Sequence[int] = ()
+) -> Reference:
     """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time, or
     on the beams of a trace. ``lengths``: of the texts, where ``ids`` are those of several."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
@@ -83,8 +89,14 @@ def reference(lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequenc
             values = decoder({"ids": torch.tensor([each]), **cross}, past, caches)
         else:
             tokens, _ = each
-            values = decoder({"ids": torch.tensor(tokens), **cross}, past, caches, mask=visible(fed[: past + 1]),
-                             sources=_sources(len(tokens), lengths), top=top_tokens(len(tokens)))
+            values = decoder(
+                {"ids": torch.tensor(tokens), **cross},
+                past,
+                caches,
+                mask=visible(fed[: past + 1]),
+                sources=_sources(len(tokens), lengths),
+                top=top_tokens(len(tokens)),
+            )
         result.append(_written(values))
     return result
 

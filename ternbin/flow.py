@@ -8,26 +8,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ternbin import __version__, results
-from ternbin.accounting import summarize
-from ternbin.beam import Found, Search, check_vocabulary, reference_tokens
-from ternbin.cycles import predict
-from ternbin.dump import dump
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.program import Program, listing
+from ternbin.counting.cycles import predict
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.runs import RunResult
+from ternbin.decoding.beam import check_vocabulary, reference_tokens
+from ternbin.decoding.search import Found, Policy, Search
+from ternbin.energy.account import summarize
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy
-from ternbin.hw import HwConfig
-from ternbin.ir import Lowered
-from ternbin.mapper import map_model
+from ternbin.graph.dump import dump
+from ternbin.graph.ir import Lowered
+from ternbin.graph.picture import picture
+from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare
-from ternbin.models.fidelity import compare
+from ternbin.models.bart.fidelity import compare
 from ternbin.passes import fold
-from ternbin.picture import picture
-from ternbin.program import Program, listing
 from ternbin.progress import Forecast, bar, stage
-from ternbin.rtl.generate import manifest
+from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import check
-from ternbin.sim.checkpoint import Checkpoint
-from ternbin.sim.runner import MemoryModel, RunResult, run
+from ternbin.sim.resume import Checkpoint
+from ternbin.sim.runner import run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,16 @@ def _sources(job: Job, tokenizer, meta: dict) -> list[tuple[list[int], str | Non
     return result
 
 
-def simulate(program: Program, ids: list[int], policy: Policy, memory: MemoryModel, *, checkpoint: Path | None = None,
-             restart: bool = False, **options) -> RunResult:
+def simulate(
+    program: Program,
+    ids: list[int],
+    policy: Policy,
+    memory: MemoryModel,
+    *,
+    checkpoint: Path | None = None,
+    restart: bool = False,
+    **options,
+) -> RunResult:
     """A run with a progress bar. ``checkpoint``: the file it goes on from (not with ``restart``) and keeps its state in."""
     keeper = None
     if checkpoint is not None:
@@ -124,13 +134,17 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         program = map_model(lowered, hw, [len(own) for own, _ in sources], policy.max_new_tokens, job.beams)
     with stage("building the simulator (kept for the next run)"):
         library = build(hw)
-    run_result = simulate(program, ids, policy, job.memory, search=search, library=library, checkpoint=checkpoint, restart=restart)
+    run_result = simulate(
+        program, ids, policy, job.memory, search=search, library=library, checkpoint=checkpoint, restart=restart
+    )
     with stage("comparing with the integer reference"):
         verdict = check(program, lowered, ids, policy.prompt[0], run_result)
         entries = _entries(sources, run_result, tokenizer)
         if texts > 1 and verdict.bit_exact:
             _check_alone(lowered, entries, policy, search)
-        agreements = compare(model, lowered, [(own["input_ids"], [policy.prompt[0], *own["tokens"][:-1]]) for own in entries])
+        agreements = compare(
+            model, lowered, [(own["input_ids"], [policy.prompt[0], *own["tokens"][:-1]]) for own in entries]
+        )
     result = {
         "schema": results.SCHEMA,
         "ternbin": __version__,
@@ -140,14 +154,23 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
         "model": describe_model(folder, lowered),
         "hardware": hw.asdict() | {"peak_macs": hw.peak_macs},
         "memory": {
-            "latency": job.memory.latency, "bandwidth": job.memory.bandwidth, "stall_seed": job.memory.stall_seed,
+            "latency": job.memory.latency,
+            "bandwidth": job.memory.bandwidth,
+            "stall_seed": job.memory.stall_seed,
             "dram": job.dram,
         },
         **(entries[0] if texts == 1 else _together(entries)),
         **verdict.asdict(),
         **summarize(program, lowered, run_result, dram=job.dram),
         "fidelity": [
-            {"name": a.name, "op": a.op, "values": a.total, "agree": a.rate, "largest": a.largest, "farthest": a.farthest}
+            {
+                "name": a.name,
+                "op": a.op,
+                "values": a.total,
+                "agree": a.rate,
+                "largest": a.largest,
+                "farthest": a.farthest,
+            }
             for a in agreements
         ],
         "evaluation": evaluation(folder),
@@ -164,8 +187,12 @@ def _entries(sources: Sequence[tuple[list[int], str | None]], run_result: RunRes
     """Each text with what was generated for it."""
     found = [text.tokens for text in run_result.found] or [run_result.tokens]
     return [
-        {"text": text, "input_ids": ids, "tokens": tokens,
-         "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip()}
+        {
+            "text": text,
+            "input_ids": ids,
+            "tokens": tokens,
+            "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+        }
         for (ids, text), tokens in zip(sources, found, strict=True)
     ]
 
@@ -198,5 +225,3 @@ def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str
     files["graph.txt"] = dump(lowered.encoder) + "\n" + dump(lowered.decoder)
     files["graph.svg"] = picture(lowered)
     return files
-
-

@@ -8,12 +8,23 @@ from time import perf_counter
 from tqdm import tqdm
 
 
-def bar(items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it", scale: bool = False) -> tqdm:
+def bar(
+    items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it", scale: bool = False
+) -> tqdm:
     """A tqdm bar on stderr that stays silent where stderr is not a terminal, and for the first two seconds.
 
     ``scale``: numbers as 12.3k, 4.56M.
     """
-    return tqdm(items, total=total, desc=label, unit=unit, unit_scale=scale, delay=2, leave=False, disable=not sys.stderr.isatty())
+    return tqdm(
+        items,
+        total=total,
+        desc=label,
+        unit=unit,
+        unit_scale=scale,
+        delay=2,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 import random
 from dataclasses import dataclass, replace
 
-from ternbin.beam import Search, reference_tokens
+from ternbin.contract.hw import HwConfig
+from ternbin.counting.external import MemoryModel
+from ternbin.decoding.beam import reference_tokens
+from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy
-from ternbin.hw import HwConfig
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.check import check
-from ternbin.sim.runner import MemoryModel, run
+from ternbin.sim.runner import run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,26 @@ def draw_hw(seed: int) -> HwConfig:
     rows = rng.choice([rows for rows in (4, 8, 16) if rows <= lanes])
     depth = lambda least: rng.randint(least, 2 * least)  # noqa: E731
     return HwConfig(
-        name=f"random{seed}", kind=kind, rows=rows, cols=rng.choice([1, 2, 4, 8]), lanes=lanes, acc_bits=rng.randint(20, 32),
-        res_bits=rng.randint(12, 20), axi_data_bits=rng.choice([bits for bits in (32, 64, 128, 256) if bits <= 16 * rows]),
-        axi_addr_bits=rng.randint(24, 40), abuf_words=depth(512), wbuf_words=depth(128), kbuf_words=depth(512),
-        rbuf_words=depth(1024), sbuf_words=depth(128), pbuf_words=depth(128), idbuf_words=depth(32),
-        queue_depth=rng.randint(1, 8), burst_beats=rng.choice([1, 2, 4, 16, 64]),
-        weight_pack="2bit" if kind == "binary" else rng.choice(["2bit", "5trit"]), kv_external=rng.random() < 0.5,
+        name=f"random{seed}",
+        kind=kind,
+        rows=rows,
+        cols=rng.choice([1, 2, 4, 8]),
+        lanes=lanes,
+        acc_bits=rng.randint(20, 32),
+        res_bits=rng.randint(12, 20),
+        axi_data_bits=rng.choice([bits for bits in (32, 64, 128, 256) if bits <= 16 * rows]),
+        axi_addr_bits=rng.randint(24, 40),
+        abuf_words=depth(512),
+        wbuf_words=depth(128),
+        kbuf_words=depth(512),
+        rbuf_words=depth(1024),
+        sbuf_words=depth(128),
+        pbuf_words=depth(128),
+        idbuf_words=depth(32),
+        queue_depth=rng.randint(1, 8),
+        burst_beats=rng.choice([1, 2, 4, 16, 64]),
+        weight_pack="2bit" if kind == "binary" else rng.choice(["2bit", "5trit"]),
+        kv_external=rng.random() < 0.5,
     )
 
 
@@ -87,8 +102,16 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     """
     case, hw = draw_case(seed, hw), hw.searching(beams, texts)
     model = random_quant_bart(
-        case.bits, d_model=case.heads * case.head_dim, heads=case.heads, ffn=case.ffn, layers=case.layers, vocab=case.vocab,
-        activation=case.activation, scale_embedding=case.scale_embedding, seed=seed, res_bits=hw.res_bits,
+        case.bits,
+        d_model=case.heads * case.head_dim,
+        heads=case.heads,
+        ffn=case.ffn,
+        layers=case.layers,
+        vocab=case.vocab,
+        activation=case.activation,
+        scale_embedding=case.scale_embedding,
+        seed=seed,
+        res_bits=hw.res_bits,
     )
     lowered = fold(lower(model))
     rng = random.Random(seed + 1)
@@ -101,9 +124,15 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     ids = [token for source in sources for token in source]
     policy = Policy.of(lowered.meta, case.max_new_tokens)
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
-    search = None if beams == 1 else Search(
-        beams=beams, length_penalty=rng.choice([0.0, 1.0, 2.0]), no_repeat_ngram_size=rng.choice([0, 2]),
-        early_stopping=rng.choice([True, False, "never"]),
+    search = (
+        None
+        if beams == 1
+        else Search(
+            beams=beams,
+            length_penalty=rng.choice([0.0, 1.0, 2.0]),
+            no_repeat_ngram_size=rng.choice([0, 2]),
+            early_stopping=rng.choice([True, False, "never"]),
+        )
     )
     result = run(program, ids=ids, policy=policy, search=search, memory=memory, seed=seed + 1)
     for source, found in zip(sources, result.found, strict=False):
@@ -111,5 +140,11 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
         if found.tokens != wanted:
             raise CheckError(f"case {seed}: the text must be {wanted}, not {found.tokens}")
     verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()
-    ran = {"seed": seed, "case": str(case), "kv_external": program.hw.kv_external, "cycles": result.cycles, "tokens": result.tokens}
+    ran = {
+        "seed": seed,
+        "case": str(case),
+        "kv_external": program.hw.kv_external,
+        "cycles": result.cycles,
+        "tokens": result.tokens,
+    }
     return ran | verdict

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.errors import InputError
-from ternbin.hw import NAMED, HwConfig
 from ternbin.verify import draw_case, draw_hw, verify_case
 
 # Seed 2: thresholds that only matter once there are two keys.
@@ -33,9 +33,19 @@ def test_random_models_on_a_binary_array(seed):
     _assert_exact(seed, NAMED["tiny-binary"])
 
 
-@pytest.mark.parametrize(("kind", "seed"), [
-    ("ternary", 1), ("ternary", 2), ("ternary", 5), ("binary", 1), ("binary", 3), ("packed", 1), ("packed", 2), ("packed", 6),
-])
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("ternary", 1),
+        ("ternary", 2),
+        ("ternary", 5),
+        ("binary", 1),
+        ("binary", 3),
+        ("packed", 1),
+        ("packed", 2),
+        ("packed", 6),
+    ],
+)
 @pytest.mark.parametrize("kv_external", [False, True], ids=["on chip", "external"])
 def test_random_models_with_a_bus_of_several_words(kind, seed, kv_external):
     _assert_exact(seed, replace(WIDE_BUS[kind], kv_external=kv_external))

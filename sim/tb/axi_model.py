@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cocotb
 from cocotb.triggers import RisingEdge
 
-from ternbin.sim.runner import MemoryModel
+from ternbin.counting.external import MemoryModel
 
 AR, R, AW, W, B = range(5)
 QUEUE = 8
@@ -88,8 +88,13 @@ class CycleMemory:
         if self._ar_ready and self._get("arvalid"):
             self._reads.append(self._burst("ar", self.cycle + self.model.latency))
         self._r_credit = self._gain(self._r_credit)
-        if (not self._r_valid and self._reads and self.cycle + 1 >= self._reads[0].due and self._r_credit >= 64
-                and not self._stall(R)):
+        if (
+            not self._r_valid
+            and self._reads
+            and self.cycle + 1 >= self._reads[0].due
+            and self._r_credit >= 64
+            and not self._stall(R)
+        ):
             self._r_valid = True
             self._r_credit -= 64
         self._ar_ready = len(self._reads) < QUEUE and not self._stall(AR)
@@ -128,7 +133,9 @@ class CycleMemory:
         if self._r_valid:
             burst = self._reads[0]
             inside = self._inside(burst.addr)
-            self._set("rdata", int.from_bytes(self.data[burst.addr : burst.addr + self.bytes], "little") if inside else 0)
+            self._set(
+                "rdata", int.from_bytes(self.data[burst.addr : burst.addr + self.bytes], "little") if inside else 0
+            )
             self._set("rresp", OKAY if inside else DECERR)
             self._set("rlast", int(burst.beats == 1))
             self._set("rid", burst.id)

@@ -144,8 +144,18 @@ class MemoryModel:
     that were not selected. Reads see the writes of earlier cycles only.
     """
 
-    def __init__(self, dut, *, banks: int, depth: int, word_bits: int, elements: int, planes: int = 1,
-                 stall: float = 0.3, fill: int | None = 0):
+    def __init__(
+        self,
+        dut,
+        *,
+        banks: int,
+        depth: int,
+        word_bits: int,
+        elements: int,
+        planes: int = 1,
+        stall: float = 0.3,
+        fill: int | None = 0,
+    ):
         self.dut, self.depth, self.word_bits = dut, depth, word_bits
         self.elements, self.planes, self.stall = elements, planes, stall
         self.words = [

@@ -4,8 +4,8 @@ import random
 
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
 
-from ternbin import isa
-from ternbin.isa import ErrorCode, Instruction, encode
+from ternbin.contract import isa
+from ternbin.contract.isa import ErrorCode, Instruction, encode
 from ternbin.sim.tb import drivers
 
 
@@ -26,6 +26,7 @@ class Host:
 
     def stall(self, probability: float) -> None:
         """Random pauses of every channel of the memory."""
+
         def pauses():
             while True:
                 yield random.random() < probability
@@ -39,7 +40,7 @@ class Host:
         for number, item in enumerate(program):
             word = item if isinstance(item, int) else encode(item)
             at = address + number * isa.INSTRUCTION_BYTES
-            self.region[at:at + isa.INSTRUCTION_BYTES] = word.to_bytes(isa.INSTRUCTION_BYTES, "little")
+            self.region[at : at + isa.INSTRUCTION_BYTES] = word.to_bytes(isa.INSTRUCTION_BYTES, "little")
 
     async def read(self, offset: int) -> int:
         """A 32-bit register; the answer must be OKAY."""

@@ -16,10 +16,10 @@ from cocotb.simtime import get_sim_time
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
-from ternbin import isa
-from ternbin.program import Program, load
-from ternbin.rtl.generate import manifest
-from ternbin.sim.runner import MemoryModel
+from ternbin.contract import isa
+from ternbin.contract.program import Program, load
+from ternbin.counting.external import MemoryModel
+from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.tb import drivers
 from ternbin.sim.tb.axi_model import CycleMemory
 
@@ -164,8 +164,13 @@ async def bench_axi(dut):
     ram.write(0, bytes(data))
     for part in (ram.write_if, ram.read_if):
         part.log.setLevel(logging.WARNING)  # a line for every burst otherwise
-    for channel in (ram.write_if.aw_channel, ram.write_if.w_channel, ram.write_if.b_channel,
-                    ram.read_if.ar_channel, ram.read_if.r_channel):
+    for channel in (
+        ram.write_if.aw_channel,
+        ram.write_if.w_channel,
+        ram.write_if.b_channel,
+        ram.read_if.ar_channel,
+        ram.read_if.r_channel,
+    ):
         channel.set_pause_generator(_pauses(0.3))
     await ClockCycles(dut.clk, 5)
     result = await run_calls(dut, program, ram, _LiteRegisters(dut), parameters["calls"])

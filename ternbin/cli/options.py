@@ -10,20 +10,33 @@ BITS = ("2-2", "1-1", "2-8", "1-8")
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: the bundled ternary BART)")
-    parser.add_argument("--bits", choices=BITS, help="weight-activation bits; quantizes the checkpoint where it has others")
+    parser.add_argument(
+        "--bits", choices=BITS, help="weight-activation bits; quantizes the checkpoint where it has others"
+    )
 
 
 def add_hw(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--hw", default="small", metavar="NAME|FILE", help="named configuration or .toml file (default: small)")
+    parser.add_argument(
+        "--hw", default="small", metavar="NAME|FILE", help="named configuration or .toml file (default: small)"
+    )
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
     """Each option as often as there are texts; no two of them together."""
     several = "repeated: more texts, all as one batch"
-    parser.add_argument("--text", action="append", default=[], help=f"text to summarise (default: a bundled one); {several}")
-    parser.add_argument("--file", action="append", default=[], metavar="F", help=f"file that holds the text, UTF-8; {several}")
-    parser.add_argument("--ids", action="append", default=[], metavar="LIST",
-                        help=f"token ids, such as 0,17,4,2 (needs no tokenizer); {several}")
+    parser.add_argument(
+        "--text", action="append", default=[], help=f"text to summarise (default: a bundled one); {several}"
+    )
+    parser.add_argument(
+        "--file", action="append", default=[], metavar="F", help=f"file that holds the text, UTF-8; {several}"
+    )
+    parser.add_argument(
+        "--ids",
+        action="append",
+        default=[],
+        metavar="LIST",
+        help=f"token ids, such as 0,17,4,2 (needs no tokenizer); {several}",
+    )
 
 
 def sources(args: argparse.Namespace) -> dict[str, list]:
@@ -35,27 +48,42 @@ def sources(args: argparse.Namespace) -> dict[str, list]:
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency", type=int, default=40, metavar="N", help="memory latency in cycles (default: 40)")
-    parser.add_argument("--bandwidth", type=float, default=1.0, metavar="X",
-                        help="bus beats a cycle in each direction, on average, from 1/64 to 1 (default: 1)")
+    parser.add_argument(
+        "--bandwidth",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="bus beats a cycle in each direction, on average, from 1/64 to 1 (default: 1)",
+    )
     parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
 
 
 def add_beams(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)")
+    parser.add_argument(
+        "--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)"
+    )
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     own = "(default: the model's)"
-    parser.add_argument("--length-penalty", type=float, metavar="X", help=f"exponent of the length that divides a score {own}")
-    parser.add_argument("--no-repeat-ngram", type=int, metavar="N", help=f"no N tokens twice in a text, 0: allowed {own}")
-    parser.add_argument("--early-stopping", choices=("true", "false", "never"), help=f"as in Hugging Face's generate {own}")
+    parser.add_argument(
+        "--length-penalty", type=float, metavar="X", help=f"exponent of the length that divides a score {own}"
+    )
+    parser.add_argument(
+        "--no-repeat-ngram", type=int, metavar="N", help=f"no N tokens twice in a text, 0: allowed {own}"
+    )
+    parser.add_argument(
+        "--early-stopping", choices=("true", "false", "never"), help=f"as in Hugging Face's generate {own}"
+    )
 
 
 def search_settings(args: argparse.Namespace, beams: int) -> dict:
     """Settings of a search of ``beams`` beams; None where none was given."""
     early = {"true": True, "false": False}.get(args.early_stopping, args.early_stopping)
     settings = {
-        "length_penalty": args.length_penalty, "no_repeat_ngram_size": args.no_repeat_ngram, "early_stopping": early,
+        "length_penalty": args.length_penalty,
+        "no_repeat_ngram_size": args.no_repeat_ngram,
+        "early_stopping": early,
     }
     if beams == 1 and any(value is not None for value in settings.values()):
         raise InputError("--length-penalty, --no-repeat-ngram and --early-stopping must come with --beams of 2 or more")
@@ -63,7 +91,9 @@ def search_settings(args: argparse.Namespace, beams: int) -> dict:
 
 
 def add_restart(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--restart", action="store_true", help="do not go on from the checkpoint of a run that was stopped")
+    parser.add_argument(
+        "--restart", action="store_true", help="do not go on from the checkpoint of a run that was stopped"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

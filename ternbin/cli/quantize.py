@@ -10,7 +10,9 @@ from ternbin.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="DIR", help="checkpoint folder in the layout of facebook/bart-base, or a quantized one")
+    parser.add_argument(
+        "model", metavar="DIR", help="checkpoint folder in the layout of facebook/bart-base, or a quantized one"
+    )
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="weight-activation bits (default: 2-2)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the packed checkpoint")
     options.add_json(parser)
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
     from ternbin.models import prepare
-    from ternbin.models.checkpoint import save_packed
+    from ternbin.models.bart.checkpoint import save_packed
 
     model = prepare.load_model(args.model, args.bits)
     out = options.check_writable(Path(args.out))

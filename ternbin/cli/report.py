@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", "bundled", "bart-base", "none"),
         help="with --claim: models to audit (default: all; none: sizes, operations and gate level only)",
     )
-    parser.add_argument("--dram", choices=("lpddr4", "hbm2", "ddr3"), help="with --claim: external memory (default: lpddr4)")
+    parser.add_argument(
+        "--dram", choices=("lpddr4", "hbm2", "ddr3"), help="with --claim: external memory (default: lpddr4)"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
     parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
 
@@ -41,7 +43,9 @@ def call(args: argparse.Namespace) -> None:
         print(tables.terminal(loaded[0]))
     else:
         for path, result in zip(args.results, loaded, strict=True):
-            write_report(result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name)
+            write_report(
+                result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name
+            )
         results.write_text(out / "comparison.html", compare.page(loaded))
         print(compare.terminal(loaded))
     if args.json:
@@ -53,10 +57,10 @@ def _claim(args: argparse.Namespace) -> None:
     import sys
 
     from ternbin import results
-    from ternbin.audit import SUBJECTS, audit
     from ternbin.cli import options
     from ternbin.energy.claim import claim_report
-    from ternbin.models.paper import paper_table
+    from ternbin.explore.audit import SUBJECTS, audit
+    from ternbin.models.task.paper import paper_table
     from ternbin.report import audit as rendered
 
     loaded = [results.load(path) for path in args.results]

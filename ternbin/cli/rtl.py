@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def write_rtl(hw, out: Path) -> list[Path]:
     """Writes every Verilog file and manifest.json of one configuration below ``out``."""
     from ternbin import results
-    from ternbin.rtl.generate import generate, manifest
+    from ternbin.rtl.verilog.generate import generate, manifest
 
     paths = []
     for name, text in generate(hw).items():
@@ -27,8 +27,8 @@ def write_rtl(hw, out: Path) -> list[Path]:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
-    from ternbin.hw import load_hw
-    from ternbin.rtl.generate import manifest
+    from ternbin.contract.hw import load_hw
+    from ternbin.rtl.verilog.generate import manifest
 
     hw = load_hw(args.hw)
     for path in write_rtl(hw, Path(args.out)):

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_input(parser)
     options.add_memory(parser)
     parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="stop after N tokens (default: 20)")
-    parser.add_argument("--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)")
+    parser.add_argument(
+        "--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)"
+    )
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
     options.add_beams(parser)
     options.add_search(parser)
@@ -28,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     from ternbin import results
+    from ternbin.contract.hw import load_hw
+    from ternbin.counting.external import MemoryModel
     from ternbin.flow import Job, summarise
-    from ternbin.hw import load_hw
     from ternbin.report import tables, write_report
-    from ternbin.sim.runner import MemoryModel
 
     out = options.check_writable(Path(args.out))
     job = Job(

@@ -12,10 +12,17 @@ from ternbin.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("program", help="program.tbn of `ternbin lower`")
-    parser.add_argument("--ids", required=True, action="append", metavar="LIST",
-                        help="token ids of the text, as many as the program was lowered for; repeated: of each text of a batch, in order")
+    parser.add_argument(
+        "--ids",
+        required=True,
+        action="append",
+        metavar="LIST",
+        help="token ids of the text, as many as the program was lowered for; repeated: of each text of a batch, in order",
+    )
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="stop after N tokens (default: the program's)")
-    parser.add_argument("--waves", metavar="FILE", help="write waves: .vcd, or .fst where zlib and lz4 headers are installed")
+    parser.add_argument(
+        "--waves", metavar="FILE", help="write waves: .vcd, or .fst where zlib and lz4 headers are installed"
+    )
     parser.add_argument("--window", metavar="FROM:TO", help="cycles since reset that the waves show (default: all)")
     parser.add_argument("--checkpoint", metavar="FILE", help="state of a long run (default: PROGRAM.checkpoint.npz)")
     options.add_search(parser)
@@ -40,17 +47,19 @@ def parse_window(text: str | None) -> tuple[int, int]:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
-    from ternbin.beam import Search
+    from ternbin.contract.program import load
+    from ternbin.counting.external import MemoryModel
+    from ternbin.decoding.search import Policy, Search
     from ternbin.errors import InputError
     from ternbin.flow import found_fields, simulate
-    from ternbin.generate import Policy
     from ternbin.models.prepare import check_ids
-    from ternbin.program import load
-    from ternbin.sim.runner import MemoryModel, Waves
+    from ternbin.sim.simulator import Waves
 
     program = load(args.program)
     if len(args.ids) != program.encoders:
-        raise InputError(f"--ids must be given for {program.encoders} texts, which {args.program} was lowered for, not {len(args.ids)}")
+        raise InputError(
+            f"--ids must be given for {program.encoders} texts, which {args.program} was lowered for, not {len(args.ids)}"
+        )
     ids = [options.parse_ids(each) for each in args.ids]
     for number, (own, length) in enumerate(zip(ids, program.lengths, strict=True), 1):
         check_ids(own, program.info["vocab"], program.info["max_positions"])
@@ -73,9 +82,13 @@ def call(args: argparse.Namespace) -> None:
         options.check_writable(Path(args.waves).resolve().parent)
     policy = Policy.of(program.info, args.max_new_tokens or program.max_new_tokens)
     memory = MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed)
-    result = simulate(program, sum(ids, []), policy, memory, search=search, waves=waves, checkpoint=checkpoint, restart=args.restart)
+    result = simulate(
+        program, sum(ids, []), policy, memory, search=search, waves=waves, checkpoint=checkpoint, restart=args.restart
+    )
     counters = {name: sum(call.counters[name] for call in result.calls) for name in result.calls[0].counters}
-    texts = [{"tokens": found.tokens} | found_fields(found, search) for found in result.found] or [{"tokens": result.tokens}]
+    texts = [{"tokens": found.tokens} | found_fields(found, search) for found in result.found] or [
+        {"tokens": result.tokens}
+    ]
     for number, text in enumerate(texts, 1):
         print(f"tokens{f' {number}' if len(texts) > 1 else '':4}{text['tokens']}")
     print(f"cycles    {result.cycles:,}: " + ", ".join(f"{call.cycles:,}" for call in result.calls))
@@ -85,7 +98,10 @@ def call(args: argparse.Namespace) -> None:
         print(f"waves     {args.waves}")
     if args.json:
         record = {
-            "tokens": sum((text["tokens"] for text in texts), []), "cycles": result.cycles,
-            "call_cycles": [call.cycles for call in result.calls], "counters": counters, "sim_seconds": result.sim_seconds,
+            "tokens": sum((text["tokens"] for text in texts), []),
+            "cycles": result.cycles,
+            "call_cycles": [call.cycles for call in result.calls],
+            "counters": counters,
+            "sim_seconds": result.sim_seconds,
         } | ({"texts": texts} if result.found else {})
         results.write_json(args.json, record)

@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("role", choices=("teacher", "student"))
     parser.add_argument("--teacher", metavar="DIR", help="checkpoint of the teacher (student only)")
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="of the student (default: 2-2)")
-    parser.add_argument("--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)")
+    parser.add_argument(
+        "--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the checkpoint")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="training time")
@@ -24,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin.errors import InputError
-    from ternbin.models.data import build_dataset
-    from ternbin.models.train import train_student, train_teacher
+    from ternbin.models.task.data import build_dataset
+    from ternbin.models.task.train import train_student, train_teacher
 
     if (args.role == "student") != bool(args.teacher):
         raise InputError("--teacher must be given for a student, and only for a student")

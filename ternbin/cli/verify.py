@@ -12,15 +12,19 @@ from ternbin.cli import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=8, metavar="N", help="random cases (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case (default: 0)")
-    parser.add_argument("--hw", default="tiny", metavar="NAME|FILE", help="named configuration or .toml file (default: tiny)")
+    parser.add_argument(
+        "--hw", default="tiny", metavar="NAME|FILE", help="named configuration or .toml file (default: tiny)"
+    )
     options.add_beams(parser)
-    parser.add_argument("--texts", type=int, default=1, metavar="N", help="texts at a time, on hardware made for all beams (default: 1)")
+    parser.add_argument(
+        "--texts", type=int, default=1, metavar="N", help="texts at a time, on hardware made for all beams (default: 1)"
+    )
     options.add_json(parser)
 
 
 def call(args: argparse.Namespace) -> int:
     from ternbin import results
-    from ternbin.hw import load_hw
+    from ternbin.contract.hw import load_hw
     from ternbin.progress import bar
     from ternbin.verify import verify_case
 
@@ -28,8 +32,12 @@ def call(args: argparse.Namespace) -> int:
     for seed in bar(range(args.seed, args.seed + args.cases), label="verifying", unit="case"):
         record = verify_case(seed, hw, args.beams, args.texts)
         records.append(record)
-        verdict = "equal" if record["mismatches"] == 0 else f"{record['mismatches']:,} DIFFER: {record['first_divergence']}"
-        print(f"case {seed}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}")
+        verdict = (
+            "equal" if record["mismatches"] == 0 else f"{record['mismatches']:,} DIFFER: {record['first_divergence']}"
+        )
+        print(
+            f"case {seed}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}"
+        )
     failed = sum(record["mismatches"] > 0 for record in records)
     print(f"{len(records) - failed} of {len(records)} cases bit-exact")
     if args.json:

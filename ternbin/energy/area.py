@@ -1,10 +1,12 @@
 """Area of a configuration in mm2: characterised elements and parts of the core, SRAM by the table. Derived; what has no record is
 not in it."""
 
-from ternbin.energy import tables
-from ternbin.energy.core import memory_banks, size
-from ternbin.energy.model import Precision, array_flops
-from ternbin.hw import HwConfig
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.memories import memory_banks
+from ternbin.energy import figures as tables
+from ternbin.energy.block_events import size
+from ternbin.energy.lines import Precision
+from ternbin.energy.model import array_flops
 
 MM2 = 1e-6  # of a square micrometre
 
@@ -23,12 +25,13 @@ def array_mm2(hw: HwConfig) -> dict[str, float]:
     element = record["area_um2"] - record["flip_flops"]["operands"] * register_um2()
     registers = array_flops(hw, Precision.of(hw))["operands"] * register_um2()
     return {
-        "array elements": hw.peak_macs / hw.step_cycles / record["lanes"] * element * MM2, "array operand registers": registers * MM2,
+        "array elements": hw.peak_macs / hw.step_cycles / record["lanes"] * element * MM2,
+        "array operand registers": registers * MM2,
     }
 
 
 def core_mm2(hw: HwConfig) -> dict[str, float]:
-    """Parts of the core but the array, linear in their sizes (ternbin/energy/core.py)."""
+    """Parts of the core but the array, linear in their sizes (ternbin/energy/block_events.py)."""
     kinds = [block["kind"] for block in tables.characterisation()["blocks"] if block["kind"].startswith("core ")]
     parts = [kind.removeprefix("core ") for kind in kinds if kind != "core array"]
     return {part: tables.core_size(part, size(part, hw), "area_um2") * MM2 for part in parts}

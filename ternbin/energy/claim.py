@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from ternbin.energy import tables
-from ternbin.energy.model import Precision, Traffic, account, total_pj
-from ternbin.hw import HwConfig
+from ternbin.contract.hw import HwConfig
+from ternbin.counting.traffic import Traffic
+from ternbin.energy import figures as tables
+from ternbin.energy.lines import Precision
+from ternbin.energy.model import account, total_pj
 
 REFERENCES = ("fp32", "int8")
 
@@ -49,7 +51,9 @@ def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision
     }
 
 
-def _with_full_precision_head(ours: dict, phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str) -> dict:
+def _with_full_precision_head(
+    ours: dict, phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str
+) -> dict:
     """The same phase with the LM head kept in FP32, as the paper's released code keeps it."""
     factor = operation_factor(weight_bits, act_bits)
     operations = phase.head_macs + (phase.macs - phase.head_macs) * factor

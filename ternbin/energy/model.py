@@ -6,76 +6,14 @@ the bits) and the other multiply-accumulate. Epilogue, vector unit, scores and r
 the references.
 """
 
-from dataclasses import dataclass
-
-from ternbin.energy import tables
-from ternbin.energy.core import DRAINED, events, memory_banks, size
-from ternbin.energy.tables import Figure
-from ternbin.hw import HwConfig
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What the array computes with: ``mac`` names a characterised block, bits of one weight and one activation operand."""
-
-    mac: str
-    weight_bits: float
-    act_bits: float
-
-    @staticmethod
-    def of(hw: HwConfig) -> "Precision":
-        return Precision(hw.kind, hw.planes, hw.planes)
-
-    @staticmethod
-    def reference(name: str) -> "Precision":
-        bits = tables.MAC_BITS[name]
-        return Precision(name, bits, bits)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One kind of event: ``count`` events of ``energy`` each; ``group`` is arithmetic, on-chip or external."""
-
-    unit: str
-    event: str
-    group: str
-    count: float
-    energy: Figure
-
-    @property
-    def pj(self) -> float:
-        return self.count * self.energy.pj
-
-    def asdict(self) -> dict:
-        e = self.energy
-        return {
-            "unit": self.unit,
-            "event": self.event,
-            "group": self.group,
-            "count": self.count,
-            "pj_each": e.pj,
-            "pj": self.pj,
-            "pj_low": self.count * e.low,
-            "pj_high": self.count * e.high,
-            "tier": e.tier,
-            "source": e.source,
-        }
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """External bytes of a call by what they carry; ``weights`` and ``embedding`` scale with the weight bits."""
-
-    weights: int = 0
-    embedding: int = 0
-    parameters: int = 0
-    program: int = 0
-    other_reads: int = 0
-    writes: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.embedding + self.parameters + self.program + self.other_reads + self.writes
+from ternbin.contract.counters import DRAINED
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.memories import memory_banks
+from ternbin.counting.traffic import Traffic
+from ternbin.energy import figures as tables
+from ternbin.energy.block_events import events, size
+from ternbin.energy.figures import Figure
+from ternbin.energy.lines import Line, Precision
 
 
 def _operands(counters: dict, hw: HwConfig, precision: Precision) -> tuple[float, float]:
@@ -127,10 +65,13 @@ def _array_overhead(counters: dict, hw: HwConfig) -> Line:
     hw, ternary = hw.ternary, Precision("ternary", 2, 2)
     blocks = [*_array_lines(counters, hw, ternary), _array_clock_line(counters, hw, ternary)]
     whole = [
-        Line("array", name, "on-chip", count, tables.core_event("array", name)) for name, count in events(counters, hw)["array"].items()
+        Line("array", name, "on-chip", count, tables.core_event("array", name))
+        for name, count in events(counters, hw)["array"].items()
     ]
-    pj, low = (max(0.0, sum(pick(line) for line in whole) - sum(pick(line) for line in blocks))
-               for pick in (lambda line: line.pj, lambda line: line.count * line.energy.low))
+    pj, low = (
+        max(0.0, sum(pick(line) for line in whole) - sum(pick(line) for line in blocks))
+        for pick in (lambda line: line.pj, lambda line: line.count * line.energy.low)
+    )
     source = f"{whole[0].energy.source}; less the lines above for ternary elements"
     return Line("array", "drains, control and wires", "on-chip", 1, Figure(pj, min(pj, low), 2 * pj, "derived", source))
 
@@ -141,7 +82,11 @@ def _core_lines(counters: dict, hw: HwConfig) -> list[Line]:
     for part, counted in events(counters, hw).items():
         if part != "array":
             figures = {name: tables.core_event(part, name) for name in counted}
-            lines += [Line(part, name, "on-chip", count, figures[name]) for name, count in counted.items() if figures[name].high]
+            lines += [
+                Line(part, name, "on-chip", count, figures[name])
+                for name, count in counted.items()
+                if figures[name].high
+            ]
             leakage = tables.core_leakage(part, size(part, hw), hw.clock_mhz)
             lines.append(Line(part, "leakage of a cycle", "on-chip", counters["cycles"], leakage))
     return lines
@@ -216,9 +161,14 @@ def account(
     array_columns would be without bit planes; equal to them for 1- and 2-bit activations). ``weight_bits``: bits of a weight code (in
     external memory ``hw.memory_bits``; embedding rows have ``weight_bits`` there).
     """
-    wider = {} if precision is None else {
-        "weights": precision.weight_bits / hw.memory_bits(weight_bits), "embedding": precision.weight_bits / weight_bits
-    }
+    wider = (
+        {}
+        if precision is None
+        else {
+            "weights": precision.weight_bits / hw.memory_bits(weight_bits),
+            "embedding": precision.weight_bits / weight_bits,
+        }
+    )
     precision = precision or Precision.of(hw)
     return [
         *_array_lines(counters, hw, precision),

@@ -44,5 +44,12 @@ PUBLISHED = [
         "volt": 0.5,
         "source": "arXiv 2212.00688, 1036 TOp/s/W, peak",
     },
-    {"name": "ITA", "operands": "INT8", "fj_per_op": 1e3 / 16.9, "node_nm": 22, "volt": 0.8, "source": "ITA, 16.9 TOPS/W"},
+    {
+        "name": "ITA",
+        "operands": "INT8",
+        "fj_per_op": 1e3 / 16.9,
+        "node_nm": 22,
+        "volt": 0.8,
+        "source": "ITA, 16.9 TOPS/W",
+    },
 ]

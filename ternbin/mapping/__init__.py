@@ -1,1 +1,1 @@
-"""Mapping a folded graph onto an accelerator; ternbin/mapper.py is the way in."""
+"""Mapping a folded graph onto an accelerator; ternbin/mapping/mapper.py is the way in."""

@@ -6,22 +6,26 @@ from functools import partial
 
 import numpy as np
 
+from ternbin.contract.isa import Dest, Epilogue, Mem, Op
+from ternbin.contract.memories import ceil_div
+from ternbin.contract.pipeline import SCALE_WORDS
+from ternbin.contract.program import Region, View
+from ternbin.contract.rows import int_bytes, scale_words
+from ternbin.contract.transfers import row_bytes
 from ternbin.errors import InputError
-from ternbin.golden import NEVER
-from ternbin.ir import Node
-from ternbin.isa import Dest, Epilogue, Mem, Op
-from ternbin.layout import SCALE_WORDS, ceil_div, int_bytes, row_bytes, scale_words
-from ternbin.mapping.call import MOST_PARTS, CallBuilder, Codes, Keys, Steps
+from ternbin.graph.golden import NEVER
+from ternbin.graph.ir import Node
+from ternbin.graph.qtypes import KINDS
+from ternbin.mapping.builder import MOST_PARTS, CallBuilder, Codes, Keys, Steps
 from ternbin.mapping.fold import Folded, check_acc, fold_scales, operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, plain, threshold_params
 from ternbin.mapping.schedule import Lease, Sight
 from ternbin.mapping.tokenwise import Follow, ToCodes, linear_to_stream, quantized, to_codes
-from ternbin.program import Region, View
-from ternbin.qtypes import KINDS
 
 
-def to_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None,
-            offset: int = 0) -> ToCodes:
+def to_keys(
+    b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None, offset: int = 0
+) -> ToCodes:
     """The projection of tokens [first, stop) to keys or values in KBUF, from key ``offset`` on, or behind the ``past`` earlier ones where
     there is a ``cache``."""
     x = quantized(b, node.src[0], first, stop)
@@ -29,7 +33,9 @@ def to_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache:
     return ToCodes(node, x, plan, b.to_keys(plan, node, out, b.past if cache else offset))
 
 
-def project_keys(b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None, offset: int = 0) -> None:
+def project_keys(
+    b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None, offset: int = 0
+) -> None:
     """Keys or values of tokens [first, stop), all heads; ``offset`` as in :func:`to_keys`."""
     product = to_keys(b, node, out, first, stop, cache, offset)
     b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(node, first))
@@ -54,8 +60,15 @@ def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[
     size = row_bytes(b.hw, Mem.KBUF, keys.stride)
     if keys.transposed:
         first, stop = 0, keys.lanes.groups * keys.lanes.pitch
-    return dict(mem=Mem.KBUF, bank=first % b.hw.rows, addr=keys.addr + first // b.hw.rows * keys.stride, inner=keys.stride,
-                outer=stop - first, dram=home + first * size, stride=size)
+    return dict(
+        mem=Mem.KBUF,
+        bank=first % b.hw.rows,
+        addr=keys.addr + first // b.hw.rows * keys.stride,
+        inner=keys.stride,
+        outer=stop - first,
+        dram=home + first * size,
+        stride=size,
+    )
 
 
 GROUP_STEPS = 128  # array steps, at least, of the product of a group of heads with a piece of the tokens
@@ -90,14 +103,37 @@ class _Heads:
     next group, the scores of the next piece and the context of the one before; at the end on the output projection.
     """
 
-    def __init__(self, b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, new: Sequence[NewKeys], first: int, stop: int):
-        self.b, self.node, self.keys, self.values, self.count, self.first, self.stop = b, node, keys, values, count, first, stop
+    def __init__(
+        self,
+        b: CallBuilder,
+        node: Node,
+        keys: Keys,
+        values: Keys,
+        count: int,
+        new: Sequence[NewKeys],
+        first: int,
+        stop: int,
+    ):
+        self.b, self.node, self.keys, self.values, self.count, self.first, self.stop = (
+            b,
+            node,
+            keys,
+            values,
+            count,
+            first,
+            stop,
+        )
         self.context, self.softmax = node.src[0], node.src[0].src[0]
         self.heads = self.context["heads"]
         query = self.softmax.src[0].src[0]
         if b.hw.kind == "binary" and max(KINDS[kind].planes for kind in (keys.kind, query["kind"])) > 1:
-            raise InputError(f"scores {self.softmax.src[0].name}: 8-bit attention must run on a ternary array, not on a binary one")
-        self.most = max(MOST_PARTS, ceil_div(LIVE_SCORES * ceil_div(stop - first, b.hw.cols) * ceil_div(count, b.hw.rows), b.hw.sbuf_words))
+            raise InputError(
+                f"scores {self.softmax.src[0].name}: 8-bit attention must run on a ternary array, not on a binary one"
+            )
+        self.most = max(
+            MOST_PARTS,
+            ceil_div(LIVE_SCORES * ceil_div(stop - first, b.hw.cols) * ceil_div(count, b.hw.rows), b.hw.sbuf_words),
+        )
         self.pieces, self.fresh = b.pieces(first, stop, self.most), b.is_first(query, first)
         self.params, self.fields = _context_params(b, self.context, values, count)
         product, self.q = to_codes(b, query, first, stop, self.heads)
@@ -110,7 +146,9 @@ class _Heads:
         b, context = self.b, self.context
         for step in self._steps(self.products[:2], 0):
             step()
-        entries = 256 if self.softmax["power"] else min(256, 2 * self.softmax.src[0].type.limit + 1)  # distances of two scores
+        entries = (
+            256 if self.softmax["power"] else min(256, 2 * self.softmax.src[0].type.limit + 1)
+        )  # distances of two scores
         self.lut = b.table(self.softmax.name, Mem.LUTV, self.softmax["lut"], entries)
         lanes = Lanes(self.heads, self.values.lanes.width, self.values.lanes.pitch)
         self.out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, self.first, self.stop)
@@ -166,12 +204,15 @@ class _Heads:
         plans = [product.plan for product, _ in self.products]
         tiles = ceil_div(self.pieces[0][1] - self.pieces[0][0], self.b.hw.cols)
         group = max(ceil_div(GROUP_STEPS, plan.tiles_per_group * plan.chunks * tiles) for plan in plans)
-        words = LIVE_LEASES * max(group * plan.tiles_per_group * plan.params + len(self.pieces) * self.params[1] for plan in plans)
+        words = LIVE_LEASES * max(
+            group * plan.tiles_per_group * plan.params + len(self.pieces) * self.params[1] for plan in plans
+        )
         return group if words <= self.b.pbuf.words else self.heads
 
 
-def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int], keys: Keys, count: int, head: int,
-                   lut: Lease) -> Codes:
+def _probabilities(
+    b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int], keys: Keys, count: int, head: int, lut: Lease
+) -> Codes:
     """Scores of one head for a piece of the queries into SBUF, and their softmax into codes in ABUF."""
     hw, scores, first, queries = b.hw, node.src[0], piece[0], piece[1] - piece[0]
     tiles, words = ceil_div(count, hw.rows), ceil_div(q.lanes.width, hw.lanes)
@@ -181,11 +222,25 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     size = ceil_div(queries, hw.cols) * tiles
     addr = b.sbuf.take(size, f"scores {scores.name}")
     part = ((head, head + 1), piece, (0, count))
-    sight = Sight(scores.name, Region(Mem.SBUF, addr, size, 0, hw.cols), View("scores", queries, count, tiles, lead=True), part)
+    sight = Sight(
+        scores.name, Region(Mem.SBUF, addr, size, 0, hw.cols), View("scores", queries, count, tiles, lead=True), part
+    )
     b.compute(
-        Op.GEMM, scores.name, sights=[sight], **b.columns(q, *piece, words, head * words), row_kbuf=1,
-        row_addr=keys.addr + head * words, row_stride=keys.stride, row_plane=keys.plane, row_planes=a.planes,
-        row_signed=a.signed, row_tiles=tiles, acc_init=idle, epilogue=Epilogue.SCORES, dst_addr=addr, dst_stride=tiles,
+        Op.GEMM,
+        scores.name,
+        sights=[sight],
+        **b.columns(q, *piece, words, head * words),
+        row_kbuf=1,
+        row_addr=keys.addr + head * words,
+        row_stride=keys.stride,
+        row_plane=keys.plane,
+        row_planes=a.planes,
+        row_signed=a.signed,
+        row_tiles=tiles,
+        acc_init=idle,
+        epilogue=Epilogue.SCORES,
+        dst_addr=addr,
+        dst_stride=tiles,
     )
     chunks = ceil_div(count, hw.lanes)  # whole words: the lanes beyond the last key must hold probability 0
     out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), *piece, words=chunks)
@@ -196,11 +251,25 @@ def _probabilities(b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int],
     else:
         leases, valid = [lut], dict(keys=b.past + 1 + first if node["causal"] else count, causal=node["causal"])
     b.compute(
-        Op.SOFTMAX, node.name, *leases, sights=[b.codes_sight(node, out, *piece, (part[0], part[2]))], src_addr=addr,
-        src_stride=tiles, queries=queries, **valid,
-        granules=chunks * hw.lanes // hw.rows, dst_addr=out.addr, dst_stride=out.stride, dst_plane=out.plane,
-        kind=STORED_KIND[node["kind"]], power=node["power"], mul=node["mul"], shift=node["shift"], c1=node["c1"],
-        c2=node["c2"], recip=node["recip"],
+        Op.SOFTMAX,
+        node.name,
+        *leases,
+        sights=[b.codes_sight(node, out, *piece, (part[0], part[2]))],
+        src_addr=addr,
+        src_stride=tiles,
+        queries=queries,
+        **valid,
+        granules=chunks * hw.lanes // hw.rows,
+        dst_addr=out.addr,
+        dst_stride=out.stride,
+        dst_plane=out.plane,
+        kind=STORED_KIND[node["kind"]],
+        power=node["power"],
+        mul=node["mul"],
+        shift=node["shift"],
+        c1=node["c1"],
+        c2=node["c2"],
+        recip=node["recip"],
     )
     b.sbuf.free(addr)
     return out
@@ -212,7 +281,9 @@ def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tup
     a, c = operand(hw, values.kind, where), operand(hw, probability, where)
     rowsum = c.sub != 0
     if rowsum and (a.planes, c.planes) != (1, 1) or (hw.kind == "binary" and c.planes == 8):
-        raise InputError(f"{where}: probabilities must be uint8 for 8-bit values, on a ternary array, not {probability}")
+        raise InputError(
+            f"{where}: probabilities must be uint8 for 8-bit values, on a ternary array, not {probability}"
+        )
     lanes = ceil_div(count, hw.lanes) * hw.lanes
     bound = lanes * a.most * (1 + rowsum) if rowsum else count * a.most * c.most
     check_acc(hw, bound, where)
@@ -235,17 +306,30 @@ def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tup
     return (address, words.shape[0] * words.shape[1]), fields
 
 
-def _context(b: CallBuilder, node: Node, head: int, p: Codes, values: Keys, out: Codes, params: Lease,
-             fields: dict[str, int]) -> None:
+def _context(
+    b: CallBuilder, node: Node, head: int, p: Codes, values: Keys, out: Codes, params: Lease, fields: dict[str, int]
+) -> None:
     """Probabilities times values of one head, into the head's lanes of the context."""
     hw, tiles = b.hw, values.lanes.pitch // b.hw.rows
     lane = head * values.lanes.pitch
     sights = [b.codes_sight(node, out, p.first, p.stop)] if head == node["heads"] - 1 else []
     b.compute(
-        Op.GEMM, node.name, params, sights=sights, **b.columns(p, p.first, p.stop, p.words), row_kbuf=1,
-        row_addr=values.addr + head * tiles * values.stride, row_stride=values.stride, row_plane=values.plane,
-        row_tiles=tiles, param_addr=params.addr, dest=Dest.TOKENS,
-        dst_addr=out.addr + (p.first - out.first) // hw.cols * out.stride + lane // hw.lanes, lane=lane % hw.lanes,
-        dst_stride=out.stride, dst_plane=out.plane, **fields,
+        Op.GEMM,
+        node.name,
+        params,
+        sights=sights,
+        **b.columns(p, p.first, p.stop, p.words),
+        row_kbuf=1,
+        row_addr=values.addr + head * tiles * values.stride,
+        row_stride=values.stride,
+        row_plane=values.plane,
+        row_tiles=tiles,
+        param_addr=params.addr,
+        dest=Dest.TOKENS,
+        dst_addr=out.addr + (p.first - out.first) // hw.cols * out.stride + lane // hw.lanes,
+        lane=lane % hw.lanes,
+        dst_stride=out.stride,
+        dst_plane=out.plane,
+        **fields,
     )
     b.free(p)

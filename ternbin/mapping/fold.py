@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS
 from ternbin.errors import InputError
-from ternbin.golden import ALWAYS, NEVER
-from ternbin.hw import HwConfig
-from ternbin.layout import BIAS_BITS, MUL_BITS
-from ternbin.qtypes import KINDS
+from ternbin.graph.golden import ALWAYS, NEVER
+from ternbin.graph.qtypes import KINDS
 
 MAX_THRESHOLDS = 4
 
@@ -72,7 +72,9 @@ def fold_product(hw: HwConfig, x: Operand, weight: np.ndarray, lanes: int, idle_
 def check_acc(hw: HwConfig, bound: int, where: str) -> None:
     limit = (1 << hw.acc_bits - 1) - 1
     if bound > limit:
-        raise InputError(f"{where}: accumulator magnitude must be at most {limit} (acc_bits {hw.acc_bits}), not {bound}")
+        raise InputError(
+            f"{where}: accumulator magnitude must be at most {limit} (acc_bits {hw.acc_bits}), not {bound}"
+        )
 
 
 # ---- thresholds -----------------------------------------------------------------------------------------------------
@@ -91,8 +93,9 @@ class Thresholds:
         return sum(1 << j for j, direction in enumerate(self.dirs) if direction > 0)
 
 
-def fold_thresholds(hw: HwConfig, thresholds: np.ndarray, base: int, dirs: tuple[int, ...], kind: str,
-                    folded: Folded, where: str) -> Thresholds:
+def fold_thresholds(
+    hw: HwConfig, thresholds: np.ndarray, base: int, dirs: tuple[int, ...], kind: str, folded: Folded, where: str
+) -> Thresholds:
     """Graph thresholds ``[rows, n]`` on acc to hardware thresholds on acc_hw, for stored codes of ``kind``."""
     if folded.bound >= NEVER:
         raise InputError(f"{where}: accumulator magnitude must be below {NEVER} for thresholds, not {folded.bound}")
@@ -102,7 +105,9 @@ def fold_thresholds(hw: HwConfig, thresholds: np.ndarray, base: int, dirs: tuple
     exact = np.where(thresholds >= NEVER, NEVER, np.where(thresholds <= ALWAYS, ALWAYS, exact))
     exact, dirs = np.repeat(exact, code.mul, axis=1), tuple(np.repeat(dirs, code.mul).tolist())
     if len(dirs) > MAX_THRESHOLDS:
-        raise InputError(f"{where}: thresholds of stored {kind} codes must be at most {MAX_THRESHOLDS}, not {len(dirs)}")
+        raise InputError(
+            f"{where}: thresholds of stored {kind} codes must be at most {MAX_THRESHOLDS}, not {len(dirs)}"
+        )
     if hw.kind == "binary" and code.bits == 2:
         raise InputError(f"{where}: code kind must be binary or binary_nn on a binary array, not {kind}")
     return Thresholds(exact, code.mul * base - code.sub, dirs)
@@ -133,7 +138,9 @@ def _subset(dirs: tuple[int, ...], total: int) -> np.ndarray | None:
 # ---- scales ---------------------------------------------------------------------------------------------------------
 
 
-def fold_scales(mul: np.ndarray, bias: np.ndarray, shift: int, folded: Folded, where: str) -> tuple[np.ndarray, np.ndarray, int]:
+def fold_scales(
+    mul: np.ndarray, bias: np.ndarray, shift: int, folded: Folded, where: str
+) -> tuple[np.ndarray, np.ndarray, int]:
     """``(M, B, S)`` with ``rshift(acc_hw*M + B, S) = rshift(acc*mul + bias, shift)``, exactly.
 
     Twice the accumulator is one shift more: ``2(acc*M + B) = acc_hw*M + (2B - add*M)``.

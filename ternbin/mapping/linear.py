@@ -4,31 +4,34 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ternbin.errors import InputError
-from ternbin.hw import HwConfig
-from ternbin.ir import Node, Weights
-from ternbin.isa import Epilogue, Kind, Mem
-from ternbin.layout import (
-    SCALE_WORDS,
-    ceil_div,
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Epilogue, Kind, Mem
+from ternbin.contract.memories import ceil_div
+from ternbin.contract.pipeline import SCALE_WORDS
+from ternbin.contract.rows import (
     code_row_bytes,
     code_words,
     expand_row_bytes,
-    expand_words,
-    external_rows,
     int_bytes,
-    packs_trits,
     scale_words,
     threshold_words,
-    transfer_banks,
     trit_row_bytes,
     weight_rows,
 )
+from ternbin.contract.transfers import expand_words, external_rows, packs_trits, transfer_banks
+from ternbin.errors import InputError
+from ternbin.graph.ir import Node, Weights
+from ternbin.mapping.allocator import Image
 from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
-from ternbin.mapping.memory import Image
 
-STORED_KIND = {"ternary": Kind.TERNARY, "ternary_nn": Kind.TERNARY, "binary": Kind.BINARY, "binary_nn": Kind.BINARY,
-               "int8": Kind.INT8, "uint8": Kind.UINT8}
+STORED_KIND = {
+    "ternary": Kind.TERNARY,
+    "ternary_nn": Kind.TERNARY,
+    "binary": Kind.BINARY,
+    "binary_nn": Kind.BINARY,
+    "int8": Kind.INT8,
+    "uint8": Kind.UINT8,
+}
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,19 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lan
     address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand), tiles * tile_bytes)
     words, fields, odd = _epilogue(hw, weights, node, folded, rows, where)
     return Plan(
-        name=node.name, tiles=tiles, groups=groups, chunks=chunks, inner=inner, tile_bytes=tile_bytes,
-        row_bytes=row_bytes, expand=expand, weight_addr=address, params=words.shape[1],
+        name=node.name,
+        tiles=tiles,
+        groups=groups,
+        chunks=chunks,
+        inner=inner,
+        tile_bytes=tile_bytes,
+        row_bytes=row_bytes,
+        expand=expand,
+        weight_addr=address,
+        params=words.shape[1],
         param_addr=image.put(("params", node.name, groups), lambda: int_bytes(words, 2)),
-        fields={**fields, "acc_init": folded.acc_init + odd_init}, odd=odd,
+        fields={**fields, "acc_init": folded.acc_init + odd_init},
+        odd=odd,
     )
 
 
@@ -129,11 +141,16 @@ def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, 
     loaded = weight_rows(hw, placed)
     if packs_trits(hw, Mem.WBUF, expand):
         return trit_row_bytes(hw, loaded.reshape(len(rows) // hw.rows, -1))
-    return expand_row_bytes(hw, loaded, loaded.shape[1] // hw.lanes) if expand else code_row_bytes(hw, code_words(hw, loaded))
+    return (
+        expand_row_bytes(hw, loaded, loaded.shape[1] // hw.lanes)
+        if expand
+        else code_row_bytes(hw, code_words(hw, loaded))
+    )
 
 
-def _epilogue(hw: HwConfig, weights: Weights, node: Node, folded: Folded, rows: np.ndarray,
-              where: str) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
+def _epilogue(
+    hw: HwConfig, weights: Weights, node: Node, folded: Folded, rows: np.ndarray, where: str
+) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
     """Parameter words ``[tiles, params, rows]``, GEMM fields, and (number, code) of padded rows that are not 0."""
     if node.op == "linear_codes":
         return threshold_params(hw, weights[node["thresholds"]].numpy(), node, folded, rows, where)
@@ -154,8 +171,9 @@ def _epilogue(hw: HwConfig, weights: Weights, node: Node, folded: Folded, rows: 
     return words, {**fields, "param_stride": SCALE_WORDS}, odd
 
 
-def threshold_params(hw: HwConfig, thresholds: np.ndarray, node: Node, folded: Folded, rows: np.ndarray,
-                     where: str) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
+def threshold_params(
+    hw: HwConfig, thresholds: np.ndarray, node: Node, folded: Folded, rows: np.ndarray, where: str
+) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
     """As :func:`_epilogue`, for codes by thresholds ``[features or 1, n]``."""
     t = fold_thresholds(hw, thresholds, node["base"], node["dirs"], node["kind"], folded, where)
     pad = np.zeros(len(t.dirs), dtype=np.int64)
@@ -163,9 +181,13 @@ def threshold_params(hw: HwConfig, thresholds: np.ndarray, node: Node, folded: F
         t, pad = pad_thresholds(hw, t, where)
     words = threshold_words(hw, _padded(t.values, rows, pad))
     fields = {
-        "epilogue": Epilogue.CODES, "thresholds": len(t.dirs), "base": t.base, "dirs": t.dirs_field,
+        "epilogue": Epilogue.CODES,
+        "thresholds": len(t.dirs),
+        "base": t.base,
+        "dirs": t.dirs_field,
         # a ternary array holds binary codes as ternary ones, and can then pad them with 0
-        "kind": Kind.BINARY if hw.kind == "binary" else Kind.TERNARY, "param_stride": len(t.dirs),
+        "kind": Kind.BINARY if hw.kind == "binary" else Kind.TERNARY,
+        "param_stride": len(t.dirs),
     }
     return words, fields, (0, 0)
 

@@ -7,8 +7,8 @@ memory while the array works from another.
 
 from dataclasses import dataclass, field
 
-from ternbin.isa import Instruction
-from ternbin.program import Region, View
+from ternbin.contract.isa import Instruction
+from ternbin.contract.program import Region, View
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,13 @@ class Schedule:
         for number, task in enumerate(self.tasks):
             while due < len(self.loads) and self.loads[due].task <= number:
                 due += 1
-            while issued < len(self.loads) and (issued < due or (issued < due + self.ahead and self._early(issued, number))):
+            while issued < len(self.loads) and (
+                issued < due or (issued < due + self.ahead and self._early(issued, number))
+            ):
                 load = self.loads[issued]
-                assert load.lease is None or load.ring.free_before(load.lease, load.task), "room must be free when needed"
+                assert load.lease is None or load.ring.free_before(load.lease, load.task), (
+                    "room must be free when needed"
+                )
                 result.append(load.item)
                 issued += 1
             result.append(task)

@@ -5,30 +5,21 @@ from typing import Any
 
 import numpy as np
 
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Epilogue, Mem, Op
+from ternbin.contract.memories import ceil_div
+from ternbin.contract.pipeline import SCALE_WORDS
+from ternbin.contract.program import Region, View
+from ternbin.contract.rows import code_row_bytes, code_words, expand_row_bytes, int_bytes, residual_words, scale_words
+from ternbin.contract.transfers import bank_words, expand_words, row_bytes
 from ternbin.errors import InputError
-from ternbin.golden import NATS_BITS
-from ternbin.hw import HwConfig
-from ternbin.ir import Node
-from ternbin.isa import Epilogue, Mem, Op
-from ternbin.layout import (
-    SCALE_WORDS,
-    bank_words,
-    ceil_div,
-    code_row_bytes,
-    code_words,
-    expand_row_bytes,
-    expand_words,
-    int_bytes,
-    residual_words,
-    row_bytes,
-    scale_words,
-)
-from ternbin.mapping.call import CallBuilder, Codes, Destination
+from ternbin.graph.golden import NATS_BITS
+from ternbin.graph.ir import Node
+from ternbin.mapping.allocator import CapacityError
+from ternbin.mapping.builder import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
-from ternbin.mapping.memory import CapacityError
 from ternbin.mapping.schedule import Lease, Sight
-from ternbin.program import Region, View
 
 
 def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
@@ -45,14 +36,43 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
         if count > limit:
             raise CapacityError(f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}")
         lease = b.ids.lease(count)
-        b.load(node.name, (b.ids, lease), mem=Mem.IDBUF, addr=lease.addr, inner=count, outer=1, dram=ids_addr + first * hw.axi_bytes)
+        b.load(
+            node.name,
+            (b.ids, lease),
+            mem=Mem.IDBUF,
+            addr=lease.addr,
+            inner=count,
+            outer=1,
+            dram=ids_addr + first * hw.axi_bytes,
+        )
         size = row_bytes(hw, Mem.ABUF, inner, expand)
         addr = b.abuf.take(ceil_div(count, hw.cols) * inner, f"embed {node.name}")
-        b.load(node.name, None, mem=Mem.ABUF, addr=addr, inner=inner, outer=count, dram=table, stride=size, indirect=1,
-               index=lease.addr, expand=expand)
+        b.load(
+            node.name,
+            None,
+            mem=Mem.ABUF,
+            addr=addr,
+            inner=inner,
+            outer=count,
+            dram=table,
+            stride=size,
+            indirect=1,
+            index=lease.addr,
+            expand=expand,
+        )
         params = b.pbuf.lease(count)
-        b.load(node.name, (b.pbuf, params), mem=Mem.PBUF, addr=params.addr, inner=1, outer=count, dram=scale, stride=hw.axi_bytes,
-               indirect=1, index=lease.addr)
+        b.load(
+            node.name,
+            (b.pbuf, params),
+            mem=Mem.PBUF,
+            addr=params.addr,
+            inner=1,
+            outer=count,
+            dram=scale,
+            stride=hw.axi_bytes,
+            indirect=1,
+            index=lease.addr,
+        )
         follow = Follow(b, node)
         for start, end in b.pieces(first, stop):
             if b.mask is None:
@@ -60,9 +80,21 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
             else:  # the same row for all
                 rows = dict(inner=words, outer=end - start, dram=pos + past * size_pos)
             b.load(node.name, None, mem=Mem.RBUF, addr=start * words, **rows)
-            b.compute(Op.EMBED, node.name, lease, params, sights=[b.residual_sight(node, start, end)],
-                      src_addr=addr + (start - first) // hw.cols * inner, src_stride=inner, tokens=end - start, words=words,
-                      features=d, scale_addr=params.addr + start - first, dst_addr=start * words, dst_stride=words)
+            b.compute(
+                Op.EMBED,
+                node.name,
+                lease,
+                params,
+                sights=[b.residual_sight(node, start, end)],
+                src_addr=addr + (start - first) // hw.cols * inner,
+                src_stride=inner,
+                tokens=end - start,
+                words=words,
+                features=d,
+                scale_addr=params.addr + start - first,
+                dst_addr=start * words,
+                dst_stride=words,
+            )
             follow(start, end)
         b.abuf.free(addr)
     follow.finish()
@@ -85,7 +117,10 @@ def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
         return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
 
     tied = bank_words(hw, Mem.WBUF) == 1 and hw.weight_pack == "2bit"
-    key, rows = ("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name), ceil_div(len(codes), hw.rows) * hw.rows
+    key, rows = (
+        ("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name),
+        ceil_div(len(codes), hw.rows) * hw.rows,
+    )
     return b.image.put(key, make, rows * row_bytes(hw, Mem.ABUF, inner, expand)), inner, expand
 
 
@@ -94,13 +129,19 @@ def positions(b: CallBuilder, node: Node, words: int) -> int:
     pos = b.weights[node["pos"]].numpy()
     limit = 1 << b.hw.res_bits - 1
     if pos.min() < -limit or pos.max() >= limit:
-        raise InputError(f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}")
+        raise InputError(
+            f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}"
+        )
     last = node["pos_offset"] + (b.past if node["past"] == "P" else 0) + b.tokens
     if last > len(pos):
-        raise InputError(f"embed {node.name}: positions must be at most {len(pos) - node['pos_offset']}, "
-                         f"not {last - node['pos_offset']}")
+        raise InputError(
+            f"embed {node.name}: positions must be at most {len(pos) - node['pos_offset']}, "
+            f"not {last - node['pos_offset']}"
+        )
     container = b.hw.res_container // 8
-    return b.image.put(("pos", node["pos"]), lambda: int_bytes(residual_words(b.hw, pos).reshape(len(pos), -1), container))
+    return b.image.put(
+        ("pos", node["pos"]), lambda: int_bytes(residual_words(b.hw, pos).reshape(len(pos), -1), container)
+    )
 
 
 def scales(b: CallBuilder, node: Node) -> int:
@@ -169,8 +210,19 @@ def layernorm(b: CallBuilder, node: Node, params: Lease, first: int, stop: int) 
     d = node.type.shape[-1]
     words = b.residual_words(d)
     rows = dict(src_addr=first * words, src_stride=words, dst_addr=first * words, dst_stride=words)
-    b.compute(Op.LAYERNORM, node.name, params, sights=[b.residual_sight(node, first, stop)], **rows, tokens=stop - first,
-              words=words, features=d, param_addr=params.addr, shift=node["shift"], eps=node["eps"])
+    b.compute(
+        Op.LAYERNORM,
+        node.name,
+        params,
+        sights=[b.residual_sight(node, first, stop)],
+        **rows,
+        tokens=stop - first,
+        words=words,
+        features=d,
+        param_addr=params.addr,
+        shift=node["shift"],
+        eps=node["eps"],
+    )
 
 
 def new_quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
@@ -186,10 +238,24 @@ def quantize(b: CallBuilder, node: Node, out: Codes, first: int, stop: int) -> N
     words = b.residual_words(d)
     limit = 1 << b.hw.res_bits  # beyond it a threshold is never or always reached
     thresholds = [max(-limit, min(limit, t)) for t in node["thresholds"]] + [0, 0]
-    b.compute(Op.QUANT, node.name, sights=[b.codes_sight(node, out, first, stop)], src_addr=first * words,
-              src_stride=words, tokens=stop - first, words=words, features=d,
-              dst_addr=out.addr + (first - out.first) // b.hw.cols * out.stride, dst_stride=out.stride, dst_plane=out.plane,
-              kind=STORED_KIND[node["kind"]], t0=thresholds[0], t1=thresholds[1], mul=node["mul"], shift=node["shift"])
+    b.compute(
+        Op.QUANT,
+        node.name,
+        sights=[b.codes_sight(node, out, first, stop)],
+        src_addr=first * words,
+        src_stride=words,
+        tokens=stop - first,
+        words=words,
+        features=d,
+        dst_addr=out.addr + (first - out.first) // b.hw.cols * out.stride,
+        dst_stride=out.stride,
+        dst_plane=out.plane,
+        kind=STORED_KIND[node["kind"]],
+        t0=thresholds[0],
+        t1=thresholds[1],
+        mul=node["mul"],
+        shift=node["shift"],
+    )
 
 
 def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
@@ -259,14 +325,25 @@ def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
         view = View("ids", b.tokens, 2, stride=3, groups=hw.top + 1, shift=doubled)
         scale = node["logit_scale_log2"] - NATS_BITS
         if scale < 0:
-            raise InputError(f"lm_head {node.name}: logits must have at least {NATS_BITS} fractional bits for beams, "
-                             f"not {node['logit_scale_log2']}")
+            raise InputError(
+                f"lm_head {node.name}: logits must have at least {NATS_BITS} fractional bits for beams, "
+                f"not {node['logit_scale_log2']}"
+            )
         features = len(b.weights[node["mul"]])
         plan = replace(plan, fields=plan.fields | dict(epilogue=Epilogue.TOP, shift=scale + doubled, features=features))
     slot = hw.idbuf_words - count
     sight = Sight(node.name, Region(Mem.IDBUF, slot, count), view, part)
-    b.linear(plan, x, 0, b.tokens, Destination(lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
-                                        plan.tiles, lambda first, stop: [sight]))
+    b.linear(
+        plan,
+        x,
+        0,
+        b.tokens,
+        Destination(
+            lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
+            plan.tiles,
+            lambda first, stop: [sight],
+        ),
+    )
     b.schedule.tasks[-1].instruction.fields["last"] = 1
     b.release(node.src[0], b.tokens)
     b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=count, outer=1, dram=result_addr)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ternbin.ir import Graph, Lowered, Weights
-from ternbin.ops import verify, weight_names
+from ternbin.graph.ir import Graph, Lowered, Weights
+from ternbin.graph.ops.registry import verify, weight_names
 from ternbin.passes.attention import FOLD_SOFTMAX
 from ternbin.passes.base import RulePass, run_passes
 from ternbin.passes.codes import FOLD_CODES

@@ -2,13 +2,13 @@
 
 from fractions import Fraction
 
-from ternbin import golden
 from ternbin.errors import InputError
-from ternbin.ir import Node, Weights
-from ternbin.ops import typed
+from ternbin.graph import golden
+from ternbin.graph.ir import Node, Weights
+from ternbin.graph.ops.registry import typed
+from ternbin.graph.rewrite import Match, Rule, chain
 from ternbin.passes.base import RulePass, attrs_of, enter
 from ternbin.passes.fixed import rne
-from ternbin.rewrite import Match, Rule, chain
 
 POWER_LUT = "exp2.lut"  # one table for all layers
 DIRECT_ENTRIES = 256
@@ -33,9 +33,22 @@ def fold_softmax(match: Match, weights: Weights) -> Node:
     c1, c2, recip = rne(exact * 2**15), rne(3 * exact * 2**15), rne(2**36 / exact)
     if not (1 <= c1 and c2 < 1 << 20 and recip < 1 << 48):
         raise InputError(f"{name}: alpha of probabilities must be in (2^-12, 10), not {alpha!r}")
-    return typed(weights, "softmax_codes", (scores,), dict(
-        lut=lut, power=power, mul=mul, shift=shift, c1=c1, c2=c2, recip=recip,
-        **attrs_of(softmax, "causal"), **attrs_of(node, "name", "kind")))
+    return typed(
+        weights,
+        "softmax_codes",
+        (scores,),
+        dict(
+            lut=lut,
+            power=power,
+            mul=mul,
+            shift=shift,
+            c1=c1,
+            c2=c2,
+            recip=recip,
+            **attrs_of(softmax, "causal"),
+            **attrs_of(node, "name", "kind"),
+        ),
+    )
 
 
 FOLD_SOFTMAX = RulePass("fold-softmax", (Rule(chain("quantize", "real_softmax"), fold_softmax),))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ternbin.errors import InputError
-from ternbin.ir import Graph, Node, Weights
-from ternbin.ops import verify
-from ternbin.rewrite import Rule, rewrite
+from ternbin.graph.ir import Graph, Node, Weights
+from ternbin.graph.ops.registry import verify
+from ternbin.graph.rewrite import Rule, rewrite
 
 
 @dataclass(frozen=True)

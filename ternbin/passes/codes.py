@@ -5,14 +5,14 @@ from fractions import Fraction
 import torch
 
 from ternbin.errors import InputError
-from ternbin.interpret import gelu
-from ternbin.ir import Node, Residual, Weights
-from ternbin.ops import typed
+from ternbin.graph.activations import gelu
+from ternbin.graph.ir import Node, Residual, Weights
+from ternbin.graph.ops.registry import typed
+from ternbin.graph.qtypes import KINDS
+from ternbin.graph.rewrite import Match, Pattern, Rule, chain
 from ternbin.passes import steps
 from ternbin.passes.base import RulePass, attrs_of, enter
 from ternbin.passes.fixed import fixed_point, fixed_scale
-from ternbin.qtypes import KINDS
-from ternbin.rewrite import Match, Pattern, Rule, chain
 
 FAR = 1 << 22  # no residual reaches it
 
@@ -24,8 +24,9 @@ def fold_quant(match: Match, weights: Weights) -> Node | None:
     if not isinstance(x.type, Residual):
         return None
     if kind not in ("ternary", "binary", "int8") or node["zero"]:
-        raise InputError(f"{name}: a residual must become ternary, binary or int8 codes with zero 0, not "
-                         f"{kind} with {node['zero']}")
+        raise InputError(
+            f"{name}: a residual must become ternary, binary or int8 codes with zero 0, not {kind} with {node['zero']}"
+        )
     thresholds, mul, shift = (), 0, 0
     if kind == "int8":
         mul, shift = fixed_scale(_grid(x) / Fraction(alpha), name)
@@ -61,8 +62,15 @@ def _thresholds(match: Match, weights: Weights) -> tuple[str, dict[str, object]]
     if "snap" in match:
         raise InputError(f"{node['name']}: a snapped activation must become 8-bit codes, not {node['kind']}")
     fn = match["act"]["fn"] if "act" in match else None
-    folded = steps.fold(weights[affine["scale"]], weights[affine["bias"]], affine.src[0].type.limit, fn,
-                        node["alpha"], node["zero"], node["kind"])
+    folded = steps.fold(
+        weights[affine["scale"]],
+        weights[affine["bias"]],
+        affine.src[0].type.limit,
+        fn,
+        node["alpha"],
+        node["zero"],
+        node["kind"],
+    )
     name = enter(weights, f"{node['name']}.T", folded.thresholds)
     return "codes", dict(thresholds=name, base=folded.base, dirs=folded.dirs)
 
@@ -71,8 +79,10 @@ def _requantized(match: Match, weights: Weights) -> tuple[str, dict[str, object]
     node, affine = match["quantize"], match["affine"]
     name, fn = node["name"], match["act"]["fn"] if "act" in match else None
     if (fn == "gelu") != ("snap" in match):
-        raise InputError(f"{name}: 8-bit codes must be of a snapped GELU, a ReLU or no function, not of "
-                         f"{fn} {'with' if 'snap' in match else 'without'} snap")
+        raise InputError(
+            f"{name}: 8-bit codes must be of a snapped GELU, a ReLU or no function, not of "
+            f"{fn} {'with' if 'snap' in match else 'without'} snap"
+        )
     step, zero = (match["snap"]["delta"], 0.0) if fn == "gelu" else (node["alpha"], node["zero"])
     if fn == "relu" and (zero or node["kind"] != "uint8"):
         raise InputError(f"{name}: a ReLU must become uint8 codes with zero 0, not {node['kind']} with {zero}")
@@ -96,10 +106,13 @@ def gelu_lut(delta: float, node: Node) -> torch.Tensor:
     return lut
 
 
-FOLD_CODES = RulePass("fold-codes", (
-    Rule(chain("quantize", "affine", "matmul"), fold_codes),
-    Rule(chain("quantize", "act", "affine", "matmul"), fold_codes),
-    Rule(chain("quantize", "act", "snap", "affine", "matmul"), fold_codes),
-    Rule(chain("quantize", "affine", "context"), fold_codes),
-    Rule(Pattern("quantize"), fold_quant),
-))
+FOLD_CODES = RulePass(
+    "fold-codes",
+    (
+        Rule(chain("quantize", "affine", "matmul"), fold_codes),
+        Rule(chain("quantize", "act", "affine", "matmul"), fold_codes),
+        Rule(chain("quantize", "act", "snap", "affine", "matmul"), fold_codes),
+        Rule(chain("quantize", "affine", "context"), fold_codes),
+        Rule(Pattern("quantize"), fold_quant),
+    ),
+)

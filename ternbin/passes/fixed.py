@@ -31,8 +31,10 @@ def fixed_point(scale: Tensor, bias: Tensor, where: str) -> tuple[Tensor, Tensor
             mul, offset = rounded(mul), rounded(offset)
             if mul.max() < MUL_LIMIT and offset.abs().max() < BIAS_LIMIT:
                 return mul, offset, shift
-    raise InputError(f"{where}: scale must be below 2^23 and bias below 2^38 in output steps, not "
-                     f"{float(scale.max()):g} and {float(bias.abs().max()):g}")
+    raise InputError(
+        f"{where}: scale must be below 2^23 and bias below 2^38 in output steps, not "
+        f"{float(scale.max()):g} and {float(bias.abs().max()):g}"
+    )
 
 
 def fixed_scale(scale: Fraction, where: str) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ternbin.golden import ALWAYS, NEVER
-from ternbin.interpret import gelu
-from ternbin.qtypes import KINDS
+from ternbin.graph.activations import gelu
+from ternbin.graph.golden import ALWAYS, NEVER
+from ternbin.graph.qtypes import KINDS
 
 GELU_ARGMIN = -0.7517915246935645  # where x*Phi(x) is smallest
 GELU_MIN = -0.16997120747990369
@@ -72,8 +72,12 @@ def fold(scale: Tensor, bias: Tensor, limit: int, fn: str | None, alpha: float, 
         always = [False] * len(all_steps)
     rows = []
     for s, b in zip(map(Fraction, scale.tolist()), map(Fraction, bias.tolist()), strict=True):
-        rows.append([ALWAYS if yes else clamp(first_integer(step, s, b), limit)
-                     for step, yes in zip(all_steps, always, strict=True)])
+        rows.append(
+            [
+                ALWAYS if yes else clamp(first_integer(step, s, b), limit)
+                for step, yes in zip(all_steps, always, strict=True)
+            ]
+        )
     return Folded(torch.tensor(rows), KINDS[kind].lo, (1,) * len(all_steps))
 
 

@@ -1,4 +1,4 @@
-"""The claim audit (ternbin/audit.py, as data) as a self-contained HTML page and as text for the terminal."""
+"""The claim audit (ternbin/explore/audit.py, as data) as a self-contained HTML page and as text for the terminal."""
 
 from html import escape
 
@@ -25,9 +25,9 @@ def _range(figure: dict) -> str:
 
 def _configuration(hardware: dict) -> str:
     parts = [f"{hardware['kind']} array"]
-    parts += ["five trits a byte"] * (hardware["weight_pack"] == "5trit") + ["keys and values in external memory"] * hardware[
-        "kv_external"
-    ]
+    parts += ["five trits a byte"] * (hardware["weight_pack"] == "5trit") + [
+        "keys and values in external memory"
+    ] * hardware["kv_external"]
     return ", ".join(parts)
 
 
@@ -75,7 +75,9 @@ def _details(subject: dict) -> str:
     )
     for number, phase in enumerate(records[0]["phases"]):
         phases = [record["phases"][number] for record in records]
-        rows = [[level, *(_bits(p["bits_moved"][level] / p["tokens"]) for p in phases)] for level in phase["bits_moved"]]
+        rows = [
+            [level, *(_bits(p["bits_moved"][level] / p["tokens"]) for p in phases)] for level in phase["bits_moved"]
+        ]
         text += f"<details><summary>Bits moved a token at each level, {phase['name']}</summary>{table(['level', *names], rows)}</details>"
     return text
 
@@ -138,7 +140,15 @@ def _equal_area(subject: dict, number: int, prefix: str) -> str:
                 _ratio(versus["system"]),
             ]
         )
-    header = ["a token", "multiply-accumulates a cycle", "array, mm2", "system (range)", "ms", "FP32 / this: time", "system"]
+    header = [
+        "a token",
+        "multiply-accumulates a cycle",
+        "array, mm2",
+        "system (range)",
+        "ms",
+        "FP32 / this: time",
+        "system",
+    ]
     name = subject["equal_area"][0]["phases"][number]["name"]
     return f"<h3>{escape(name)}, equal array area</h3>" + table(header, rows)
 
@@ -159,7 +169,9 @@ def _kept(subject: dict) -> str:
         "<h3>What full precision elsewhere does to the claim</h3><p class=muted>W2A2; each line keeps one more part in "
         "FP32, as the paper's released code does. FP32 operations of an element: 4 in "
         "LayerNorm, 10 in softmax, 1 in the embedding (multiply-accumulates; projected); the rest is derived.</p>"
-        + table(["phase", "kept in FP32", "share of operations", "FP32 / W2A2: operations", "energy of the system"], rows, 2)
+        + table(
+            ["phase", "kept in FP32", "share of operations", "FP32 / W2A2: operations", "energy of the system"], rows, 2
+        )
         + audit_plots.kept_in_fp32(subject)
     )
 
@@ -208,8 +220,13 @@ def _lines(subject: dict, prefix: str, known: dict) -> str:
         for record in subject[kind]:
             for p in record["phases"]:
                 anchor = f"{prefix}-{record['name']}-{p['name']}{suffix}"
-                rows = line_rows([line for line in p["lines"] if line["count"]], anchor, known, p["counters"], f"{anchor}-counter")
-                counters = ", ".join(f"<span id='{anchor}-counter-{name}'>{name} {value:,}</span>" for name, value in p["counters"].items())
+                rows = line_rows(
+                    [line for line in p["lines"] if line["count"]], anchor, known, p["counters"], f"{anchor}-counter"
+                )
+                counters = ", ".join(
+                    f"<span id='{anchor}-counter-{name}'>{name} {value:,}</span>"
+                    for name, value in p["counters"].items()
+                )
                 title = (
                     f"{record['name']}, {p['name']}{', equal array area' if suffix else ''}: "
                     f"{_range(p['energy']['system'])} in all, {p['tokens']} tokens, {p['cycles']:,} cycles"
@@ -248,7 +265,12 @@ def _subject(subject: dict, number: int, known: dict) -> str:
 
 def _paper(report: dict) -> str:
     rows = [
-        [bits, f"{size:.1f}", f"{report['paper_sizes_with_scales_mib'][bits]:.1f}", f"{report['paper_flops_factors'][bits]:g}x"]
+        [
+            bits,
+            f"{size:.1f}",
+            f"{report['paper_sizes_with_scales_mib'][bits]:.1f}",
+            f"{report['paper_flops_factors'][bits]:g}x",
+        ]
         for bits, size in report["paper_sizes_mib"].items()
     ]
     return (
@@ -302,7 +324,10 @@ def _gate_level(report: dict) -> str:
         [
             reference,
             kind,
-            *(f"{ratios[key]:.1f}x" for key in ("arithmetic_glitch", "arithmetic_zero_delay", "with_registers_glitch", "area")),
+            *(
+                f"{ratios[key]:.1f}x"
+                for key in ("arithmetic_glitch", "arithmetic_zero_delay", "with_registers_glitch", "area")
+            ),
         ]
         for reference, kinds in report["ratios"]["multiply_accumulate"].items()
         for kind, ratios in kinds.items()
@@ -341,7 +366,10 @@ def terminal(report: dict) -> str:
         )
     ]
     for subject in report["subjects"]:
-        lines += ["", f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}"]
+        lines += [
+            "",
+            f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}",
+        ]
         for number, phase in enumerate(subject["precisions"][0]["phases"]):
             rows = [
                 [
@@ -375,7 +403,8 @@ def terminal(report: dict) -> str:
             lines += ["", aligned(rows)]
         for phase in subject["kept_in_fp32"]:
             steps = ", ".join(
-                f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x" for s in phase["steps"]
+                f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x"
+                for s in phase["steps"]
             )
             lines.append(f"  {phase['phase']}, kept in FP32 one after the other (operations / energy): {steps}")
     return "\n".join(lines)

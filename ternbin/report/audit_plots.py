@@ -12,14 +12,25 @@ def energy_by_precision(subject: dict) -> str:
     names = [record["name"] for record in subject["precisions"]]
     for number, phase in enumerate(phases):
         total, *shares = axes[number]
-        for kind, label, shift, shape in (("precisions", "equal throughput", -0.15, "o"), ("equal_area", "equal array area", 0.15, "s")):
+        for kind, label, shift, shape in (
+            ("precisions", "equal throughput", -0.15, "o"),
+            ("equal_area", "equal array area", 0.15, "s"),
+        ):
             for row, record in enumerate(subject[kind]):
                 figures = record["phases"][number]["per_token_pj"]
                 total.plot([figures["low"] / 1e6, figures["high"] / 1e6], [row + shift] * 2, color="black", lw=1)
-                total.plot(figures["pj"] / 1e6, row + shift, shape, color=COLORS[kind == "equal_area"], label=label if row == 0 else None)
+                total.plot(
+                    figures["pj"] / 1e6,
+                    row + shift,
+                    shape,
+                    color=COLORS[kind == "equal_area"],
+                    label=label if row == 0 else None,
+                )
         total.set(xscale="log", xlabel="uJ a token, system (line: range)", title=phase)
         total.legend(frameon=False, fontsize=8)
-        for axis, kind, label in zip(shares, ("precisions", "equal_area"), ("equal throughput", "equal array area"), strict=True):
+        for axis, kind, label in zip(
+            shares, ("precisions", "equal_area"), ("equal throughput", "equal array area"), strict=True
+        ):
             left = [0.0] * len(names)
             for color, group in zip(COLORS[2:], GROUPS, strict=False):
                 energies = [record["phases"][number]["energy"] for record in subject[kind]]
@@ -43,7 +54,9 @@ def kept_in_fp32(subject: dict) -> str:
             (-0.2, "operations", [step["operation_ratio"] for step in steps]),
             (0.2, "energy of the system", [phase["reference_pj"] / step["system_pj"] for step in steps]),
         ):
-            bars = axis.barh([row + shift for row in range(len(steps))], values, height=0.36, color=COLORS[shift > 0], label=label)
+            bars = axis.barh(
+                [row + shift for row in range(len(steps))], values, height=0.36, color=COLORS[shift > 0], label=label
+            )
             axis.bar_label(bars, labels=[f" {value:.3g}x" for value in values], fontsize=7)
         axis.set_yticks(range(len(steps)), [("+ " if row > 1 else "") + step["kept"] for row, step in enumerate(steps)])
         axis.set(xscale="log", title=phase["phase"], xlabel="FP32 / W2A2")
@@ -61,19 +74,29 @@ def break_even(subject: dict) -> str:
     for axis, sweep in zip(flat, sweeps, strict=False):
         for curve in sweep["curves"]:
             color, style = COLORS[curve["reference"] != "FP32"], "o-" if curve["phase"] == "prefill" else "s--"
-            axis.plot(*zip(*curve["points"], strict=True), style, ms=4, color=color, label=f"{curve['reference']}, {curve['phase']}")
+            axis.plot(
+                *zip(*curve["points"], strict=True),
+                style,
+                ms=4,
+                color=color,
+                label=f"{curve['reference']}, {curve['phase']}",
+            )
         if sweep["curves"]:
             axis.axhline(sweep["curves"][0]["level"], color="black", ls=":", lw=1)
-        axis.set(yscale="log", title=f"{sweep['name']} ({sweep['tier']})", xlabel=sweep["unit"], ylabel="reference / W2A2")
+        axis.set(
+            yscale="log", title=f"{sweep['name']} ({sweep['tier']})", xlabel=sweep["unit"], ylabel="reference / W2A2"
+        )
         axis.set_xscale("log", base=2)
         values = [point["value"] for point in sweep["points"]]
         shown = values if len(values) < 9 else values[::3]
         axis.set_xticks(shown, [f"{value:g}" for value in shown])
         axis.minorticks_off()
-        axis.set_yticks(ticks := [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256) if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]],
-                        [f"{t}x" for t in ticks])
+        axis.set_yticks(
+            ticks := [t for t in (1, 2, 4, 8, 16, 32, 64, 128, 256) if axis.get_ylim()[0] <= t <= axis.get_ylim()[1]],
+            [f"{t}x" for t in ticks],
+        )
     handles, labels = flat[0].get_legend_handles_labels()
-    for axis in flat[len(sweeps):]:
+    for axis in flat[len(sweeps) :]:
         axis.axis("off")
         axis.legend(handles, labels, frameon=False, loc="center")
     return _svg(figure)

@@ -58,7 +58,11 @@ def _cards(result: dict) -> str:
             f"energy ({energy_text(result['energy']['low'])} to {energy_text(result['energy']['high'])})",
             "",
         ),
-        (f"{len(result['tokens'])}", "tokens generated" + (f" for {len(result['texts'])} texts" if "texts" in result else ""), ""),
+        (
+            f"{len(result['tokens'])}",
+            "tokens generated" + (f" for {len(result['texts'])} texts" if "texts" in result else ""),
+            "",
+        ),
         *([(energy_text(pj), f"of decoding a token, {cycles:,.0f} cycles", "")] if "texts" in result else []),
         (f"{result['sim_seconds']:.2f} s", f"simulation, {result['sim_cycles_per_second']:,.0f} cycles/s", ""),
     ]
@@ -110,11 +114,24 @@ def claim_rows(result: dict) -> list[list[str]]:
 def _claim(result: dict) -> str:
     claim = result["claim"]
     phases = [p["name"] for p in claim["phases"]] * 2
-    header = ["ratio reference / this run"] + [f"{ref}, {p['name']}" for ref in ("FP32", "INT8") for p in claim["phases"]]
-    lines = dict(zip((label for _, label in plots.RATIOS), ("-arithmetic", "-arithmetic", "-external", "-on-chip", ""), strict=True))
+    header = ["ratio reference / this run"] + [
+        f"{ref}, {p['name']}" for ref in ("FP32", "INT8") for p in claim["phases"]
+    ]
+    lines = dict(
+        zip(
+            (label for _, label in plots.RATIOS),
+            ("-arithmetic", "-arithmetic", "-external", "-on-chip", ""),
+            strict=True,
+        )
+    )
     rows = [
-        [label, *(Html(f"<a href='#energy-{p}{lines[label]}'>{cell}</a>") if label in lines else cell
-                  for p, cell in zip(phases, cells, strict=True))]
+        [
+            label,
+            *(
+                Html(f"<a href='#energy-{p}{lines[label]}'>{cell}</a>") if label in lines else cell
+                for p, cell in zip(phases, cells, strict=True)
+            ),
+        ]
         for label, *cells in claim_rows(result)
     ]
     return (
@@ -143,8 +160,13 @@ def _energy(result: dict) -> str:
     return (
         "<h2 id=energy>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. "
         "docs/energy.md lists what is not modelled.</p>"
-        + plots.energy_by_unit(result) + "".join(parts)
-        + (f"<details><summary>Where the figures come from</summary>{sources_section(known)}</details>" if known["records"] else "")
+        + plots.energy_by_unit(result)
+        + "".join(parts)
+        + (
+            f"<details><summary>Where the figures come from</summary>{sources_section(known)}</details>"
+            if known["records"]
+            else ""
+        )
     )
 
 
@@ -168,9 +190,7 @@ def _rates(result: dict) -> str:
         return ""
     return (
         "<p class=muted>What the array reaches while an instruction of a kind of op (below: of a layer) is in progress, loads included; "
-        "they overlap. Bytes are those of its transfers.</p>"
-        + plots.roofline(result)
-        + plots.layer_utilization(result)
+        "they overlap. Bytes are those of its transfers.</p>" + plots.roofline(result) + plots.layer_utilization(result)
     )
 
 
@@ -217,9 +237,14 @@ def _evaluation(result: dict) -> str:
 
 
 _FILES = (
-    ("result.json", "every number of this page"), ("energy.csv", "energy by event"), ("ops.csv", "cycles and energy by op"),
-    ("trace.json", "timeline for Perfetto or chrome://tracing"), ("program.txt", "program listing"),
-    ("graph.txt", "integer graph"), ("graph.svg", "picture of the graph"), ("rtl/manifest.json", "ports, registers, counters"),
+    ("result.json", "every number of this page"),
+    ("energy.csv", "energy by event"),
+    ("ops.csv", "cycles and energy by op"),
+    ("trace.json", "timeline for Perfetto or chrome://tracing"),
+    ("program.txt", "program listing"),
+    ("graph.txt", "integer graph"),
+    ("graph.svg", "picture of the graph"),
+    ("rtl/manifest.json", "ports, registers, counters"),
 )
 
 
@@ -231,7 +256,10 @@ def _files(result: dict) -> str:
 def _counters(result: dict) -> str:
     names = list(result["counters"])
     keys = list(dict.fromkeys(key for name in names for key in result["counters"][name]))
-    rows = [[Html(f"<a id='counter-{key}'></a>{key}")] + [f"{result['counters'][name].get(key, 0):,}" for name in names] for key in keys]
+    rows = [
+        [Html(f"<a id='counter-{key}'></a>{key}")] + [f"{result['counters'][name].get(key, 0):,}" for name in names]
+        for key in keys
+    ]
     return (
         f"<h2>Counters</h2><details><summary>{len(keys)} counters</summary>{table(['counter', *names], rows)}</details>"
     )

@@ -122,7 +122,9 @@ def timeline(result: dict) -> str:
             spans = [(e["start"], e["end"] - e["start"]) for e in entries if e["unit"] == unit]
             axis.broken_barh(spans, (row - 0.4, 0.8), color=COLORS[row])
         axis.set_yticks(range(len(UNITS)), UNITS)
-        axis.set_title("encoder call" if call < encoders else f"decoder call {call - encoders + 1}", fontsize=9, loc="left")
+        axis.set_title(
+            "encoder call" if call < encoders else f"decoder call {call - encoders + 1}", fontsize=9, loc="left"
+        )
         axis.set_xlabel("cycle")
         axis.invert_yaxis()
     return _svg(figure)
@@ -135,17 +137,45 @@ def roofline(result: dict) -> str:
     points = [part for part in parts(result, kind) if part.bytes]
     figure, axis = plt.subplots(figsize=(8, 4))
     knee = peak / beat
-    low, high = min([knee, *(p.macs / p.bytes for p in points)]) / 3, max([knee, *(p.macs / p.bytes for p in points)]) * 3
+    low, high = (
+        min([knee, *(p.macs / p.bytes for p in points)]) / 3,
+        max([knee, *(p.macs / p.bytes for p in points)]) * 3,
+    )
     axis.plot([low, knee, high], [low * beat, peak, peak], color="black", lw=1)
-    axis.annotate(f"array: {peak:,} a cycle", (high, peak), ha="right", va="bottom", fontsize=8, xytext=(0, 3), textcoords="offset points")
-    axis.annotate(f"bus: {beat:g} bytes a cycle", (low, low * beat), va="center", fontsize=8, xytext=(10, 0), textcoords="offset points")
+    axis.annotate(
+        f"array: {peak:,} a cycle",
+        (high, peak),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        xytext=(0, 3),
+        textcoords="offset points",
+    )
+    axis.annotate(
+        f"bus: {beat:g} bytes a cycle",
+        (low, low * beat),
+        va="center",
+        fontsize=8,
+        xytext=(10, 0),
+        textcoords="offset points",
+    )
     for phase, marker in zip(result["phases"], "os", strict=False):
         for part in points:
             if part.phase == phase["name"]:
                 color = COLORS[KINDS.index(part.name)]
-                axis.plot(part.macs / part.bytes, part.macs / part.cycles, marker, color=color, label=f"{part.phase}: {part.name}")
-    axis.set(xscale="log", yscale="log", xlabel="useful multiply-accumulates a byte on the bus",
-             ylabel="useful multiply-accumulates a cycle")
+                axis.plot(
+                    part.macs / part.bytes,
+                    part.macs / part.cycles,
+                    marker,
+                    color=color,
+                    label=f"{part.phase}: {part.name}",
+                )
+    axis.set(
+        xscale="log",
+        yscale="log",
+        xlabel="useful multiply-accumulates a byte on the bus",
+        ylabel="useful multiply-accumulates a cycle",
+    )
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return _svg(figure)
 

@@ -17,7 +17,7 @@ def link(anchor: str, text: str) -> Html:
 
 
 def linked(source: str, known: dict) -> Html:
-    """The source of a line with links to the rows that :func:`sources_section` shows of ``known`` (ternbin/energy/sources.py)."""
+    """The source of a line with links to the rows that :func:`sources_section` shows of ``known`` (ternbin/energy/provenance.py)."""
     for name, figure in known["dram"].items():
         if source == figure["source"]:
             return link(f"dram-{name}", source)
@@ -27,17 +27,29 @@ def linked(source: str, known: dict) -> Html:
 
     def row(match: re.Match) -> str:
         key = f"{match[1]}x{match[2]}"
-        return f"x <a href='#cacti-{key}'>{match[1]} bits of {match[2]} bytes</a>" if key in known["cacti"] else match[0]
+        return (
+            f"x <a href='#cacti-{key}'>{match[1]} bits of {match[2]} bytes</a>" if key in known["cacti"] else match[0]
+        )
 
     return Html(re.sub(r"x (\d+) bits of (\d+) bytes", row, text))
 
 
 _COUNTERS = (  # what an event's name begins or ends with -> its counter, where it is not named after it
-    ("multiply-accumulate", "execute_array_columns"), ("operand register bit", "execute_array_active"),
-    ("row sum", "execute_rowsum_active"), ("flip-flop clocked", "execute_array_columns"), ("array step", "execute_array_active"),
-    ("reciprocal root", "vector_ln_rsqrt"), ("division", "vector_divides"), ("plane written", "vector_plane_writes"),
-    ("fetched beat", "axi_fetch_beats"), ("beat", "axi_load_beats"), ("busy cycle", "{unit}_busy"), ("cycle", "cycles"),
-    ("leakage of a cycle", "cycles"), ("program bit", "axi_fetch_beats"), ("writes bit", "axi_write_beats"),
+    ("multiply-accumulate", "execute_array_columns"),
+    ("operand register bit", "execute_array_active"),
+    ("row sum", "execute_rowsum_active"),
+    ("flip-flop clocked", "execute_array_columns"),
+    ("array step", "execute_array_active"),
+    ("reciprocal root", "vector_ln_rsqrt"),
+    ("division", "vector_divides"),
+    ("plane written", "vector_plane_writes"),
+    ("fetched beat", "axi_fetch_beats"),
+    ("beat", "axi_load_beats"),
+    ("busy cycle", "{unit}_busy"),
+    ("cycle", "cycles"),
+    ("leakage of a cycle", "cycles"),
+    ("program bit", "axi_fetch_beats"),
+    ("writes bit", "axi_write_beats"),
 )
 
 
@@ -56,7 +68,11 @@ def line_rows(lines: list[dict], prefix: str, known: dict, counters: dict, count
     seen, rows = set(), []
     for line in lines:
         counter, count = counter_of(line, counters), f"{line['count']:,.0f}"
-        marks = "".join(f"<a id='{prefix}-{slug(name)}'></a>" for name in dict.fromkeys((line["group"], line["unit"])) if name not in seen)
+        marks = "".join(
+            f"<a id='{prefix}-{slug(name)}'></a>"
+            for name in dict.fromkeys((line["group"], line["unit"]))
+            if name not in seen
+        )
         seen |= {line["group"], line["unit"]}
         rows.append(
             [
@@ -92,12 +108,20 @@ def sources_section(known: dict) -> str:
     ]
     events = [
         [name, event, f"{modes['glitch']['total']:,.1f}", f"{modes['zero_delay']['total']:,.1f}"]
-        for name, r in known["records"].items() if r["kind"].startswith("core ")
+        for name, r in known["records"].items()
+        if r["kind"].startswith("core ")
         for event, modes in r["fj_per_event"].items()
     ]
     compared = [
-        [r["core"], r["workload"], r["call"], f"{r['cycles']:,}", energy_text(r["gates_pj"]), energy_text(r["model_pj"]),
-         f"{r['error']:+.1%}"]
+        [
+            r["core"],
+            r["workload"],
+            r["call"],
+            f"{r['cycles']:,}",
+            energy_text(r["gates_pj"]),
+            energy_text(r["model_pj"]),
+            f"{r['error']:+.1%}",
+        ]
         for r in known["compared"]
     ]
     cacti = [

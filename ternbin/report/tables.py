@@ -25,7 +25,14 @@ def ops_csv(result: dict) -> str:
     writer.writerow(["phase", "op", "macs", "bytes", "energy_pj", *(f"{unit}_cycles" for unit in units)])
     for op in result["ops"]:
         writer.writerow(
-            [op["phase"], op["name"], op["macs"], op.get("bytes", ""), op["energy_pj"], *(op["cycles"].get(u, 0) for u in units)]
+            [
+                op["phase"],
+                op["name"],
+                op["macs"],
+                op.get("bytes", ""),
+                op["energy_pj"],
+                *(op["cycles"].get(u, 0) for u in units),
+            ]
         )
     return buffer.getvalue()
 
@@ -109,5 +116,7 @@ def _per_token(result: dict) -> list[str]:
     if "texts" not in result:
         return []
     cycles, pj = per_token(result)
-    return [f"a token   {cycles:,.0f} cycles, {energy_text(pj)} of decoding, of {len(result['tokens'])} tokens for "
-            f"{len(result['texts'])} texts"]
+    return [
+        f"a token   {cycles:,.0f} cycles, {energy_text(pj)} of decoding, of {len(result['tokens'])} tokens for "
+        f"{len(result['texts'])} texts"
+    ]

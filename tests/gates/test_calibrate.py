@@ -5,11 +5,11 @@ import importlib.metadata
 import numpy as np
 import pytest
 
-from ternbin.energy import tables
-from ternbin.energy.core import events, size
-from ternbin.gates.calibrate import CORES, Measurement, comparison, digest, fit, predicted
-from ternbin.gates.core import PARTS
-from ternbin.hw import HwConfig
+from ternbin.contract.hw import HwConfig
+from ternbin.energy import figures as tables
+from ternbin.energy.block_events import events, size
+from ternbin.energy.gates.fitting import CORES, Measurement, comparison, digest, fit, predicted
+from ternbin.energy.gates.whole_core import PARTS
 from ternbin.rtl.top import counters
 
 
@@ -32,7 +32,8 @@ def test_the_fit_finds_the_energies_that_made_the_data():
     encoder, decoder = comparison(other, {"glitch": found, "zero_delay": energies})
     assert abs(encoder["glitch"]["error"]) < 1e-6 and decoder["call"] == "decoder token 1"
     assert encoder["glitch"]["gates_pj"] + decoder["glitch"]["gates_pj"] == pytest.approx(
-        sum(values.sum() for values in other.energy["glitch"].values()) / 1e3)
+        sum(values.sum() for values in other.energy["glitch"].values()) / 1e3
+    )
 
 
 def test_parts_grow_linearly_with_their_size():
@@ -49,7 +50,9 @@ def test_the_event_model_is_within_ten_percent_of_the_gates_on_runs_it_was_not_f
     assert len(core["compared"]) == 8 and not fitted & {row["workload"] for row in core["compared"]}
     for row in core["compared"]:
         parts = row["glitch"]["parts"].values()
-        assert sum(model for _, model in parts) / sum(gates for gates, _ in parts) - 1 == pytest.approx(row["glitch"]["error"], abs=1e-4)
+        assert sum(model for _, model in parts) / sum(gates for gates, _ in parts) - 1 == pytest.approx(
+            row["glitch"]["error"], abs=1e-4
+        )
         assert abs(row["glitch"]["error"]) <= core["gate_level_error"] * 1.0001 < 0.1
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ternbin.energy.gates.buffers import MOST, buffered
+from ternbin.energy.gates.engine import Simulator, pack, unpack
+from ternbin.energy.gates.liberty import Library, truth_table
+from ternbin.energy.gates.netlist import read_json
+from ternbin.energy.gates.power import clock_energy, domain_energy, toggle_energy
+from ternbin.energy.gates.timing import Timing, analyse
 from ternbin.errors import InputError
-from ternbin.gates.buffers import MOST, buffered
-from ternbin.gates.engine import Simulator, pack, unpack
-from ternbin.gates.liberty import Library, truth_table
-from ternbin.gates.netlist import read_json
-from ternbin.gates.power import clock_energy, domain_energy, toggle_energy
-from ternbin.gates.timing import Timing, analyse
 
 LIBRARY = Library(Path(__file__).with_name("cells.lib"))
 
@@ -28,8 +28,12 @@ def _port(way, *bits):
 def _netlist(tmp_path, ports, cells):
     """cells: name -> (type, pin -> bit)."""
     module = {
-        "ports": ports, "netnames": {},
-        "cells": {name: {"type": kind, "connections": {pin: [bit] for pin, bit in pins.items()}} for name, (kind, pins) in cells.items()},
+        "ports": ports,
+        "netnames": {},
+        "cells": {
+            name: {"type": kind, "connections": {pin: [bit] for pin, bit in pins.items()}}
+            for name, (kind, pins) in cells.items()
+        },
     }
     path = tmp_path / "n.json"
     path.write_text(json.dumps({"modules": {"top": module}}))
@@ -40,15 +44,24 @@ def _pulse(tmp_path):
     """z = a ^ !a through a flip-flop: constant when settled, a pulse as long as the inverter's delay."""
     ports = {"clk": _port("input", 2), "a": _port("input", 3), "z": _port("output", 6)}
     cells = {
-        "f": ("DFF", {"CK": 2, "D": 3, "Q": 4}), "i": ("INV", {"A": 4, "Z": 5}), "x": ("XOR2", {"A": 4, "B": 5, "Z": 6}),
+        "f": ("DFF", {"CK": 2, "D": 3, "Q": 4}),
+        "i": ("INV", {"A": 4, "Z": 5}),
+        "x": ("XOR2", {"A": 4, "B": 5, "Z": 6}),
     }
     return _netlist(tmp_path, ports, cells)
 
 
-@pytest.mark.parametrize(("function", "pins", "table"), [
-    ("(A ^ B)", ["A", "B"], 0b0110), ("!(A & B)", ["A", "B"], 0b0111), ("A B'", ["A", "B"], 0b0010),
-    ("A | B*C", ["A", "B", "C"], 0b11101010), ("1", ["A"], 0b11), ("!A + A ^ B", ["A", "B"], 0b0111),
-])
+@pytest.mark.parametrize(
+    ("function", "pins", "table"),
+    [
+        ("(A ^ B)", ["A", "B"], 0b0110),
+        ("!(A & B)", ["A", "B"], 0b0111),
+        ("A B'", ["A", "B"], 0b0010),
+        ("A | B*C", ["A", "B", "C"], 0b11101010),
+        ("1", ["A"], 0b11),
+        ("!A + A ^ B", ["A", "B"], 0b0111),
+    ],
+)
 def test_functions_become_truth_tables(function, pins, table):
     assert truth_table(function, pins) == table
 
@@ -105,7 +118,11 @@ def test_a_glitch_is_counted_with_delays_and_not_without(tmp_path):
 def test_pulses_shorter_than_a_gate_are_filtered(tmp_path):
     # x = a ^ b with b = !!a would be a pulse of two inverters; as load of an inverter slower than a pulse of 0.05 ns it vanishes
     ports = {"clk": _port("input", 2), "a": _port("input", 3), "b": _port("input", 4), "z": _port("output", 7)}
-    cells = {"x": ("XOR2", {"A": 3, "B": 4, "Z": 5}), "y": ("XOR2", {"A": 5, "B": 3, "Z": 6}), "i": ("INV", {"A": 6, "Z": 7})}
+    cells = {
+        "x": ("XOR2", {"A": 3, "B": 4, "Z": 5}),
+        "y": ("XOR2", {"A": 5, "B": 3, "Z": 6}),
+        "i": ("INV", {"A": 6, "Z": 7}),
+    }
     netlist = _netlist(tmp_path, ports, cells)
     simulator = Simulator(netlist, analyse(netlist))
     rows = simulator.pack_inputs({"a": [0, 1, 0, 1], "b": [0, 0, 0, 0]})
@@ -129,11 +146,19 @@ def test_energy_by_group_and_cycle_is_the_sum_of_toggles(tmp_path):
 
 def _gated(tmp_path):
     """A gate on en in front of a gate on fine; q follows d behind the first, r behind both."""
-    ports = {"clk": _port("input", 2), "en": _port("input", 3), "fine": _port("input", 4), "d": _port("input", 5),
-             "q": _port("output", 8), "r": _port("output", 9)}
+    ports = {
+        "clk": _port("input", 2),
+        "en": _port("input", 3),
+        "fine": _port("input", 4),
+        "d": _port("input", 5),
+        "q": _port("output", 8),
+        "r": _port("output", 9),
+    }
     cells = {
-        "inner": ("GATE", {"CK": 6, "E": 4, "GCK": 7}), "outer": ("GATE", {"CK": 2, "E": 3, "GCK": 6}),
-        "q": ("DFF", {"CK": 6, "D": 5, "Q": 8}), "r": ("DFF", {"CK": 7, "D": 5, "Q": 9}),
+        "inner": ("GATE", {"CK": 6, "E": 4, "GCK": 7}),
+        "outer": ("GATE", {"CK": 2, "E": 3, "GCK": 6}),
+        "q": ("DFF", {"CK": 6, "D": 5, "Q": 8}),
+        "r": ("DFF", {"CK": 7, "D": 5, "Q": 9}),
     }
     return _netlist(tmp_path, ports, cells)
 
@@ -159,11 +184,15 @@ def test_clock_energy_of_open_gates_by_hand(tmp_path):
     flop, gate, drive = 4 * 3 + 2 * 3, 4 * 5 + 2 * 2, 2 * 5.5
     assert [c.name for c in netlist.clock_gates] == ["outer", "inner"]
     assert clock.tolist() == pytest.approx(np.array([[flop + gate + drive, 0], [drive, flop], [gate, 0]]))
-    simulator = Simulator(netlist, analyse(netlist), groups=2, group_of=lambda placed: int(placed.name == "r"), clock_energy=clock)
+    simulator = Simulator(
+        netlist, analyse(netlist), groups=2, group_of=lambda placed: int(placed.name == "r"), clock_energy=clock
+    )
     rows = simulator.pack_inputs({"en": [1, 1, 0, 1], "fine": [1, 0, 1, 1], "d": [0, 0, 0, 0]})
     energy = simulator.run(rows, timed=False, per_cycle=True).energy
     assert energy[1:, 1].tolist() == pytest.approx([flop, 0, 0])  # edges follow what the enables were a cycle before
-    assert energy[1:, 0].tolist() == pytest.approx([gate + flop + gate + drive + drive, gate + flop + gate + drive, gate])
+    assert energy[1:, 0].tolist() == pytest.approx(
+        [gate + flop + gate + drive + drive, gate + flop + gate + drive, gate]
+    )
 
 
 @pytest.mark.parametrize("timed", [False, True])
@@ -171,9 +200,15 @@ def test_memory_banks_behave_as_the_primitive(tmp_path, timed):
     widths = {"ren": 1, "raddr": 2, "wen": 1, "waddr": 2, "wdata": 4, "wmask": 2}
     numbers = iter(range(3, 100))
     bits = {name: [next(numbers) for _ in range(width)] for name, width in (widths | {"rdata": 4}).items()}
-    ports = {"clk": _port("input", 2)} | {name: _port("output" if name == "rdata" else "input", *bits[name]) for name in bits}
+    ports = {"clk": _port("input", 2)} | {
+        name: _port("output" if name == "rdata" else "input", *bits[name]) for name in bits
+    }
     parameters = {"DEPTH": 4, "WIDTH": 4, "ADDR": 2, "ELEMENTS": 2, "PLANES": 1}
-    ram = {"type": "ternbin_ram", "parameters": {n: f"{v:032b}" for n, v in parameters.items()}, "connections": bits | {"clk": [2]}}
+    ram = {
+        "type": "ternbin_ram",
+        "parameters": {n: f"{v:032b}" for n, v in parameters.items()},
+        "connections": bits | {"clk": [2]},
+    }
     path = tmp_path / "ram.json"
     path.write_text(json.dumps({"modules": {"top": {"ports": ports, "netnames": {}, "cells": {"bank": ram}}}}))
     netlist = read_json(path, "top", LIBRARY)
@@ -228,7 +263,7 @@ def test_opensta_agrees_on_timing_and_leakage(tmp_path):
         pytest.importorskip(package)
     if shutil.which("sta") is None:
         pytest.skip("opensta is not installed")
-    from ternbin.gates.synthesis import default_library, synthesize
+    from ternbin.energy.gates.synthesis import default_library, synthesize
 
     source = """module small (input clk, input [7:0] a, output reg [3:0] z);
       reg [7:0] r; always @(posedge clk) begin r <= a; z <= r[0]+r[1]+r[2]+r[3]+r[4]+r[5]+r[6]+r[7]; end endmodule"""
@@ -236,7 +271,7 @@ def test_opensta_agrees_on_timing_and_leakage(tmp_path):
     netlist = synthesize({"small.v": source}, "small", library)
     (tmp_path / "small.v").write_text(_verilog(netlist))
     script = f"""read_liberty {library.path}
-read_verilog {tmp_path / 'small.v'}
+read_verilog {tmp_path / "small.v"}
 link_design mapped
 create_clock -name c -period 10 {{clk}}
 set_input_transition 0.02 [all_inputs]
@@ -246,7 +281,9 @@ report_power -digits 6
 exit
 """
     (tmp_path / "s.tcl").write_text(script)
-    text = subprocess.run(["sta", "-no_splash", "-exit", str(tmp_path / "s.tcl")], capture_output=True, text=True).stdout
+    text = subprocess.run(
+        ["sta", "-no_splash", "-exit", str(tmp_path / "s.tcl")], capture_output=True, text=True
+    ).stdout
     print(text)  # shown when the test fails
     slack = float(re.search(r"(-?[\d.]+)\s+slack", text)[1])
     assert 10 - slack == pytest.approx(analyse(netlist).critical_path, rel=0.06)
@@ -282,7 +319,7 @@ def test_icarus_agrees_on_toggles(tmp_path):
     bench = f"""module bench; reg clk = 0; reg [7:0] a; reg [7:0] words [0:{len(words) - 1}]; wire z; integer i;
       mapped dut (.clk(clk), .a(a), .z(z));
       initial begin
-        $readmemh("{tmp_path / 'words'}", words);
+        $readmemh("{tmp_path / "words"}", words);
         for (i = 0; i < {len(words)}; i = i + 1) begin
           if (i > 0) begin clk = 1; #1; end
           a = words[i]; #4 $display("%b", {{{shown}}}); clk = 0; #5;
@@ -291,7 +328,9 @@ def test_icarus_agrees_on_toggles(tmp_path):
     (tmp_path / "words").write_text("\n".join(f"{word:x}" for word in words))
     (tmp_path / "all.v").write_text(_CELLS + _verilog(netlist) + bench)
     subprocess.run(["iverilog", "-g2012", "-o", str(tmp_path / "bench"), str(tmp_path / "all.v")], check=True)
-    lines = subprocess.run(["vvp", "-n", str(tmp_path / "bench")], check=True, capture_output=True, text=True).stdout.split()
+    lines = subprocess.run(
+        ["vvp", "-n", str(tmp_path / "bench")], check=True, capture_output=True, text=True
+    ).stdout.split()
     values = np.array([[bit == "1" for bit in line] for line in lines])
     assert values.shape == (len(words), len(driven))
     assert (values[1:] != values[:-1]).sum(axis=0).tolist() == toggles[driven].tolist() and toggles[driven].any()
@@ -300,8 +339,11 @@ def test_icarus_agrees_on_toggles(tmp_path):
 def _verilog(netlist):
     wires = {net: f"n{net}" for net in range(netlist.nets)}
     wires[0], wires[1] = "1'b0", "1'b1"
-    ports = [("clk", [netlist.clock], "input"), *((n, b, "input") for n, b in netlist.inputs.items()),
-             *((n, b, "output") for n, b in netlist.outputs.items())]
+    ports = [
+        ("clk", [netlist.clock], "input"),
+        *((n, b, "input") for n, b in netlist.inputs.items()),
+        *((n, b, "output") for n, b in netlist.outputs.items()),
+    ]
     lines = [f"module mapped ({', '.join(name for name, *_ in ports)});"]
     for name, bits, way in ports:
         lines.append(f"  {way} {f'[{len(bits) - 1}:0] ' if len(bits) > 1 else ''}{name};")

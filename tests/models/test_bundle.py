@@ -2,9 +2,9 @@
 
 import json
 
-from ternbin.models import bundle
-from ternbin.models import data as dataset
-from ternbin.models.evaluate import generate, load_model
+from ternbin.models.task import bundle
+from ternbin.models.task import data as dataset
+from ternbin.models.task.evaluate import generate, load_model
 
 MAX_BYTES = 8 << 20
 

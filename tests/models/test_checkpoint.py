@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from ternbin.errors import InputError
-from ternbin.models.checkpoint import PACKED_FILE, STOCK_FILE, load_any, load_packed, save_packed
-from ternbin.models.qbart import QuantConfig, quantize_model
-from ternbin.models.random_model import random_quant_bart, random_stock_bart
+from ternbin.models.bart.checkpoint import PACKED_FILE, STOCK_FILE, load_any, load_packed, save_packed
+from ternbin.models.bart.qbart import QuantConfig, quantize_model
+from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
 
 torch.set_num_threads(1)
 IDS = torch.randint(3, 61, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -54,7 +54,9 @@ def test_packed_file_is_small_and_shares_the_embedding(tmp_path):
     model = random_quant_bart("2-2", **(SIZES | dict(vocab=500)))
     save_packed(model, tmp_path)
     tensors = load_file(tmp_path / PACKED_FILE)
-    assert [name for name in tensors if name.endswith("codes") and tensors[name].shape[0] == 500] == ["model.shared.codes"]
+    assert [name for name in tensors if name.endswith("codes") and tensors[name].shape[0] == 500] == [
+        "model.shared.codes"
+    ]
     assert tensors["model.shared.codes"].shape == (500, 10)  # two planes of 36 bits, in whole bytes
 
 
@@ -176,7 +178,9 @@ DAMAGE = {
     ),
     "negative zero": (
         "packed",
-        lambda d: change_tensor(d, PACKED_FILE, f"{FC1}.codes", lambda t: torch.tensor([[0] * 5 + [1] * 5] * 52).byte()),
+        lambda d: change_tensor(
+            d, PACKED_FILE, f"{FC1}.codes", lambda t: torch.tensor([[0] * 5 + [1] * 5] * 52).byte()
+        ),
         f"packed.safetensors: {FC1}.codes must hold ternary codes, not a negative zero",
     ),
     "negative scale": (
@@ -243,7 +247,11 @@ DAMAGE = {
         lambda d: change_config(d, quant={"bits": "9-9"}),
         "config.json: bits must be one of 1-1, 2-2, 1-8, 2-8, not '9-9'",
     ),
-    "broken json": ("stock", lambda d: (d / "config.json").write_text("{"), "config.json: file must be JSON, not broken"),
+    "broken json": (
+        "stock",
+        lambda d: (d / "config.json").write_text("{"),
+        "config.json: file must be JSON, not broken",
+    ),
     "bad generation": (
         "stock",
         lambda d: (d / "generation_config.json").write_text('{"max_new_tokens": -5}'),

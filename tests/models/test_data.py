@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ternbin.errors import InputError
-from ternbin.models import data as dataset
+from ternbin.models.task import data as dataset
 
 STANZA = """Package: {name}
 Description-md5: 0

@@ -3,7 +3,7 @@
 import pytest
 
 from ternbin.errors import InputError
-from ternbin.models import evaluate
+from ternbin.models.task import evaluate, scores
 
 
 @pytest.mark.parametrize(
@@ -16,18 +16,18 @@ from ternbin.models import evaluate
     ],
 )
 def test_strip_boilerplate(source, expected):
-    assert evaluate.strip_boilerplate(source) == expected
+    assert scores.strip_boilerplate(source) == expected
 
 
 def test_first_sentence_and_words():
-    assert evaluate.first_sentence("Uses v1.2 of it. More text.") == "Uses v1.2 of it."
-    assert evaluate.first_words("a b c d", 2) == "a b"
+    assert scores.first_sentence("Uses v1.2 of it. More text.") == "Uses v1.2 of it."
+    assert scores.first_words("a b c d", 2) == "a b"
 
 
 def test_rouge_of_equal_and_of_disjoint_texts():
     pytest.importorskip("rouge_score")
-    assert evaluate.rouge(["running tools"], ["run tool"]) == dict.fromkeys(evaluate.METRICS, 100.0)
-    assert evaluate.rouge(["alpha"], ["beta"]) == dict.fromkeys(evaluate.METRICS, 0.0)
+    assert scores.rouge(["running tools"], ["run tool"]) == dict.fromkeys(scores.METRICS, 100.0)
+    assert scores.rouge(["alpha"], ["beta"]) == dict.fromkeys(scores.METRICS, 0.0)
 
 
 def test_load_model_names_what_is_missing(tmp_path):

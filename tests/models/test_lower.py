@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from ternbin.errors import InputError
-from ternbin.interpret import Interpreter, outputs
-from ternbin.models.checkpoint import load_packed, save_packed
-from ternbin.models.fidelity import compare, likelihood
-from ternbin.models.lower import lower
-from ternbin.models.qbart import BITS, QuantConfig, quantize_model
-from ternbin.models.random_model import random_quant_bart, random_stock_bart
-from ternbin.ops import verify
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.ops.registry import verify
+from ternbin.models.bart.checkpoint import load_packed, save_packed
+from ternbin.models.bart.fidelity import compare, likelihood
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.qbart import BITS, QuantConfig, quantize_model
+from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
 from ternbin.passes import fold
 
 torch.set_num_threads(1)

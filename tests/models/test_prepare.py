@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from ternbin.decoding.greedy import reference_run
 from ternbin.errors import InputError
-from ternbin.generate import reference_run
 from ternbin.models import prepare
-from ternbin.models.checkpoint import save_packed
-from ternbin.models.random_model import random_quant_bart, random_stock_bart
+from ternbin.models.bart.checkpoint import save_packed
+from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
 
 
 @pytest.mark.parametrize("bits", ["1-1", "2-8"])
@@ -45,8 +45,12 @@ def test_bad_texts_and_ids_are_named():
     tokenizer = prepare.load_tokenizer(prepare.bundled_dir())
     cases = {
         "the text must not be empty": lambda: prepare.encode_text(tokenizer, "  \n", 128),
-        "the text must be at most 8 tokens long for this model, not 32": lambda: prepare.encode_text(tokenizer, "a b " * 15, 8),
-        "the model has no tokenizer.json: give token ids with --ids instead of a text": lambda: prepare.encode_text(None, "a", 8),
+        "the text must be at most 8 tokens long for this model, not 32": lambda: prepare.encode_text(
+            tokenizer, "a b " * 15, 8
+        ),
+        "the model has no tokenizer.json: give token ids with --ids instead of a text": lambda: prepare.encode_text(
+            None, "a", 8
+        ),
         "--ids must hold at least one token id": lambda: prepare.check_ids([], 10, 8),
         "--ids must be from 0 to 9, not 10": lambda: prepare.check_ids([3, 10], 10, 8),
         "--ids must hold at most 2 ids for this model, not 3": lambda: prepare.check_ids([1, 2, 3], 10, 2),

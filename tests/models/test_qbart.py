@@ -5,10 +5,10 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration
 
 from ternbin.errors import InputError
-from ternbin.models.calibrate import calibrate, frac_for
-from ternbin.models.qbart import BITS, QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.models.bart.calibrate import calibrate, frac_for
+from ternbin.models.bart.qbart import BITS, QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.quantizers import ActQuantizer
-from ternbin.models.random_model import random_quant_bart
 
 torch.set_num_threads(1)
 
@@ -107,9 +107,7 @@ def test_random_models_have_spread_codes():
     for name, module in model.named_modules():
         if isinstance(module, ActQuantizer):
             unused.add(name)
-            module.register_forward_hook(
-                lambda m, i, o, name=name: len(o.unique()) > 2 and unused.discard(name)
-            )
+            module.register_forward_hook(lambda m, i, o, name=name: len(o.unique()) > 2 and unused.discard(name))
     generator = torch.Generator().manual_seed(5)
     model(input_ids=torch.randint(3, 97, (2, 20), generator=generator))
     assert unused == set()

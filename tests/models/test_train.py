@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from ternbin.errors import InputError
-from ternbin.models import data as dataset
-from ternbin.models import train
-from ternbin.models.batches import collate, encode_examples, epoch_batches, group_rows
-from ternbin.models.evaluate import load_model, mean_nll
-from ternbin.models.fit import Budget, Schedule, make_optimizer, step
-from ternbin.models.qbart import QuantConfig, QuantWeight, quantize_model
+from ternbin.models.bart.qbart import QuantConfig, QuantWeight, quantize_model
+from ternbin.models.task import data as dataset
+from ternbin.models.task import train
+from ternbin.models.task.batches import collate, encode_examples, epoch_batches, group_rows
+from ternbin.models.task.evaluate import load_model, mean_nll
+from ternbin.models.task.fit import Budget, Schedule, make_optimizer, step
 
 TINY = dict(
     d_model=64,

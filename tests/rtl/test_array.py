@@ -7,16 +7,17 @@ import re
 import cocotb
 import pytest
 
-from ternbin.hw import NAMED
-from ternbin.rtl.array import Array
-from ternbin.rtl.shared import shared_verilog
-from ternbin.sim.blocks import primitives, run_bench, to_verilog
+from ternbin.contract.hw import NAMED
+from ternbin.rtl.array.array import Array
+from ternbin.rtl.verilog.shared import shared_verilog
+from ternbin.sim.bench import primitives, run_bench, to_verilog
 from ternbin.sim.tb import drivers
 
 EXHAUSTIVE = range(1, 15)  # widths whose every value is tried
 WIDE = (16, 31, 32, 64, 100, 128, 256, 512)  # powers of two and others, random values of all densities
 CONFIGS = {
-    "ternary": NAMED["tiny"], "binary": NAMED["tiny-binary"],
+    "ternary": NAMED["tiny"],
+    "binary": NAMED["tiny-binary"],
     "one-column": dataclasses.replace(NAMED["tiny"], cols=1, acc_bits=16),
 }
 
@@ -27,8 +28,10 @@ def popcount_bench() -> dict[str, str]:
     simulated = {f"ternbin_{name}.v": primitives()[f"ternbin_{name}.v"] for name in names}
     tree = primitives()["ternbin_popcount_tree.v"]
     renamed = {
-        f"built_{name}": "`define SYNTHESIS\n" + re.sub(r"ternbin_(popcount|difference|balance) ", r"built_\1 ", text)
-        + "`undef SYNTHESIS\n" for name, text in simulated.items()
+        f"built_{name}": "`define SYNTHESIS\n"
+        + re.sub(r"ternbin_(popcount|difference|balance) ", r"built_\1 ", text)
+        + "`undef SYNTHESIS\n"
+        for name, text in simulated.items()
     }
     parts, checks = [], []
     for width in (*EXHAUSTIVE, *WIDE):
@@ -37,7 +40,9 @@ def popcount_bench() -> dict[str, str]:
         count = width.bit_length()
         for name in ("ternbin", "built"):
             parts.append(f"wire [{count - 1}:0] {name}_p{width};")
-            parts.append(f"{name}_popcount #(.WIDTH({width})) {name}_pop_{width} (.bits({bits}), .count({name}_p{width}));")
+            parts.append(
+                f"{name}_popcount #(.WIDTH({width})) {name}_pop_{width} (.bits({bits}), .count({name}_p{width}));"
+            )
             parts.append(f"wire [15:0] {name}_d{width}, {name}_b{width};")
             parts.append(
                 f"{name}_difference #(.WIDTH({width}), .OUT(16)) {name}_diff_{width} "
@@ -130,16 +135,35 @@ async def bench_array(dut):
     hw = CONFIGS[drivers.parameters()["config"]]
     await drivers.start(dut)
     model = ArrayModel(hw)
-    fresh = {"row": 0, "col": 0, "row_load": 1, "col_load": (1 << hw.cols) - 1, "en": 0, "first": 0, "double": 0, "subtract": 0,
-             "rowsum": 0, "init": 0, "capture": 0, "capture_cols": 0}
+    fresh = {
+        "row": 0,
+        "col": 0,
+        "row_load": 1,
+        "col_load": (1 << hw.cols) - 1,
+        "en": 0,
+        "first": 0,
+        "double": 0,
+        "subtract": 0,
+        "rowsum": 0,
+        "init": 0,
+        "capture": 0,
+        "capture_cols": 0,
+    }
     first = fresh | {"en": (1 << hw.cols) - 1, "first": 1, "capture_cols": (1 << hw.cols) - 1}
     prologue = [fresh, first, first | {"capture": 1}]  # from here on nothing depends on power-up values
     for cycle in range(500):
         inputs = {
-            "row": random.getrandbits(hw.rows * hw.code_word_bits), "col": random.getrandbits(hw.cols * hw.code_word_bits),
-            "row_load": random.random() < 0.8, "col_load": random.getrandbits(hw.cols), "en": random.getrandbits(hw.cols),
-            "first": random.random() < 0.1, "double": random.random() < 0.2, "subtract": random.random() < 0.3,
-            "rowsum": random.random() < 0.5, "init": random.getrandbits(24), "capture": random.random() < 0.2,
+            "row": random.getrandbits(hw.rows * hw.code_word_bits),
+            "col": random.getrandbits(hw.cols * hw.code_word_bits),
+            "row_load": random.random() < 0.8,
+            "col_load": random.getrandbits(hw.cols),
+            "en": random.getrandbits(hw.cols),
+            "first": random.random() < 0.1,
+            "double": random.random() < 0.2,
+            "subtract": random.random() < 0.3,
+            "rowsum": random.random() < 0.5,
+            "init": random.getrandbits(24),
+            "capture": random.random() < 0.2,
             "capture_cols": random.getrandbits(hw.cols),
         }
         inputs = {name: int(value) for name, value in (prologue[cycle] if cycle < 3 else inputs).items()}
@@ -152,7 +176,11 @@ async def bench_array(dut):
         if cycle > 3:
             shown = drivers.get(dut, "o")
             for r in range(hw.rows):
-                assert drivers.signed(shown >> r * hw.acc_bits, hw.acc_bits) == model.output(r, column), (cycle, r, column)
+                assert drivers.signed(shown >> r * hw.acc_bits, hw.acc_bits) == model.output(r, column), (
+                    cycle,
+                    r,
+                    column,
+                )
         model.clock(inputs)
 
 

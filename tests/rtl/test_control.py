@@ -5,15 +5,15 @@ from collections import Counter, deque
 
 import cocotb
 import pytest
+from benches.control import ControlBench
 from cocotb.triggers import RisingEdge
 
-from ternbin import isa
-from ternbin.hw import HwConfig
-from ternbin.isa import ErrorCode, Instruction, Mem, Op, Unit, encode
-from ternbin.rtl.control import Control
-from ternbin.sim.blocks import run_bench
+from ternbin.contract import isa
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import ErrorCode, Instruction, Mem, Op, Unit, encode
+from ternbin.rtl.control.control import Control
+from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
-from ternbin.sim.tb.control_bench import ControlBench
 from ternbin.sim.tb.host import Host
 
 WATCHDOG = 400
@@ -90,7 +90,9 @@ class Order:
         item = self.program[unit][self.started[unit]]
         for giver in item.wait - {unit}:
             self.tokens[giver, unit] -= 1
-            assert self.tokens[giver, unit] >= 0, f"{unit.name} {self.started[unit]} started without a token of {giver.name}"
+            assert self.tokens[giver, unit] >= 0, (
+                f"{unit.name} {self.started[unit]} started without a token of {giver.name}"
+            )
         if unit in item.wait:
             assert self.started[unit] == self.finished[unit], f"{unit.name} {self.started[unit]} started too early"
         self.started[unit] += 1
@@ -162,10 +164,20 @@ def bad_transfers():
     """Fields that no unit can execute, one broken thing each."""
     load, store = Op.LOAD, Op.STORE
     return [
-        (load, {"mem": Mem.SBUF}), (store, {"mem": Mem.SBUF}), (store, {"mem": Mem.LUTX}), (load, {"mem": 9}), (load, {"bank": 1}),
-        (load, {"mem": Mem.ABUF, "bank": 63}), (load, {"inner": 0}), (store, {"outer": 0}), (load, {"dram": 0x101}),
-        (store, {"stride": 2}), (load, {"expand": 1}), (store, {"mem": Mem.KBUF, "expand": 1}),
-        (store, {"mem": Mem.WBUF}), (store, {"indirect": 1}),
+        (load, {"mem": Mem.SBUF}),
+        (store, {"mem": Mem.SBUF}),
+        (store, {"mem": Mem.LUTX}),
+        (load, {"mem": 9}),
+        (load, {"bank": 1}),
+        (load, {"mem": Mem.ABUF, "bank": 63}),
+        (load, {"inner": 0}),
+        (store, {"outer": 0}),
+        (load, {"dram": 0x101}),
+        (store, {"stride": 2}),
+        (load, {"expand": 1}),
+        (store, {"mem": Mem.KBUF, "expand": 1}),
+        (store, {"mem": Mem.WBUF}),
+        (store, {"indirect": 1}),
     ]
 
 
@@ -218,8 +230,10 @@ async def bench_standstill(dut):
     order.expect({unit: [GOOD] * 100 for unit in Unit})
     waiting = Instruction(Op.GEMM, {}, frozenset({Unit.LOAD}))
     assert await host.run(0, [GOOD, waiting, END]) == (ErrorCode.TIMEOUT, 64)
-    cycle = [Instruction(Op.LOAD, TRANSFER, frozenset({Unit.STORE}), frozenset({Unit.STORE})),
-             Instruction(Op.STORE, TRANSFER, frozenset({Unit.LOAD}), frozenset({Unit.LOAD}))]
+    cycle = [
+        Instruction(Op.LOAD, TRANSFER, frozenset({Unit.STORE}), frozenset({Unit.STORE})),
+        Instruction(Op.STORE, TRANSFER, frozenset({Unit.LOAD}), frozenset({Unit.LOAD})),
+    ]
     assert await host.run(0x400, [GOOD, *cycle, END]) == (ErrorCode.TIMEOUT, 0x440)
     full = [Instruction(Op.GEMM, {}, frozenset({Unit.LOAD}))] * 20  # fills the queue: dispatch stands still too
     assert await host.run(0x800, [GOOD, *full, END]) == (ErrorCode.TIMEOUT, 0x840)

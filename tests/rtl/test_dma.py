@@ -1,23 +1,26 @@
-"""LOAD and STORE against the pure functions of sim/tb/transfers.py: random transfers, random stalls, every memory."""
+"""LOAD and STORE against the pure functions of tests/rtl/benches/transfers.py: random transfers, random stalls, every memory."""
 
 import random
 
 import cocotb
 import pytest
+from benches import transfers
+from benches.dma import MEMORIES, DmaBench
 from cocotb.triggers import ReadOnly, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave, MemoryRegion
 
-from ternbin.hw import HwConfig
-from ternbin.isa import Instruction, Mem, Op, encode
-from ternbin.rtl.memory import geometries
-from ternbin.sim.blocks import run_bench
-from ternbin.sim.tb import drivers, transfers
-from ternbin.sim.tb.dma_bench import MEMORIES, DmaBench
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Instruction, Mem, Op, encode
+from ternbin.rtl.parts.banks import geometries
+from ternbin.sim.bench import run_bench
+from ternbin.sim.tb import drivers
 
 EXTERNAL = 1 << 17  # bytes: the low half is read, the high half is written
 HALF = EXTERNAL // 2
-WORDS = {f"{name}_words": depth for name, depth in zip(
-    ("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf"), (40, 24, 32, 50, 33, 32), strict=True)}
+WORDS = {
+    f"{name}_words": depth
+    for name, depth in zip(("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf"), (40, 24, 32, 50, 33, 32), strict=True)
+}
 CONFIGS = {
     "ternary": HwConfig(rows=4, cols=2, lanes=16, axi_data_bits=32, axi_addr_bits=24, **WORDS),
     "wide": HwConfig(rows=8, cols=2, lanes=32, axi_data_bits=64, res_bits=20, burst_beats=4, **WORDS),
@@ -46,8 +49,13 @@ def random_transfer(hw, mem, store):
     """A legal transfer within the memory; an id above IDS stays as it is."""
     banks, limit = transfers.transfer_banks(hw, mem), IDS if mem == Mem.IDBUF else depth(hw, mem)
     while True:
-        f = {"mem": mem, "bank": random.randrange(banks), "addr": random.randrange(limit),
-             "inner": random.randint(1, 6), "outer": random.choice([1, 1, 2, 3, 7, 12])}
+        f = {
+            "mem": mem,
+            "bank": random.randrange(banks),
+            "addr": random.randrange(limit),
+            "inner": random.randint(1, 6),
+            "outer": random.choice([1, 1, 2, 3, 7, 12]),
+        }
         if not store and hw.kind == "ternary" and mem in transfers.CODE:
             f["expand"] = int(random.random() < 0.4 and transfers.whole_beats(hw, f))
         if mem not in (Mem.LUTV, Mem.LUTX) and random.random() < 0.1:
@@ -83,13 +91,15 @@ class Bench:
         for mem, model in self.luts.items():
             model.write_port(f"{mem.name.lower()}_w")
         self.units = {
-            Op.LOAD: drivers.Source(dut, "load__instruction"), Op.STORE: drivers.Source(dut, "store__instruction"),
+            Op.LOAD: drivers.Source(dut, "load__instruction"),
+            Op.STORE: drivers.Source(dut, "store__instruction"),
         }
         self.done = dict.fromkeys(self.units, 0)
         cocotb.start_soon(self._watch())
 
     def stall(self, probability):
         """Random pauses of every bus channel."""
+
         def pauses():
             while True:
                 yield random.random() < probability
@@ -169,7 +179,7 @@ def fill(hw, bench):
     for entry in range(IDS, depth(hw, Mem.IDBUF)):
         at = ids["dram"] + entry * hw.axi_bytes
         number = random.randrange(20).to_bytes(hw.axi_bytes, "little")
-        bench.external[at:at + hw.axi_bytes] = bench.region[at:at + hw.axi_bytes] = number
+        bench.external[at : at + hw.axi_bytes] = bench.region[at : at + hw.axi_bytes] = number
     return items
 
 
@@ -186,10 +196,12 @@ async def bench_random(dut):
         await bench.run({Op.STORE: [random_transfer(hw, random.choice(storable), True) for _ in range(30)]})
         bench.check_external()
     halves = (Mem.ABUF, Mem.WBUF, Mem.KBUF), (Mem.RBUF, Mem.PBUF)
-    await bench.run({  # both at once, on different memories
-        Op.LOAD: [random_transfer(hw, random.choice(halves[0]), False) for _ in range(20)],
-        Op.STORE: [random_transfer(hw, random.choice(halves[1]), True) for _ in range(20)],
-    })
+    await bench.run(
+        {  # both at once, on different memories
+            Op.LOAD: [random_transfer(hw, random.choice(halves[0]), False) for _ in range(20)],
+            Op.STORE: [random_transfer(hw, random.choice(halves[1]), True) for _ in range(20)],
+        }
+    )
     await bench.check_words()
     bench.check_external()
 
@@ -200,13 +212,28 @@ async def bench_streams(dut):
     cycle a burst at most."""
     hw, bench = await started(dut)
     await bench.run({Op.LOAD: fill(hw, bench)})
-    for op, mem in ((Op.LOAD, Mem.WBUF), (Op.STORE, Mem.RBUF), (Op.LOAD, Mem.RBUF), (Op.STORE, Mem.KBUF), (Op.LOAD, Mem.KBUF)):
-        f = {"mem": mem, "bank": 0, "addr": 0, "inner": depth(hw, mem), "outer": transfers.transfer_banks(hw, mem), "dram": HALF}
+    for op, mem in (
+        (Op.LOAD, Mem.WBUF),
+        (Op.STORE, Mem.RBUF),
+        (Op.LOAD, Mem.RBUF),
+        (Op.STORE, Mem.KBUF),
+        (Op.LOAD, Mem.KBUF),
+    ):
+        f = {
+            "mem": mem,
+            "bank": 0,
+            "addr": 0,
+            "inner": depth(hw, mem),
+            "outer": transfers.transfer_banks(hw, mem),
+            "dram": HALF,
+        }
         f["stride"] = transfers.row_bytes(hw, f)
         beats = transfers.rows(hw, f) * transfers.row_beats(hw, f)
         least = beats if mem == Mem.WBUF else max(beats, f["outer"] * f["inner"])
         cycles = await bench.run({op: [f]})
-        assert cycles <= least + 2 * beats // hw.burst_beats + 40, f"{op.name} {mem.name}: {beats} beats, {cycles} cycles"
+        assert cycles <= least + 2 * beats // hw.burst_beats + 40, (
+            f"{op.name} {mem.name}: {beats} beats, {cycles} cycles"
+        )
     await bench.check_words()
     bench.check_external()
 

@@ -5,13 +5,13 @@ import random
 import cocotb
 import pytest
 
-from ternbin.hw import NAMED
-from ternbin.isa import Dest, Instruction, Kind, Op, encode
-from ternbin.isa import Epilogue as Mode
-from ternbin.rtl.epilogue import Epilogue
-from ternbin.rtl.gemm import column_layout
-from ternbin.rtl.shared import shared_verilog
-from ternbin.sim.blocks import run_bench, to_verilog
+from ternbin.contract.hw import NAMED
+from ternbin.contract.isa import Dest, Instruction, Kind, Op, encode
+from ternbin.contract.isa import Epilogue as Mode
+from ternbin.rtl.epilogue.epilogue import Epilogue
+from ternbin.rtl.parts.gemm_fields import column_layout
+from ternbin.rtl.verilog.shared import shared_verilog
+from ternbin.sim.bench import run_bench, to_verilog
 from ternbin.sim.tb import drivers
 
 HW = NAMED["tiny"]
@@ -65,7 +65,8 @@ class EpilogueBench:
         """Four words at address 0."""
         for j in range(4):
             self.pbuf.words[0][j] = sum(
-                ((b << 24 | m & 0xFFFFFF) >> 16 * j & 0xFFFF) << 16 * r for r, (m, b) in enumerate(zip(mul, bias, strict=True))
+                ((b << 24 | m & 0xFFFFFF) >> 16 * j & 0xFFFF) << 16 * r
+                for r, (m, b) in enumerate(zip(mul, bias, strict=True))
             )
 
     async def run(self, fields: dict, columns: list[list[int]], places: list[dict]) -> None:
@@ -106,7 +107,12 @@ async def bench_residual(dut):
             exact = [old[n][r] + rshift(column[r] * mul[r] + bias[r], shift) for r in range(ROWS)]
             want = [clip(value, -HIGH - 1, HIGH) for value in exact]
             expected_saturations += sum(a != b for a, b in zip(exact, want, strict=True))
-            assert [drivers.signed(bench.rbuf.words[0][n] >> 16 * r, 16) for r in range(ROWS)] == want, (mul, bias, shift, column)
+            assert [drivers.signed(bench.rbuf.words[0][n] >> 16 * r, 16) for r in range(ROWS)] == want, (
+                mul,
+                bias,
+                shift,
+                column,
+            )
     assert bench.saturations == expected_saturations > 0
 
 
@@ -122,7 +128,14 @@ async def bench_codes8(dut):
         mul, bias, shift, columns = random_case()
         bench.parameters(mul, bias)
         kind, lut = random.choice([Kind.INT8, Kind.UINT8]), random.randint(0, 1)
-        fields = {"epilogue": Mode.CODES8, "dest": Dest.TRANSPOSED, "kind": kind, "lut": lut, "shift": shift, "dst_plane": 2}
+        fields = {
+            "epilogue": Mode.CODES8,
+            "dest": Dest.TRANSPOSED,
+            "kind": kind,
+            "lut": lut,
+            "shift": shift,
+            "dst_plane": 2,
+        }
         await bench.run(fields, columns, [{"addr": 3, "place": n} for n in range(len(columns))])
         for n, column in enumerate(columns):
             for r in range(ROWS):

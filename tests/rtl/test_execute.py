@@ -9,18 +9,23 @@ import cocotb
 import numpy as np
 import pytest
 import torch
+from benches.execute import UnitBench, epilogues, gemm, random_gemm, random_parameters
 
-from ternbin.hw import NAMED, HwConfig
-from ternbin.isa import Epilogue, Kind, Mem
-from ternbin.machine import Machine
+from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.isa import Epilogue, Kind, Mem
+from ternbin.emulation.machine import Machine
 from ternbin.rtl.execute import ExecuteUnit
-from ternbin.rtl.shared import shared_verilog
-from ternbin.sim.blocks import run_bench, to_verilog
+from ternbin.rtl.verilog.shared import shared_verilog
+from ternbin.sim.bench import run_bench, to_verilog
 from ternbin.sim.tb import drivers
-from ternbin.sim.tb.execute import UnitBench, epilogues, gemm, random_gemm, random_parameters
 
 SMALL = {
-    "abuf_words": 512, "wbuf_words": 512, "kbuf_words": 1024, "rbuf_words": 256, "sbuf_words": 256, "pbuf_words": 64,
+    "abuf_words": 512,
+    "wbuf_words": 512,
+    "kbuf_words": 1024,
+    "rbuf_words": 256,
+    "sbuf_words": 256,
+    "pbuf_words": 64,
     "idbuf_words": 64,
 }
 CONFIGS = {
@@ -31,15 +36,39 @@ CONFIGS = {
     "wide": HwConfig(name="wide", rows=8, cols=4, lanes=32, axi_data_bits=64, acc_bits=22, res_bits=8, **SMALL),
 }
 GOOD = {
-    "row_planes": 1, "col_planes": 1, "chunks": 1, "row_tiles": 1, "col_tiles": 1, "tokens": 1, "epilogue": Epilogue.SCORES,
+    "row_planes": 1,
+    "col_planes": 1,
+    "chunks": 1,
+    "row_tiles": 1,
+    "col_tiles": 1,
+    "tokens": 1,
+    "epilogue": Epilogue.SCORES,
 }
 CODES = {"epilogue": Epilogue.CODES, "kind": Kind.BINARY, "thresholds": 1}
 BAD = [
-    {"chunks": 0}, {"row_tiles": 0}, {"col_tiles": 0}, {"tokens": 0}, {"row_planes": 0}, {"row_planes": 7}, {"col_planes": 2},
-    {"row_planes": 9}, {"row_signed": 1}, {"col_signed": 1}, {"rowsum": 1, "row_planes": 8}, {"rowsum": 1, "col_planes": 8},
-    {"tokens": 100}, {"col_tiles": 2}, {"epilogue": Epilogue.TOP}, {"epilogue": 7}, CODES | {"dest": 3}, CODES | {"lane": 2},
-    CODES | {"thresholds": 0}, CODES | {"thresholds": 5}, CODES | {"kind": Kind.INT8},
-    {"epilogue": Epilogue.CODES8, "kind": Kind.BINARY}, {"epilogue": Epilogue.ARGMAX, "col_tiles": 2, "tokens": 9},
+    {"chunks": 0},
+    {"row_tiles": 0},
+    {"col_tiles": 0},
+    {"tokens": 0},
+    {"row_planes": 0},
+    {"row_planes": 7},
+    {"col_planes": 2},
+    {"row_planes": 9},
+    {"row_signed": 1},
+    {"col_signed": 1},
+    {"rowsum": 1, "row_planes": 8},
+    {"rowsum": 1, "col_planes": 8},
+    {"tokens": 100},
+    {"col_tiles": 2},
+    {"epilogue": Epilogue.TOP},
+    {"epilogue": 7},
+    CODES | {"dest": 3},
+    CODES | {"lane": 2},
+    CODES | {"thresholds": 0},
+    CODES | {"thresholds": 5},
+    CODES | {"kind": Kind.INT8},
+    {"epilogue": Epilogue.CODES8, "kind": Kind.BINARY},
+    {"epilogue": Epilogue.ARGMAX, "col_tiles": 2, "tokens": 9},
     {"epilogue": Epilogue.RESIDUAL, "tokens": 2, "row_tiles": 2, "dst_stride": 1, "col_tiles": None},
 ]
 
@@ -81,7 +110,11 @@ async def bench_overlap(dut):
             before = bench.machine.memories[Mem.PBUF].copy()
             random_parameters(bench.machine, random, fields)
             words = set(np.flatnonzero((bench.machine.memories[Mem.PBUF] != before).any(axis=1)))
-            words |= set(range(fields.get("param_addr", 0), fields.get("param_addr", 0) + 4)) if "param_addr" in fields else set()
+            words |= (
+                set(range(fields.get("param_addr", 0), fields.get("param_addr", 0) + 4))
+                if "param_addr" in fields
+                else set()
+            )
             if words & taken:
                 bench.machine.memories[Mem.PBUF][:] = before
                 continue
@@ -108,7 +141,9 @@ async def bench_faults(dut):
         assert drivers.get(dut, "port__done") == 0
         for _ in range(8):
             await drivers.cycles(dut, 1)
-            assert not any(drivers.get(dut, f"{name}__valid") for name in ("abuf", "wbuf", "kbuf", "pbuf", "sbuf_w")), fields
+            assert not any(drivers.get(dut, f"{name}__valid") for name in ("abuf", "wbuf", "kbuf", "pbuf", "sbuf_w")), (
+                fields
+            )
             assert drivers.get(dut, "port__busy") == 0 and drivers.get(dut, "port__done") == 0, fields
     await bench.run(gemm(GOOD))
 
@@ -131,7 +166,9 @@ def counted(dut, names: tuple[str, ...]) -> dict[str, int]:
 async def bench_speed(dut):
     """Without stalls the array works in nearly every cycle, or the drain does; and the events are exact."""
     bench, hw = await start(dut, 0.0), config()
-    totals = counted(dut, ("array_active", "array_columns", "stall_read", "drained_scores", "drained_residual", "saturations"))
+    totals = counted(
+        dut, ("array_active", "array_columns", "stall_read", "drained_scores", "drained_residual", "saturations")
+    )
     tokens = 3 * hw.cols - 1 if hw.cols > 1 else 3
     deep = GOOD | {"chunks": hw.cols + 4, "row_tiles": 6, "col_tiles": 3, "tokens": tokens, "dst_stride": 6}
     cycles = await bench.run(gemm(deep))
@@ -193,7 +230,11 @@ async def bench_torch(dut):
     bits = (2 * wide + 1 if hw.kind == "binary" else wide) @ weights.T + 1000
     for fields, expected in (
         (base | {"col_stride": 2, "rowsum": 1, "acc_init": -11}, single),
-        (base | {"col_addr": 8, "col_stride": 16, "col_plane": 2, "col_planes": 8, "col_signed": 1, "acc_init": 1000}, bits),
+        (
+            base
+            | {"col_addr": 8, "col_stride": 16, "col_plane": 2, "col_planes": 8, "col_signed": 1, "acc_init": 1000},
+            bits,
+        ),
     ):
         await bench.issue(gemm(fields))
         await drivers.until(dut, lambda: drivers.get(dut, "port__done") == 1)

@@ -6,9 +6,9 @@ import cocotb
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from ternbin.isa import Unit
-from ternbin.rtl.memory import BankedMemory, Geometry, ScoreMemory
-from ternbin.sim.blocks import run_bench
+from ternbin.contract.isa import Unit
+from ternbin.rtl.parts.banks import BankedMemory, Geometry, ScoreMemory
+from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 
 DEPTH = 24  # not a power of two: addresses 24..31 fit the address bits and must fault
@@ -40,8 +40,11 @@ def offer(dut, name, fields, held):
     if held is None:
         held = {field: random.getrandbits(bits) for field, bits in fields.items()} if random.random() < 0.6 else {}
         if held:
-            held["addr"] = random.choice([random.randrange(DEPTH), random.randrange(4), DEPTH - 1, DEPTH, 31, 1 << 19]) \
-                if random.random() < 0.5 else random.randrange(6)
+            held["addr"] = (
+                random.choice([random.randrange(DEPTH), random.randrange(4), DEPTH - 1, DEPTH, 31, 1 << 19])
+                if random.random() < 0.5
+                else random.randrange(6)
+            )
     getattr(dut, f"{name}__valid").value = int(bool(held))
     for field, value in held.items():
         getattr(dut, f"{name}__{field}").value = value
@@ -79,7 +82,10 @@ async def bench_random(dut):
                     assert drivers.get(dut, f"{name}__ready") == (name == first), name
             if first is None:
                 continue
-            request, unit = held[first], Unit.LOAD if first == "w_load" else Unit.STORE if first == "r_store" else Unit.EXECUTE
+            request, unit = (
+                held[first],
+                Unit.LOAD if first == "w_load" else Unit.STORE if first == "r_store" else Unit.EXECUTE,
+            )
             taken_count += 1
             if request["addr"] >= DEPTH:
                 fault |= 1 << unit
@@ -113,18 +119,21 @@ async def bench_random(dut):
 
 
 @pytest.mark.parametrize(
-    "shape", [
+    "shape",
+    [
         {"banks": 4, "word_bits": 32, "elements": 16, "planes": 2},
         {"banks": 4, "word_bits": 32, "elements": 32, "planes": 1},
         {"banks": 1, "word_bits": 64, "elements": 4, "planes": 1},
         {"banks": 8, "word_bits": 16, "elements": 8, "planes": 2, "write_words": 4},
-    ], ids=["codes", "binary codes", "values", "words of several banks"],
+    ],
+    ids=["codes", "binary codes", "values", "words of several banks"],
 )
 def test_memory(shape):
     shape = {"write_words": 1} | shape
     transposed = shape["banks"] > 1 and shape["write_words"] == 1
     memory = BankedMemory(
-        Geometry(depth=DEPTH, **shape), readers={"store": Unit.STORE, "execute": Unit.EXECUTE},
+        Geometry(depth=DEPTH, **shape),
+        readers={"store": Unit.STORE, "execute": Unit.EXECUTE},
         writers={"load": Unit.LOAD, "execute": Unit.EXECUTE},
         transposed=("execute", Unit.EXECUTE) if transposed else None,
     )
@@ -171,7 +180,9 @@ async def bench_scores(dut):
                     if request["mask"] >> bank & 1 and side is readers:
                         expected[name, bank] = model.words[bank][request["addr"]], model.known[bank][request["addr"]]
                     elif request["mask"] >> bank & 1:
-                        writes.append((bank, request["addr"], request["data"] >> (bank * bits if name == "tile" else 0)))
+                        writes.append(
+                            (bank, request["addr"], request["data"] >> (bank * bits if name == "tile" else 0))
+                        )
             counts[side[0]] = accessed.bit_count()
         held = {name: request or None for name, request in held.items()}
         assert drivers.get(dut, "fault") == fault

@@ -7,10 +7,25 @@ import pytest
 import torch
 from amaranth.sim import Simulator
 
-from ternbin.rtl.reference_pe import Bf16Element, Fp32Element, Int8Element
+from ternbin.rtl.array.reference_pe import Bf16Element, Fp32Element, Int8Element
 
-SPECIAL = [0x00000000, 0x80000000, 0x00000001, 0x807FFFFF, 0x00800000, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000,
-           0x3F800000, 0xBF800000, 0x3F800001, 0x34000000, 0x33800000, 0x00FFFFFF]
+SPECIAL = [
+    0x00000000,
+    0x80000000,
+    0x00000001,
+    0x807FFFFF,
+    0x00800000,
+    0x7F7FFFFF,
+    0x7F800000,
+    0xFF800000,
+    0x7FC00000,
+    0x3F800000,
+    0xBF800000,
+    0x3F800001,
+    0x34000000,
+    0x33800000,
+    0x00FFFFFF,
+]
 
 
 def _steps(element, cases):
@@ -78,8 +93,10 @@ def test_fp32_multiply_and_add_round_as_pytorch_does():
 
 def test_bf16_products_accumulate_in_fp32_as_pytorch_does():
     rng = random.Random(6)
-    cases = [(_operand(rng, 0xFFFF0000) >> 16, 0x3F80, _operand(rng, 0xFFFF0000) >> 16, _operand(rng, 0xFFFF0000) >> 16)
-             for _ in range(300)]
+    cases = [
+        (_operand(rng, 0xFFFF0000) >> 16, 0x3F80, _operand(rng, 0xFFFF0000) >> 16, _operand(rng, 0xFFFF0000) >> 16)
+        for _ in range(300)
+    ]
     acc0, row, col = (torch.tensor([_float(c[i] << 16) for c in cases]).bfloat16().float() for i in (0, 2, 3))
     _same(_steps(Bf16Element(), cases), _bits((acc0 * 1 + 0.0) + row * col))
 
@@ -89,7 +106,14 @@ def test_int8_dot_product_is_exact(lanes):
     rng = random.Random(7)
     cases = []
     for _ in range(60):
-        cases.append((rng.getrandbits(8 * lanes), rng.getrandbits(8 * lanes), rng.getrandbits(8 * lanes), rng.getrandbits(8 * lanes)))
+        cases.append(
+            (
+                rng.getrandbits(8 * lanes),
+                rng.getrandbits(8 * lanes),
+                rng.getrandbits(8 * lanes),
+                rng.getrandbits(8 * lanes),
+            )
+        )
 
     def dot(a, b):
         def lane(x, i):

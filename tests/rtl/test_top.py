@@ -5,14 +5,15 @@ import random
 import cocotb
 import numpy as np
 import pytest
+from benches import transfers
 
-from ternbin import isa
-from ternbin.hw import HwConfig
-from ternbin.isa import Epilogue, ErrorCode, Instruction, Kind, Mem, Op, Unit
-from ternbin.rtl.generate import TOP, generate
+from ternbin.contract import isa
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Epilogue, ErrorCode, Instruction, Kind, Mem, Op, Unit
 from ternbin.rtl.top import counters
-from ternbin.sim.blocks import run_bench
-from ternbin.sim.tb import drivers, transfers
+from ternbin.rtl.verilog.generate import TOP, generate
+from ternbin.sim.bench import run_bench
+from ternbin.sim.tb import drivers
 from ternbin.sim.tb.host import Host
 
 WORDS = {f"{name}_words": 64 for name in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
@@ -30,7 +31,7 @@ def packed(hw, codes):
     """External bytes of one row of codes (-1, 0, 1), by beats as LOAD reads them."""
     words = []
     for at in range(0, len(codes), hw.lanes):
-        chunk = list(codes[at:at + hw.lanes])
+        chunk = list(codes[at : at + hw.lanes])
         if hw.kind == "binary":
             words.append(sum(int(c > 0) << lane for lane, c in enumerate(chunk)))
         else:
@@ -42,7 +43,7 @@ def packed(hw, codes):
 
 def unpacked(hw, data):
     """Inverse of ``packed`` for one word."""
-    parts = [int.from_bytes(data[at:at + hw.axi_bytes], "little") for at in range(0, len(data), hw.axi_bytes)]
+    parts = [int.from_bytes(data[at : at + hw.axi_bytes], "little") for at in range(0, len(data), hw.axi_bytes)]
     word = transfers.word_of(hw, Mem.ABUF, parts)
     if hw.kind == "binary":
         return [1 if word >> lane & 1 else -1 for lane in range(hw.lanes)]
@@ -63,9 +64,11 @@ class Product:
         row = len(packed(hw, self.weights[0]))
         for at, codes in ((WEIGHTS, self.weights), (TOKENS, self.tokens)):
             for number, line in enumerate(codes):
-                host.region[at + number * row:at + (number + 1) * row] = packed(hw, line)
-        words = [self.thresholds[j, tile:tile + hw.rows] for tile in range(0, FEATURES, hw.rows) for j in range(THRESHOLDS)]
-        host.region[PARAMETERS:PARAMETERS + FEATURES * THRESHOLDS * 2] = np.array(words, dtype="<i2").tobytes()
+                host.region[at + number * row : at + (number + 1) * row] = packed(hw, line)
+        words = [
+            self.thresholds[j, tile : tile + hw.rows] for tile in range(0, FEATURES, hw.rows) for j in range(THRESHOLDS)
+        ]
+        host.region[PARAMETERS : PARAMETERS + FEATURES * THRESHOLDS * 2] = np.array(words, dtype="<i2").tobytes()
 
     def program(self):
         hw, chunks = self.hw, INPUTS // self.hw.lanes
@@ -73,20 +76,39 @@ class Product:
         execute, load, store = frozenset({Unit.EXECUTE}), frozenset({Unit.LOAD}), frozenset({Unit.STORE})
         code = {"inner": chunks, "stride": row}
         gemm = {
-            "row_stride": chunks, "row_planes": 1, "col_stride": chunks, "col_planes": 1, "chunks": chunks,
-            "row_tiles": FEATURES // hw.rows, "col_tiles": -(-COUNT // hw.cols), "tokens": COUNT, "epilogue": Epilogue.CODES,
-            "kind": Kind.BINARY if hw.kind == "binary" else Kind.TERNARY, "param_stride": THRESHOLDS,
-            "thresholds": THRESHOLDS, "base": -1, "dirs": 3, "dst_addr": 32, "dst_stride": 1,
+            "row_stride": chunks,
+            "row_planes": 1,
+            "col_stride": chunks,
+            "col_planes": 1,
+            "chunks": chunks,
+            "row_tiles": FEATURES // hw.rows,
+            "col_tiles": -(-COUNT // hw.cols),
+            "tokens": COUNT,
+            "epilogue": Epilogue.CODES,
+            "kind": Kind.BINARY if hw.kind == "binary" else Kind.TERNARY,
+            "param_stride": THRESHOLDS,
+            "thresholds": THRESHOLDS,
+            "base": -1,
+            "dirs": 3,
+            "dst_addr": 32,
+            "dst_stride": 1,
         }
         word = transfers.beats(hw, Mem.ABUF) * hw.axi_bytes
         return [
             Instruction(Op.LOAD, {"mem": Mem.WBUF, "outer": FEATURES, "dram": WEIGHTS, **code}),
             Instruction(Op.LOAD, {"mem": Mem.ABUF, "outer": COUNT, "dram": TOKENS, **code}),
-            Instruction(Op.LOAD, {"mem": Mem.PBUF, "inner": FEATURES // hw.rows * THRESHOLDS, "outer": 1,
-                                  "dram": PARAMETERS}, frozenset(), execute),
+            Instruction(
+                Op.LOAD,
+                {"mem": Mem.PBUF, "inner": FEATURES // hw.rows * THRESHOLDS, "outer": 1, "dram": PARAMETERS},
+                frozenset(),
+                execute,
+            ),
             Instruction(Op.GEMM, gemm, load, store),
-            Instruction(Op.STORE, {"mem": Mem.ABUF, "addr": 32, "inner": 1, "outer": COUNT, "dram": RESULT, "stride": word},
-                        execute),
+            Instruction(
+                Op.STORE,
+                {"mem": Mem.ABUF, "addr": 32, "inner": 1, "outer": COUNT, "dram": RESULT, "stride": word},
+                execute,
+            ),
             Instruction(Op.END),
         ]
 
@@ -97,11 +119,11 @@ class Product:
     async def check(self):
         """Run it and compare; the result area is destroyed before."""
         hw, size = self.hw, transfers.beats(self.hw, Mem.ABUF) * self.hw.axi_bytes
-        self.host.region[RESULT:RESULT + COUNT * size] = random.randbytes(COUNT * size)
+        self.host.region[RESULT : RESULT + COUNT * size] = random.randbytes(COUNT * size)
         assert (await self.host.run(PROGRAM, self.program()))[0] == ErrorCode.NONE
         for token, line in enumerate(self.expected()):
             at = RESULT + token * size
-            codes = unpacked(hw, bytes(self.host.region[at:at + size]))
+            codes = unpacked(hw, bytes(self.host.region[at : at + size]))
             assert codes[:FEATURES] == list(line), f"token {token}"
 
 
@@ -139,8 +161,15 @@ async def bench_product(dut):
 def errors(hw):
     """Name -> (program, error, address or None): each stops the core as documented. All programs start at 0x1000."""
     transfer = {"mem": Mem.RBUF, "inner": 4, "outer": 1}
-    gemm = {"row_planes": 1, "col_planes": 1, "chunks": 1, "row_tiles": 1, "col_tiles": 1, "tokens": 1,
-            "epilogue": Epilogue.SCORES}
+    gemm = {
+        "row_planes": 1,
+        "col_planes": 1,
+        "chunks": 1,
+        "row_tiles": 1,
+        "col_tiles": 1,
+        "tokens": 1,
+        "epilogue": Epilogue.SCORES,
+    }
     load, end = Op.LOAD, Instruction(Op.END)
     good = Instruction(load, transfer)
     beyond = SIZE + 0x200
@@ -151,7 +180,11 @@ def errors(hw):
         "gemm fields": ([good, Instruction(Op.GEMM, gemm | {"chunks": 0}), end], ErrorCode.FIELD, 0x1040),
         "load address": ([Instruction(load, transfer | {"addr": 62}), end], ErrorCode.ADDRESS, 0x1000),
         "far address": ([Instruction(load, transfer | {"addr": (1 << 20) - 1}), end], ErrorCode.ADDRESS, 0x1000),
-        "table address": ([Instruction(load, transfer | {"mem": Mem.LUTV, "addr": 127}), end], ErrorCode.ADDRESS, 0x1000),
+        "table address": (
+            [Instruction(load, transfer | {"mem": Mem.LUTV, "addr": 127}), end],
+            ErrorCode.ADDRESS,
+            0x1000,
+        ),
         "index": ([Instruction(load, transfer | {"indirect": 1, "index": 64}), end], ErrorCode.ADDRESS, 0x1000),
         "store address": ([good, Instruction(Op.STORE, transfer | {"addr": 64}), end], ErrorCode.ADDRESS, 0x1040),
         "read address": ([Instruction(Op.GEMM, gemm | {"col_addr": 64}), end], ErrorCode.ADDRESS, 0x1000),
@@ -160,7 +193,9 @@ def errors(hw):
         "bus write": ([Instruction(Op.STORE, transfer | {"dram": beyond}), end], ErrorCode.BUS_WRITE, beyond),
         "end of the address space": (
             [Instruction(load, transfer | {"dram": (1 << 32) - 4, "outer": 2, "inner": 1, "stride": 4 * 64}), end],
-            None, None),
+            None,
+            None,
+        ),
         "deadlock": ([good, Instruction(Op.STORE, transfer, frozenset({Unit.VECTOR})), end], ErrorCode.TIMEOUT, 0x1040),
     }
 
@@ -187,7 +222,7 @@ async def bench_errors_in_flight(dut):
     for number in range(6):
         host.stall(random.choice([0, 0.3]))
         bad = isa.encode(moves[0]) ^ 1 << random.randrange(512)
-        error = await host.run(0x1000, [*moves[:number % 5], bad, Instruction(Op.END)])
+        error = await host.run(0x1000, [*moves[: number % 5], bad, Instruction(Op.END)])
         assert error == (ErrorCode.CHECK, 0x1000 + 64 * (number % 5))
         await product.check()
 

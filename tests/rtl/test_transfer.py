@@ -6,10 +6,10 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
-from ternbin.hw import HwConfig
-from ternbin.isa import ErrorCode, Instruction, Mem, Op
-from ternbin.machine import Machine, MachineError
-from ternbin.rtl.transfer import Transfer, fifth, transfer_fault
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import ErrorCode, Instruction, Mem, Op
+from ternbin.emulation.machine import Machine, MachineError
+from ternbin.rtl.transfer.words import Transfer, fifth, transfer_fault
 
 WORDS = {f"{name}_words": 64 for name in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
 CONFIGS = {
@@ -40,8 +40,13 @@ def test_the_machine_refuses_the_same_fields(config):
     for _ in range(150):
         op = rng.choice([Op.LOAD, Op.LOAD, Op.STORE])
         fields = dict(
-            mem=rng.choice([*Mem, Mem.WBUF, Mem.ABUF]), bank=rng.choice([0, 0, 0, 1, 3, 7, 8]), inner=rng.choice([0, 1, 2, 4, 6, 8]),
-            outer=rng.choice([0, 1, 2, 4, 8]), dram=1024, stride=64, expand=int(rng.random() < 0.4),
+            mem=rng.choice([*Mem, Mem.WBUF, Mem.ABUF]),
+            bank=rng.choice([0, 0, 0, 1, 3, 7, 8]),
+            inner=rng.choice([0, 1, 2, 4, 6, 8]),
+            outer=rng.choice([0, 1, 2, 4, 8]),
+            dram=1024,
+            stride=64,
+            expand=int(rng.random() < 0.4),
         )
         cases.append((op, fields, refused(hw, op, fields)))
 

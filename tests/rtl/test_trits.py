@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from ternbin.hw import HwConfig
-from ternbin.layout import trit_row_bytes, trit_row_codes
-from ternbin.rtl.trits import Unpack
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.rows import trit_row_bytes, trit_row_codes
+from ternbin.rtl.transfer.trits import Unpack
 
 CONFIGS = {
     "8 units a word": HwConfig(rows=4, lanes=16, axi_data_bits=64, weight_pack="5trit"),
@@ -21,14 +21,15 @@ def word_codes(hw, word):
     bits = [word >> b & 1 for b in range(hw.code_word_bits * hw.load_words)]
     return [
         bits[at + lane] * (1 - 2 * bits[at + hw.lanes + lane])
-        for at in range(0, len(bits), hw.code_word_bits) for lane in range(hw.lanes)
+        for at in range(0, len(bits), hw.code_word_bits)
+        for lane in range(hw.lanes)
     ]
 
 
 def unpacked(hw, tiles, stall, seed=1):
     """Codes that the decoder makes of ``tiles`` (bytes, words), one list a tile, and the cycles from the first word to the last."""
     rng, unit = random.Random(seed), Unpack(hw)
-    beats = [data[at:at + hw.axi_bytes] for data, _ in tiles for at in range(0, len(data), hw.axi_bytes)]
+    beats = [data[at : at + hw.axi_bytes] for data, _ in tiles for at in range(0, len(data), hw.axi_bytes)]
     results, times, now = [], [], [0]
 
     async def count_cycles(ctx):
@@ -88,7 +89,7 @@ def test_every_byte():
     assert codes == trit_row_codes(data).tolist()
     for byte in range(256):
         value = min(byte, 242)
-        assert codes[5 * byte:5 * byte + 5] == [value // 3**j % 3 - 1 for j in range(5)]
+        assert codes[5 * byte : 5 * byte + 5] == [value // 3**j % 3 - 1 for j in range(5)]
 
 
 def test_a_beat_a_cycle():

@@ -2,17 +2,26 @@
 
 import pytest
 
-from ternbin.hw import HwConfig
-from ternbin.rtl.shared import shared_verilog
-from ternbin.rtl.vector import VectorUnit
-from ternbin.sim.blocks import run_bench, to_verilog
+from ternbin.contract.hw import HwConfig
+from ternbin.rtl.vector.vector import VectorUnit
+from ternbin.rtl.verilog.shared import shared_verilog
+from ternbin.sim.bench import run_bench, to_verilog
 
-SMALL = {"rows": 4, "cols": 2, "lanes": 16, "axi_data_bits": 32, "abuf_words": 512, "rbuf_words": 256, "sbuf_words": 128,
-         "pbuf_words": 64}
+SMALL = {
+    "rows": 4,
+    "cols": 2,
+    "lanes": 16,
+    "axi_data_bits": 32,
+    "abuf_words": 512,
+    "rbuf_words": 256,
+    "sbuf_words": 128,
+    "pbuf_words": 64,
+}
 CONFIGS = {
     "ternary": SMALL,
     "binary": SMALL | {"kind": "binary", "lanes": 32, "cols": 4},
-    "wide": SMALL | {"rows": 8, "lanes": 16, "cols": 1, "res_bits": 20, "acc_bits": 32, "axi_data_bits": 32, "pbuf_words": 256},
+    "wide": SMALL
+    | {"rows": 8, "lanes": 16, "cols": 1, "res_bits": 20, "acc_bits": 32, "axi_data_bits": 32, "pbuf_words": 256},
     "beams": SMALL | {"beams": 4, "idbuf_words": 256},
     "narrow": SMALL | {"rows": 16, "lanes": 16, "res_bits": 8, "acc_bits": 16, "pbuf_words": 256},
 }
@@ -24,12 +33,17 @@ OPS = ["LAYERNORM", "SOFTMAX", "QUANT", "EMBED"]
 def run(config: str, testcase: str, **parameters) -> None:
     hw = HwConfig(**CONFIGS[config])
     run_bench(
-        to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw), "ternbin.sim.tb.tb_vector", name="vector", testcase=testcase,
+        to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw),
+        "benches.vector",
+        name="vector",
+        testcase=testcase,
         parameters={"hw": CONFIGS[config], "stall": 0.3, "count": 6, "ops": OPS} | parameters,
     )
 
 
-@pytest.mark.parametrize("config", ["ternary", "binary", "wide", "beams", pytest.param("narrow", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "config", ["ternary", "binary", "wide", "beams", pytest.param("narrow", marks=pytest.mark.soak)]
+)
 def test_random_instructions(config):
     run(config, "bench_random")
 

@@ -5,7 +5,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from ternbin.rtl.divsqrt import Divide, Isqrt, Rsqrt, divide_model, isqrt_model, rsqrt_model
+from ternbin.rtl.parts.divsqrt import Divide, Isqrt, Rsqrt, divide_model, isqrt_model, rsqrt_model
 
 
 def run_stream(component, values, *, stall=0.2, seed=1):

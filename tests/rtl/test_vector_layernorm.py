@@ -6,9 +6,9 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from ternbin.hw import HwConfig
-from ternbin.rtl.divsqrt import rsqrt_model
-from ternbin.rtl.layernorm import XHAT_BITS, Variance, variance_bits
+from ternbin.contract.hw import HwConfig
+from ternbin.rtl.parts.divsqrt import rsqrt_model
+from ternbin.rtl.vector.layernorm import XHAT_BITS, Variance, variance_bits
 
 FEATURES = (1 << 14) - 1
 LOW, HIGH = -(1 << 19), (1 << 19) - 1

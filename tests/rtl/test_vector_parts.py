@@ -5,19 +5,23 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from ternbin.isa import ADDR
-from ternbin.rtl.vector_parts import ReadBuffer, Walk
+from ternbin.contract.isa import ADDR
+from ternbin.rtl.parts.arithmetic import ReadBuffer, Walk
 
 
 def walk_model(*, banks, sub, elements, base, stride, outer, inner, features):
     top = (1 << ADDR) - 1
     return [
         {
-            "addr": min(base + t // banks * stride + w // sub, top), "mask": 1 << t % banks, "sub": w % sub,
+            "addr": min(base + t // banks * stride + w // sub, top),
+            "mask": 1 << t % banks,
+            "sub": w % sub,
             "keep": sum(1 << e for e in range(elements) if w * elements + e < features),
-            "row_last": int(w == inner - 1), "last": int((t, w) == (outer - 1, inner - 1)),
+            "row_last": int(w == inner - 1),
+            "last": int((t, w) == (outer - 1, inner - 1)),
         }
-        for t in range(outer) for w in range(inner)
+        for t in range(outer)
+        for w in range(inner)
     ]
 
 
@@ -30,8 +34,10 @@ def test_walk(banks, sub, elements):
         for case in range(12):
             near_end = (1 << ADDR) - 1 - rng.randint(0, 20)
             inputs = {
-                "base": near_end if case % 3 == 0 else rng.randrange(1000), "stride": rng.choice([0, 1, 7, 65535]),
-                "outer": rng.choice([1, rng.randint(1, 9)]), "inner": rng.choice([1, rng.randint(1, 12)]),
+                "base": near_end if case % 3 == 0 else rng.randrange(1000),
+                "stride": rng.choice([0, 1, 7, 65535]),
+                "outer": rng.choice([1, rng.randint(1, 9)]),
+                "inner": rng.choice([1, rng.randint(1, 12)]),
                 "features": rng.randint(1, 12 * elements),
             }
             for name, value in inputs.items():

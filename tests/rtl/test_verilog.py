@@ -9,11 +9,11 @@ import pytest
 from amaranth.back import verilog
 
 import ternbin.rtl
-from ternbin.hw import NAMED
-from ternbin.rtl.convert import clocked
-from ternbin.rtl.drain import Drain
-from ternbin.rtl.generate import TOP, generate, manifest
-from ternbin.rtl.sequencer import Sequencer
+from ternbin.contract.hw import NAMED
+from ternbin.rtl.array.drain import Drain
+from ternbin.rtl.array.sequencer import Sequencer
+from ternbin.rtl.verilog.convert import clocked
+from ternbin.rtl.verilog.generate import TOP, generate, manifest
 from ternbin.sim.toolchain import verilator
 
 TINY = {"tiny": NAMED["tiny"], "tiny-binary": NAMED["tiny-binary"], "beams": NAMED["tiny"].searching(3)}
@@ -34,7 +34,8 @@ def test_lint(texts, tmp_path):
     waivers = Path(ternbin.rtl.__file__).parent / "lint.vlt"
     command = [verilator().executable, "--lint-only", "-Wall", "--top-module", TOP, str(waivers), *texts]
     done = subprocess.run(
-        command, cwd=tmp_path, env={"VERILATOR_ROOT": str(verilator().root)}, capture_output=True, text=True)
+        command, cwd=tmp_path, env={"VERILATOR_ROOT": str(verilator().root)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -61,15 +62,22 @@ def test_next_values_in_the_process_of_their_register(part, tmp_path):
     pytest.importorskip("pyosys")
     before = verilog.convert(part(NAMED["tiny"]), name="part", emit_src=False, strip_internal_attrs=True)
     after = clocked(before)
-    assert len(re.findall(r"always @\(posedge", after)) == len(re.findall(r"always @\(posedge", before)) and after != before
+    assert (
+        len(re.findall(r"always @\(posedge", after)) == len(re.findall(r"always @\(posedge", before))
+        and after != before
+    )
     write(tmp_path, {"gold.v": before, "gate.v": after})
     prepare = "hierarchy -top part; proc; flatten; opt_clean; rename part"
-    script = "; ".join([
-        *(f"read_verilog -sv {name}.v; {prepare} {name}; design -stash {name}" for name in ("gold", "gate")),
-        *(f"design -copy-from {name} {name}" for name in ("gold", "gate")),
-        "equiv_make gold gate both; hierarchy -top both; equiv_simple; equiv_status -assert",
-    ])
-    program = f"from pyosys import libyosys as ys\nd = ys.Design()\nfor p in {script!r}.split('; '): ys.run_pass(p, d)\n"
+    script = "; ".join(
+        [
+            *(f"read_verilog -sv {name}.v; {prepare} {name}; design -stash {name}" for name in ("gold", "gate")),
+            *(f"design -copy-from {name} {name}" for name in ("gold", "gate")),
+            "equiv_make gold gate both; hierarchy -top both; equiv_simple; equiv_status -assert",
+        ]
+    )
+    program = (
+        f"from pyosys import libyosys as ys\nd = ys.Design()\nfor p in {script!r}.split('; '): ys.run_pass(p, d)\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 

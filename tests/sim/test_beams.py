@@ -5,19 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ternbin.accounting import phase_runs
-from ternbin.beam import Search, reference_beams
-from ternbin.cycles import predict
+from ternbin.contract.hw import NAMED
+from ternbin.counting.cycles import predict
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.phases import phase_runs
+from ternbin.decoding.beam import reference_beams
+from ternbin.decoding.greedy import reference_run
+from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy, reference_run
-from ternbin.hw import NAMED
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.check import check
-from ternbin.sim.checkpoint import Checkpoint
-from ternbin.sim.runner import MemoryModel, run
+from ternbin.sim.resume import Checkpoint
+from ternbin.sim.runner import run
 
 torch.set_num_threads(1)
 IDS, NEW = [3, 7, 9, 11, 5], 5
@@ -46,7 +48,9 @@ def test_every_tensor_and_the_text_equal_the_reference(job, plain):
 
 
 @pytest.mark.parametrize("hw", [HW, replace(HW, kv_external=True)], ids=["on chip", "external"])
-@pytest.mark.parametrize("memory", [MemoryModel(latency=9, stall_seed=0), MemoryModel(latency=90, bandwidth=0.25)], ids=str)
+@pytest.mark.parametrize(
+    "memory", [MemoryModel(latency=9, stall_seed=0), MemoryModel(latency=90, bandwidth=0.25)], ids=str
+)
 def test_memory_timing_and_place_change_cycles_only(job, plain, memory, hw):
     lowered, _, policy = job
     program = map_model(lowered, hw, len(IDS), NEW, 2)
@@ -65,15 +69,23 @@ def test_two_texts_at_a_time(job):
     assert verdict.bit_exact and verdict.partial == () and len(result.calls) == 2 + NEW
     assert [text.tokens for text in result.found] == [reference_run(lowered, ids, NEW)[0] for ids in sources]
     phases = phase_runs(program, lowered, result)
-    alone = [phase_runs(map_model(lowered, NAMED["tiny"], len(ids), NEW), lowered, run(
-        map_model(lowered, NAMED["tiny"], len(ids), NEW), ids=ids, policy=policy)) for ids in sources]
+    alone = [
+        phase_runs(
+            map_model(lowered, NAMED["tiny"], len(ids), NEW),
+            lowered,
+            run(map_model(lowered, NAMED["tiny"], len(ids), NEW), ids=ids, policy=policy),
+        )
+        for ids in sources
+    ]
     assert result.steps == [NEW, NEW - 1]
     for number, phase in enumerate(phases):
         assert phase.macs == sum(runs[number].macs for runs in alone)
         assert phase.tokens == sum(runs[number].tokens for runs in alone)
         for name, work in phase.computed.items():
             if work.weights and name != "lm_head":  # no output rows are padded: what the array counts
-                columns = sum(item.counters.get("columns_single_plane", 0) for item in phase.instructions if item.op == name)
+                columns = sum(
+                    item.counters.get("columns_single_plane", 0) for item in phase.instructions if item.op == name
+                )
                 assert work.macs == columns * HW.rows * HW.lanes, name
     assert phases[1].cycles < sum(runs[1].cycles for runs in alone)  # weights are loaded once for both
 
@@ -110,8 +122,12 @@ def test_a_stopped_search_goes_on(job, plain, tmp_path):
 def test_results_that_do_not_reach_the_host_are_found(job, plain):
     lowered, program, policy = job
     memory = bytearray(plain.memory)
-    memory[program.result_addr + HW.result_words * HW.axi_bytes + 3 * HW.axi_bytes] ^= 1  # the second token of position 1
-    with pytest.raises(CheckError, match="^decoder position 1: the best tokens in external memory must be those on chip$"):
+    memory[program.result_addr + HW.result_words * HW.axi_bytes + 3 * HW.axi_bytes] ^= (
+        1  # the second token of position 1
+    )
+    with pytest.raises(
+        CheckError, match="^decoder position 1: the best tokens in external memory must be those on chip$"
+    ):
         check(program, lowered, IDS, policy.prompt[0], replace(plain, memory=memory))
 
 

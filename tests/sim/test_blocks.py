@@ -9,8 +9,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from ternbin.rtl.interfaces import ReadPort, TransposedWritePort, WritePort
-from ternbin.sim.blocks import run_bench
+from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePort
+from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 
 
@@ -28,8 +28,12 @@ class Adder(wiring.Component):
         m = Module()
         m.submodules.fifo = fifo = SyncFIFO(width=8, depth=2)
         m.d.comb += [
-            fifo.w_data.eq(self.i.payload + self.increment), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy),
-            self.o.payload.eq(fifo.r_data), self.o.valid.eq(fifo.r_rdy), fifo.r_en.eq(self.o.ready),
+            fifo.w_data.eq(self.i.payload + self.increment),
+            fifo.w_en.eq(self.i.valid),
+            self.i.ready.eq(fifo.w_rdy),
+            self.o.payload.eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
         ]
         return m
 

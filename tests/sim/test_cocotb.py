@@ -6,16 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ternbin.generate import Policy
-from ternbin.hw import NAMED
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.contract.hw import NAMED
+from ternbin.contract.program import save
+from ternbin.counting.external import MemoryModel
+from ternbin.decoding.search import Policy
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.program import save
-from ternbin.sim.blocks import run_bench
+from ternbin.sim.bench import run_bench
 from ternbin.sim.build import verilog
-from ternbin.sim.runner import MemoryModel, run
+from ternbin.sim.runner import run
 
 torch.set_num_threads(1)
 IDS = [3, 7, 9]
@@ -29,21 +30,37 @@ def bench(tmp_path, testcase: str, model: MemoryModel) -> tuple[dict, bytes]:
     program = map_model(fold(lower(random_quant_bart("2-2"))), hw, len(IDS), CALLS - 1)
     save(program, tmp_path / "program")
     parameters = {
-        "program": str(tmp_path / "program"), "ids": IDS, "start": START, "calls": CALLS, "latency": model.latency,
-        "bandwidth": model.bandwidth, "stall_seed": model.stall_seed, "result": str(tmp_path / "result.json"),
+        "program": str(tmp_path / "program"),
+        "ids": IDS,
+        "start": START,
+        "calls": CALLS,
+        "latency": model.latency,
+        "bandwidth": model.bandwidth,
+        "stall_seed": model.stall_seed,
+        "result": str(tmp_path / "result.json"),
         "memory": str(tmp_path / "memory"),
     }
-    run_bench(verilog(hw), "ternbin.sim.tb.tb_top", name="ternbin", parameters=parameters, testcase=testcase, fast="-O0")
+    run_bench(
+        verilog(hw), "ternbin.sim.tb.tb_top", name="ternbin", parameters=parameters, testcase=testcase, fast="-O0"
+    )
     found = json.loads((tmp_path / "result.json").read_text())
-    compiled = run(program, ids=IDS, policy=Policy((START,), -1, None, CALLS - 1), memory=model, seed=0)  # on-chip memories start with 0
+    compiled = run(
+        program, ids=IDS, policy=Policy((START,), -1, None, CALLS - 1), memory=model, seed=0
+    )  # on-chip memories start with 0
     assert found["tokens"] == compiled.tokens
     assert (tmp_path / "memory").read_bytes() == bytes(compiled.memory)
     return found, compiled
 
 
-@pytest.mark.parametrize("model", [
-    MemoryModel(latency=12), MemoryModel(bandwidth=0.75), MemoryModel(latency=7, bandwidth=0.4, stall_seed=3),
-], ids=str)
+@pytest.mark.parametrize(
+    "model",
+    [
+        MemoryModel(latency=12),
+        MemoryModel(bandwidth=0.75),
+        MemoryModel(latency=7, bandwidth=0.4, stall_seed=3),
+    ],
+    ids=str,
+)
 def test_same_cycles(tmp_path, model):
     found, compiled = bench(tmp_path, "bench_cycles", model)
     assert found["cycles"] == [call.cycles for call in compiled.calls]
@@ -53,5 +70,11 @@ def test_same_cycles(tmp_path, model):
 def test_foreign_bus_models_with_random_pauses(tmp_path):
     found, compiled = bench(tmp_path, "bench_axi", MemoryModel())
     for cocotb_run, call in zip(found["counters"], compiled.calls, strict=True):
-        for name in ("execute_array_columns", "axi_load_beats", "axi_write_beats", "abuf_writes", "vector_ln_norm_words"):
+        for name in (
+            "execute_array_columns",
+            "axi_load_beats",
+            "axi_write_beats",
+            "abuf_writes",
+            "vector_ln_norm_words",
+        ):
             assert cocotb_run[name] == call.counters[name], name

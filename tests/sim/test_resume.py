@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 
+from ternbin.contract.hw import NAMED
+from ternbin.contract.program import Program, save
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.runs import RunResult
+from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
-from ternbin.generate import Policy
-from ternbin.hw import NAMED
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.program import Program, save
-from ternbin.sim import checkpoint as checkpoint_module
+from ternbin.sim import resume as checkpoint_module
 from ternbin.sim.build import build
-from ternbin.sim.checkpoint import Checkpoint
-from ternbin.sim.runner import MemoryModel, RunResult, Waves, run
+from ternbin.sim.resume import Checkpoint
+from ternbin.sim.runner import run
+from ternbin.sim.simulator import Waves
 
 torch.set_num_threads(1)
 IDS = [3, 7, 9, 11, 5]
@@ -70,7 +73,9 @@ def test_goes_on_after_any_call(job, whole, tmp_path):
         stopping.calls = calls
         with pytest.raises(Stop):
             run(program, ids=IDS, policy=policy, memory=memory, checkpoint=stopping)  # goes on from the stop before
-    result = run(program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(tmp_path / "c.npz", tell=lines.append))
+    result = run(
+        program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(tmp_path / "c.npz", tell=lines.append)
+    )
     assert_equal(result, expected)
     assert lines == [f"{tmp_path / 'c.npz'}: going on after call {calls} of at most {len(program.calls)}"]
     assert list(tmp_path.iterdir()) == [], "the checkpoint goes when the run is over"
@@ -88,7 +93,9 @@ def test_restart(job, tmp_path):
     program, policy = job
     stopped(job, tmp_path / "c.npz")
     lines = []
-    result = run(program, ids=IDS, policy=policy, checkpoint=Checkpoint(tmp_path / "c.npz", restart=True, tell=lines.append))
+    result = run(
+        program, ids=IDS, policy=policy, checkpoint=Checkpoint(tmp_path / "c.npz", restart=True, tell=lines.append)
+    )
     assert_equal(result, run(program, ids=IDS, policy=policy))
     assert lines == [] and list(tmp_path.iterdir()) == []
 
@@ -103,10 +110,11 @@ def test_nothing_is_written_before_time(job, tmp_path):
 CHILD = """
 import pathlib
 import sys, time
-from ternbin.generate import Policy
-from ternbin.program import load
-from ternbin.sim.checkpoint import Checkpoint
-from ternbin.sim.runner import MemoryModel, run
+from ternbin.decoding.search import Policy
+from ternbin.contract.program import load
+from ternbin.sim.resume import Checkpoint
+from ternbin.sim.runner import run
+from ternbin.counting.external import MemoryModel
 
 class Slow(Checkpoint):
     def save(self, key, state):
@@ -134,7 +142,9 @@ def test_killed_at_any_moment(job, whole, tmp_path):
         os.kill(child.pid, signal.SIGKILL)
         assert "done" not in child.communicate()[0] and child.returncode == -signal.SIGKILL
     lines = []
-    assert_equal(run(program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(path, tell=lines.append)), expected)
+    assert_equal(
+        run(program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(path, tell=lines.append)), expected
+    )
     assert len(lines) == 1 and ": going on after call " in lines[0] and not path.exists()
 
 
@@ -170,19 +180,27 @@ def test_damaged_checkpoint_is_not_used(job, damage, tmp_path):
     data = bytearray(path.read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
-    path.write_bytes({"truncated": data[:-100], "empty": b"", "flipped": data, "foreign": b"PK\3\4 no zip"}.get(damage, b""))
+    path.write_bytes(
+        {"truncated": data[:-100], "empty": b"", "flipped": data, "foreign": b"PK\3\4 no zip"}.get(damage, b"")
+    )
     if damage == "other arrays":
         np.savez(path, head=np.zeros(3))
     result = run(program, ids=IDS, policy=policy, checkpoint=Checkpoint(path, tell=lines.append))
     assert_equal(result, run(program, ids=IDS, policy=policy))
-    assert len(lines) == 1 and lines[0].startswith(f"{path}: checkpoint is damaged (") and lines[0].endswith("; starting anew")
+    assert (
+        len(lines) == 1
+        and lines[0].startswith(f"{path}: checkpoint is damaged (")
+        and lines[0].endswith("; starting anew")
+    )
 
 
 def test_folder_that_cannot_be_written(job, whole, tmp_path):
     program, policy = job
     memory, expected = whole
     path, lines = tmp_path / "missing" / "c.npz", []
-    result = run(program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(path, every=0, tell=lines.append))
+    result = run(
+        program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(path, every=0, tell=lines.append)
+    )
     assert_equal(result, expected)
     assert lines == [f"{path}: cannot be written: No such file or directory; going on without checkpoints"]
 
@@ -190,4 +208,10 @@ def test_folder_that_cannot_be_written(job, whole, tmp_path):
 def test_not_with_waves(job, tmp_path):
     program, policy = job
     with pytest.raises(InputError, match="a run that writes waves must not have a checkpoint"):
-        run(program, ids=IDS, policy=policy, waves=Waves(path=tmp_path / "w.vcd"), checkpoint=Checkpoint(tmp_path / "c.npz"))
+        run(
+            program,
+            ids=IDS,
+            policy=policy,
+            waves=Waves(path=tmp_path / "w.vcd"),
+            checkpoint=Checkpoint(tmp_path / "c.npz"),
+        )

@@ -6,19 +6,23 @@ import re
 import pytest
 import torch
 
+from ternbin.contract.hw import NAMED
+from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Op, Unit
+from ternbin.contract.program import Program
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.runs import RunResult
+from ternbin.decoding.greedy import reference_run
+from ternbin.decoding.search import Policy
 from ternbin.errors import CheckError, InputError, MissingToolError
-from ternbin.generate import Policy, reference_run
-from ternbin.hw import NAMED
-from ternbin.ir import Lowered
-from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Op, Unit
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.graph.ir import Lowered
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.program import Program
 from ternbin.sim.build import build
 from ternbin.sim.check import check
-from ternbin.sim.runner import CoreError, MemoryModel, RunResult, Simulator, Waves, run
+from ternbin.sim.runner import run
+from ternbin.sim.simulator import CoreError, Simulator, Waves
 from ternbin.sim.toolchain import has_fst
 
 torch.set_num_threads(1)
@@ -45,9 +49,16 @@ def test_every_tensor_equals_the_reference(job, plain):
     assert plain.tokens == reference_run(lowered, IDS, NEW)[0]
 
 
-@pytest.mark.parametrize("memory", [
-    MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25), MemoryModel(latency=9, stall_seed=0), MemoryModel(stall_seed=5),
-], ids=str)
+@pytest.mark.parametrize(
+    "memory",
+    [
+        MemoryModel(latency=1),
+        MemoryModel(latency=90, bandwidth=0.25),
+        MemoryModel(latency=9, stall_seed=0),
+        MemoryModel(stall_seed=5),
+    ],
+    ids=str,
+)
 def test_memory_timing_changes_cycles_only(job, plain, memory):
     lowered, program, policy = job
     result = run(program, ids=IDS, policy=policy, memory=memory)
@@ -121,7 +132,9 @@ def test_damaged_instruction_stops_the_core(job):
     address = program.calls[1].address + 2 * INSTRUCTION_BYTES
     image = bytearray(program.image)
     image[address + 30] ^= 0x10
-    with pytest.raises(CoreError, match=re.escape(f"decoder position 0: the core stopped with CHECK at {address:#x}")) as error:
+    with pytest.raises(
+        CoreError, match=re.escape(f"decoder position 0: the core stopped with CHECK at {address:#x}")
+    ) as error:
         run(dataclasses.replace(program, image=bytes(image)), ids=IDS, policy=policy)
     assert (error.value.code, error.value.address) == (ErrorCode.CHECK, address)
 
@@ -149,7 +162,9 @@ def test_records_and_counters(job, plain):
         for unit in set(UNIT_OF.values()):
             own = sorted((r for r in call.records if r.unit == unit), key=lambda r: r.index)
             count = sum(UNIT_OF.get(i.op) == unit for i in instructions if i.op != Op.END)
-            assert [r.index for r in own] == list(range(count)) and count == call.counters[f"{unit.name.lower()}_instructions"]
+            assert [r.index for r in own] == list(range(count)) and count == call.counters[
+                f"{unit.name.lower()}_instructions"
+            ]
             assert all(r.start < r.done <= call.cycles for r in own)
             assert all(a.done < b.done for a, b in zip(own, own[1:], strict=False))
             for name, total in call.counters.items():
@@ -168,7 +183,9 @@ def test_progress_exception_ends_the_run(job):
         raise Stop
 
     with pytest.raises(Stop):
-        run(program, ids=IDS, policy=policy, progress=report, memory=MemoryModel(latency=20000))  # slow, yet below the watchdog
+        run(
+            program, ids=IDS, policy=policy, progress=report, memory=MemoryModel(latency=20000)
+        )  # slow, yet below the watchdog
 
 
 def test_wrong_arguments(job):

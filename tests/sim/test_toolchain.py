@@ -28,8 +28,14 @@ int main() {
 
 def spec(verilog: str = COUNTER, **options) -> ModelSpec:
     return ModelSpec(
-        verilog={"counter.v": verilog}, top="counter", control="`verilator_config\n", cpp={"main.cpp": MAIN}, output="counter",
-        cxx_flags=("-DVL_TIME_CONTEXT",), fast="-O0", **options,
+        verilog={"counter.v": verilog},
+        top="counter",
+        control="`verilator_config\n",
+        cpp={"main.cpp": MAIN},
+        output="counter",
+        cxx_flags=("-DVL_TIME_CONTEXT",),
+        fast="-O0",
+        **options,
     )
 
 
@@ -51,7 +57,10 @@ def test_builds_once_when_two_start_together(cache):
 
 
 def test_fingerprint_covers_sources_and_flags():
-    prints = {s.fingerprint for s in (spec(), spec(COUNTER.replace("+ 1", "+ 2")), spec(slow="-O1"), spec(verilator_flags=("-O0",)))}
+    prints = {
+        s.fingerprint
+        for s in (spec(), spec(COUNTER.replace("+ 1", "+ 2")), spec(slow="-O1"), spec(verilator_flags=("-O0",)))
+    }
     assert len(prints) == 4 and spec().fingerprint == spec().fingerprint
 
 
@@ -61,10 +70,13 @@ def test_broken_verilog_says_where(cache):
     assert not list(cache.glob("build-*"))
 
 
-@pytest.mark.parametrize("tool, message", [
-    ("g++", r"g\+\+ must be on PATH: install it, for example with: apt-get install g\+\+"),
-    ("make", "make must be on PATH: install it, for example with: apt-get install make"),
-])
+@pytest.mark.parametrize(
+    "tool, message",
+    [
+        ("g++", r"g\+\+ must be on PATH: install it, for example with: apt-get install g\+\+"),
+        ("make", "make must be on PATH: install it, for example with: apt-get install make"),
+    ],
+)
 def test_missing_tool(monkeypatch, tmp_path, tool, message):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingToolError, match=message):
@@ -74,8 +86,13 @@ def test_missing_tool(monkeypatch, tmp_path, tool, message):
 def test_system_verilator_must_be_new_enough(monkeypatch, tmp_path):
     fake = tmp_path / "verilator"
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    for version, found in (("5.006 2023-01-22", False), ("5.036 2025-04-27", True), ("6.001 2030-01-01", True), ("", False)):
-        fake.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && echo Verilator {version} || echo /some/root\n")
+    for version, found in (
+        ("5.006 2023-01-22", False),
+        ("5.036 2025-04-27", True),
+        ("6.001 2030-01-01", True),
+        ("", False),
+    ):
+        fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Verilator {version} || echo /some/root\n')
         fake.chmod(0o755)
         assert (toolchain._system_verilator() is not None) == found
 

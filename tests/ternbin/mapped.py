@@ -4,15 +4,15 @@ from functools import lru_cache
 
 import torch
 
-from ternbin.hw import HwConfig
-from ternbin.interpret import Interpreter, outputs
-from ternbin.ir import Lowered
-from ternbin.machine import Machine, run_call
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.program import Probe, Program, decode_probe, expected_part
+from ternbin.emulation.machine import Machine, run_call
+from ternbin.graph.ir import Lowered
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.program import Probe, Program, decode_probe, expected_part
 
 START = 2
 torch.set_num_threads(1)  # the tensors are tiny

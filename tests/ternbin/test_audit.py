@@ -10,36 +10,26 @@ import pytest
 import torch
 from mapped import lowered
 
-from ternbin import audit as audits
-from ternbin.audit import (
-    CASES,
-    Subject,
-    audit_subject,
-    batched,
-    best,
-    crossing,
-    place,
-    reference_config,
-    resident,
-    same_area,
-    whole_codes,
-)
 from ternbin.cli import main
-from ternbin.cycles import predict
+from ternbin.contract.counters import TIMED
+from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.counting.cycles import predict
+from ternbin.counting.external import MemoryModel
 from ternbin.energy.area import array_mm2
 from ternbin.energy.claim import claim_report
 from ternbin.energy.model import total_pj
 from ternbin.errors import InputError
-from ternbin.events import TIMED
-from ternbin.hw import NAMED, HwConfig
-from ternbin.mapper import map_model
-from ternbin.models.paper import bart_base, count, paper_table
-from ternbin.models.random_model import random_quant_bart
-from ternbin.models.shape import shape_model
+from ternbin.explore import audit as audits
+from ternbin.explore.audit import audit_subject
+from ternbin.explore.place import CASES, Subject, best, place, reference_config, same_area, whole_codes
+from ternbin.explore.sweeps import batched, crossing, resident
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.bart.shape import shape_model
+from ternbin.models.task.paper import bart_base, count, paper_table
 from ternbin.report import html
 from ternbin.report.audit import page, terminal
-from ternbin.rtl.generate import generate
-from ternbin.sim.runner import MemoryModel
+from ternbin.rtl.verilog.generate import generate
 
 torch.set_num_threads(1)
 CASE = {case.name: case for case in CASES}
@@ -54,7 +44,9 @@ def mapped():
 @pytest.fixture(scope="module")
 def report() -> dict:
     subject = audit_subject(SUBJECT, "lpddr4")
-    lines = [line for p in subject["precisions"] + subject["equal_area"] for phase in p["phases"] for line in phase["lines"]]
+    lines = [
+        line for p in subject["precisions"] + subject["equal_area"] for phase in p["phases"] for line in phase["lines"]
+    ]
     found = audits.sources({line["source"] for line in lines})
     whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": audits.PUBLISHED, "sources": found}
     return json.loads(json.dumps(whole))
@@ -72,7 +64,9 @@ def test_references_have_the_same_room_in_bits(kind, bits):
     own, other = NAMED["small"], reference_config(NAMED["small"], kind)
     assert other.code_word_bits == bits * other.lanes and other.peak_macs == own.peak_macs
     for name in ("abuf", "wbuf", "kbuf"):
-        assert getattr(other, f"{name}_words") * other.code_word_bits == getattr(own, f"{name}_words") * own.code_word_bits
+        assert (
+            getattr(other, f"{name}_words") * other.code_word_bits == getattr(own, f"{name}_words") * own.code_word_bits
+        )
     assert other.rbuf_words == own.rbuf_words
 
 
@@ -99,7 +93,10 @@ def test_shape_model_has_the_shapes_of_the_model_itself():
             for name in ("weight", "mul", "bias", "gamma", "table", "scale", "pos"):
                 if isinstance(node.get(name), str):
                     assert shape.weights[node[name]].shape == real.weights[other[name]].shape, (node.name, name)
-    assert shape.meta["vocab_size"] == real.meta["vocab_size"] and shape.meta["encoder_layers"] == real.meta["encoder_layers"]
+    assert (
+        shape.meta["vocab_size"] == real.meta["vocab_size"]
+        and shape.meta["encoder_layers"] == real.meta["encoder_layers"]
+    )
 
 
 def test_whole_codes_have_no_bit_planes():
@@ -114,15 +111,25 @@ def test_references_do_the_same_products_and_move_wider_codes(mapped):
     ours, theirs = mapped["W2A2"], mapped["FP32"]
     for own, other in zip(ours.phases, theirs.phases, strict=True):
         assert other.macs == own.macs
-        assert other.counters["execute_array_columns"] == other.counters["columns_single_plane"] == own.counters["columns_single_plane"]
+        assert (
+            other.counters["execute_array_columns"]
+            == other.counters["columns_single_plane"]
+            == own.counters["columns_single_plane"]
+        )
         assert other.traffic.weights >= 32 / 2 * own.traffic.weights  # of trits less; some are loaded again
     lines = {line.event: line for line in theirs.lines(theirs.phases[0], "lpddr4") if line.unit == "array"}
-    assert lines["fp32 multiply-accumulate"].count == theirs.phases[0].counters["columns_single_plane"] * theirs.hw.rows * theirs.hw.lanes
+    assert (
+        lines["fp32 multiply-accumulate"].count
+        == theirs.phases[0].counters["columns_single_plane"] * theirs.hw.rows * theirs.hw.lanes
+    )
 
 
 def test_the_best_configuration_is_chosen(mapped):
     assert mapped["W1A1"].hw.kind == "binary"
-    others = [place(SUBJECT, CASE["W2A2"], replace(SUBJECT.hw, weight_pack=pack)).system_pj("lpddr4") for pack in ("2bit", "5trit")]
+    others = [
+        place(SUBJECT, CASE["W2A2"], replace(SUBJECT.hw, weight_pack=pack)).system_pj("lpddr4")
+        for pack in ("2bit", "5trit")
+    ]
     assert mapped["W2A2"].system_pj("lpddr4") == min(others)
 
 
@@ -134,14 +141,18 @@ def test_fewer_lanes_take_longer_and_count_the_same(mapped):
     assert same_area(narrow, array).hw == narrow.hw
     assert predict(narrow.program, MemoryModel()).cycles > predict(wide.program, MemoryModel()).cycles
     for one, other in zip(narrow.phases, wide.phases, strict=True):
-        assert {k: v for k, v in one.counters.items() if k not in TIMED} == {k: v for k, v in other.counters.items() if k not in TIMED}
+        assert {k: v for k, v in one.counters.items() if k not in TIMED} == {
+            k: v for k, v in other.counters.items() if k not in TIMED
+        }
 
 
 def test_projections_begin_at_what_was_counted(mapped):
     one = mapped["W2A2"]
     decode = one.phases[1]
     measured = total_pj(one.lines(decode, "lpddr4"))["pj"] / decode.tokens
-    assert batched(one, decode, "lpddr4", 1) == pytest.approx(measured) and resident(one, decode, "lpddr4", 0) == pytest.approx(measured)
+    assert batched(one, decode, "lpddr4", 1) == pytest.approx(measured) and resident(
+        one, decode, "lpddr4", 0
+    ) == pytest.approx(measured)
     series = [batched(one, decode, "lpddr4", batch) for batch in (1, 2, 4, 8)]
     assert series == sorted(series, reverse=True)
     assert resident(one, decode, "lpddr4", 1) == resident(one, decode, "lpddr4", 2) < measured
@@ -159,7 +170,11 @@ def test_accounts_add_up(report):
         for phase in record["phases"]:
             energy = phase["energy"]
             parts = [energy[group]["pj"] for group in ("arithmetic", "on-chip", "external")]
-            assert sum(parts) == pytest.approx(energy["system"]["pj"]) == pytest.approx(sum(line["pj"] for line in phase["lines"]))
+            assert (
+                sum(parts)
+                == pytest.approx(energy["system"]["pj"])
+                == pytest.approx(sum(line["pj"] for line in phase["lines"]))
+            )
             assert energy["system"]["low"] < energy["system"]["pj"] < energy["system"]["high"]
             external = sum(line["count"] for line in phase["lines"] if line["group"] == "external")
             assert external == pytest.approx(phase["external_bits"])
@@ -171,7 +186,10 @@ def test_accounts_add_up(report):
 
 def test_break_even_curves_pass_through_the_audit_itself(report):
     (subject,) = report["subjects"]
-    own = {record["name"]: {p["name"]: p["per_token_pj"]["pj"] for p in record["phases"]} for record in subject["equal_area"]}
+    own = {
+        record["name"]: {p["name"]: p["per_token_pj"]["pj"] for p in record["phases"]}
+        for record in subject["equal_area"]
+    }
     values = {"source length": 15, "capacity of the code memories": 1, "batch": 1}
     for sweep in subject["break_even"]:
         for point in sweep["points"]:
@@ -191,7 +209,9 @@ def test_parts_in_full_precision_bring_the_count_down(report):
         assert all(a["operation_ratio"] >= b["operation_ratio"] for a, b in zip(steps, steps[1:], strict=False))
     decode = subject["precisions"][5]["phases"][1]
     head = subject["kept_in_fp32"][1]["steps"][1]
-    assert head["operation_ratio"] == pytest.approx(decode["macs"] / (head["operations"] + (decode["macs"] - head["operations"]) / 16))
+    assert head["operation_ratio"] == pytest.approx(
+        decode["macs"] / (head["operations"] + (decode["macs"] - head["operations"]) / 16)
+    )
 
 
 def test_every_link_of_the_page_leads_somewhere(report):
@@ -211,7 +231,9 @@ def test_terminal_has_a_line_for_each_precision(report):
 
 
 def test_command_line(tmp_path, capsys):
-    assert main(["report", "--claim", "--models", "none", "--json", str(tmp_path / "c.json"), "--out", str(tmp_path)]) == 0
+    assert (
+        main(["report", "--claim", "--models", "none", "--json", str(tmp_path / "c.json"), "--out", str(tmp_path)]) == 0
+    )
     data = json.loads((tmp_path / "c.json").read_text())
     assert {"paper_sizes_mib", "paper_flops_factors", "ratios", "gate_level_error", "subjects"} <= set(data)
     assert "39.6" in capsys.readouterr().out and (tmp_path / "claim.html").exists()
@@ -226,5 +248,10 @@ def test_every_link_of_a_runs_report_leads_somewhere():
     anchors = re.findall(r" id='?([\w-]+)", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
     links = set(re.findall(r"href='#([^']+)'", text))
     assert len(set(anchors)) == len(anchors) and links <= set(anchors)
-    assert {"energy-prefill-arithmetic", "energy-decode-external", "counter-wbuf_reads", "counter-execute_array_columns"} <= links
+    assert {
+        "energy-prefill-arithmetic",
+        "energy-decode-external",
+        "counter-wbuf_reads",
+        "counter-execute_array_columns",
+    } <= links
     assert any(link.startswith("record-") for link in links) and any(link.startswith("cacti-") for link in links)

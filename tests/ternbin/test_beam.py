@@ -9,16 +9,17 @@ import pytest
 import torch
 from mapped import START, lowered, source_ids
 
-from ternbin import golden
-from ternbin.beam import Search, beam_search, candidates, head_scale, reference_beams, together, visible
+from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.program import decode_probe, expected_part, load, save
+from ternbin.decoding.beam import beam_search, candidates, head_scale, reference_beams, together, visible
+from ternbin.decoding.greedy import greedy, reference_run
+from ternbin.decoding.search import Policy, Search
+from ternbin.emulation.machine import Machine, run_call, run_program
 from ternbin.errors import InputError
-from ternbin.generate import Policy, greedy, reference_run
-from ternbin.hw import NAMED, HwConfig
-from ternbin.interpret import Interpreter, outputs
-from ternbin.machine import Machine, run_call, run_program
-from ternbin.mapper import map_model
-from ternbin.models.random_model import random_stock_bart
-from ternbin.program import decode_probe, expected_part, load, save
+from ternbin.graph import golden
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.random_model import random_stock_bart
 from ternbin.sim.check import reference as check_reference
 
 TINY = NAMED["tiny"]
@@ -45,8 +46,11 @@ def stock_step(model, source, top):
 
 
 SEARCHES = [
-    {}, {"length_penalty": 2.0, "early_stopping": True}, {"no_repeat_ngram_size": 3, "min_length": 5},
-    {"length_penalty": -1.0, "early_stopping": "never"}, {"length_penalty": 0.5, "no_repeat_ngram_size": 2, "early_stopping": "never"},
+    {},
+    {"length_penalty": 2.0, "early_stopping": True},
+    {"no_repeat_ngram_size": 3, "min_length": 5},
+    {"length_penalty": -1.0, "early_stopping": "never"},
+    {"length_penalty": 0.5, "no_repeat_ngram_size": 2, "early_stopping": "never"},
 ]
 
 
@@ -56,7 +60,9 @@ SEARCHES = [
 def test_tokens_equal_those_of_hugging_face(options, forced):
     lengths, count = set(), 0
     for seed in range(4):
-        model = random_stock_bart(vocab=31, seed=seed, forced_bos_token_id=forced, forced_eos_token_id=None if forced is None else 2)
+        model = random_stock_bart(
+            vocab=31, seed=seed, forced_bos_token_id=forced, forced_eos_token_id=None if forced is None else 2
+        )
         model.final_logits_bias[0, 2] += 0.8  # or hardly any text ends
         model.generation_config.update(forced_bos_token_id=forced, forced_eos_token_id=None if forced is None else 2)
         source = torch.randint(3, 31, (6,), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -64,8 +70,16 @@ def test_tokens_equal_those_of_hugging_face(options, forced):
             prompt = (2,) if forced is None else (2, forced)
             policy = Policy(prompt, 2, None if forced is None else 2, 9)
             found = beam_search(policy, Search(beams=beams, **options), stock_step(model, source, 31))
-            out = model.generate(torch.tensor([source]), num_beams=beams, max_new_tokens=9, min_new_tokens=None, do_sample=False,
-                                 return_dict_in_generate=True, output_scores=True, **({"min_length": 0} | options))
+            out = model.generate(
+                torch.tensor([source]),
+                num_beams=beams,
+                max_new_tokens=9,
+                min_new_tokens=None,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_scores=True,
+                **({"min_length": 0} | options),
+            )
             want = out.sequences[0, 1:].tolist()
             end = want.index(2) + 1 if 2 in want else len(want)
             assert found.tokens == want[:end], (seed, beams)
@@ -81,13 +95,17 @@ def test_the_best_tokens_and_the_normaliser_are_those_of_float64():
     g = torch.Generator().manual_seed(1)
     worst = 0.0
     for log2_scale, spread in ((30, 3.0), (20, 8.0), (16, 0.1), (25, 40.0)):
-        logits = (torch.randn(6, 5000, generator=g, dtype=torch.float64) * spread * 2.0**log2_scale).round().to(torch.int64)
+        logits = (
+            (torch.randn(6, 5000, generator=g, dtype=torch.float64) * spread * 2.0**log2_scale).round().to(torch.int64)
+        )
         logits[1] = logits[1].sort().values  # the largest exponent grows most often
         logits[2, 7:11] = logits[2].max() + 5  # ties
         exact = (logits * 2.0**-log2_scale).log_softmax(-1)
         got = candidates(golden.lm_top(logits, 8, log2_scale), log2_scale)
         for row, best in enumerate(got):
-            assert [token for token, _ in best] == sorted(range(5000), key=lambda v, row=row: (-int(logits[row, v]), v))[:8]
+            assert [token for token, _ in best] == sorted(
+                range(5000), key=lambda v, row=row: (-int(logits[row, v]), v)
+            )[:8]
             worst = max(worst, *(abs(logp - exact[row, token].item()) for token, logp in best))
     assert worst < 1.5e-4  # of one dominating logit, half a step of 2^-12 octaves
 
@@ -152,16 +170,27 @@ def machine_search(model, program, ids, search, rng=None):
         call(number)
     found = together(Policy.of(model.meta, program.max_new_tokens), search, program.encoders, step)
     expected = check_reference(model, ids, trace, program.lengths)
-    wrong = [f"call {number}: {probe.tensor} {probe.part}" for number, probes in raw.items() for probe, data in probes
-             if not torch.equal(decode_probe(program.hw, probe, data), expected_part(probe, expected[number][probe.tensor]))]
+    wrong = [
+        f"call {number}: {probe.tensor} {probe.part}"
+        for number, probes in raw.items()
+        for probe, data in probes
+        if not torch.equal(decode_probe(program.hw, probe, data), expected_part(probe, expected[number][probe.tensor]))
+    ]
     return found, wrong
 
 
-@pytest.mark.parametrize("bits, beams, hw", [
-    ("2-2", 2, TINY), ("1-1", 2, NAMED["tiny-binary"]), ("2-8", 3, replace(TINY, kbuf_words=1024)),
-    ("1-8", 4, replace(TINY, kv_external=True)), ("2-2", 4, replace(NAMED["small"], cols=8)),
-    ("2-2", 8, replace(TINY, cols=4, kbuf_words=1024)),
-], ids=lambda x: x.name if isinstance(x, HwConfig) else str(x))
+@pytest.mark.parametrize(
+    "bits, beams, hw",
+    [
+        ("2-2", 2, TINY),
+        ("1-1", 2, NAMED["tiny-binary"]),
+        ("2-8", 3, replace(TINY, kbuf_words=1024)),
+        ("1-8", 4, replace(TINY, kv_external=True)),
+        ("2-2", 4, replace(NAMED["small"], cols=8)),
+        ("2-2", 8, replace(TINY, cols=4, kbuf_words=1024)),
+    ],
+    ids=lambda x: x.name if isinstance(x, HwConfig) else str(x),
+)
 def test_the_machine_searches_like_the_reference(bits, beams, hw):
     model, search = lowered(bits, layers=(1, 2)), Search(beams=beams, no_repeat_ngram_size=2)
     ids = source_ids(model, 7)
@@ -173,10 +202,16 @@ def test_the_machine_searches_like_the_reference(bits, beams, hw):
     assert machine_search(model, program, ids, search, random.Random(beams)) == (found, [])
 
 
-@pytest.mark.parametrize("bits, lengths, beams, hw", [
-    ("2-2", (7, 3, 12), 1, TINY), ("2-2", (7, 4), 2, replace(TINY, kbuf_words=1024)), ("1-1", (2, 9), 1, NAMED["tiny-binary"]),
-    ("2-8", (3, 7), 3, replace(TINY, kv_external=True, kbuf_words=1024)),
-], ids=lambda x: x.name if isinstance(x, HwConfig) else str(x))
+@pytest.mark.parametrize(
+    "bits, lengths, beams, hw",
+    [
+        ("2-2", (7, 3, 12), 1, TINY),
+        ("2-2", (7, 4), 2, replace(TINY, kbuf_words=1024)),
+        ("1-1", (2, 9), 1, NAMED["tiny-binary"]),
+        ("2-8", (3, 7), 3, replace(TINY, kv_external=True, kbuf_words=1024)),
+    ],
+    ids=lambda x: x.name if isinstance(x, HwConfig) else str(x),
+)
 def test_several_texts_at_a_time(bits, lengths, beams, hw):
     """Each is what it is alone, and ends when it does alone."""
     model = lowered(bits, layers=(1, 2))
@@ -222,17 +257,24 @@ def test_a_program_file_keeps_the_beams(tmp_path):
 
 
 def test_beams_that_the_hardware_does_not_have():
-    with pytest.raises(InputError, match=r"^beams of all texts must be 1 or those of the hardware configuration \(2\), not 3$"):
+    with pytest.raises(
+        InputError, match=r"^beams of all texts must be 1 or those of the hardware configuration \(2\), not 3$"
+    ):
         map_model(lowered("2-2"), TINY.searching(2), 7, 3, 3)
-    with pytest.raises(InputError, match="^hardware configuration: idbuf_words must be at least 160 for 4 beams, not 64$"):
+    with pytest.raises(
+        InputError, match="^hardware configuration: idbuf_words must be at least 160 for 4 beams, not 64$"
+    ):
         replace(TINY, beams=4)
 
 
-@pytest.mark.parametrize("options, text", [
-    ({"beams": 1}, "beams must be from 2 to 8, not 1"),
-    ({"beams": 2, "no_repeat_ngram_size": -1}, "no_repeat_ngram_size must not be negative, not -1"),
-    ({"beams": 2, "early_stopping": "soon"}, "early_stopping must be true, false or 'never', not 'soon'"),
-])
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        ({"beams": 1}, "beams must be from 2 to 8, not 1"),
+        ({"beams": 2, "no_repeat_ngram_size": -1}, "no_repeat_ngram_size must not be negative, not -1"),
+        ({"beams": 2, "early_stopping": "soon"}, "early_stopping must be true, false or 'never', not 'soon'"),
+    ],
+)
 def test_bad_searches(options, text):
     with pytest.raises(InputError, match=f"^{re.escape(text)}$"):
         Search(**options)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ternbin.beam import reference_tokens
 from ternbin.cli import VERBS, main
+from ternbin.decoding.beam import reference_tokens
 
 
 def _refused(capsys, *argv: str) -> str:
@@ -31,8 +31,10 @@ def test_every_verb_has_help(capsys):
     [
         (["run", "--text", " "], "ternbin run: the text must not be empty"),
         (["run", "--text", "a", "--text", ""], "ternbin run: text 2: the text must not be empty"),
-        (["run", "--text", "a", "--text", "word " * 400],
-         "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402"),
+        (
+            ["run", "--text", "a", "--text", "word " * 400],
+            "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402",
+        ),
         (["run", "--ids", "1", "--ids", "2,4096"], "ternbin run: text 2: --ids must be from 0 to 4095, not 4096"),
         (["run", "--ids", ""], "ternbin run: --ids must be integers separated by commas, not ''"),
         (["run", "--text", "a", "--ids", "1"], "ternbin run: --text, --file and --ids must not be mixed"),
@@ -40,18 +42,32 @@ def test_every_verb_has_help(capsys):
         (["run", *["--ids", "1"] * 3, "--beams", "3"], "ternbin run: texts times beams must be from 1 to 8, not 3 x 3"),
         (["run", "--beams", "9"], "ternbin run: beams must be from 1 to 8, not 9"),
         (["run", "--hw", "tiny", "--text", "a b", "--text", "c"], None),
-        (["run", "--text", "word " * 400], "ternbin run: the text must be at most 128 tokens long for this model, not 402"),
+        (
+            ["run", "--text", "word " * 400],
+            "ternbin run: the text must be at most 128 tokens long for this model, not 402",
+        ),
         (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
-        (["run", "--hw", "huge"],
-         "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base or a .toml file, not 'huge'"),
+        (
+            ["run", "--hw", "huge"],
+            "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base or a .toml file, not 'huge'",
+        ),
         (["run", "--latency", "0"], "ternbin run: memory latency must be at least 1 cycle, not 0"),
-        (["run", "--file", "/nonexistent/text"], "ternbin run: /nonexistent/text: cannot be read: No such file or directory"),
+        (
+            ["run", "--file", "/nonexistent/text"],
+            "ternbin run: /nonexistent/text: cannot be read: No such file or directory",
+        ),
         (["run", "--model", "/nonexistent"], None),
         (["run", "--out", "/proc/nowhere"], "ternbin run: /proc/nowhere: cannot be written: No such file or directory"),
         (["run", "--hw", "small-binary"], None),
-        (["lower", *["--source-len", "4"] * 3, "--beams", "3"], "ternbin lower: texts times beams must be from 1 to 8, not 3 x 3"),
-        (["sim", "/nonexistent.tbn", "--ids", "1"], "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory"),
+        (
+            ["lower", *["--source-len", "4"] * 3, "--beams", "3"],
+            "ternbin lower: texts times beams must be from 1 to 8, not 3 x 3",
+        ),
+        (
+            ["sim", "/nonexistent.tbn", "--ids", "1"],
+            "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
+        ),
         (["report", "/nonexistent"], "ternbin report: /nonexistent: cannot be read: No such file or directory"),
         (
             ["train", "student", "--out", "/nonexistent", "--steps", "1"],
@@ -75,16 +91,38 @@ def test_rtl_writes_verilog_and_manifest(tmp_path, capsys):
 
 
 def test_quantize_lower_sim(tmp_path, capsys):
-    from ternbin.models.random_model import random_stock_bart
+    from ternbin.models.bart.random_model import random_stock_bart
 
     stock, packed, lowered = tmp_path / "stock", tmp_path / "packed", tmp_path / "lowered"
     random_stock_bart().save_pretrained(stock)
     assert main(["quantize", str(stock), "--bits", "2-2", "--out", str(packed)]) == 0
-    arguments = ["--model", str(packed), "--hw", "tiny", "--source-len", "4", "--max-new-tokens", "2", "--out", str(lowered)]
+    arguments = [
+        "--model",
+        str(packed),
+        "--hw",
+        "tiny",
+        "--source-len",
+        "4",
+        "--max-new-tokens",
+        "2",
+        "--out",
+        str(lowered),
+    ]
     assert main(["lower", *arguments]) == 0
     program = lowered / "program.tbn"
     waves = tmp_path / "run.vcd"
-    sim = ["sim", str(program), "--ids", "0,17,4,2", "--json", str(tmp_path / "sim.json"), "--waves", str(waves), "--window", "0:300"]
+    sim = [
+        "sim",
+        str(program),
+        "--ids",
+        "0,17,4,2",
+        "--json",
+        str(tmp_path / "sim.json"),
+        "--waves",
+        str(waves),
+        "--window",
+        "0:300",
+    ]
     assert main(sim) == 0
     record = json.loads((tmp_path / "sim.json").read_text())
     assert record["cycles"] == sum(record["call_cycles"]) > 0 and 1 <= len(record["tokens"]) <= 2
@@ -100,20 +138,38 @@ def test_quantize_lower_sim(tmp_path, capsys):
     assert "--checkpoint must be left out with --waves" in _refused(
         capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--checkpoint", str(tmp_path / "c.npz")
     )
-    assert "--window must be FROM:TO" in _refused(capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--window", "9")
+    assert "--window must be FROM:TO" in _refused(
+        capsys, "sim", str(program), "--ids", "0,17,4,2", "--waves", "x.vcd", "--window", "9"
+    )
 
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
-    from ternbin.beam import Search
+    from ternbin.decoding.search import Search
     from ternbin.models import prepare
-    from ternbin.models.checkpoint import save_packed
-    from ternbin.models.random_model import random_quant_bart
+    from ternbin.models.bart.checkpoint import save_packed
+    from ternbin.models.bart.random_model import random_quant_bart
 
     model, out = tmp_path / "model", tmp_path / "lowered"
     save_packed(random_quant_bart("2-2"), model)
     lengths = ["--source-len", "4", "--source-len", "2", "--max-new-tokens", "4", "--beams", str(beams)]
-    assert main(["lower", "--model", str(model), "--hw", "tiny", *lengths, "--out", str(out), "--json", str(tmp_path / "l.json")]) == 0
+    assert (
+        main(
+            [
+                "lower",
+                "--model",
+                str(model),
+                "--hw",
+                "tiny",
+                *lengths,
+                "--out",
+                str(out),
+                "--json",
+                str(tmp_path / "l.json"),
+            ]
+        )
+        == 0
+    )
     assert json.loads((tmp_path / "l.json").read_text())["source_len"] == [4, 2]
     sim = ["sim", str(out / "program.tbn"), "--json", str(tmp_path / "s.json")]
     ngrams = ["--no-repeat-ngram", "2"]
@@ -126,14 +182,16 @@ def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
     assert "--ids must be given for 2 texts, which " in _refused(capsys, *sim, "--ids", "0,5,9,2")
     assert "--ids of text 2 must hold 2 ids, which " in _refused(capsys, *sim, "--ids", "0,5,9,2", "--ids", "7")
     if beams == 1:
-        assert "must come with --beams of 2 or more" in _refused(capsys, *sim, "--ids", "0,5,9,2", "--ids", "90,28", *ngrams)
+        assert "must come with --beams of 2 or more" in _refused(
+            capsys, *sim, "--ids", "0,5,9,2", "--ids", "90,28", *ngrams
+        )
 
 
 def test_run_and_report(tmp_path, capsys):
     """A whole run on a small random model: documented result, page without outside links, exit code 0."""
     from ternbin import results
-    from ternbin.models.checkpoint import save_packed
-    from ternbin.models.random_model import random_quant_bart
+    from ternbin.models.bart.checkpoint import save_packed
+    from ternbin.models.bart.random_model import random_quant_bart
     from ternbin.report.layers import kind, layer, parts
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
@@ -168,10 +226,10 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     from ternbin import results
+    from ternbin.contract.hw import NAMED
     from ternbin.flow import Job, summarise
-    from ternbin.hw import NAMED
-    from ternbin.models.checkpoint import save_packed
-    from ternbin.models.random_model import random_quant_bart
+    from ternbin.models.bart.checkpoint import save_packed
+    from ternbin.models.bart.random_model import random_quant_bart
     from ternbin.report import compare
     from ternbin.report.layers import layer, parts
 
@@ -185,7 +243,10 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
 
     assert main([*argv, *(word for text in texts for word in ("--text", text)), "--out", str(tmp_path)]) == 0
     both, printed, page = results.load(tmp_path), capsys.readouterr().out, (tmp_path / "index.html").read_text()
-    alone = [summarise(Job(hw=NAMED["tiny"], model_dir=model, texts=[text], max_new_tokens=6, beams=beams))[0] for text in texts]
+    alone = [
+        summarise(Job(hw=NAMED["tiny"], model_dir=model, texts=[text], max_new_tokens=6, beams=beams))[0]
+        for text in texts
+    ]
     assert both["bit_exact"] and both["text"] is both["summary"] is None and both["hardware"]["beams"] == 2 * beams
     for number, (text, entry, one) in enumerate(zip(texts, both["texts"], alone, strict=True), 1):
         assert entry["text"] == one["text"] == text and "texts" not in one
@@ -208,18 +269,35 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     row, *rows = compare.rows([both, *alone])
     assert row["texts"] == 2 and row["tokens"] == sum(one["tokens"] for one in rows)
     assert row["decode_pj_per_token"] == pytest.approx(decode["pj"] / row["tokens"])
-    assert f"{row['decode_cycles_per_token']:,} cycles" in printed and f"of decoding a token, {row['decode_cycles_per_token']:,}" in page
+    assert (
+        f"{row['decode_cycles_per_token']:,} cycles" in printed
+        and f"of decoding a token, {row['decode_cycles_per_token']:,}" in page
+    )
     assert row["decode_cycles_per_token"] < min(one["decode_cycles_per_token"] for one in rows)
 
 
 def test_a_text_of_a_batch_that_is_not_the_references(tmp_path, capsys, monkeypatch):
     from ternbin import flow
-    from ternbin.models.checkpoint import save_packed
-    from ternbin.models.random_model import random_quant_bart
+    from ternbin.models.bart.checkpoint import save_packed
+    from ternbin.models.bart.random_model import random_quant_bart
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
-    monkeypatch.setattr(flow, "reference_tokens", lambda lowered, ids, *_: [5] if ids == [9, 2] else reference_tokens(lowered, ids, *_))
-    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", "--ids", "0,5", "--ids", "9,2", "--max-new-tokens", "2"]
+    monkeypatch.setattr(
+        flow, "reference_tokens", lambda lowered, ids, *_: [5] if ids == [9, 2] else reference_tokens(lowered, ids, *_)
+    )
+    argv = [
+        "run",
+        "--model",
+        str(tmp_path / "model"),
+        "--hw",
+        "tiny",
+        "--ids",
+        "0,5",
+        "--ids",
+        "9,2",
+        "--max-new-tokens",
+        "2",
+    ]
     assert main([*argv, "--out", str(tmp_path / "report")]) == 1
     assert capsys.readouterr().err.startswith("ternbin run: text 2: the tokens must be [5], not [")
 
@@ -240,9 +318,9 @@ def test_schema_of_texts():
 def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch, ids):
     """Stopped after its first call, a run goes on from its checkpoint; with --restart, or with other texts, it does not."""
     from ternbin import flow, results
-    from ternbin.models.checkpoint import save_packed
-    from ternbin.models.random_model import random_quant_bart
-    from ternbin.sim.checkpoint import Checkpoint
+    from ternbin.models.bart.checkpoint import save_packed
+    from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.sim.resume import Checkpoint
 
     class Interrupted(Checkpoint):
         def __init__(self, path, **options):
@@ -254,8 +332,18 @@ def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch, ids):
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
     out = tmp_path / "report"
-    argv = ["run", "--model", str(tmp_path / "model"), "--hw", "tiny", *(word for each in ids for word in ("--ids", each)),
-            "--max-new-tokens", "4", "--out", str(out)]
+    argv = [
+        "run",
+        "--model",
+        str(tmp_path / "model"),
+        "--hw",
+        "tiny",
+        *(word for each in ids for word in ("--ids", each)),
+        "--max-new-tokens",
+        "4",
+        "--out",
+        str(out),
+    ]
     line = f"{out / 'checkpoint.npz'}: going on after call 1 of at most {len(ids) + 4}"
     found = []
     for more in ([], ["--restart"]):

@@ -6,31 +6,40 @@ import re
 import pytest
 import torch
 
-from ternbin.cycles import Deviation, predict
-from ternbin.cycles.bus import ReadChannel
+from ternbin.contract.hw import NAMED
+from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Unit, decode, encode
+from ternbin.contract.program import Program
+from ternbin.counting.cycles import Deviation, predict
+from ternbin.counting.cycles.bus import ReadChannel
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.runs import RunResult
+from ternbin.decoding.search import Policy
 from ternbin.errors import CheckError, InputError
-from ternbin.generate import Policy
-from ternbin.hw import NAMED
-from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Unit, decode, encode
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.program import Program
-from ternbin.sim.runner import MemoryModel, RunResult, run
+from ternbin.sim.runner import run
 
 torch.set_num_threads(1)
 WHOLE, OPS, MOST = 0.002, 0.08, 0.01  # of run and calls; of the worst op, where a few cycles are much; of 19 ops in 20
 WIDE = dataclasses.replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128)  # 4 code words a beat, as on "base"
 HW = NAMED | {"wide": WIDE, "external": dataclasses.replace(NAMED["tiny"], kv_external=True)}
 MEMORIES = [
-    MemoryModel(), MemoryModel(latency=1), MemoryModel(latency=90, bandwidth=0.25), MemoryModel(bandwidth=0.75),
-    MemoryModel(latency=1, bandwidth=0.6), MemoryModel(latency=20, bandwidth=0.3),
+    MemoryModel(),
+    MemoryModel(latency=1),
+    MemoryModel(latency=90, bandwidth=0.25),
+    MemoryModel(bandwidth=0.75),
+    MemoryModel(latency=1, bandwidth=0.6),
+    MemoryModel(latency=20, bandwidth=0.3),
 ]
 
 
-@pytest.fixture(scope="module", params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary"), ("2-2", "wide"), ("2-2", "external")],
-                ids=" on ".join)
+@pytest.fixture(
+    scope="module",
+    params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary"), ("2-2", "wide"), ("2-2", "external")],
+    ids=" on ".join,
+)
 def job(request) -> tuple[Program, Policy]:
     bits, hw = request.param
     lowered = fold(lower(random_quant_bart(bits)))
@@ -63,7 +72,9 @@ def test_every_op_where_the_bus_is_four_words_wide(memory, source_len):
     job = map_model(lowered, HW["wide"], source_len, 2), Policy.of(lowered.meta, 2)
     prediction, result = predict(job[0], memory), simulate(job, memory)
     # Whether an embedding's row crosses a page depends on its id, which is not known before.
-    wrong = [item for item in prediction.deviations(result) if item.relative > 0.01 and item.what != "decode dec.embed load"]
+    wrong = [
+        item for item in prediction.deviations(result) if item.relative > 0.01 and item.what != "decode dec.embed load"
+    ]
     assert not wrong, prediction.report(result)
 
 
@@ -86,7 +97,10 @@ def test_bursts_that_are_not_walked_through(monkeypatch, hw):
     """Neither runs of beats nor repeated bursts change anything."""
     shape = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
     program = map_model(fold(lower(random_quant_bart("2-2", **shape))), hw, 24, 1)
-    memories = [MemoryModel(latency=latency, bandwidth=beats / 64) for latency, beats in ((1, 64), (40, 63), (112, 48), (90, 38), (300, 5))]
+    memories = [
+        MemoryModel(latency=latency, bandwidth=beats / 64)
+        for latency, beats in ((1, 64), (40, 63), (112, 48), (90, 38), (300, 5))
+    ]
     fast = [predict(program, memory) for memory in memories]
     monkeypatch.setattr(ReadChannel, "_many", lambda self, asked, limit: 0)
     monkeypatch.setattr(ReadChannel, "_repeat", lambda self, limit: None)
@@ -98,8 +112,12 @@ def test_bursts_that_are_not_walked_through(monkeypatch, hw):
 def test_some_calls_only(job):
     program = job[0]
     everything = predict(program, MemoryModel())
-    assert len(everything.calls) == len(program.calls) and everything.cycles == sum(call.cycles for call in everything.calls)
-    assert [call.cycles for call in predict(program, MemoryModel(), 2).calls] == [call.cycles for call in everything.calls[:2]]
+    assert len(everything.calls) == len(program.calls) and everything.cycles == sum(
+        call.cycles for call in everything.calls
+    )
+    assert [call.cycles for call in predict(program, MemoryModel(), 2).calls] == [
+        call.cycles for call in everything.calls[:2]
+    ]
 
 
 def test_a_deviation_is_relative_to_what_the_run_took_or_to_the_least_that_counts():
@@ -124,7 +142,9 @@ def changed(program: Program, number: int, word: int) -> Program:
 
 def test_a_damaged_instruction_is_named(job):
     program = job[0]
-    with pytest.raises(InputError, match=re.escape("call 0, instruction 3: must have a known opcode and a correct check")):
+    with pytest.raises(
+        InputError, match=re.escape("call 0, instruction 3: must have a known opcode and a correct check")
+    ):
         predict(changed(program, 3, program.words(0)[3] ^ 1 << 100), MemoryModel())
 
 

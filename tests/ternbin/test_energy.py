@@ -3,12 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from ternbin.energy import tables
+from ternbin.contract.hw import NAMED
+from ternbin.counting.traffic import Traffic
+from ternbin.energy import figures as tables
+from ternbin.energy.block_events import events
 from ternbin.energy.claim import Phase, audit, claim_report, operation_factor
-from ternbin.energy.core import events
-from ternbin.energy.model import Precision, Traffic, account, array_flops, total_pj
+from ternbin.energy.lines import Precision
+from ternbin.energy.model import account, array_flops, total_pj
 from ternbin.errors import InputError
-from ternbin.hw import NAMED
 
 HW = NAMED["small"]
 
@@ -108,7 +110,11 @@ def test_parts_of_every_record_add_up_and_glitches_never_save_energy():
                 assert part["total"] == pytest.approx(part["element"] + part["operands"] + part["clock"], rel=1e-4)
             assert event["glitch"]["total"] >= event["zero_delay"]["total"], (record["name"], name)
         events = record["fj_per_event"]
-        assert events["idle"]["glitch"]["total"] < events["operand held"]["glitch"]["total"] <= events["random"]["glitch"]["total"]
+        assert (
+            events["idle"]["glitch"]["total"]
+            < events["operand held"]["glitch"]["total"]
+            <= events["random"]["glitch"]["total"]
+        )
 
 
 def test_upkeep_counts_the_flip_flops_of_the_configuration():
@@ -139,7 +145,9 @@ def test_parts_of_the_core_use_the_events_fitted_to_gates():
     by_name = {(line.unit, line.event): line for line in lines}
     fitted = tables.block("core execute")["fj_per_event"]
     assert by_name["execute", "residual result"].count == 3 * HW.rows
-    assert by_name["execute", "residual result"].energy.pj == pytest.approx(fitted["residual result"]["glitch"]["total"] / 1e3)
+    assert by_name["execute", "residual result"].energy.pj == pytest.approx(
+        fitted["residual result"]["glitch"]["total"] / 1e3
+    )
     # all of the array together is what its events cost in the whole core, leakage apart
     array = sum(line.pj for line in lines if line.unit == "array" and "leakage" not in line.event)
     whole = sum(n * tables.core_event("array", name).pj for name, n in events(counted, HW)["array"].items())

@@ -3,22 +3,27 @@
 import pytest
 import torch
 
-from ternbin.beam import Search
-from ternbin.cycles import CallPrediction, predict
-from ternbin.events import ARRAY, COUNTERS, TIMED, call_events
-from ternbin.generate import Policy
-from ternbin.hw import NAMED
-from ternbin.isa import INSTRUCTION_BYTES, UNIT_OF, Unit
-from ternbin.mapper import map_model
-from ternbin.models.lower import lower
-from ternbin.models.random_model import random_quant_bart
+from ternbin.contract.counters import ARRAY, COUNTERS, TIMED
+from ternbin.contract.hw import NAMED
+from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Unit
+from ternbin.contract.program import Program
+from ternbin.counting.cycles import CallPrediction, predict
+from ternbin.counting.events import call_events
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.runs import CallRun
+from ternbin.decoding.search import Policy, Search
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.program import Program
-from ternbin.sim.runner import CallRun, MemoryModel, run
+from ternbin.sim.runner import run
 
 torch.set_num_threads(1)
 CASES = {
-    "2-2": ("2-2", "tiny", {}), "2-8": ("2-8", "tiny", {}), "1-8": ("1-8", "tiny", {}), "1-1": ("1-1", "tiny", {}),
+    "2-2": ("2-2", "tiny", {}),
+    "2-8": ("2-8", "tiny", {}),
+    "1-8": ("1-8", "tiny", {}),
+    "1-1": ("1-1", "tiny", {}),
     "1-1 on binary": ("1-1", "tiny-binary", {}),
     "odd sizes": ("2-2", "tiny", {"d_model": 36, "heads": 3, "ffn": 42, "vocab": 51, "activation": "gelu"}),
     "beams": ("2-2", "tiny", {"vocab": 51}),
@@ -34,7 +39,9 @@ def job(request) -> tuple[Program, list[CallRun]]:
     search = Search(beams=2) if request.param == "beams" else None
     beams = search.beams if search else 1
     program = map_model(lowered, NAMED[hw].searching(beams), 15, 3, beams)
-    return program, run(program, ids=list(range(3, 18)), policy=Policy.of(lowered.meta, 3), search=search, probes=False).calls
+    return program, run(
+        program, ids=list(range(3, 18)), policy=Policy.of(lowered.meta, 3), search=search, probes=False
+    ).calls
 
 
 def simulated_timing(program: Program, number: int, call: CallRun) -> CallPrediction:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny import Tiny
 
-from ternbin.build import Builder
 from ternbin.errors import InputError
-from ternbin.export import dump, from_onnx, picture, save_onnx, to_onnx
-from ternbin.interpret import Interpreter, outputs
-from ternbin.ir import Codes, Graph
+from ternbin.graph.build import Builder
+from ternbin.graph.export import dump, from_onnx, picture, save_onnx, to_onnx
+from ternbin.graph.ir import Codes, Graph
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.picture import BOX_H, layers, layout, to_svg
 from ternbin.passes import fold
-from ternbin.picture import BOX_H, layers, layout, to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,13 +29,16 @@ def test_text_has_a_line_for_every_node():
     x = b.input("x", Codes(("S", 4), "ternary"))
     y = b.linear(x, "p", torch.ones(3, 4), "binary", torch.ones(3), 0.5, None)
     graph = Graph("g", (b.op("output", b.quantize(y, "q", 0.25, "int8"), name="o"),))
-    assert dump(graph, b.weights) == """graph g
+    assert (
+        dump(graph, b.weights)
+        == """graph g
   x = input() : Codes[S, 4] ternary
   matmul.1 = matmul(x) weight=p.weight[3, 4] weight_kind=binary : Ints[S, 3] limit=4
   affine.2 = affine(matmul.1) bias=p.bias[3] scale=p.scale[3] : Real[S, 3]
   q = quantize(affine.2) alpha=0.25 kind=int8 zero=0.0 : Codes[S, 3] int8
   o = output(q) : Codes[S, 3] int8
 """
+    )
     assert "matmul(x) weight=p.weight weight_kind" in dump(graph)
 
 

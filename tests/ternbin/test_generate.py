@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny import Tiny
 
-from ternbin import golden
+from ternbin.decoding.greedy import Batched, greedy, reference_run
+from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
-from ternbin.generate import Batched, Policy, greedy, reference_run
-from ternbin.interpret import Interpreter, outputs
+from ternbin.graph import golden
+from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.passes import fold
 
 torch.set_num_threads(1)
@@ -30,7 +31,9 @@ def texts(count: int, longest: int = 14) -> list[list[int]]:
 def test_batches_equal_single_runs(folded):
     sources = texts(7)
     free = Batched(replace(folded, meta=folded.meta | {"eos_id": -1})).generate(sources, 8)
-    eos = max({t for row in free for t in row[1:7]}, key=lambda t: len({row.index(t) if t in row else 8 for row in free}))
+    eos = max(
+        {t for row in free for t in row[1:7]}, key=lambda t: len({row.index(t) if t in row else 8 for row in free})
+    )
     model = replace(folded, meta=folded.meta | {"eos_id": eos})  # the token that ends texts at the most different times
     singles = [reference_run(model, ids, 8)[0] for ids in sources]
     assert Batched(model, batch_size=4).generate(sources, 8) == singles
@@ -56,8 +59,11 @@ def test_one_call_of_many_tokens_equals_many_calls_of_one(folded):
 def test_records_hold_every_named_tensor_of_every_call(folded):
     endless = replace(folded, meta=folded.meta | {"eos_id": -1})
     tokens, records = reference_run(endless, [4, 5, 6], 6)
-    assert [(r.graph, r.past, r.ids) for r in records[:3]] == [("encoder", 0, (4, 5, 6)), ("decoder", 0, (2, 0)),
-                                                              ("decoder", 2, (tokens[1],))]
+    assert [(r.graph, r.past, r.ids) for r in records[:3]] == [
+        ("encoder", 0, (4, 5, 6)),
+        ("decoder", 0, (2, 0)),
+        ("decoder", 2, (tokens[1],)),
+    ]
     for record in records:
         graph = folded.encoder if record.graph == "encoder" else folded.decoder
         assert set(record.tensors) == {node["name"] for node in graph.nodes()}
@@ -108,9 +114,14 @@ def test_greedy_loop_feeds_prompt_then_one_token_at_a_time():
     assert greedy(policy(prompt=(2,), max_new_tokens=1, last=None), lambda *_: 9) == [9]
 
 
-@pytest.mark.parametrize("ids, text", [([], "source length must be in [1, 20], not 0"),
-                                       ([3] * 21, "source length must be in [1, 20], not 21"),
-                                       ([3, 40], "source token must be in [0, 39], not 40")])
+@pytest.mark.parametrize(
+    "ids, text",
+    [
+        ([], "source length must be in [1, 20], not 0"),
+        ([3] * 21, "source length must be in [1, 20], not 21"),
+        ([3, 40], "source token must be in [0, 39], not 40"),
+    ],
+)
 def test_bad_sources(folded, ids, text):
     with pytest.raises(InputError, match=f"^{re.escape(text)}$"):
         reference_run(folded, ids, 4)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ternbin import golden
 from ternbin.errors import InputError
+from ternbin.graph import golden
 
 torch.set_num_threads(1)
 fast = settings(max_examples=60, deadline=None, derandomize=True)
@@ -98,8 +98,10 @@ def test_isqrt_and_bit_length(v):
 @pytest.mark.parametrize("limit", [3, 2**10, 2**24, 2**30])
 def test_int_matmul_is_exact(limit):
     a, b = ints(0, (3, 5, 33), -limit, limit), ints(1, (3, 33, 4), -limit, limit)
-    want = [[[sum(int(a[i, r, k]) * int(b[i, k, c]) for k in range(33)) for c in range(4)] for r in range(5)]
-            for i in range(3)]
+    want = [
+        [[sum(int(a[i, r, k]) * int(b[i, k, c]) for k in range(33)) for c in range(4)] for r in range(5)]
+        for i in range(3)
+    ]
     assert golden.int_matmul(a, b).tolist() == want
 
 
@@ -169,8 +171,9 @@ def test_layernorm_is_correctly_rounded_except_next_to_ties(f_in):
     gamma, beta = ints(5, (n,), 500, 1500) / 1000.0, ints(6, (n,), -1000, 1000) / 500.0
     gamma, beta = gamma.double(), beta.double()
     eps = max(1, round(1e-5 * n * n * 4.0**f_in))
-    got = golden.layernorm(x, (gamma * 2**g).round().long(), (beta * 2 ** (12 + g)).round().long(), eps,
-                           20 + g - f_out, 16)
+    got = golden.layernorm(
+        x, (gamma * 2**g).round().long(), (beta * 2 ** (12 + g)).round().long(), eps, 20 + g - f_out, 16
+    )
     real = torch.nn.functional.layer_norm(x.double() * 2.0**-f_in, (n,), gamma, beta, 1e-5) * 2**f_out
     tie_distance = ((real - real.floor()) - 0.5).abs()
     wrong = got != real.round().clamp(-32768, 32767)
@@ -229,21 +232,33 @@ def test_scores_and_context_by_head():
 
 
 @fast
-@given(st.integers(0, 2**20), st.sampled_from(["ternary_nn", "binary_nn", "uint8"]), st.booleans(),
-       st.floats(0.001, 0.5), st.floats(0.003, 1.0))
+@given(
+    st.integers(0, 2**20),
+    st.sampled_from(["ternary_nn", "binary_nn", "uint8"]),
+    st.booleans(),
+    st.floats(0.001, 0.5),
+    st.floats(0.003, 1.0),
+)
 def test_softmax_codes(seed, kind, power, step, alpha):
     limit = 20000 if power else 64
     scores, valid = ints(seed, (2, 4, 9), -limit, limit), ints(seed + 1, (4,), 1, 9)
     mul, shift = golden.exp_power_constants(step) if power else (0, 0)
     lut = golden.exp_lut_power() if power else golden.exp_lut_direct(step)
-    fixed = dict(power=power, mul=mul, shift=shift, kind=kind, c1=max(1, round(alpha * 2**15)),
-                 c2=max(1, round(3 * alpha * 2**15)), recip=round(2**36 / alpha))
+    fixed = dict(
+        power=power,
+        mul=mul,
+        shift=shift,
+        kind=kind,
+        c1=max(1, round(alpha * 2**15)),
+        c2=max(1, round(3 * alpha * 2**15)),
+        recip=round(2**36 / alpha),
+    )
     got = golden.softmax_codes(scores, valid, lut=lut, **fixed)
     for h in range(2):
         for t in range(4):
             want = naive_softmax(scores[h, t].tolist(), int(valid[t]), lut.tolist(), **fixed)
             assert got[h, t].tolist() == want
-            assert not any(want[int(valid[t]):])
+            assert not any(want[int(valid[t]) :])
 
 
 @pytest.mark.parametrize("power", [False, True])
@@ -253,9 +268,17 @@ def test_softmax_codes_follow_the_real_softmax(power, kind, high):
     scores = ints(7, (4, 50, 12), -60, 60)
     mul, shift = golden.exp_power_constants(step)
     got = golden.softmax_codes(
-        scores, torch.tensor(12), lut=golden.exp_lut_power() if power else golden.exp_lut_direct(step), power=power,
-        mul=mul, shift=shift, kind=kind, c1=round(alpha * 2**15), c2=round(3 * alpha * 2**15),
-        recip=round(2**36 / alpha))
+        scores,
+        torch.tensor(12),
+        lut=golden.exp_lut_power() if power else golden.exp_lut_direct(step),
+        power=power,
+        mul=mul,
+        shift=shift,
+        kind=kind,
+        c1=round(alpha * 2**15),
+        c2=round(3 * alpha * 2**15),
+        recip=round(2**36 / alpha),
+    )
     real = (scores * step).double().softmax(-1) / alpha
     wrong = got != real.round().clamp(0, high)
     assert wrong.float().mean() < 5e-3 if kind != "uint8" or not power else wrong.float().mean() < 0.05

@@ -1,7 +1,7 @@
 import pytest
 
+from ternbin.contract.hw import NAMED, HwConfig, load_hw
 from ternbin.errors import InputError
-from ternbin.hw import NAMED, HwConfig, load_hw
 
 
 def test_named_instances_load_by_name():

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 
-from ternbin.build import Builder
 from ternbin.errors import InputError
-from ternbin.ir import Codes, Graph, Ids, Ints, Node, Real, Residual, make
-from ternbin.ops import typed, verify, weight_names
-from ternbin.rewrite import Pattern, Rule, chain, rewrite
+from ternbin.graph.build import Builder
+from ternbin.graph.ir import Codes, Graph, Ids, Ints, Node, Real, Residual, make
+from ternbin.graph.ops.registry import typed, verify, weight_names
+from ternbin.graph.rewrite import Pattern, Rule, chain, rewrite
 
 
 def raises(message: str):
@@ -63,7 +63,9 @@ def test_order_puts_sources_first_and_is_stable(b):
 
 def test_linear_folds_zero_and_extra_into_the_bias(b):
     codes, alpha = torch.tensor([[1, 0, -1, 1], [-1, -1, 0, -1]]), torch.tensor([0.5, 2.0])
-    b.linear(codes_input(b, kind="ternary_nn"), "p", codes, "ternary", alpha, 0.25, torch.tensor([1.0, -1.0]), -0.125, 0.5)
+    b.linear(
+        codes_input(b, kind="ternary_nn"), "p", codes, "ternary", alpha, 0.25, torch.tensor([1.0, -1.0]), -0.125, 0.5
+    )
     assert b.weights["p.scale"].tolist() == [0.0625, 0.25]
     assert b.weights["p.bias"].tolist() == [(1 - 0.125 * 0.5 * 1) * 0.5, (-1 - 0.125 * 2 * -3) * 0.5]
 
@@ -77,7 +79,7 @@ def test_builder_rejects_a_second_weight_of_the_same_name(b):
 
 def test_what_does_not_fit_is_named(b):
     x = codes_input(b)
-    with raises("op must be one of " + ", ".join(__import__("ternbin.ops").ops.OPS) + ", not 'matmu'"):
+    with raises("op must be one of " + ", ".join(__import__("ternbin.graph.ops.registry").ops.OPS) + ", not 'matmu'"):
         b.op("matmu", x)
     with raises("matmul: attributes must be ['weight', 'weight_kind'], not ['weight']"):
         b.op("matmul", x, weight="w")

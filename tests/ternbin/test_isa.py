@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ternbin.contract.isa import FIELDS, INSTRUCTION_BITS, Instruction, Op, Unit, decode, encode, layout
 from ternbin.errors import InputError
-from ternbin.isa import FIELDS, INSTRUCTION_BITS, Instruction, Op, Unit, decode, encode, layout
 
 
 @st.composite

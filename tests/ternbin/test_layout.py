@@ -5,19 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ternbin.hw import HwConfig
-from ternbin.isa import Mem
-from ternbin.layout import (
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Mem
+from ternbin.contract.rows import (
     code_row_bytes,
     code_row_words,
     code_words,
-    expand_words,
-    external_rows,
-    row_bytes,
     trit_row_bytes,
     trit_row_codes,
     weight_rows,
 )
+from ternbin.contract.transfers import expand_words, external_rows, row_bytes
 
 WIDE = HwConfig(rows=8, lanes=16, axi_data_bits=128)
 PACKED = HwConfig(rows=8, lanes=16, axi_data_bits=128, weight_pack="5trit")
@@ -58,7 +56,8 @@ def test_weights_of_consecutive_banks_lie_side_by_side():
 
 
 @pytest.mark.parametrize(
-    ("hw", "rows"), [(WIDE, (6, 5 * 16)), (PACKED, (6, 5 * 8 * 16 // 80 * 16))], ids=["2 bits", "packed"])
+    ("hw", "rows"), [(WIDE, (6, 5 * 16)), (PACKED, (6, 5 * 8 * 16 // 80 * 16))], ids=["2 bits", "packed"]
+)
 def test_rows_of_weights_in_external_memory(hw, rows):
     assert external_rows(hw, Mem.WBUF, 5, 6, False) == rows
 

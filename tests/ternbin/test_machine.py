@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ternbin import golden
-from ternbin.hw import NAMED, HwConfig
-from ternbin.isa import Dest, Epilogue, ErrorCode, Instruction, Kind, Mem, Op
-from ternbin.layout import int_bytes, scale_words
-from ternbin.machine import Machine, MachineError
+from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.isa import Dest, Epilogue, ErrorCode, Instruction, Kind, Mem, Op
+from ternbin.contract.rows import int_bytes, scale_words
+from ternbin.emulation.machine import Machine, MachineError
+from ternbin.graph import golden
 
 TINY, BINARY = NAMED["tiny"], NAMED["tiny-binary"]
 WIDE = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128)
@@ -47,16 +47,28 @@ def gemm_acc(m, f):
     return out
 
 
-BASE = dict(row_addr=3, row_stride=4, row_planes=1, col_addr=5, col_stride=3, col_planes=1, chunks=2, row_tiles=2,
-            col_tiles=2, tokens=3, acc_init=-7)
+BASE = dict(
+    row_addr=3,
+    row_stride=4,
+    row_planes=1,
+    col_addr=5,
+    col_stride=3,
+    col_planes=1,
+    chunks=2,
+    row_tiles=2,
+    col_tiles=2,
+    tokens=3,
+    acc_init=-7,
+)
 VARIANTS = {
     "weights": {},
     "keys": dict(row_kbuf=1),
     "row sums": dict(row_kbuf=1, rowsum=1),
     "8-bit columns": dict(col_planes=8, col_plane=3, col_stride=24, col_signed=1),
     "8-bit rows": dict(row_kbuf=1, row_planes=8, row_plane=4, row_stride=40, row_signed=1),
-    "8 by 8 bits": dict(row_kbuf=1, row_planes=8, row_plane=2, row_stride=16, row_signed=1, col_planes=8, col_plane=2,
-                        col_stride=16),
+    "8 by 8 bits": dict(
+        row_kbuf=1, row_planes=8, row_plane=2, row_stride=16, row_signed=1, col_planes=8, col_plane=2, col_stride=16
+    ),
 }
 
 
@@ -80,8 +92,20 @@ def put_params(m, addr, words):
 @pytest.mark.parametrize("dest", list(Dest))
 def test_thresholds_make_codes_in_place(dest):
     m, rng = machine(), np.random.default_rng(3)
-    fields = BASE | dict(epilogue=Epilogue.CODES, dest=dest, thresholds=3, base=-1, dirs=0b011, param_addr=20,
-                         param_stride=4, kind=Kind.TERNARY, dst_addr=40, dst_stride=6, lane=4, key=13)
+    fields = BASE | dict(
+        epilogue=Epilogue.CODES,
+        dest=dest,
+        thresholds=3,
+        base=-1,
+        dirs=0b011,
+        param_addr=20,
+        param_stride=4,
+        kind=Kind.TERNARY,
+        dst_addr=40,
+        dst_stride=6,
+        lane=4,
+        key=13,
+    )
     fields |= dict(lane=0) if dest == Dest.TRANSPOSED else {}
     thresholds = np.sort(rng.integers(-12, 12, (2, 4, 4)), axis=1)  # [tile, word, row]
     thresholds[:, 2] = golden.NEVER
@@ -108,7 +132,9 @@ def test_thresholds_make_codes_in_place(dest):
 
 def test_lane_0_clears_the_rest_of_the_word():
     m = machine()
-    fields = BASE | dict(row_tiles=1, epilogue=Epilogue.CODES, thresholds=1, dirs=1, param_addr=0, kind=Kind.TERNARY, dst_addr=90)
+    fields = BASE | dict(
+        row_tiles=1, epilogue=Epilogue.CODES, thresholds=1, dirs=1, param_addr=0, kind=Kind.TERNARY, dst_addr=90
+    )
     fields |= dict(base=0, dst_stride=2)
     m.execute(Instruction(Op.GEMM, fields))
     assert not m.memories[Mem.ABUF][0, 90, :, 4:].any()
@@ -118,8 +144,17 @@ def test_lane_0_clears_the_rest_of_the_word():
 @pytest.mark.parametrize("lut", [0, 1])
 def test_eight_bit_codes_are_written_plane_by_plane(lut):
     m, rng = machine(), np.random.default_rng(4)
-    fields = BASE | dict(epilogue=Epilogue.CODES8, kind=Kind.UINT8 if lut else Kind.INT8, shift=5, lut=lut, param_addr=8,
-                         param_stride=4, dst_addr=60, dst_stride=16, dst_plane=2)
+    fields = BASE | dict(
+        epilogue=Epilogue.CODES8,
+        kind=Kind.UINT8 if lut else Kind.INT8,
+        shift=5,
+        lut=lut,
+        param_addr=8,
+        param_stride=4,
+        dst_addr=60,
+        dst_stride=16,
+        dst_plane=2,
+    )
     mul, bias = rng.integers(0, 400, 8), rng.integers(-(1 << 12), 1 << 12, 8)
     put_params(m, 8, scale_words(m.hw, mul, bias))
     table, acc = m.memories[Mem.LUTX], gemm_acc(m, fields)
@@ -144,7 +179,9 @@ def test_residual_adds_in_place_and_saturates():
     for feature in range(8):
         for token in range(3):
             word = 100 + 5 * token + feature // 4
-            total = int(old[word, feature % 4]) + ((int(acc[feature, token]) * int(mul[feature]) + int(bias[feature]) + 4) >> 3)
+            total = int(old[word, feature % 4]) + (
+                (int(acc[feature, token]) * int(mul[feature]) + int(bias[feature]) + 4) >> 3
+            )
             clipped += not -32768 <= total <= 32767
             assert m.memories[Mem.RBUF][word, feature % 4] == max(-32768, min(32767, total))
     assert 0 < clipped < 24
@@ -247,7 +284,9 @@ def test_load_expand_makes_two_beats_of_one():
 def test_indirect_load_follows_the_ids():
     m = machine()
     m.memories[Mem.IDBUF][10:13, 0] = [4, 0, 9]
-    m.execute(Instruction(Op.LOAD, dict(mem=Mem.PBUF, addr=2, inner=1, outer=3, dram=256, stride=4, indirect=1, index=10)))
+    m.execute(
+        Instruction(Op.LOAD, dict(mem=Mem.PBUF, addr=2, inner=1, outer=3, dram=256, stride=4, indirect=1, index=10))
+    )
     for o, token in enumerate([4, 0, 9]):
         row = m.dram[256 + 4 * token :][:8]
         assert int_bytes(m.memories[Mem.PBUF][2 + o : 3 + o], 2).tobytes() == bytes(row)
@@ -281,11 +320,32 @@ def test_softmax_hides_keys_beyond_the_valid_ones():
     for t in range(3):
         m.memories[Mem.SBUF][t % 2, t // 2 * 2 :][:2] = scores[t].reshape(2, 4)
     scores[:, 7] = 1000
-    fields = dict(src_addr=0, src_stride=2, queries=3, keys=5, causal=1, granules=4, dst_addr=70, dst_stride=1, c1=4000, c2=12000,
-                  recip=1)
+    fields = dict(
+        src_addr=0,
+        src_stride=2,
+        queries=3,
+        keys=5,
+        causal=1,
+        granules=4,
+        dst_addr=70,
+        dst_stride=1,
+        c1=4000,
+        c2=12000,
+        recip=1,
+    )
     m.execute(Instruction(Op.SOFTMAX, fields | dict(kind=Kind.TERNARY)))
-    expected = golden.softmax_codes(torch.from_numpy(scores[:, :7]), torch.tensor([5, 6, 7]), lut=golden.exp_lut_direct(0.4),
-                                    power=False, mul=0, shift=0, kind="ternary_nn", c1=4000, c2=12000, recip=1)
+    expected = golden.softmax_codes(
+        torch.from_numpy(scores[:, :7]),
+        torch.tensor([5, 6, 7]),
+        lut=golden.exp_lut_direct(0.4),
+        power=False,
+        mul=0,
+        shift=0,
+        kind="ternary_nn",
+        c1=4000,
+        c2=12000,
+        recip=1,
+    )
     for t in range(3):
         got = [lane(TINY, m.memories[Mem.ABUF], t % 2, 70 + t // 2, e) for e in range(16)]
         assert got == (expected[t] - 1).tolist() + [-1] * 9
@@ -296,8 +356,12 @@ def test_embedding_adds_scaled_codes():
     m = machine()
     old, scale = m.memories[Mem.RBUF].copy(), [300000, -5]
     m.memories[Mem.PBUF][4:6, :2] = [[s & 0xFFFF, s >> 16] for s in scale]
-    m.execute(Instruction(Op.EMBED, dict(src_addr=3, src_stride=1, tokens=2, words=3, features=10, scale_addr=4, dst_addr=20,
-                                         dst_stride=3)))
+    m.execute(
+        Instruction(
+            Op.EMBED,
+            dict(src_addr=3, src_stride=1, tokens=2, words=3, features=10, scale_addr=4, dst_addr=20, dst_stride=3),
+        )
+    )
     for t in range(2):
         for f in range(12):
             before = int(old[20 + 3 * t + f // 4, f % 4])

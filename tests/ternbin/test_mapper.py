@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 from mapped import START, differences, lowered, mapped, reference, source_ids
 
+from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.isa import UNIT_OF, Op
+from ternbin.counting.traffic import traffic
+from ternbin.emulation.machine import Machine, MachineError, run_program
 from ternbin.errors import InputError
-from ternbin.hw import NAMED, HwConfig
-from ternbin.isa import UNIT_OF, Op
-from ternbin.machine import Machine, MachineError, run_program
-from ternbin.mapper import map_model
-from ternbin.sync import find_races, insert_tokens
-from ternbin.traffic import traffic
+from ternbin.mapping.mapper import map_model
+from ternbin.mapping.sync import find_races, insert_tokens
 
 TINY, TINY_BINARY, SMALL = NAMED["tiny"], NAMED["tiny-binary"], NAMED["small"]
 ODD = dict(d_model=21, heads=3, ffn=37, vocab=83)
@@ -64,7 +64,8 @@ def _written(model, call):
 @pytest.mark.parametrize(
     "hw",
     [
-        replace(TINY, abuf_words=64), replace(TINY, abuf_words=100, sbuf_words=64),
+        replace(TINY, abuf_words=64),
+        replace(TINY, abuf_words=100, sbuf_words=64),
         replace(TINY, wbuf_words=16, pbuf_words=96, idbuf_words=16),
     ],
     ids=["ABUF", "SBUF", "WBUF and PBUF"],
@@ -82,8 +83,15 @@ def test_long_decoding_shares_parameters_between_calls():
     assert not differences(model, program, source_ids(model, 7))[0]
 
 
-@pytest.mark.parametrize("name", ["2-2 relu", "1-1 on binary", "2-8 with keys in external memory",
-                                  "bus of 4 words, 2-8 with keys in external memory"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2-2 relu",
+        "1-1 on binary",
+        "2-8 with keys in external memory",
+        "bus of 4 words, 2-8 with keys in external memory",
+    ],
+)
 def test_tokens_order_everything(name):
     bits, hw, options = CASES[name]
     model, program = mapped(bits, hw, **options)
@@ -206,14 +214,20 @@ def test_packed_trits_take_a_fifth_less():
     assert 0.8 * sizes[0] <= sizes[1] < 0.83 * sizes[0]
 
 
-@pytest.mark.parametrize(("hw", "times"), [(TINY, 1), (BEAT_OF_4, 2), (replace(TINY, weight_pack="5trit"), 2)],
-                         ids=["once", "twice with a wide bus", "twice with packed trits"])
+@pytest.mark.parametrize(
+    ("hw", "times"),
+    [(TINY, 1), (BEAT_OF_4, 2), (replace(TINY, weight_pack="5trit"), 2)],
+    ids=["once", "twice with a wide bus", "twice with packed trits"],
+)
 def test_how_often_the_table_is_stored(hw, times):
     model, program = mapped("2-2", hw, new=1)
     loads = [i for call in (0, 1) for i in program.instructions(call) if i.op == Op.LOAD]
     gathered = {i["dram"] for i in loads if i["indirect"] and i["expand"] == 0 and i["mem"] == 0}
-    head = [i["dram"] for i, op in zip(program.instructions(1), program.calls[1].ops, strict=True)
-            if program.names[op] == "lm_head" and i.op == Op.LOAD and i["mem"] == 1]
+    head = [
+        i["dram"]
+        for i, op in zip(program.instructions(1), program.calls[1].ops, strict=True)
+        if program.names[op] == "lm_head" and i.op == Op.LOAD and i["mem"] == 1
+    ]
     assert len(gathered | {min(head)}) == times
 
 
@@ -230,14 +244,29 @@ def test_random_shapes(seed):
     binary = bits == "1-1" and rng.random() < 0.5
     lanes = rng.choice([32, 64] if binary else [16, 32, 64])
     hw = HwConfig(
-        kind="binary" if binary else "ternary", rows=rng.choice([4, 8, 16]), cols=rng.choice([1, 2, 4, 8]), lanes=lanes,
-        axi_data_bits=rng.choice([32, 64]), kbuf_words=4096, abuf_words=rng.choice([150, 300, 2048]),
-        sbuf_words=rng.choice([64, 1024]), wbuf_words=rng.choice([40, 1024]), queue_depth=rng.choice([1, 4]),
-        kv_external=rng.random() < 0.3, weight_pack="2bit" if binary else rng.choice(["2bit", "5trit"]),
+        kind="binary" if binary else "ternary",
+        rows=rng.choice([4, 8, 16]),
+        cols=rng.choice([1, 2, 4, 8]),
+        lanes=lanes,
+        axi_data_bits=rng.choice([32, 64]),
+        kbuf_words=4096,
+        abuf_words=rng.choice([150, 300, 2048]),
+        sbuf_words=rng.choice([64, 1024]),
+        wbuf_words=rng.choice([40, 1024]),
+        queue_depth=rng.choice([1, 4]),
+        kv_external=rng.random() < 0.3,
+        weight_pack="2bit" if binary else rng.choice(["2bit", "5trit"]),
     )
     heads = rng.choice([1, 2, 3])
-    options = dict(d_model=heads * rng.randint(3, 20), heads=heads, ffn=rng.randint(5, 70), vocab=rng.randint(20, 150),
-                   layers=rng.choice([1, (2, 1), (1, 2)]), activation=rng.choice(["relu", "gelu"]), seed=seed)
+    options = dict(
+        d_model=heads * rng.randint(3, 20),
+        heads=heads,
+        ffn=rng.randint(5, 70),
+        vocab=rng.randint(20, 150),
+        layers=rng.choice([1, (2, 1), (1, 2)]),
+        activation=rng.choice(["relu", "gelu"]),
+        seed=seed,
+    )
     length = rng.randint(1, 40)
     try:
         model, program = mapped(bits, hw, source_len=length, new=3, **options)

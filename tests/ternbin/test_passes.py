@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import Tiny
 
-from ternbin import golden
-from ternbin.build import Builder
+from ternbin.decoding.greedy import reference_run
 from ternbin.errors import InputError
-from ternbin.generate import reference_run
-from ternbin.interpret import Interpreter
-from ternbin.ir import Codes, Graph, Ids, Residual, make
-from ternbin.ops import OPS
+from ternbin.graph import golden
+from ternbin.graph.build import Builder
+from ternbin.graph.ir import Codes, Graph, Ids, Residual, make
+from ternbin.graph.ops.interpreter import Interpreter
+from ternbin.graph.ops.registry import OPS
+from ternbin.graph.rewrite import Pattern, Rule
 from ternbin.passes import FOLD, RulePass, fold, prune, run_passes
 from ternbin.passes import steps as steps_module
 from ternbin.passes.fixed import fixed_point, fixed_scale
 from ternbin.passes.steps import GELU_MIN, exact_gelu
-from ternbin.rewrite import Pattern, Rule
 
 torch.set_num_threads(1)
 fast = settings(max_examples=40, deadline=None, derandomize=True)
@@ -46,8 +46,13 @@ def thresholds_as_codes(folded: steps_module.Folded, row: int, acc: int) -> int:
 
 
 @fast
-@given(eighths, st.integers(-60, 60).map(lambda n: n / 8), eighths, st.sampled_from([None, "relu"]),
-       st.sampled_from(list(RANGE)))
+@given(
+    eighths,
+    st.integers(-60, 60).map(lambda n: n / 8),
+    eighths,
+    st.sampled_from([None, "relu"]),
+    st.sampled_from(list(RANGE)),
+)
 def test_thresholds_equal_real_arithmetic_ties_included(scale, bias, alpha, fn, kind):
     limit = 25
     folded = steps_module.fold(torch.tensor([scale]), torch.tensor([bias]), limit, fn, alpha, 0.0, kind)
@@ -58,11 +63,20 @@ def test_thresholds_equal_real_arithmetic_ties_included(scale, bias, alpha, fn, 
 
 
 @fast
-@given(st.floats(0.001, 2), st.floats(-3, 3), st.floats(0.02, 1.5), st.sampled_from(["ternary_nn", "binary_nn", "ternary"]))
+@given(
+    st.floats(0.001, 2), st.floats(-3, 3), st.floats(0.02, 1.5), st.sampled_from(["ternary_nn", "binary_nn", "ternary"])
+)
 def test_gelu_thresholds_equal_real_arithmetic(scale, bias, alpha, kind):
     limit, zero = 60, GELU_MIN if kind.endswith("nn") else 0.0
-    folded = steps_module.fold(torch.tensor([scale], dtype=torch.float64), torch.tensor([bias], dtype=torch.float64),
-                               limit, "gelu", alpha, zero, kind)
+    folded = steps_module.fold(
+        torch.tensor([scale], dtype=torch.float64),
+        torch.tensor([bias], dtype=torch.float64),
+        limit,
+        "gelu",
+        alpha,
+        zero,
+        kind,
+    )
     for acc in range(-limit, limit + 1):
         x = scale * acc + bias
         position = (0.5 * x * math.erfc(-x * math.sqrt(0.5)) - zero) / alpha
@@ -71,8 +85,9 @@ def test_gelu_thresholds_equal_real_arithmetic(scale, bias, alpha, kind):
 
 
 def test_small_steps_of_gelu_take_four_thresholds():
-    folded = steps_module.fold(torch.tensor([0.01]).double(), torch.tensor([0.0]).double(), 900, "gelu", 0.05, GELU_MIN,
-                               "ternary_nn")
+    folded = steps_module.fold(
+        torch.tensor([0.01]).double(), torch.tensor([0.0]).double(), 900, "gelu", 0.05, GELU_MIN, "ternary_nn"
+    )
     assert folded.base == 2 and sorted(folded.dirs) == [-1, -1, 1, 1]
     codes = [thresholds_as_codes(folded, 0, acc) for acc in range(-900, 901)]
     assert [c for i, c in enumerate(codes) if i == 0 or c != codes[i - 1]] == [2, 1, 0, 1, 2]
@@ -80,7 +95,9 @@ def test_small_steps_of_gelu_take_four_thresholds():
 
 def test_gelu_ties_are_decided_exactly():
     one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    folded = steps_module.fold(one, none, 10, "gelu", 0.5, -0.25, "ternary_nn")  # code 1 begins above 0, and GELU(0) = 0
+    folded = steps_module.fold(
+        one, none, 10, "gelu", 0.5, -0.25, "ternary_nn"
+    )  # code 1 begins above 0, and GELU(0) = 0
     assert thresholds_as_codes(folded, 0, 0) == 0 and thresholds_as_codes(folded, 0, 1) == 2
     folded = steps_module.fold(one, none, 10, "gelu", 0.5, -0.75, "ternary_nn")  # code 2 begins at 0
     assert thresholds_as_codes(folded, 0, 0) == 2
@@ -90,13 +107,21 @@ def test_rows_of_zero_scale_and_far_thresholds_are_constant():
     scale, bias = torch.tensor([0.0, 0.0, 0.0, 1e-9, 1e-9]).double(), torch.tensor([0.0, 9.0, -9.0, 9.0, -9.0]).double()
     for fn in (None, "gelu"):
         folded = steps_module.fold(scale, bias, 100, fn, 1.0, 0.0, "binary_nn")
-        assert folded.thresholds[:, -1].tolist() == [golden.NEVER, golden.ALWAYS, golden.NEVER, golden.ALWAYS, golden.NEVER]
+        assert folded.thresholds[:, -1].tolist() == [
+            golden.NEVER,
+            golden.ALWAYS,
+            golden.NEVER,
+            golden.ALWAYS,
+            golden.NEVER,
+        ]
 
 
 def test_exact_gelu():
     assert str(exact_gelu(Fraction(1)))[:52] == PHI_1
     for x in (-11.5, -3.0, -0.7517915246935645, -1e-3, 0.0, 0.4, 5.5, 40.0):
-        assert float(exact_gelu(Fraction(x))) == pytest.approx(0.5 * x * math.erfc(-x * math.sqrt(0.5)), rel=1e-13, abs=1e-30)
+        assert float(exact_gelu(Fraction(x))) == pytest.approx(
+            0.5 * x * math.erfc(-x * math.sqrt(0.5)), rel=1e-13, abs=1e-30
+        )
     assert float(exact_gelu(Fraction(steps_module.GELU_ARGMIN))) == pytest.approx(GELU_MIN, abs=1e-16)
     near = [exact_gelu(Fraction(steps_module.GELU_ARGMIN) + Fraction(d, 1000)) for d in (-1, 0, 1)]
     assert near[1] < near[0] and near[1] < near[2]
@@ -110,16 +135,22 @@ def test_exact_gelu():
 def test_fixed_point_takes_the_largest_shift_that_fits(scale, bias):
     scale, bias = torch.tensor(scale).double(), torch.tensor([bias]).double()
     mul, offset, shift = fixed_point(scale, bias, "x")
-    fits = [s for s in range(31) if all(round(Fraction(v) * 2**s) < 2**23 for v in scale.tolist())
-            and abs(round(Fraction(bias.item()) * 2**s)) < 2**38]
+    fits = [
+        s
+        for s in range(31)
+        if all(round(Fraction(v) * 2**s) < 2**23 for v in scale.tolist())
+        and abs(round(Fraction(bias.item()) * 2**s)) < 2**38
+    ]
     assert shift == max(fits)
     assert mul.tolist() == [round(Fraction(v) * 2**shift) for v in scale.tolist()]
     assert offset.tolist() == [round(Fraction(bias.item()) * 2**shift)]
 
 
 def test_fixed_point_that_cannot_fit():
-    with pytest.raises(InputError, match="^enc.0.out: scale must be below 2\\^23 and bias below 2\\^38 in output steps, "
-                                         "not 1e\\+07 and 0$"):
+    with pytest.raises(
+        InputError,
+        match="^enc.0.out: scale must be below 2\\^23 and bias below 2\\^38 in output steps, not 1e\\+07 and 0$",
+    ):
         fixed_point(torch.tensor([1e7]).double(), torch.zeros(1).double(), "enc.0.out")
 
 
@@ -131,8 +162,15 @@ def test_fixed_scale():
 # ---- whole graphs ---------------------------------------------------------------------------------------------------
 
 EXACT_OPS = {"linear_codes", "context_codes", "cache", "scores", "embed", "input", "output"}
-ALLOWED = {"quant": 0.02, "linear_codes8": 0.01, "context_codes8": 0.01, "linear_residual": 0.01, "layernorm": 0.01,
-           "softmax_codes": 0.05, "lm_head": 0.0}
+ALLOWED = {
+    "quant": 0.02,
+    "linear_codes8": 0.01,
+    "context_codes8": 0.01,
+    "linear_residual": 0.01,
+    "layernorm": 0.01,
+    "softmax_codes": 0.05,
+    "lm_head": 0.0,
+}
 
 
 def compare(lowered, folded, ids, tokens):
@@ -152,8 +190,11 @@ def compare(lowered, folded, ids, tokens):
                 got, want = got[..., 0], want[..., 0]
             wrong, total, worst = table.get(node.op, (0, 0, 0))
             difference = (got - want).abs()
-            table[node.op] = (wrong + int((difference > 0).sum()), total + got.numel(),
-                              max(worst, int(difference.max())))
+            table[node.op] = (
+                wrong + int((difference > 0).sum()),
+                total + got.numel(),
+                max(worst, int(difference.max())),
+            )
     return table
 
 
@@ -186,8 +227,16 @@ def test_layernorm_constants_follow_the_definition():
     b = Builder({})
     x = b.input("x", Residual(("S", 4), 16, 7))
     gamma, beta = [1.5, -0.25, 9.0, 1.0], [0.5, -3.25, 0.0, 1.0]
-    node = b.op("real_layernorm", x, name="ln", gamma=b.weight("g", torch.tensor(gamma)),
-                beta=b.weight("b", torch.tensor(beta)), eps=1e-5, frac=11, bits=16)
+    node = b.op(
+        "real_layernorm",
+        x,
+        name="ln",
+        gamma=b.weight("g", torch.tensor(gamma)),
+        beta=b.weight("b", torch.tensor(beta)),
+        eps=1e-5,
+        frac=11,
+        bits=16,
+    )
     graph, weights = run_passes(Graph("g", (b.op("output", node, name="o"),)), b.weights, FOLD)
     (ln,) = graph.outputs[0].src
     assert ln["shift"] == 20 + 19 - 11  # 9 * 2^20 would not fit 23 bits
@@ -205,7 +254,9 @@ def test_residual_thresholds_are_exact_images(alpha, f):
         node = b.quantize(x, f"q_{kind}", alpha, kind)
         graph, weights = run_passes(Graph("g", (b.op("output", node, name="o"),)), b.weights, FOLD)
         got = Interpreter(graph, weights)({"x": values})[graph.outputs[0]]
-        assert got.flatten().tolist() == [exact_code(Fraction(v, 2**f), alpha, 0.0, kind) for v in values.flatten().tolist()]
+        assert got.flatten().tolist() == [
+            exact_code(Fraction(v, 2**f), alpha, 0.0, kind) for v in values.flatten().tolist()
+        ]
 
 
 def test_softmax_mode_follows_the_range_of_scores():
@@ -245,7 +296,16 @@ def test_what_cannot_be_folded_names_the_layer():
 def test_a_pass_that_breaks_the_graph_is_caught():
     b = Builder({})
     graph = Graph("g", (b.op("output", b.input("x", Codes(("S", 3), "int8")), name="o"),))
-    broken = RulePass("broken", (Rule(Pattern("input"), lambda match, _: make(
-        "input", (), dict(match["input"].attrs) | {"of": Ids(("S",))}, Codes(("S", 3), "int8"))),))
+    broken = RulePass(
+        "broken",
+        (
+            Rule(
+                Pattern("input"),
+                lambda match, _: make(
+                    "input", (), dict(match["input"].attrs) | {"of": Ids(("S",))}, Codes(("S", 3), "int8")
+                ),
+            ),
+        ),
+    )
     with message("input x: type must be as inferred, not Codes(shape=('S', 3), kind='int8')"):
         run_passes(graph, b.weights, (broken,))

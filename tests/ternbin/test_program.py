@@ -7,12 +7,12 @@ import pytest
 import torch
 from mapped import START, mapped, source_ids
 
-from ternbin import program as files
+from ternbin.contract import program as files
+from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.isa import INSTRUCTION_BYTES, Mem, Unit
+from ternbin.contract.program import Probe, Region, View, decode_probe, listing
+from ternbin.contract.rows import code_words, int_bytes, plane_words, to_bytes
 from ternbin.errors import InputError
-from ternbin.hw import NAMED, HwConfig
-from ternbin.isa import INSTRUCTION_BYTES, Mem, Unit
-from ternbin.layout import code_words, int_bytes, plane_words, to_bytes
-from ternbin.program import Probe, Region, View, decode_probe, listing
 
 TINY = NAMED["tiny"]
 
@@ -80,8 +80,17 @@ def test_ids_go_to_their_slots(program):
 
 def test_the_listing_names_ops_tokens_and_addresses(program):
     text = listing(program, [1])
-    assert text.startswith(f"call 1 (decoder position 0) at {program.calls[1].address:#x}, {program.calls[1].count} instr")
-    for expected in ("\n  dec.0.self.scores\n", "SOFTMAX   vector  <", "LOAD      load", "mem=WBUF", ">execute", "  END\n"):
+    assert text.startswith(
+        f"call 1 (decoder position 0) at {program.calls[1].address:#x}, {program.calls[1].count} instr"
+    )
+    for expected in (
+        "\n  dec.0.self.scores\n",
+        "SOFTMAX   vector  <",
+        "LOAD      load",
+        "mem=WBUF",
+        ">execute",
+        "  END\n",
+    ):
         assert expected in text
     assert len(listing(program).splitlines()) > program.calls[0].count + program.calls[1].count
 

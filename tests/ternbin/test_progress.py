@@ -8,7 +8,10 @@ def test_exact_where_the_prediction_is():
     forecast, past = Forecast(cycles, instructions), 0
     for call, (expected, count) in enumerate(zip(cycles, instructions, strict=True)):
         for quarter in (1, 2, 3, 4):
-            assert forecast(call, expected * quarter // 4, count * quarter // 4) == (past + expected * quarter // 4, sum(cycles))
+            assert forecast(call, expected * quarter // 4, count * quarter // 4) == (
+                past + expected * quarter // 4,
+                sum(cycles),
+            )
         past += expected
 
 

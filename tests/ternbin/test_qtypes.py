@@ -5,14 +5,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ternbin import qtypes
 from ternbin.errors import InputError
+from ternbin.graph import qtypes
 
 fast = settings(max_examples=60, deadline=None, derandomize=True)
-ALPHABET = {"ternary": [-1, 0, 1], "binary": [-1, 1], "ternary_nn": [0, 1, 2], "binary_nn": [0, 1],
-            "int8": list(range(-127, 128)), "uint8": list(range(256))}
-STORED = {"ternary": lambda q: q, "binary": lambda q: q, "ternary_nn": lambda q: q - 1, "binary_nn": lambda q: 2 * q - 1,
-          "int8": lambda q: q, "uint8": lambda q: q}
+ALPHABET = {
+    "ternary": [-1, 0, 1],
+    "binary": [-1, 1],
+    "ternary_nn": [0, 1, 2],
+    "binary_nn": [0, 1],
+    "int8": list(range(-127, 128)),
+    "uint8": list(range(256)),
+}
+STORED = {
+    "ternary": lambda q: q,
+    "binary": lambda q: q,
+    "ternary_nn": lambda q: q - 1,
+    "binary_nn": lambda q: 2 * q - 1,
+    "int8": lambda q: q,
+    "uint8": lambda q: q,
+}
 
 
 @pytest.mark.parametrize("name", qtypes.KINDS)
@@ -46,8 +58,16 @@ def test_pack_puts_the_first_code_in_bit_0():
     assert qtypes.pack(np.array([1, -1, 1]), "binary").tolist() == [0b010]
 
 
-@pytest.mark.parametrize("name, code, text", [("ternary", 2, "[-1, 1]"), ("binary", 0, "{-1, 1}"), ("int8", -128, "[-127, 127]"),
-                                              ("ternary_nn", -1, "[0, 2]"), ("uint8", 256, "[0, 255]")])
+@pytest.mark.parametrize(
+    "name, code, text",
+    [
+        ("ternary", 2, "[-1, 1]"),
+        ("binary", 0, "{-1, 1}"),
+        ("int8", -128, "[-127, 127]"),
+        ("ternary_nn", -1, "[0, 2]"),
+        ("uint8", 256, "[0, 255]"),
+    ],
+)
 def test_codes_out_of_range(name, code, text):
     with pytest.raises(InputError) as error:
         qtypes.to_planes(np.array([1, code]), name)

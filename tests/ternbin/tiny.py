@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ternbin.build import Builder
-from ternbin.ir import Codes, Graph, Ids, Lowered, Node
+from ternbin.graph.build import Builder
+from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
 from ternbin.passes.steps import GELU_MIN
 
 NN = {"ternary": "ternary_nn", "binary": "binary_nn", "int8": "uint8"}
@@ -48,27 +48,59 @@ class Tiny:
 
     def lowered(self) -> Lowered:
         encoder, decoder = Graph("encoder", self.encoder()), Graph("decoder", self.decoder())
-        meta = dict(vocab_size=self.vocab, max_positions=self.positions, decoder_start_id=2, eos_id=2, pad_id=1,
-                    forced_bos_id=0, forced_eos_id=2)
+        meta = dict(
+            vocab_size=self.vocab,
+            max_positions=self.positions,
+            decoder_start_id=2,
+            eos_id=2,
+            pad_id=1,
+            forced_bos_id=0,
+            forced_eos_id=2,
+        )
         return Lowered(encoder, decoder, self.b.weights, meta)
 
     def embedding(self, prefix: str, ids: Node, past: int | str) -> Node:
         if "table" not in self.b.weights:
             self.b.weight("table", self.codes(self.vocab, self.d))
-        x = self.b.op("real_embed", ids, name=f"{prefix}.embed", table="table", table_kind=self.weight,
-                      scale=self.b.weight(f"{prefix}.embed.scale", self.uniform(0.2, 2, self.vocab)),
-                      pos=self.b.weight(f"{prefix}.embed.pos", self.uniform(-1, 1, self.positions + 2, self.d)),
-                      pos_offset=2, past=past, frac=self.frac, bits=16)
+        x = self.b.op(
+            "real_embed",
+            ids,
+            name=f"{prefix}.embed",
+            table="table",
+            table_kind=self.weight,
+            scale=self.b.weight(f"{prefix}.embed.scale", self.uniform(0.2, 2, self.vocab)),
+            pos=self.b.weight(f"{prefix}.embed.pos", self.uniform(-1, 1, self.positions + 2, self.d)),
+            pos_offset=2,
+            past=past,
+            frac=self.frac,
+            bits=16,
+        )
         return self.layernorm(f"{prefix}.embed_ln", x)
 
     def layernorm(self, name: str, x: Node) -> Node:
-        return self.b.op("real_layernorm", x, name=name, gamma=self.b.weight(f"{name}.g", self.uniform(-1.5, 2, self.d)),
-                         beta=self.b.weight(f"{name}.b", self.uniform(-1, 1, self.d)), eps=1e-5, frac=self.frac + 1,
-                         bits=16)
+        return self.b.op(
+            "real_layernorm",
+            x,
+            name=name,
+            gamma=self.b.weight(f"{name}.g", self.uniform(-1.5, 2, self.d)),
+            beta=self.b.weight(f"{name}.b", self.uniform(-1, 1, self.d)),
+            eps=1e-5,
+            frac=self.frac + 1,
+            bits=16,
+        )
 
     def linear(self, name: str, x: Node, rows: int, alpha_x: float, zero: float = 0.0, extra: float = 1.0) -> Node:
-        return self.b.linear(x, name, self.codes(rows, x.type.shape[-1]), self.weight, self.uniform(0, 0.4, rows), alpha_x,
-                             self.uniform(-1, 1, rows), zero, extra)
+        return self.b.linear(
+            x,
+            name,
+            self.codes(rows, x.type.shape[-1]),
+            self.weight,
+            self.uniform(0, 0.4, rows),
+            alpha_x,
+            self.uniform(-1, 1, rows),
+            zero,
+            extra,
+        )
 
     def project(self, name: str, h: Node, extra: float = 1.0) -> tuple[Node, float]:
         alpha_x, alpha = self.step(1), self.step(1 if extra == 1 else 0.4)
@@ -102,8 +134,11 @@ class Tiny:
         for i in range(self.layers):
             h = self.layernorm(f"enc.{i}.ln1", self.attention(f"enc.{i}.self", h, None, causal=False))
             h = self.layernorm(f"enc.{i}.ln2", self.feed_forward(f"enc.{i}", h))
-        return tuple(self.b.op("output", self.project(f"dec.{i}.cross.{c}", h)[0], name=f"cross_{c}.{i}")
-                     for i in range(self.layers) for c in "kv")
+        return tuple(
+            self.b.op("output", self.project(f"dec.{i}.cross.{c}", h)[0], name=f"cross_{c}.{i}")
+            for i in range(self.layers)
+            for c in "kv"
+        )
 
     def decoder(self) -> tuple[Node, ...]:
         h = self.embedding("dec", self.b.input("ids", Ids(("T",))), "P")
@@ -114,6 +149,10 @@ class Tiny:
             h = self.layernorm(f"dec.{i}.ln3", self.feed_forward(f"dec.{i}", h))
         x = self.b.quantize(h, "lm_head.in", 1 / 40, "int8")
         acc = self.b.op("matmul", x, weight="table", weight_kind=self.weight)
-        logits = self.b.op("affine", acc, scale=self.b.weight("lm_head.scale", self.uniform(0.001, 0.01, self.vocab)),
-                           bias=self.b.weight("lm_head.bias", self.uniform(-0.1, 0.1, self.vocab)))
+        logits = self.b.op(
+            "affine",
+            acc,
+            scale=self.b.weight("lm_head.scale", self.uniform(0.001, 0.01, self.vocab)),
+            bias=self.b.weight("lm_head.bias", self.uniform(-0.1, 0.1, self.vocab)),
+        )
         return (self.b.op("output", self.b.op("argmax", logits, name="lm_head"), name="next"),)

@@ -1,0 +1,69 @@
+"""Calibration: steps of the activations and grids of the residual stream from a few batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from ternbin.errors import InputError
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantLayerNorm
+
+MAX_FRAC = 24
+
+
+def frac_for(largest: float, bits: int) -> int:
+    """The finest frac in [0, 24] at which `largest` uses at most half the range of `bits`-wide integers."""
+    if largest == 0:
+        return min(MAX_FRAC, bits - 2)
+    return max(0, min(MAX_FRAC, math.floor(math.log2(2 ** (bits - 2) / largest))))
+
+
+@torch.no_grad()
+def calibrate(model: QuantBartForConditionalGeneration, batches: Iterable[dict]) -> dict[str, int]:
+    """Set the unset steps and the frac of every residual site from `batches` (keyword arguments of forward).
+
+    A site holds the output of a LayerNorm and the sum that the next sub-layer adds to it; its frac leaves one bit of
+    margin above the largest magnitude seen.  Returns and stores the fracs.
+    """
+    if model.quant_config.form != "deploy":
+        raise InputError(f"form must be 'deploy' to calibrate, not {model.quant_config.form!r}")
+    was_training = model.training
+    model.eval()
+    model.set_fracs({})
+    largest = dict.fromkeys(model.sites, 0.0)
+    handles = []
+    for norm in (m for m in model.modules() if isinstance(m, QuantLayerNorm)):
+        handles.append(norm.register_forward_hook(_Recorder(largest)))
+    count = 0
+    try:
+        for batch in batches:
+            model(**batch)
+            count += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    if count == 0:
+        raise InputError("batches must hold at least one batch, not none")
+    not_finite = [name for name, value in largest.items() if not math.isfinite(value)]
+    if not_finite:
+        raise InputError(f"residual stream must be finite, not inf or nan at {not_finite[0]!r}")
+    fracs = {name: frac_for(value, model.quant_config.res_bits) for name, value in largest.items()}
+    model.set_fracs(fracs)
+    model.train(was_training)
+    return fracs
+
+
+class _Recorder:
+    """Forward hook of a LayerNorm: the largest magnitude at its two sites."""
+
+    def __init__(self, largest: dict[str, float]):
+        self.largest = largest
+
+    def __call__(self, norm: QuantLayerNorm, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        for site, tensor in ((norm.source, inputs[0]), (norm.site, output)):
+            value = tensor.abs().max().item()
+            # `not <=` keeps a nan
+            if not value <= self.largest[site.name]:
+                self.largest[site.name] = value

@@ -1,0 +1,261 @@
+"""Fake-quant model against integer model: op by op on identical inputs, and by likelihood.
+
+Every op of a folded graph gets the inputs it has in the integer run; the module it came from computes the same step in
+float64.  Codes then agree except at rounding ties and at the fixed-point steps that docs/architecture.md lists.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ternbin.graph import golden
+from ternbin.graph.ir import Lowered, Node, Residual
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.models.bart.lower import alpha
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantLinear
+from ternbin.models.quantizers import ActQuantizer, nearest_codes
+
+Pair = tuple[Sequence[int], Sequence[int]]
+CHECKED = {
+    "embed",
+    "layernorm",
+    "quant",
+    "linear_codes",
+    "linear_codes8",
+    "linear_residual",
+    "softmax_codes",
+    "context_codes",
+    "context_codes8",
+    "lm_head",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """One op on identical inputs: `equal` of `total` results, the largest difference, and how near the others were.
+
+    `farthest` is the largest distance, in steps of the result, between the real value and the rounding boundary that
+    separates it from the integer result, over all unequal results (0 for lm_head, whose result is a token).
+    """
+
+    name: str
+    op: str
+    total: int
+    equal: int
+    largest: int
+    farthest: float
+
+    @property
+    def rate(self) -> float:
+        return self.equal / self.total
+
+
+def compare(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
+    """Agreement of every op of the folded graphs `lowered` with `model`, over (source ids, decoder input ids)."""
+    reference = _Reference(model)
+    encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
+    table: dict[str, Agreement] = {}
+    for source, target in pairs:
+        kept = encoder({"ids": torch.as_tensor(source)})
+        _tally(table, reference, kept, causal=False)
+        kept = decoder({"ids": torch.as_tensor(target)} | outputs(lowered.encoder, kept))
+        _tally(table, reference, kept, causal=True)
+    return list(table.values())
+
+
+def _tally(table: dict[str, Agreement], reference: _Reference, values: dict[Node, Tensor], causal: bool) -> None:
+    for node, got in values.items():
+        if node.op not in CHECKED:
+            continue
+        inputs = [values[source] for source in node.src]
+        real, want = reference.result(node, inputs)
+        got = got[..., 0] if node.op == "lm_head" else got
+        wrong = want != got
+        one = Agreement(
+            name=node.name,
+            op=node.op,
+            total=got.numel(),
+            equal=int((~wrong).sum()),
+            largest=int((want - got).abs().max()),
+            farthest=0.0 if node.op == "lm_head" else _farthest(real[wrong], got[wrong]),
+        )
+        before = table.get(node.name)
+        table[node.name] = one if before is None else _sum(before, one)
+
+
+def _farthest(real: Tensor, got: Tensor) -> float:
+    """How far beyond the interval that rounds to `got` the values `real` lie, at most."""
+    return max(0.0, ((real - got).abs().max() - 0.5).item()) if got.numel() else 0.0
+
+
+def _sum(a: Agreement, b: Agreement) -> Agreement:
+    return Agreement(
+        name=a.name,
+        op=a.op,
+        total=a.total + b.total,
+        equal=a.equal + b.equal,
+        largest=max(a.largest, b.largest),
+        farthest=max(a.farthest, b.farthest),
+    )
+
+
+class _Reference:
+    """The modules of a float64 copy of the model, by the name of the graph node they become."""
+
+    def __init__(self, model: QuantBartForConditionalGeneration):
+        # packed first: row scales stay those of the float32 weights
+        self.model = copy.deepcopy(model).pack().double().eval()
+        self.modules: dict[str, nn.Module] = {}
+        for prefix, stack in (("enc", self.model.model.encoder), ("dec", self.model.model.decoder)):
+            self.modules[f"{prefix}.embed"] = stack
+            self.modules[f"{prefix}.embed_ln"] = stack.layernorm_embedding
+            for index, layer in enumerate(stack.layers):
+                self.add_layer(f"{prefix}.{index}", layer)
+        self.modules["lm_head.in"] = self.model.lm_head.x_quant
+        self.modules["lm_head"] = self.model
+
+    def add_layer(self, name: str, layer: nn.Module) -> None:
+        blocks = [("self", layer.self_attn, layer.self_attn_layer_norm)]
+        if hasattr(layer, "encoder_attn"):
+            blocks.append(("cross", layer.encoder_attn, layer.encoder_attn_layer_norm))
+        for number, (block, attn, norm) in enumerate(blocks, 1):
+            for letter in "qkv":
+                projection = getattr(attn, f"{letter}_proj")
+                self.modules[f"{name}.{block}.{letter}_in"] = projection.x_quant
+                self.modules[f"{name}.{block}.{letter}"] = projection
+            self.modules[f"{name}.{block}.probs"] = attn
+            self.modules[f"{name}.{block}.ctx"] = attn
+            self.modules[f"{name}.{block}.out"] = attn.out_proj
+            self.modules[f"{name}.ln{number}"] = norm
+        self.modules[f"{name}.ln{len(blocks) + 1}"] = layer.final_layer_norm
+        self.modules |= {f"{name}.fc1_in": layer.fc1.x_quant, f"{name}.fc1": layer, f"{name}.fc2": layer.fc2}
+
+    @torch.no_grad()
+    def result(self, node: Node, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """`(real, codes)`: the result in steps before rounding and clipping, and the integers it rounds to."""
+        module = self.modules[node.name]
+        values = [x.double() for x in inputs]
+        if node.op == "embed":
+            return self.embed(module, inputs[0], node)
+        if node.op == "layernorm":
+            x = values[0] * 2.0 ** -node.src[0].type.frac
+            y = F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+            return _on_grid(y, node.type)
+        if node.op == "quant":
+            return _codes(values[0] * 2.0 ** -node.src[0].type.frac, module)
+        if node.op == "linear_residual":
+            return self.residual(module, *values, node.type)
+        if node.op == "softmax_codes":
+            return self.probabilities(module, values[0], node["causal"])
+        if node.op in ("context_codes", "context_codes8"):
+            return self.context(module, *values)
+        if node.op == "lm_head":
+            return self.next_token(values[0])
+        return self.projection(module, values[0])
+
+    def embed(self, stack: nn.Module, ids: Tensor, node: Node) -> tuple[Tensor, Tensor]:
+        x = stack.embed_tokens(ids[None])[0] + stack.embed_positions(ids[None])[0]
+        return _on_grid(x, node.type)
+
+    def residual(self, linear: QuantLinear, x: Tensor, h: Tensor, grid: Residual) -> tuple[Tensor, Tensor]:
+        y = _product(linear, x, linear.x_quant) * 2.0**grid.frac
+        return h + y, golden.sat((h + y.round()).long(), grid.bits)
+
+    def probabilities(self, attn: nn.Module, scores: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+        real = scores * alpha(attn.q_proj.y_quant) * alpha(attn.k_proj.y_quant)
+        if causal:
+            hidden = torch.ones(real.shape[-2:]).triu(1 + real.shape[-1] - real.shape[-2]).bool()
+            real = real.masked_fill(hidden, -math.inf)
+        return _codes(F.softmax(real, -1), attn.p_quant)
+
+    def context(self, attn: nn.Module, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        heads = attn.embed_dim // attn.head_dim
+        value = _value(v, attn.v_proj.y_quant).unflatten(-1, (heads, -1)).transpose(0, 1)
+        mixed = (_value(p, attn.p_quant) @ value).transpose(0, 1).flatten(-2)
+        return _codes(mixed, attn.out_proj.x_quant)
+
+    def next_token(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        head = self.model.lm_head
+        best = (_product(head, x, head.x_quant) + self.model.final_logits_bias).argmax(-1)
+        return best.double(), best
+
+    def projection(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """q, k, v; or fc1 with activation function, where the module is the layer."""
+        if isinstance(module, QuantLinear):
+            return _codes(_product(module, x, module.x_quant) * module.y_scale, module.y_quant)
+        y = _product(module.fc1, x, module.fc1.x_quant)
+        return _codes(module.activation_fn(y), module.fc2.x_quant)
+
+
+def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:
+    return codes * alpha(quantizer) + quantizer.zero
+
+
+def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Tensor:
+    weight, scale = linear.weight_parts()  # quantized_weight() would be kept, for all layers
+    return F.linear(_value(codes, quantizer), weight.mul_(scale), linear.bias)
+
+
+def _codes(x: Tensor, quantizer: ActQuantizer) -> tuple[Tensor, Tensor]:
+    codes = nearest_codes(x, alpha(quantizer), quantizer.zero, quantizer.kind).long()
+    if quantizer.kind == "binary":
+        # the boundary is at 0, between -1 and +1: half a step from either
+        return x / alpha(quantizer) / 2 + 0.5 * x.sign(), codes
+    return (x - quantizer.zero) / alpha(quantizer), codes
+
+
+def _on_grid(x: Tensor, grid: Residual) -> tuple[Tensor, Tensor]:
+    steps = x * 2.0**grid.frac
+    return steps, golden.sat(steps.round().long(), grid.bits)
+
+
+# -- likelihood --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """Mean negative log-likelihood in nats a target token, and how often the arg-max is the same token."""
+
+    tokens: int
+    integer: float
+    fake_quant: float
+    same_argmax: float
+
+
+def likelihood(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]) -> Likelihood:
+    """Score (source ids, target ids) with the folded graphs and with the model, both forced to the target."""
+    totals = torch.zeros(3, dtype=torch.float64)
+    tokens = 0
+    for integer, real, labels in _logits(model, lowered, pairs):
+        totals[0] += F.cross_entropy(integer, labels, reduction="sum")
+        totals[1] += F.cross_entropy(real, labels, reduction="sum")
+        totals[2] += (integer.argmax(-1) == real.argmax(-1)).sum()
+        tokens += labels.numel()
+    integer, real, same = (totals / tokens).tolist()
+    return Likelihood(tokens=tokens, integer=integer, fake_quant=real, same_argmax=same)
+
+
+@torch.no_grad()
+def _logits(
+    model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Per text: logits of the integer model, logits of the fake-quant model (both [T, V], float64), labels [T]."""
+    encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
+    head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
+    mul, bias = lowered.weights[head["mul"]], lowered.weights[head["bias"]]
+    weight = lowered.weights[head["weight"]]
+    for source, target in pairs:
+        ids, labels = torch.as_tensor(source), torch.as_tensor(target)
+        shifted = torch.cat([torch.tensor([lowered.meta["decoder_start_id"]]), labels[:-1]])
+        kept = decoder({"ids": shifted} | outputs(lowered.encoder, encoder({"ids": ids})))
+        acc = golden.linear_acc(kept[head.src[0]], weight)
+        integer = golden.lm_logits(acc, mul, bias) * 2.0 ** -head["logit_scale_log2"]
+        real = model(input_ids=ids[None], decoder_input_ids=shifted[None], use_cache=False).logits[0]
+        yield integer.double(), real.double(), labels

@@ -1,0 +1,86 @@
+"""Small random quantized models: untrained, but with codes spread as in a trained one, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import torch
+from transformers import BartConfig, BartForConditionalGeneration
+
+from ternbin.models.bart.calibrate import calibrate
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+
+
+def random_stock_bart(
+    *,
+    d_model: int = 32,
+    heads: int = 2,
+    ffn: int = 64,
+    layers: int | tuple[int, int] = 1,
+    vocab: int = 97,
+    activation: str = "relu",
+    positions: int = 64,
+    scale_embedding: bool = True,
+    seed: int = 0,
+    spread: float = 1.0,
+    **config,
+) -> BartForConditionalGeneration:
+    """A full-precision model in eval mode; `layers` is a count or (encoder, decoder); `config` goes to BartConfig.
+
+    `spread` scales the weights' deviation from 1/sqrt(fan in).  Biases, LayerNorm parameters and the logit bias are
+    random too, so that no term of the arithmetic vanishes.  Special ids: bos 0, pad 1, eos = decoder start 2.
+    """
+    encoder_layers, decoder_layers = (layers, layers) if isinstance(layers, int) else layers
+    options = dict(
+        vocab_size=vocab,
+        d_model=d_model,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=ffn,
+        decoder_ffn_dim=ffn,
+        activation_function=activation,
+        max_position_embeddings=positions,
+        scale_embedding=scale_embedding,
+        forced_eos_token_id=None,
+        dropout=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = BartForConditionalGeneration(BartConfig(**(options | config)))
+    _randomize(model, torch.Generator().manual_seed(seed), spread)
+    return model.eval()
+
+
+def random_quant_bart(
+    bits: str = "2-2", *, res_bits: int = 16, head_act_bits: int = 8, seed: int = 0, **options
+) -> QuantBartForConditionalGeneration:
+    """A quantized, calibrated model in eval mode; `options` as for random_stock_bart."""
+    model = random_stock_bart(seed=seed, **options)
+    student = quantize_model(model, QuantConfig(bits=bits, res_bits=res_bits, head_act_bits=head_act_bits))
+    shape = (4, min(24, model.config.max_position_embeddings))
+    ids = torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed + 1))
+    calibrate(student, [dict(input_ids=ids, decoder_input_ids=ids.flip(0))])
+    return student
+
+
+@torch.no_grad()
+def _randomize(model: BartForConditionalGeneration, generator: torch.Generator, spread: float) -> None:
+    """Draw every parameter of a stock model from `generator`."""
+
+    def normal(tensor: torch.Tensor, std: float, mean: float = 0.0) -> None:
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * std + mean)
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            normal(module.weight, 0.1, 1.0)
+            # mixed signs: otherwise the tied head repeats the input token for ever
+            module.weight *= torch.randint(0, 2, module.weight.shape, generator=generator) * 2 - 1
+            normal(module.bias, 0.1)
+        elif isinstance(module, torch.nn.Linear) and module is not model.lm_head:
+            normal(module.weight, spread * module.in_features**-0.5)
+            normal(module.bias, 0.1)
+    scale = model.model.shared.embed_scale
+    normal(model.model.shared.weight, 1 / scale)
+    model.model.shared.weight[model.config.pad_token_id] = 0
+    for stack in (model.model.encoder, model.model.decoder):
+        normal(stack.embed_positions.weight, 0.5)
+    normal(model.final_logits_bias, 0.1)

@@ -1,0 +1,42 @@
+"""Lowered models of a given shape, quickly and without numbers that mean anything: for counting what a model of that size does."""
+
+from __future__ import annotations
+
+import torch
+
+from ternbin.graph.ir import Lowered
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.passes import fold
+
+VOCAB = 97  # rows of the table that is really made
+FRAC = 8
+BART_BASE = dict(
+    d_model=768, heads=12, ffn=3072, layers=6, vocab=50265, activation="gelu", positions=1024, scale_embedding=False
+)
+
+
+@torch.no_grad()
+def shape_model(bits: str, *, layers: int, vocab: int, **options) -> Lowered:
+    """A folded model of the shapes of ``random_quant_bart(bits, layers=layers, vocab=vocab, **options)``: every layer has the weights
+    of the first, the rows of the vocabulary repeat. As in a trained model, q, k and v quantize their input each with a step of its own."""
+    model = random_quant_bart(bits, layers=1, vocab=VOCAB, **options)
+    model.set_fracs(dict.fromkeys(model.sites, FRAC))
+    for stack in (model.model.encoder, model.model.decoder):
+        attention = stack.layers[0].self_attn
+        for number, projection in enumerate((attention.q_proj, attention.k_proj, attention.v_proj)):
+            projection.x_quant.alpha.mul_(1 + number / 64)
+        stack.layers = torch.nn.ModuleList([stack.layers[0]] * layers)
+    lowered = fold(lower(model.pack()))
+    rows = torch.arange(vocab) % VOCAB
+    head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
+    tables = {
+        node[name]
+        for graph in (lowered.encoder, lowered.decoder)
+        for node in graph.nodes()
+        if node.op == "embed"
+        for name in ("table", "scale")
+    } | {head[name] for name in ("weight", "mul", "bias")}
+    weights = {name: value[rows] if name in tables else value for name, value in lowered.weights.items()}
+    dims = {"vocab_size": vocab, "encoder_layers": layers, "decoder_layers": layers}
+    return Lowered(lowered.encoder, lowered.decoder, weights, lowered.meta | dims)

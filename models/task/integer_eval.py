@@ -1,0 +1,29 @@
+"""ROUGE and likelihood of the integer model: the same figures as models/task/evaluate.py gives for the fake-quant one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ternbin.decoding.greedy import Batched
+from ternbin.models.bart.checkpoint import load_any
+from ternbin.models.bart.lower import lower
+from ternbin.models.task import data as dataset
+from ternbin.models.task.batches import encode_examples
+from ternbin.models.task.scores import rouge
+from ternbin.passes import fold
+
+
+def integer_scores(model_dir: Path, data_dir: Path, *, limit: int | None = None, progress=lambda done: None) -> dict:
+    """Greedy ROUGE of the quantized model in ``model_dir`` on the test texts, and nats a token on validation and test."""
+    tokenizer = dataset.load_tokenizer(model_dir)
+    batched = Batched(fold(lower(load_any(model_dir))))
+    examples = dataset.read_examples(data_dir, "test")[:limit]
+    rows = encode_examples(tokenizer, examples)
+    tokens = batched.generate([source for source, _ in rows], dataset.MAX_TARGET, progress)
+    texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    result: dict = {"greedy": rouge(texts, [e.target for e in examples]), "nll": {}}
+    for split in ("validation", "test"):
+        rows = encode_examples(tokenizer, dataset.read_examples(data_dir, split)[:limit])
+        nats = batched.nll([source for source, _ in rows], [target for _, target in rows], progress)
+        result["nll"][split] = round(sum(nats) / sum(len(target) for _, target in rows), 4)
+    return result

@@ -1,0 +1,155 @@
+"""The processing element of the array and the row-sum unit beside it: for synthesis in Amaranth, for simulation in Verilog."""
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ternbin.contract.hw import HwConfig
+from ternbin.rtl.parts.primitives import balance, difference
+
+PE_MODULE = "ternbin_pe"
+ROWSUM_MODULE = "ternbin_rowsum"
+
+
+class ProcessingElement(wiring.Component):
+    """``lanes``-wide dot product of codes into an accumulator, with a second register for finished results.
+
+    A step (``en``) does ``acc = (0 if first, 2*acc if double, else acc) +- dot(row, col)``, minus with ``subtract``; ``capture``
+    copies the accumulator, as it was before a step in the same cycle, to ``result``. ``row`` and ``col`` are stored code words.
+    All sums are modulo 2^acc_bits.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        super().__init__(
+            {
+                "en": In(1),
+                "first": In(1),
+                "double": In(1),
+                "subtract": In(1),
+                "capture": In(1),
+                "row": In(hw.code_word_bits),
+                "col": In(hw.code_word_bits),
+                "result": Out(signed(hw.acc_bits)),
+            }
+        )
+
+    def _dot(self, m: Module):
+        """The dot product, negated with ``subtract``, as wide as the accumulator."""
+        lanes, bits = self._hw.lanes, self._hw.acc_bits
+        if self._hw.kind == "binary":
+            return balance(m, "dot", ~(self.row ^ self.col), self.subtract, bits)
+        nonzero = Signal(lanes)
+        negative = Signal(lanes)
+        m.d.comb += [
+            nonzero.eq(self.row[:lanes] & self.col[:lanes]),
+            negative.eq(self.row[lanes:] ^ self.col[lanes:]),
+        ]
+        return difference(m, "dot", nonzero & ~negative, nonzero & negative, self.subtract, bits)
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self._hw.acc_bits  # unsigned: sign extension would only cost, modulo 2^acc_bits
+        acc = Signal(bits, reset_less=True)
+        result = Signal(bits, reset_less=True)
+        before = Mux(self.first, 0, Mux(self.double, Cat(C(0, 1), acc[:-1]), acc))
+        m.d.comb += self.result.eq(result)
+        with m.If(self.en):
+            m.d.sync += acc.eq(before + self._dot(m))
+        with m.If(self.capture):
+            m.d.sync += result.eq(acc)
+        return m
+
+
+class RowSum(wiring.Component):
+    """The product of a row with a column of ones, on top of a constant: what every column of the row gets added.
+
+    A step (``en``) does ``acc = (init if first else acc) + (sum of the codes of row if enable else 0)``; ``capture`` as in the
+    processing element. Without ``enable`` the popcount sees constant zeros, so that it does not switch.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        super().__init__(
+            {
+                "en": In(1),
+                "first": In(1),
+                "enable": In(1),
+                "capture": In(1),
+                "init": In(signed(24)),
+                "row": In(hw.code_word_bits),
+                "result": Out(signed(hw.acc_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self._hw.acc_bits
+        acc = Signal(bits, reset_less=True)
+        result = Signal(bits, reset_less=True)
+        total, init = Signal(bits), Signal(bits)
+        m.d.comb += [total.eq(Mux(self.enable, self._sum(m), 0)), init.eq(self.init), self.result.eq(result)]
+        with m.If(self.en):
+            m.d.sync += acc.eq(Mux(self.first, init, acc) + total)
+        with m.If(self.capture):
+            m.d.sync += result.eq(acc)
+        return m
+
+    def _sum(self, m: Module):
+        lanes, bits = self._hw.lanes, self._hw.acc_bits
+        row = Signal(len(self.row))
+        m.d.comb += row.eq(Mux(self.enable, self.row, 0))
+        if self._hw.kind == "binary":
+            return balance(m, "sum", row, C(0, 1), bits)
+        return difference(m, "sum", row[:lanes] & ~row[lanes:], row[:lanes] & row[lanes:], C(0, 1), bits)
+
+
+_SIMULATED = """
+module {pe} (input clk, rst, en, first, double, subtract, capture, input [{word}:0] row, col, output reg [{acc}:0] result);
+  reg [{acc}:0] acc;
+  always @(posedge clk) begin
+    if (en) acc <= (first ? 0 : double ? acc << 1 : acc) + (({dot} ^ {{{bits}{{subtract}}}}) + subtract);
+    if (capture) result <= acc;
+  end
+endmodule
+
+module {rowsum} (input clk, rst, en, first, enable, capture, input [23:0] init, input [{word}:0] row, output reg [{acc}:0] result);
+  reg [{acc}:0] acc;
+  always @(posedge clk) begin
+    if (en) begin
+      if (enable) acc <= (first ? {init} : acc) + {sum};
+      else if (first) acc <= {init};
+    end
+    if (capture) result <= acc;
+  end
+endmodule
+"""
+_POPCOUNT_BITS = 64  # what a simulator's host counts at once
+
+
+def simulated(hw: HwConfig) -> str:
+    """Both modules as a simulator likes them: nothing is evaluated without its enable, no value has a variable of its own."""
+    bits, lanes = hw.acc_bits, hw.lanes
+    dots, sums = [], []
+    for low in range(0, lanes, _POPCOUNT_BITS):
+        part = f"[{min(low + _POPCOUNT_BITS, lanes) - 1}:{low}]"
+        if hw.kind == "binary":
+            dots.append(f"2 * $countones(~(row{part} ^ col{part}))")
+            sums.append(f"2 * $countones(row{part})")
+        else:
+            neg = f"[{min(low + _POPCOUNT_BITS, lanes) - 1 + lanes}:{low + lanes}]"
+            both = f"row{part} & col{part}"
+            dots.append(f"$countones({both}) - 2 * $countones({both} & (row{neg} ^ col{neg}))")
+            sums.append(f"$countones(row{part}) - 2 * $countones(row{part} & row{neg})")
+    zeros = [f"{lanes}"] if hw.kind == "binary" else []
+    init = f"init[{bits - 1}:0]" if bits <= 24 else f"{{{{{bits - 24}{{init[23]}}}}, init}}"
+    return _SIMULATED.format(
+        pe=PE_MODULE,
+        rowsum=ROWSUM_MODULE,
+        word=hw.code_word_bits - 1,
+        acc=bits - 1,
+        bits=bits,
+        init=init,
+        dot=f"{bits}'({' - '.join([' + '.join(dots), *zeros])})",
+        sum=f"{bits}'({' - '.join([' + '.join(sums), *zeros])})",
+    )

@@ -1,0 +1,340 @@
+"""The epilogue: finished columns to codes, 8-bit codes, residual words, the running arg-max or the best tokens of beams."""
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
+from ternbin.rtl.epilogue.argmax import ArgMax
+from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
+from ternbin.rtl.epilogue.params import WORDS, Parameters
+from ternbin.rtl.epilogue.toptokens import TopTokens
+from ternbin.rtl.parts.arithmetic import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
+from ternbin.rtl.parts.gemm_fields import Mode, column_layout, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
+
+LANE = "ternbin_epilogue_lane"
+MUL_BITS, BIAS_BITS = 24, 40
+EVENTS = {
+    "stall_write": 1,
+    "drained_codes": 1,
+    "drained_codes8": 1,
+    "drained_residual": 1,
+    "drained_argmax": 1,
+    "saturations": 7,
+}
+
+
+def sum_bits(hw: HwConfig) -> int:
+    """Of acc*M + B."""
+    return max(hw.acc_bits + MUL_BITS, BIAS_BITS) + 1
+
+
+class Lane(wiring.Component):
+    """What the epilogue does with one accumulator and its ``parameter`` (four of 16 bits, or M and B).
+
+    Stage 1 (``load_code``, ``load_product``, ``load_bias``): stored code ``nz``, ``neg`` by the thresholds; acc*M and the bias. Stage 2
+    (``load_sum``): ``sum``, acc*M + B. Stage 3 (``load_scaled``): shifted, enough bits for every later clip to see which side a value
+    is on; ``scaled`` is it for the 8-bit codes, ``word`` saturated on top of ``old`` (``saturated``: it was). ``decide``, ``scale``,
+    ``add``: whether the logic before the registers works, and that behind the last one.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        fields = instruction_fields(Op.GEMM).members
+        super().__init__(
+            {
+                "acc": In(signed(hw.acc_bits)),
+                "parameter": In(16 * WORDS),
+                **{name: In(fields[name]) for name in ("thresholds", "base")},
+                **{name: In(fields[name]) for name in ("dirs", "shift")},
+                "binary": In(1),
+                "decide": In(1),
+                "load_code": In(1),
+                "load_product": In(1),
+                "load_bias": In(1),
+                "load_sum": In(1),
+                "scale": In(1),
+                "load_scaled": In(1),
+                "add": In(1),
+                "old": In(signed(hw.res_bits)),
+                "nz": Out(1),
+                "neg": Out(1),
+                "sum": Out(signed(sum_bits(hw))),
+                "scaled": Out(signed(BYTE_RANGE)),
+                "word": Out(signed(hw.res_container)),
+                "saturated": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        self._code(m)
+        self._scaled(m)
+        return m
+
+    def _code(self, m: Module) -> None:
+        code, nz, neg = Signal(signed(4)), Signal(reset_less=True), Signal(reset_less=True)
+        terms = [
+            Mux(
+                (j < self.thresholds) & (self.acc >= self.parameter.word_select(j, 16).as_signed()),
+                Mux(self.dirs[j], C(1, signed(2)), C(-1, signed(2))),
+                C(0, signed(2)),
+            )
+            for j in range(4)
+        ]
+        positive = code > 0
+        m.d.comb += [self.nz.eq(nz), self.neg.eq(neg)]
+        with m.If(self.decide):
+            m.d.comb += code.eq(self.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
+        with m.If(self.load_code):
+            if self._hw.kind == "binary":
+                m.d.sync += nz.eq(positive)
+            else:
+                m.d.sync += [nz.eq(self.binary | (code != 0)), neg.eq(Mux(self.binary, ~positive, code < 0))]
+
+    def _scaled(self, m: Module) -> None:
+        hw, bits = self._hw, max(BYTE_RANGE, self._hw.res_bits + 2)
+        product = Signal(signed(hw.acc_bits + MUL_BITS), reset_less=True)
+        bias = Signal(signed(BIAS_BITS), reset_less=True)
+        total, shifted = Signal(signed(sum_bits(hw)), reset_less=True), Signal(signed(sum_bits(hw)))
+        scaled, result = Signal(signed(bits), reset_less=True), Signal(signed(bits + 1))
+        low, high = residual_range(hw.res_bits)
+        with m.If(self.load_product):
+            m.d.sync += product.eq(self.acc * self.parameter[:MUL_BITS].as_signed())
+        with m.If(self.load_bias):
+            m.d.sync += bias.eq(self.parameter[MUL_BITS:].as_signed())
+        with m.If(self.load_sum):
+            m.d.sync += total.eq(product + bias)
+        with m.If(self.scale):
+            m.d.comb += shifted.eq(round_shift(total, self.shift))
+        with m.If(self.load_scaled):
+            m.d.sync += scaled.eq(clip(shifted, *residual_range(bits)))
+        with m.If(self.add):
+            m.d.comb += [result.eq(self.old + scaled), self.word.eq(clip(result, low, high))]
+        m.d.comb += [
+            self.sum.eq(total),
+            self.scaled.eq(clip(scaled, *residual_range(BYTE_RANGE))),
+            self.saturated.eq(outside(result, low, high)),
+        ]
+
+
+class Epilogue(wiring.Component):
+    """An elastic pipeline: product or codes, sum, shift, result; a column a cycle (8-bit codes: a column in eight).
+
+    ``busy`` while a column is inside. All requests come from registers. Events count columns taken, by mode, cycles in which a
+    write waits, and saturated residual values.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self._hw = hw
+        super().__init__(
+            {
+                "instruction": In(INSTRUCTION_BITS),
+                "start": In(1),
+                "i": In(stream.Signature(column_layout(hw))),
+                "busy": Out(1),
+                "pbuf": Out(ReadPort(1, hw.param_word_bits)),
+                "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
+                "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
+                "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
+                "kbuf_w": Out(WritePort(hw.rows, hw.code_word_bits, hw.lanes)),
+                "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
+                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
+                **events_signature(EVENTS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        hw = self._hw
+        f = gemm_fields(self.instruction)
+        self._mode = mode = Mode(f, hw.beams)
+        m.submodules.parameters = parameters = Parameters(hw)
+        m.submodules.writer = writer = CodeWriter(hw)
+        m.submodules.bytes = byte_writer = ByteWriter(hw)
+        for part in (parameters, writer, byte_writer):
+            m.d.comb += part.instruction.eq(self.instruction)
+        for port, inner in (
+            (self.pbuf, parameters.pbuf),
+            (self.abuf_w, writer.abuf_w),
+            (self.kbuf_w, writer.kbuf_w),
+            (self.kbuf_t, writer.kbuf_t),
+        ):
+            wiring.connect(m, wiring.flipped(port), inner)
+        wiring.connect(m, wiring.flipped(self.lutx_w), byte_writer.lutx_w)
+        m.d.comb += parameters.start.eq(self.start)
+
+        free1, free2, free3, read_done = Signal(), Signal(), Signal(), Signal()
+        pop = Signal()
+        m.d.comb += [
+            self.i.ready.eq(parameters.valid & free1),
+            pop.eq(self.i.valid & self.i.ready),
+            parameters.release.eq(pop & self.i.payload.last),
+        ]
+        valid1, place1 = self._stage(m, "1", free1, pop, self.i.payload)
+        valid2, place2 = self._stage(m, "2", free2, valid1 & mode.scaled, place1)
+        valid3, place3 = self._stage(m, "3", free3, valid2 & ~mode.logits & read_done, place2)
+        old = self._old_values(m, valid2, place2, free3, read_done)
+        nz, neg, saturated = (Signal(hw.rows, name=name) for name in ("nz", "neg", "saturated"))
+        scaled, words = Signal(BYTE_RANGE * hw.rows), Signal(hw.res_word_bits)
+        sums = [Signal(signed(sum_bits(hw)), name=f"sum{r}") for r in range(hw.rows)]
+        common = shared_inputs(
+            m,
+            {
+                "thresholds": f.thresholds,
+                "base": f.base,
+                "dirs": f.dirs,
+                "binary": f.kind == Kind.BINARY,
+                "shift": f.shift,
+                "decide": self.i.valid & mode.codes,
+                "load_code": pop & mode.codes,
+                "load_product": pop & mode.scaled,
+                "load_bias": pop & mode.scaled & self.i.payload.first,
+                "load_sum": free2 & valid1 & mode.scaled,
+                "scale": valid2 & ~mode.logits,
+                "load_scaled": free3 & valid2 & ~mode.logits & read_done,
+                "add": valid3 & mode.residual,
+            },
+        )
+        for r, before in enumerate(split_lanes(old, hw.rows, hw.res_bits)):
+            instance(
+                m,
+                f"lane{r}",
+                LANE,
+                **common,
+                i_acc=self.i.payload.values[r],
+                i_parameter=parameters.o[r],
+                i_old=before,
+                o_nz=nz[r],
+                o_neg=neg[r],
+                o_sum=sums[r],
+                o_scaled=scaled.word_select(r, BYTE_RANGE),
+                o_word=words.word_select(r, hw.res_container),
+                o_saturated=saturated[r],
+            )
+        residual_free, valid4 = self._residual(m, valid3, place3, words, saturated)
+        logits_free, logits_busy = self._logits(m, valid2, place2, sums)
+
+        m.d.comb += [
+            free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
+            free2.eq(~valid2 | Mux(mode.logits, logits_free, free3 & read_done)),
+            free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
+            byte_writer.i.valid.eq(valid3 & mode.codes8),
+            byte_writer.i.payload.place.eq(place3),
+            byte_writer.i.payload.values.eq(scaled),
+            writer.valid.eq(Mux(mode.codes, valid1, byte_writer.valid)),
+            byte_writer.ready.eq(writer.ready),
+            writer.addr.eq(Mux(mode.codes, place1.addr, byte_writer.addr)),
+            writer.place.eq(Mux(mode.codes, place1, byte_writer.place)),
+            writer.nz.eq(Mux(mode.codes, nz, byte_writer.bits)),
+            writer.neg.eq(Mux(mode.codes, neg, 0)),
+            self.busy.eq(self.i.valid | valid1 | valid2 | valid3 | valid4 | byte_writer.busy | logits_busy),
+        ]
+        self._events(m, pop)
+        return m
+
+    def _stage(self, m, name, free, valid, place):
+        """Valid flag and place of a pipeline stage that takes something whenever it is ``free``."""
+        full = Signal(name=f"valid{name}")
+        kept = Signal(place_layout(self._hw), name=f"place{name}", reset_less=True)
+        with m.If(free):
+            m.d.sync += full.eq(valid)
+            with m.If(valid):
+                m.d.sync += [
+                    getattr(kept, member).eq(getattr(place, member)) for member in place_layout(self._hw).members
+                ]
+        return full, kept
+
+    def _logits(self, m, valid, place, sums):
+        """Stage 3, ARGMAX and, with beams, TOP. Returns ready and busy."""
+        mode, write, bits = self._mode, self.idbuf_w, sum_bits(self._hw)
+        m.submodules.argmax = argmax = ArgMax(self._hw, bits)
+        takers = [(argmax, mode.argmax)]
+        if mode.top is not None:
+            m.submodules.top = top = TopTokens(self._hw, bits)
+            takers.append((top, mode.top))
+        for part, chosen in takers:
+            m.d.comb += [
+                part.instruction.eq(self.instruction),
+                part.start.eq(self.start),
+                part.i.valid.eq(valid & chosen),
+                part.i.payload.place.eq(place),
+                part.i.payload.values.eq(Cat(sums)),
+            ]
+        if mode.top is None:
+            wiring.connect(m, wiring.flipped(write), argmax.idbuf_w)
+            return argmax.i.ready, argmax.busy
+        for name in ("valid", "addr", "mask", "lane_mask", "data"):
+            m.d.comb += getattr(write, name).eq(Mux(mode.top, *(getattr(part.idbuf_w, name) for part in (top, argmax))))
+        m.d.comb += [part.idbuf_w.ready.eq(write.ready) for part in (top, argmax)]
+        return Mux(mode.top, top.i.ready, argmax.i.ready), argmax.busy | top.busy
+
+    def _old_values(self, m, valid2, place2, free3, done):
+        """Reads the residual word of the column in stage 2; returns it as stage 3 sees it.
+
+        The word arrives in the cycle after the request was taken, with the column still in stage 2 or already in stage 3; what
+        cannot be used in that cycle is kept.
+        """
+        word_bits = self._hw.res_word_bits
+        taken, now, arrives, moved = Signal(), Signal(), Signal(), Signal()
+        kept2, kept3, word2, word3 = (
+            Signal(word_bits, name=f"old_{name}") for name in ("kept2", "kept3", "at2", "at3")
+        )
+        m.d.comb += [
+            self.rbuf_r.valid.eq(valid2 & self._mode.residual & ~taken),
+            self.rbuf_r.addr.eq(place2.addr),
+            self.rbuf_r.mask.eq(1),
+            now.eq(self.rbuf_r.valid & self.rbuf_r.ready),
+            done.eq(~self._mode.residual | taken | now),
+            word2.eq(Mux(arrives & ~moved, self.rbuf_r.data[0], kept2)),
+            word3.eq(Mux(arrives & moved, self.rbuf_r.data[0], kept3)),
+        ]
+        m.d.sync += [taken.eq((taken | now) & ~free3), arrives.eq(now), moved.eq(free3)]
+        with m.If(arrives):
+            m.d.sync += [kept2.eq(word2), kept3.eq(word3)]
+        with m.If(free3):
+            m.d.sync += kept3.eq(word2)
+        return word3
+
+    def _residual(self, m, valid3, place3, words, saturated):
+        """Stage 4, RESIDUAL: the write."""
+        valid, free = Signal(name="valid4"), Signal(name="free4")
+        load = Signal(name="load4")
+        m.d.comb += [
+            free.eq(~valid | self.rbuf_w.ready),
+            load.eq(free & valid3 & self._mode.residual),
+            self.rbuf_w.valid.eq(valid),
+            self.rbuf_w.mask.eq(1),
+            self.rbuf_w.lane_mask.eq(~C(0, self._hw.rows)),
+            self.ev_saturations.eq(Mux(load, popcount(m, "saturations", saturated), 0)),
+        ]
+        with m.If(free):
+            m.d.sync += valid.eq(load)
+            with m.If(load):
+                m.d.sync += [self.rbuf_w.data.eq(words), self.rbuf_w.addr.eq(place3.addr)]
+        return free, valid
+
+    def _events(self, m, pop):
+        waits = [
+            port.valid & ~port.ready
+            for port in (
+                self.rbuf_w,
+                self.abuf_w,
+                self.kbuf_w,
+                self.kbuf_t,
+                self.idbuf_w,
+            )
+        ]
+        m.d.comb += self.ev_stall_write.eq(Cat(waits).any())
+        drained = {
+            "codes": self._mode.codes,
+            "codes8": self._mode.codes8,
+            "residual": self._mode.residual,
+            "argmax": self._mode.logits,
+        }
+        for name, mode in drained.items():
+            m.d.comb += getattr(self, f"ev_drained_{name}").eq(pop & mode)

@@ -1,0 +1,378 @@
+"""LOAD and STORE: bursts of external memory to and from words of on-chip memories.
+
+Each unit has two decoupled stages, so that the bus streams across instructions: ``Bursts`` turns a transfer into addresses of
+bursts, and a data stage walks the words. What every field means is in docs/architecture.md, "LOAD, STORE".
+"""
+
+from amaranth import C, Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import ADDR, Mem
+from ternbin.contract.pipeline import DESCRIPTORS
+from ternbin.rtl.parts.banks import geometries
+from ternbin.rtl.parts.interfaces import UnitPort, WritePort
+from ternbin.rtl.transfer.axi import Burst, ReadBeat, WriteBeat
+from ternbin.rtl.transfer.trits import Unpack
+from ternbin.rtl.transfer.words import (
+    Bursts,
+    Transfer,
+    Words,
+    bank_count,
+    lookup,
+    lut_beats,
+    packs_trits,
+    transfer_view,
+    word_beats,
+)
+
+OUTSTANDING = 16  # bursts asked for and not answered
+
+
+def _descriptors(m: Module, unit, bursts: Bursts, words: Words) -> None:
+    """An instruction goes to both stages at once; the data stage may lag by DESCRIPTORS transfers."""
+    transfer = transfer_view(unit.port.instruction.payload)
+    fifo = SyncFIFO(width=Transfer().size, depth=DESCRIPTORS)
+    m.submodules.descriptors = ResetInserter(unit.abort)(fifo)
+    valid = unit.port.instruction.valid
+    m.d.comb += [
+        bursts.i.payload.eq(transfer),
+        bursts.i.valid.eq(valid & fifo.w_rdy),
+        unit.port.instruction.ready.eq(bursts.i.ready & fifo.w_rdy),
+        fifo.w_data.eq(transfer),
+        fifo.w_en.eq(valid & bursts.i.ready & fifo.w_rdy),
+        words.i.payload.eq(fifo.r_data),
+        words.i.valid.eq(fifo.r_rdy),
+        fifo.r_en.eq(words.i.ready),
+    ]
+
+
+_UNIT_PORTS = {
+    "port": In(UnitPort()),
+    "abort": In(1),  # hold until ``busy`` is 0: finishes what the bus has begun, drops the rest
+    "address_fault": Out(1),  # an on-chip or external address of the transfer is out of range
+    "bus_fault": Out(1),  # an error response
+}
+
+
+class LoadUnit(wiring.Component):
+    """External memory to on-chip memories.
+
+    ``bus_addr``: byte address of the burst that ``bus_fault`` is about. Done: the last word was written. ``lutv``, ``lutx``: tables,
+    ``addr`` = beat number. ``busy`` of the port stays until every beat that was asked for has come.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        shapes = geometries(hw)
+        targets = {
+            f"{name}_w": Out(shapes[name].write_port()) for name in ("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf")
+        }
+        super().__init__(
+            {
+                **_UNIT_PORTS,
+                **targets,
+                "bus_addr": Out(hw.axi_addr_bits),
+                "lutv_w": Out(WritePort(1, hw.axi_data_bits, 1)),
+                "lutx_w": Out(WritePort(1, hw.axi_data_bits, 1)),
+                "idbuf_r": Out(shapes["idbuf"].read_port()),
+                "ar": Out(stream.Signature(Burst(hw))),
+                "r": In(stream.Signature(ReadBeat(hw))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        hw = self.hw
+        bursts, words = Bursts(hw, indirect=True), Words(hw)
+        m.submodules.bursts = ResetInserter(self.abort)(bursts)
+        m.submodules.words = ResetInserter(self.abort)(words)
+        _descriptors(m, self, bursts, words)
+        wiring.connect(m, bursts.idbuf_r, wiring.flipped(self.idbuf_r))
+        waiting = self._ask(m, bursts)
+        beat_valid, beat, beat_ready = self._internal_beats(m, words)
+        stored, full, taken, part = self._assemble(m, words, beat_valid, beat, beat_ready)
+        weights = self._codes(stored[: word_beats(hw)[Mem.WBUF]])
+        if hw.weight_pack == "5trit":
+            weights, full = self._unpack(m, words, weights, full, taken)
+        m.d.comb += words.next.eq(full & taken)
+        self._write(m, words, stored, weights, full, taken, part)
+        lut = (words.t.mem == Mem.LUTV) | (words.t.mem == Mem.LUTX)
+        over = full & (words.over | (lut & (words.addr >= lut_beats(hw))))
+        m.d.comb += [
+            self.address_fault.eq(bursts.fault | over),
+            self.port.busy.eq(bursts.busy | words.active | waiting | words.i.valid),
+            self.port.done.eq(words.next & words.last & ~self.abort),
+        ]
+        return m
+
+    def _ask(self, m: Module, bursts: Bursts) -> Value:
+        """Read addresses, remembered until the last beat; returns whether beats are due."""
+        m.submodules.outstanding = fifo = SyncFIFO(width=self.hw.axi_addr_bits, depth=OUTSTANDING)
+        m.d.comb += [
+            self.ar.payload.eq(bursts.o.payload.burst),
+            self.ar.valid.eq(bursts.o.valid & fifo.w_rdy & ~self.abort),
+            bursts.o.ready.eq(self.ar.ready & fifo.w_rdy & ~self.abort),
+            fifo.w_data.eq(bursts.o.payload.burst.addr),
+            fifo.w_en.eq(self.ar.valid & self.ar.ready),
+            fifo.r_en.eq(self.r.valid & self.r.ready & self.r.payload.last),
+            self.bus_fault.eq(self.r.valid & self.r.ready & self.r.payload.error & ~self.abort),
+            self.bus_addr.eq(fifo.r_data),
+        ]
+        return fifo.r_rdy
+
+    def _internal_beats(self, m: Module, words: Words):
+        """Beats as the memories see them: bus beats, or two for each (its halves as signs) with ``expand``."""
+        half = Signal()
+        valid, beat, ready = Signal(), Signal(self.hw.axi_data_bits), Signal()
+        m.d.comb += [
+            valid.eq(self.r.valid & words.active & ~packs_trits(self.hw, words.t)),
+            beat.eq(self.r.payload.data),
+            self.r.ready.eq(ready & words.active | self.abort),
+        ]
+        if self.hw.kind == "ternary":
+            positive = self.r.payload.data.word_select(half, self.hw.axi_data_bits // 2)
+            part = min(self.hw.axi_data_bits // 2, self.hw.lanes)
+            with m.If(words.t.expand):
+                m.d.comb += [
+                    beat.eq(Cat(Cat(C(-1, part), ~positive[at : at + part]) for at in range(0, len(positive), part))),
+                    self.r.ready.eq(ready & words.active & half | self.abort),
+                ]
+                with m.If(valid & ready):
+                    m.d.sync += half.eq(~half)
+            with m.If(self.abort):
+                m.d.sync += half.eq(0)
+        return valid, beat, ready
+
+    def _assemble(self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal):
+        """Collects a word, or a beat of words; returns the beats, whether a word is there, the signal that says it is being written,
+        and which word of a beat it is."""
+        beats = word_beats(self.hw)
+        slot, last_slot = Signal(range(max(2, *beats.values()))), Signal(range(max(2, *beats.values())))
+        stored = [Signal(self.hw.axi_data_bits, name=f"beat{i}") for i in range(max(beats.values()))]
+        full, taken = Signal(), Signal()
+        part, used = (
+            Signal(range(self.hw.beat_words)),
+            Signal(init=1),
+        )  # a beat is used up with its last word, or the last of a row
+        if self.hw.beat_words > 1:
+            shared = (words.t.mem == Mem.ABUF) | (words.t.mem == Mem.KBUF)
+            m.d.comb += used.eq(~shared | words.row_last | part.all())
+        lookup(m, last_slot, words.t.mem, {mem: count - 1 for mem, count in beats.items()})
+        m.d.comb += ready.eq(
+            ~full | (taken & used & ~words.last)
+        )  # beats after the last word belong to the next transfer
+        with m.If(words.next):
+            m.d.sync += [full.eq(~used), part.eq(Mux(used, 0, part + 1))]
+        with m.If(valid & ready):
+            for i, register in enumerate(stored):
+                with m.If(slot == i):
+                    m.d.sync += register.eq(beat)
+            m.d.sync += [slot.eq(Mux(slot == last_slot, 0, slot + 1)), full.eq(slot == last_slot)]
+        with m.If(self.abort):
+            m.d.sync += [slot.eq(0), full.eq(0), part.eq(0)]
+        return stored, full, taken, part
+
+    def _codes(self, parts: list[Signal]) -> Value:
+        """Code words of beats: several of each, or one of all."""
+        if self.hw.kind == "binary" or self.hw.axi_data_bits >= self.hw.code_word_bits:
+            return Cat(parts)
+        half = self.hw.axi_data_bits // 2
+        return Cat(*(beat[:half] for beat in parts), *(beat[half:] for beat in parts))
+
+    def _unpack(self, m: Module, words: Words, weights: Value, full: Signal, taken: Signal) -> tuple[Value, Value]:
+        """Packed trits beside other words: returns what WBUF is written with, and whether a word is there."""
+        trits = words.active & packs_trits(self.hw, words.t)
+        m.submodules.unpack = unpack = ResetInserter(self.abort)(Unpack(self.hw))
+        m.d.comb += [
+            unpack.i.payload.eq(self.r.payload.data),
+            unpack.i.valid.eq(self.r.valid & trits),
+            unpack.o.ready.eq(taken),
+            unpack.drop.eq(words.tile_last),
+            unpack.last.eq(words.last),
+        ]
+        with m.If(trits):
+            m.d.comb += self.r.ready.eq(unpack.i.ready | self.abort)
+        return Mux(trits, unpack.o.payload, weights), full | unpack.o.valid
+
+    def _write(
+        self, m: Module, words: Words, stored: list[Signal], weights: Value, full: Value, taken: Signal, part: Signal
+    ) -> None:
+        count = word_beats(self.hw)
+        code = self._codes(stored[: count[Mem.ABUF]]).word_select(part, self.hw.code_word_bits)
+        contents = {
+            Mem.ABUF: code,
+            Mem.WBUF: weights,
+            Mem.KBUF: code,
+            Mem.RBUF: Cat(stored[: count[Mem.RBUF]]),
+            Mem.PBUF: Cat(stored[: count[Mem.PBUF]]),
+            Mem.IDBUF: stored[0][:32],
+            Mem.LUTV: stored[0],
+            Mem.LUTX: stored[0],
+        }
+        for mem, word in contents.items():
+            port = getattr(self, f"{mem.name.lower()}_w")
+            mine = full & (words.t.mem == mem)
+            banks = len(port.mask) // bank_count(self.hw)[mem]  # that one word of a transfer is for
+            limit = lut_beats(self.hw) if mem in (Mem.LUTV, Mem.LUTX) else 1 << ADDR
+            m.d.comb += [
+                port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort),
+                port.addr.eq(words.addr),
+                port.mask.eq(Cat(words.bank == bank // banks for bank in range(len(port.mask)))),
+                port.data.eq(word),
+                port.lane_mask.eq(~0),
+            ]
+            with m.If(port.valid & port.ready):
+                m.d.comb += taken.eq(1)
+
+
+class StoreUnit(wiring.Component):
+    """On-chip memories to external memory. Done: every burst of the transfer was answered.
+
+    ``bus_addr``: byte address of the burst that ``bus_fault`` is about.
+    """
+
+    SOURCES = (Mem.ABUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF)
+    READ_AHEAD = 4  # words
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        shapes = geometries(hw)
+        sources = {f"{mem.name.lower()}_r": Out(shapes[mem.name.lower()].read_port()) for mem in self.SOURCES}
+        super().__init__(
+            {
+                **_UNIT_PORTS,
+                **sources,
+                "bus_addr": Out(hw.axi_addr_bits),
+                "aw": Out(stream.Signature(Burst(hw))),
+                "w": Out(stream.Signature(WriteBeat(hw))),
+                "b": In(stream.Signature(1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bursts, words = Bursts(self.hw, indirect=False), Words(self.hw)
+        m.submodules.bursts = ResetInserter(self.abort)(bursts)
+        m.submodules.words = ResetInserter(self.abort)(words)
+        _descriptors(m, self, bursts, words)
+        waiting, lengths = self._ask(m, bursts)
+        queue, head, reading = self._read(m, words)
+        self._send(m, queue, head, lengths)
+        m.d.comb += [
+            self.address_fault.eq(bursts.fault | (words.active & words.over)),
+            self.port.busy.eq(
+                bursts.busy | words.active | words.i.valid | waiting | lengths.r_rdy | reading | queue.r_rdy
+            ),
+        ]
+        return m
+
+    def _ask(self, m: Module, bursts: Bursts) -> tuple[Value, SyncFIFO]:
+        """Write addresses; returns whether answers are due, and the lengths of the bursts whose data is still to be sent."""
+        layout = data.StructLayout({"addr": self.hw.axi_addr_bits, "last": 1})
+        m.submodules.outstanding = fifo = SyncFIFO(width=layout.size, depth=OUTSTANDING)
+        m.submodules.lengths = lengths = SyncFIFO(width=8, depth=OUTSTANDING)
+        head = data.View(layout, fifo.r_data)
+        room = fifo.w_rdy & lengths.w_rdy & ~self.abort
+        sent = self.aw.valid & self.aw.ready
+        m.d.comb += [
+            self.aw.payload.eq(bursts.o.payload.burst),
+            self.aw.valid.eq(bursts.o.valid & room),
+            bursts.o.ready.eq(self.aw.ready & room),
+            fifo.w_data.eq(Cat(bursts.o.payload.burst.addr, bursts.o.payload.last)),
+            fifo.w_en.eq(sent),
+            lengths.w_data.eq(bursts.o.payload.burst.len),
+            lengths.w_en.eq(sent),
+            self.b.ready.eq(1),
+            fifo.r_en.eq(self.b.valid),
+            self.bus_addr.eq(head.addr),
+            self.bus_fault.eq(self.b.valid & self.b.payload & ~self.abort),
+            self.port.done.eq(self.b.valid & ~self.b.payload & head.last & ~self.abort),
+        ]
+        return fifo.r_rdy, lengths
+
+    def _read(self, m: Module, words: Words) -> tuple[SyncFIFO, data.View, Value]:
+        """Reads words ahead into a queue; returns it, its head (beats, number of beats - 1), and whether a word comes.
+
+        An entry holds a word, or all words of a beat.
+        """
+        count = word_beats(self.hw)
+        bits = self.hw.axi_data_bits * max(count[mem] for mem in self.SOURCES)
+        last_bits = max(1, (bits // self.hw.axi_data_bits - 1).bit_length())
+        layout = data.StructLayout({"word": bits, "last": last_bits})
+        fifo = SyncFIFO(width=layout.size, depth=self.READ_AHEAD)
+        m.submodules.queue = ResetInserter(self.abort)(fifo)
+        taken, mem, bank, row_last = Signal(), Signal(4), Signal.like(words.bank), Signal()
+        wanted = words.active & ~words.over & (fifo.level + taken < self.READ_AHEAD) & ~self.abort
+        for source in self.SOURCES:
+            port = getattr(self, f"{source.name.lower()}_r")
+            m.d.comb += [
+                port.valid.eq(wanted & (words.t.mem == source)),
+                port.addr.eq(words.addr),
+                port.mask.eq(1 << words.bank),
+            ]
+            with m.If(port.valid & port.ready):
+                m.d.comb += words.next.eq(1)
+        m.d.sync += [
+            taken.eq(words.next & ~self.abort),
+            mem.eq(words.t.mem),
+            bank.eq(words.bank),
+            row_last.eq(words.row_last),
+        ]
+        word, last = Signal(bits), Signal(last_bits)
+        with m.If(taken), m.Switch(mem):
+            for source in self.SOURCES:
+                with m.Case(source):
+                    m.d.comb += [word.eq(self._beats(m, source, bank)), last.eq(count[source] - 1)]
+        complete = Signal(init=1)
+        m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken & complete)]
+        if self.hw.beat_words > 1:
+            part, earlier = Signal(range(self.hw.beat_words)), Signal(self.hw.axi_data_bits)
+            with m.If((mem == Mem.ABUF) | (mem == Mem.KBUF)):
+                beat = Signal(bits)
+                m.d.comb += [
+                    beat.eq(earlier | (word[: self.hw.code_word_bits] << part * self.hw.code_word_bits)),
+                    fifo.w_data.eq(Cat(beat, last)),
+                    complete.eq(row_last | part.all()),
+                ]
+                with m.If(taken):
+                    m.d.sync += [part.eq(Mux(complete, 0, part + 1)), earlier.eq(Mux(complete, 0, beat))]
+            with m.If(self.abort):
+                m.d.sync += [part.eq(0), earlier.eq(0)]
+        return fifo, data.View(layout, fifo.r_data), taken
+
+    def _beats(self, m: Module, source: Mem, bank: Signal) -> Value:
+        """The word that was read, its beats one after the other."""
+        words = getattr(self, f"{source.name.lower()}_r").data
+        word = Signal(len(Value.cast(words[0])), name=f"{source.name.lower()}_word")
+        with m.Switch(bank):
+            for number in range(bank_count(self.hw)[source]):
+                with m.Case(number):
+                    m.d.comb += word.eq(words[number])
+        if source == Mem.IDBUF:
+            return word[:32]
+        if self.hw.kind == "binary" or self.hw.beat_words > 1 or source not in (Mem.ABUF, Mem.KBUF):
+            return word
+        half, lanes = self.hw.axi_data_bits // 2, self.hw.lanes
+        return Cat(Cat(word[at : at + half], word[lanes + at : lanes + at + half]) for at in range(0, lanes, half))
+
+    def _send(self, m: Module, queue: SyncFIFO, head: data.View, lengths: SyncFIFO) -> None:
+        """Beats of the queued words under the bursts asked for; while aborting, beats that write nothing."""
+        slot, beat = Signal.like(head.last), Signal(8)
+        last_slot = slot == head.last
+        m.d.comb += [
+            self.w.valid.eq(lengths.r_rdy & (queue.r_rdy | self.abort)),
+            self.w.payload.strobe.eq(~self.abort),
+            self.w.payload.data.eq(head.word.word_select(slot, self.hw.axi_data_bits)),
+            self.w.payload.last.eq(beat == lengths.r_data),
+        ]
+        with m.If(self.w.valid & self.w.ready):
+            m.d.comb += [lengths.r_en.eq(self.w.payload.last), queue.r_en.eq(last_slot)]
+            m.d.sync += [
+                beat.eq(Mux(self.w.payload.last, 0, beat + 1)),
+                slot.eq(Mux(last_slot, 0, slot + 1)),
+            ]
+        with m.If(self.abort):
+            m.d.sync += slot.eq(0)

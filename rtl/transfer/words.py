@@ -1,0 +1,284 @@
+"""What LOAD and STORE mean in addresses: fields, checks, bursts of external memory, words of on-chip memories."""
+
+from amaranth import C, Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import ADDR, FIELDS, HEADER, Mem, Op
+from ternbin.contract.pipeline import PAGE_BYTES
+from ternbin.rtl.parts.banks import geometries
+from ternbin.rtl.transfer.axi import Burst
+
+LUT_ENTRIES = 256
+_HEADER_BITS = sum(width for _, width in HEADER)
+
+
+class Transfer(data.StructLayout):
+    """The fields of LOAD and STORE."""
+
+    def __init__(self):
+        super().__init__(dict(FIELDS[Op.LOAD]))
+
+
+def transfer_view(instruction: Value) -> data.View:
+    """The fields of a LOAD or STORE instruction word."""
+    layout = Transfer()
+    return data.View(layout, instruction[_HEADER_BITS : _HEADER_BITS + layout.size])
+
+
+def word_beats(hw: HwConfig) -> dict[Mem, int]:
+    """Bus beats of one word of every memory that can be transferred, weights at 2 bits each; a power of two.
+
+    ABUF and KBUF: 1 also where a beat holds several words (``hw.beat_words``). A word of WBUF is ``hw.load_words`` code words.
+    """
+    bits = hw.axi_data_bits
+    code = max(1, hw.code_word_bits // bits)
+    return {
+        Mem.ABUF: code,
+        Mem.WBUF: hw.load_words * hw.code_word_bits // bits,
+        Mem.KBUF: code,
+        Mem.RBUF: hw.res_word_bits // bits,
+        Mem.PBUF: hw.param_word_bits // bits,
+        Mem.IDBUF: 1,
+        Mem.LUTV: 1,
+        Mem.LUTX: 1,
+    }
+
+
+def bank_count(hw: HwConfig) -> dict[Mem, int]:
+    """Banks of every memory that can be transferred; a power of two. WBUF's are ``hw.load_words`` banks each."""
+    banks = {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows // hw.load_words, Mem.KBUF: hw.rows}
+    return {mem: banks.get(mem, 1) for mem in word_beats(hw)}
+
+
+def lut_beats(hw: HwConfig) -> int:
+    return LUT_ENTRIES * 16 // hw.axi_data_bits
+
+
+def packs_trits(hw: HwConfig, transfer: data.View) -> Value:
+    """Whether a load reads five codes from a byte."""
+    return (transfer.mem == Mem.WBUF) & ~transfer.expand if hw.weight_pack == "5trit" else C(0, 1)
+
+
+def lookup(m: Module, target: Signal, selector: Value, values: dict[Mem, int]) -> None:
+    with m.Switch(selector):
+        for mem, value in values.items():
+            with m.Case(mem):
+                m.d.comb += target.eq(value)
+
+
+def _saturated(value: Value, bits: int) -> Value:
+    """``bits`` low bits and one more that says whether anything was lost."""
+    return Cat(value[:bits], value[bits:].any())
+
+
+def transfer_fault(hw: HwConfig, m: Module, transfer: data.View, store: Value) -> Value:
+    """1 for a combination of fields that no unit can execute.
+
+    These are: a memory that cannot be transferred (score words; tables and weights cannot be stored), a bank that does not exist, an empty
+    transfer, an address or stride that is not aligned to the bus, an external address beyond the bus, ``expand`` of anything but
+    a load of code words of a ternary array in whole beats, ``indirect`` on a store, packed trits of less than whole row tiles.
+    """
+    align = hw.axi_bytes - 1
+    banks, code, loadable, split = Signal(7), Signal(), Signal(), Signal(range(2 * hw.beat_words))
+    lookup(m, banks, transfer.mem, bank_count(hw))
+    codes = {Mem.ABUF: 1, Mem.WBUF: 1, Mem.KBUF: 1}
+    lookup(m, code, transfer.mem, codes)
+    lookup(m, loadable, transfer.mem, dict.fromkeys(word_beats(hw), 1))
+    load_only = (transfer.mem == Mem.LUTV) | (transfer.mem == Mem.LUTX) | (transfer.mem == Mem.WBUF)
+    code_bits = {mem: hw.code_word_bits * (hw.load_words if mem == Mem.WBUF else 1) for mem in codes}
+    lookup(m, split, transfer.mem, {mem: max(1, 2 * hw.axi_data_bits // bits) - 1 for mem, bits in code_bits.items()})
+    can_expand = code & ~store & ~(transfer.inner & split).any() if hw.kind == "ternary" else C(0, 1)
+    part_tile = (transfer.bank != 0) | (transfer.outer & (bank_count(hw)[Mem.WBUF] - 1)).any()
+    beyond = transfer.dram[hw.axi_addr_bits :].any() if hw.axi_addr_bits < len(transfer.dram) else C(0, 1)
+    fault = Signal(name="transfer_fault")
+    m.d.comb += fault.eq(
+        ~loadable
+        | (store & load_only)
+        | (transfer.bank >= banks)
+        | (transfer.inner == 0)
+        | (transfer.outer == 0)
+        | (transfer.dram & align).any()
+        | (transfer.stride & align).any()
+        | beyond
+        | (transfer.expand & ~can_expand)
+        | (transfer.indirect & store)
+        | (packs_trits(hw, transfer) & part_tile)
+    )
+    return fault
+
+
+def fifth(value: Value) -> Value:
+    """``value`` / 5, rounded up."""
+    bits = len(value) + 1
+    return (value + 4) * ((1 << bits + 3) // 5 + 1) >> bits + 3
+
+
+def _count_beats(hw: HwConfig, m: Module, row_beats: Signal, t: data.View) -> None:
+    """Bus beats of a row of ``t``; each may hold several words of ABUF or KBUF. Of packed trits a row is a row tile."""
+    full = Signal.like(row_beats)
+    with m.Switch(t.mem):
+        for mem, count in word_beats(hw).items():
+            shared = hw.beat_words if mem in (Mem.ABUF, Mem.KBUF) else 1
+            with m.Case(mem):
+                m.d.comb += full.eq((t.inner << (count - 1).bit_length()) + shared - 1 >> (shared - 1).bit_length())
+    m.d.comb += row_beats.eq(Mux(t.expand, full >> 1, full))
+    with m.If(packs_trits(hw, t)):
+        m.d.comb += row_beats.eq(fifth(t.inner << (hw.rows * hw.lanes // hw.axi_bytes - 1).bit_length()))
+
+
+class Bursts(wiring.Component):
+    """The addresses of a transfer, one stream item per burst, in order.
+
+    ``o.last`` marks the last burst of a transfer. Rows that lie end to end become one region. With ``indirect`` (constructor), rows
+    may be picked by IDBUF. ``fault``: an external address is beyond the bus; the stage then waits for reset.
+    """
+
+    def __init__(self, hw: HwConfig, *, indirect: bool):
+        self.hw, self._indirect = hw, indirect
+        idbuf = geometries(hw)["idbuf"]
+        super().__init__(
+            {
+                "i": In(stream.Signature(Transfer())),
+                "o": Out(stream.Signature(data.StructLayout({"burst": Burst(hw), "last": 1}))),
+                "fault": Out(1),
+                "busy": Out(1),
+                **({"idbuf_r": Out(idbuf.read_port())} if indirect else {}),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        hw = self.hw
+        bits, shift = hw.axi_addr_bits, (hw.axi_bytes - 1).bit_length()
+        t = Signal(Transfer())
+        most = max(*word_beats(hw).values(), hw.rows * hw.lanes // hw.axi_bytes if hw.weight_pack == "5trit" else 1)
+        row_beats = Signal(16 + most.bit_length())
+        per_row, left = Signal.like(row_beats), Signal(len(row_beats) + 16)
+        rows = Signal(16)
+        row, at = Signal(bits + 1), Signal(bits + 1)
+        size = Signal(range(PAGE_BYTES // hw.axi_bytes + 1))
+        _count_beats(hw, m, row_beats, t)
+        one_region = ~t.indirect & ((t.outer == 1) | (t.stride == per_row << shift))
+        to_page = (PAGE_BYTES // hw.axi_bytes) - at[shift : PAGE_BYTES.bit_length() - 1]
+        cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
+        limit = Signal.like(size)
+        m.d.comb += [
+            limit.eq(Mux(to_page < cap, to_page, cap)),
+            size.eq(Mux(left < limit, left, limit)),
+            self.o.payload.burst.addr.eq(at),
+            self.o.payload.burst.len.eq(size - 1),
+            self.o.payload.last.eq((left == size) & (rows == 1)),
+        ]
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid):
+                    m.d.sync += t.eq(self.i.payload)
+                    m.next = "COUNT"
+            with m.State("COUNT"):
+                m.d.sync += per_row.eq(row_beats)
+                with m.If(packs_trits(hw, t)):
+                    m.d.sync += t.outer.eq(t.outer >> (bank_count(hw)[Mem.WBUF] - 1).bit_length())
+                m.next = "SETUP"
+            with m.State("SETUP"):
+                m.d.sync += [
+                    left.eq(Mux(one_region, per_row * t.outer, per_row)),
+                    rows.eq(Mux(one_region, 1, t.outer)),
+                    row.eq(t.dram[:bits]),
+                    at.eq(t.dram[:bits]),
+                ]
+                m.next = "BURST"
+                if self._indirect:
+                    with m.If(t.indirect):
+                        m.next = "LOOKUP"
+            with m.State("BURST"):
+                m.d.comb += [self.o.valid.eq(~at[bits]), self.fault.eq(at[bits])]
+                with m.If(self.o.valid & self.o.ready):
+                    m.d.sync += [at.eq(at[:bits] + (size << shift)), left.eq(left - size)]
+                    with m.If(left == size):
+                        following = _saturated(row + t.stride, bits)
+                        m.d.sync += [row.eq(following), at.eq(following), left.eq(per_row), rows.eq(rows - 1)]
+                        with m.If(rows == 1):
+                            m.next = "IDLE"
+                        if self._indirect:
+                            with m.Elif(t.indirect):
+                                m.next = "LOOKUP"
+            if self._indirect:
+                self._lookup_states(m, t, at)
+        m.d.comb += self.busy.eq(~self.i.ready)
+        return m
+
+    def _lookup_states(self, m: Module, t: data.View, at: Signal) -> None:
+        """Address of a row: id of entry ``index`` + row number times stride. One multiplication a row, in a cycle of its own."""
+        entry = Signal(32)
+        m.d.comb += [self.idbuf_r.addr.eq(t.index), self.idbuf_r.mask.eq(1)]
+        with m.State("LOOKUP"):
+            m.d.comb += self.idbuf_r.valid.eq(1)
+            with m.If(self.idbuf_r.ready):
+                m.d.sync += t.index.eq(t.index + 1)
+                m.next = "ENTRY"
+        with m.State("ENTRY"):
+            m.d.sync += entry.eq(self.idbuf_r.data[0][:32])
+            m.next = "SCALE"
+        with m.State("SCALE"):
+            m.d.sync += at.eq(_saturated(t.dram + entry * t.stride, self.hw.axi_addr_bits))
+            m.next = "BURST"
+
+
+class Words(wiring.Component):
+    """Bank and address of each word of a transfer, in order; ``next`` steps.
+
+    A transfer is taken from ``i`` when none is active or with its last word's ``next`` one cycle later. ``over``: the address does
+    not fit ADDR bits. ``row_last``, ``tile_last``, ``last``: this is the last word of its row, of its row's round of all banks, of all.
+    """
+
+    def __init__(self, hw: HwConfig):
+        self.hw = hw
+        super().__init__(
+            {
+                "i": In(stream.Signature(Transfer())),
+                "active": Out(1),
+                "next": In(1),
+                "t": Out(Transfer()),
+                "bank": Out(6),
+                "addr": Out(ADDR),
+                "over": Out(1),
+                "row_last": Out(1),
+                "tile_last": Out(1),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        base, word, row, last_bank = Signal(ADDR + 1), Signal(16), Signal(16), Signal(6)
+        address = base + word
+        lookup(m, last_bank, self.t.mem, {mem: banks - 1 for mem, banks in bank_count(self.hw).items()})
+        m.d.comb += [
+            self.i.ready.eq(~self.active),
+            self.addr.eq(address),
+            self.over.eq(address[ADDR:].any()),
+            self.row_last.eq(word == self.t.inner - 1),
+            self.tile_last.eq(self.row_last & (self.bank == last_bank)),
+            self.last.eq(self.row_last & (row == self.t.outer - 1)),
+        ]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                self.active.eq(1),
+                self.t.eq(self.i.payload),
+                self.bank.eq(self.i.payload.bank),
+                base.eq(self.i.payload.addr),
+                word.eq(0),
+                row.eq(0),
+            ]
+        with m.If(self.next):
+            m.d.sync += [word.eq(Mux(self.row_last, 0, word + 1)), self.active.eq(~self.last)]
+            with m.If(self.row_last):
+                m.d.sync += [row.eq(row + 1), self.bank.eq(self.bank + 1)]
+                with m.If(self.bank == last_bank):
+                    # Once out of range it stays there: ADDR + 1 bits and a sticky top bit.
+                    wide = base + self.t.inner
+                    m.d.sync += [self.bank.eq(0), base.eq(Cat(wide[:ADDR], base[ADDR] | wide[ADDR:].any()))]
+        return m

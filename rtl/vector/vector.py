@@ -1,0 +1,206 @@
+"""Vector unit: LAYERNORM, SOFTMAX, QUANT and EMBED on ``rows`` lanes, one instruction at a time."""
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, exact_log2
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
+from ternbin.rtl.parts.arithmetic import fields_of
+from ternbin.rtl.parts.interfaces import ReadPort, UnitPort, WritePort, events_signature
+from ternbin.rtl.vector.layernorm import LayerNorm
+from ternbin.rtl.vector.quant import CodeWriter, Embed, Quant
+from ternbin.rtl.vector.softmax import Softmax
+
+SCORES = ("sbuf_codes", "sbuf_sum", "sbuf_maximum")  # ports that read SBUF, the first to be served first
+
+
+class State(enum.Enum, shape=3):
+    IDLE = 0
+    CHECK = 1  # start, or fault
+    RUN = 2
+    DONE = 3
+
+
+class VectorUnit(wiring.Component):
+    """See docs/architecture.md, "Vector unit".
+
+    ``fault``: an opcode of another unit, a zero count, ``features`` that do not end in the last word, keys beyond the granules, a
+    kind that the operation or the array does not have, an epsilon of 0, a mask without beams or with ``causal``.
+    ``lutv_w`` takes one beat of the exp table (address: number
+    of the beat) every cycle; ``lutv_error`` is a pulse for a beat beyond the table.
+
+    Words a cycle, undisturbed: LAYERNORM reads each residual word twice (sums, normalisation), SOFTMAX each score word three
+    times, a word of each of three queries a cycle where these lie in three banks; QUANT and EMBED once, one word a cycle. Of four
+    tokens together LAYERNORM takes at least 4 cycles per word for parameters, of each token at least 14 for the reciprocal root; an
+    8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
+    """
+
+    EVENTS = {
+        "ln_sum_words": 1,
+        "ln_norm_words": 1,
+        "ln_rsqrt": 1,
+        "softmax_max_words": 1,
+        "softmax_exp_words": 1,
+        "softmax_code_words": 1,
+        "divides": 1,
+        "quant_words": 1,
+        "embed_words": 1,
+        "plane_writes": 1,
+        "stall_read": 1,
+        "stall_write": 1,
+        "saturations": 7,
+    }
+
+    def __init__(self, hw: HwConfig):
+        assert bits_for(hw.rows) <= self.EVENTS["saturations"]
+        self.hw = hw
+        super().__init__(
+            {
+                "port": In(UnitPort()),
+                "rbuf_r": Out(ReadPort(1, hw.res_word_bits)),
+                "rbuf_w": Out(WritePort(1, hw.res_word_bits, hw.rows)),
+                **{name: Out(ReadPort(hw.cols, hw.score_word_bits)) for name in SCORES},
+                "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits, 1)),
+                "pbuf_r": Out(ReadPort(1, hw.param_word_bits)),
+                "abuf_r": Out(ReadPort(hw.cols, hw.code_word_bits)),
+                "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
+                "lutv_w": In(WritePort(1, hw.axi_data_bits, 1)),
+                "lutv_error": Out(1),
+                **events_signature(self.EVENTS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        hw = self.hw
+        m.submodules.layernorm = layernorm = LayerNorm(hw)
+        m.submodules.softmax = softmax = Softmax(hw)
+        m.submodules.quant = quant = Quant(hw)
+        m.submodules.embed = embed = Embed(hw)
+        m.submodules.writer = writer = CodeWriter(hw)
+        instruction, state, start = Signal(INSTRUCTION_BITS), Signal(State), Signal()
+        opcode = instruction[:8]
+        impossible = self._impossible(instruction)
+        done = layernorm.done | embed.done | writer.done
+        m.d.comb += [
+            self.port.instruction.ready.eq(state == State.IDLE),
+            self.port.busy.eq(state != State.IDLE),
+            self.port.fault.eq((state == State.CHECK) & impossible),
+            start.eq((state == State.CHECK) & ~impossible),
+            self.port.done.eq(state == State.DONE),
+        ]
+        with m.Switch(state):
+            with m.Case(State.IDLE):
+                with m.If(self.port.instruction.valid):
+                    m.d.sync += [instruction.eq(self.port.instruction.payload), state.eq(State.CHECK)]
+            with m.Case(State.CHECK):
+                m.d.sync += state.eq(Mux(impossible, State.IDLE, State.RUN))
+            with m.Case(State.RUN):
+                with m.If(done):
+                    m.d.sync += state.eq(State.DONE)
+            with m.Default():
+                m.d.sync += state.eq(State.IDLE)
+        engines = {Op.LAYERNORM: layernorm, Op.SOFTMAX: softmax, Op.QUANT: quant, Op.EMBED: embed}
+        for op, engine in engines.items():
+            m.d.comb += [engine.start.eq(start & (opcode == op)), engine.f.eq(fields_of(instruction, op))]
+        self._writer(m, writer, start, instruction, quant, softmax)
+        self._memories(m, opcode, layernorm, embed, quant, softmax, writer)
+        self._events(m, layernorm, embed, quant, softmax, writer)
+        return m
+
+    def _impossible(self, instruction: Value) -> Value:
+        """Whether no unit state could execute the instruction."""
+        norm, soft, quant, embed = (fields_of(instruction, op) for op in (Op.LAYERNORM, Op.SOFTMAX, Op.QUANT, Op.EMBED))
+
+        lane_bits = exact_log2(self.hw.rows)
+
+        def shape(f) -> Value:
+            words = (f.features + (self.hw.rows - 1)) >> lane_bits
+            return (f.tokens == 0) | (f.features == 0) | (f.words != words)
+
+        most_keys = soft.keys + Mux(soft.causal, soft.queries - 1, 0)  # queries of 0 are refused on their own
+
+        no_ternary = Const(self.hw.kind == "binary", 1)
+        opcode = instruction[:8]
+        return Mux(
+            opcode == Op.LAYERNORM,
+            shape(norm) | (norm.eps == 0),
+            Mux(
+                opcode == Op.SOFTMAX,
+                (soft.queries == 0)
+                | (soft.keys == 0)
+                | (most_keys > soft.granules << lane_bits)
+                | (soft.masked & (soft.causal if self.hw.beams > 1 else 1))
+                | (soft.kind == Kind.INT8)
+                | ((soft.kind == Kind.TERNARY) & no_ternary),
+                Mux(
+                    opcode == Op.QUANT,
+                    shape(quant) | (quant.kind == Kind.UINT8) | ((quant.kind == Kind.TERNARY) & no_ternary),
+                    (opcode != Op.EMBED) | shape(embed),
+                ),
+            ),
+        )
+
+    def _writer(self, m: Module, writer, start, instruction, quant, softmax) -> None:
+        """QUANT and SOFTMAX share the writer of codes."""
+        q, s = fields_of(instruction, Op.QUANT), fields_of(instruction, Op.SOFTMAX)
+        opcode = instruction[:8]
+        is_quant = opcode == Op.QUANT
+        m.d.comb += [
+            writer.start.eq(start & (is_quant | (opcode == Op.SOFTMAX))),
+            *(
+                getattr(writer, name).eq(Mux(is_quant, q[name], s[name]))
+                for name in ("dst_addr", "dst_stride", "dst_plane", "kind")
+            ),
+            writer.tokens.eq(Mux(is_quant, q.tokens, s.queries)),
+            writer.words.eq(Mux(is_quant, q.words, s.granules)),
+            writer.features.eq(Mux(is_quant, q.features, s.granules << exact_log2(self.hw.rows))),
+            writer.i.valid.eq(Mux(is_quant, quant.o.valid, softmax.o.valid)),
+            writer.i.payload.eq(Mux(is_quant, quant.o.payload, softmax.o.payload)),
+            quant.o.ready.eq(writer.i.ready & is_quant),
+            softmax.o.ready.eq(writer.i.ready & ~is_quant),
+        ]
+
+    def _memories(self, m: Module, opcode, layernorm, embed, quant, softmax, writer) -> None:
+        for name in (*SCORES, "sbuf_w", "lutv_w"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(softmax, name))
+        for mine, inner in ((self.abuf_r, embed.abuf_r), (self.abuf_w, writer.port)):
+            wiring.connect(m, wiring.flipped(mine), inner)
+        m.d.comb += self.lutv_error.eq(softmax.lutv_error)
+        shared = (
+            (self.rbuf_r, {Op.LAYERNORM: layernorm.rbuf_r, Op.QUANT: quant.rbuf_r, Op.EMBED: embed.rbuf_r}),
+            (
+                self.pbuf_r,
+                {Op.LAYERNORM: layernorm.pbuf_r, Op.EMBED: embed.pbuf_r}
+                | ({Op.SOFTMAX: softmax.pbuf_r} if self.hw.beams > 1 else {}),
+            ),
+            (self.rbuf_w, {Op.LAYERNORM: layernorm.rbuf_w, Op.EMBED: embed.rbuf_w}),
+        )
+        for mine, users in shared:
+            with m.Switch(opcode):
+                for op, inner in users.items():
+                    with m.Case(op):
+                        wiring.connect(m, wiring.flipped(mine), inner)
+
+    def _events(self, m: Module, layernorm, embed, quant, softmax, writer) -> None:
+        reads = (self.rbuf_r, *(getattr(self, name) for name in SCORES), self.pbuf_r, self.abuf_r)
+        writes = (self.rbuf_w, self.abuf_w, self.sbuf_w)
+        waits = lambda ports: sum((port.valid & ~port.ready for port in ports), Const(0, 1)) != 0  # noqa: E731
+        m.d.comb += [
+            self.ev_ln_sum_words.eq(layernorm.ev_sum_words),
+            self.ev_ln_norm_words.eq(layernorm.ev_norm_words),
+            self.ev_ln_rsqrt.eq(layernorm.ev_rsqrt),
+            self.ev_softmax_max_words.eq(softmax.ev_max_words),
+            self.ev_softmax_exp_words.eq(softmax.ev_exp_words),
+            self.ev_softmax_code_words.eq(softmax.ev_code_words),
+            self.ev_divides.eq(softmax.ev_divides),
+            self.ev_quant_words.eq(quant.ev_words),
+            self.ev_embed_words.eq(embed.ev_words),
+            self.ev_plane_writes.eq(self.abuf_w.valid & self.abuf_w.ready & Value.cast(writer.kind)[1]),
+            self.ev_stall_read.eq(waits(reads)),
+            self.ev_stall_write.eq(waits(writes)),
+            # one operation at a time: the others count nothing
+            self.ev_saturations.eq(layernorm.ev_saturations | embed.ev_saturations | quant.ev_saturations),
+        ]

@@ -1,0 +1,100 @@
+"""Verilog of an accelerator, and the manifest that says what is where in it."""
+
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+
+from amaranth import Shape
+from amaranth.lib.wiring import Out
+
+import ternbin
+from ternbin.contract import isa
+from ternbin.contract.hw import KINDS, HwConfig
+from ternbin.errors import InputError
+from ternbin.rtl.control.counters import COUNTER_BITS
+from ternbin.rtl.parts.banks import geometries
+from ternbin.rtl.parts.primitives import primitives
+from ternbin.rtl.top import APART, UNITS, Top, counters, top_ports
+from ternbin.rtl.verilog.convert import convert
+from ternbin.rtl.verilog.shared import shared_verilog
+
+TOP = "ternbin"
+
+
+@cache
+def generate(hw: HwConfig) -> dict[str, str]:
+    """Verilog texts by file name: the top module ``ternbin`` with its parts, and the primitives. The same input gives the same text.
+
+    The larger parts are converted at the same time, in processes of their own. Raises InputError for a configuration that is for
+    accounting only.
+    """
+    if hw.kind not in KINDS:
+        raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        units = [pool.submit(_unit, name, hw) for name in APART]
+        shared, top = pool.submit(shared_verilog, hw), convert({TOP: Top(hw)})
+        return {f"{TOP}.v": "\n".join([top, *(unit.result() for unit in units)]), **shared.result(), **primitives()}
+
+
+def _unit(name: str, hw: HwConfig) -> str:
+    return convert({APART[name]: UNITS[name](hw)})
+
+
+def _ports(hw: HwConfig) -> list[dict]:
+    ports = [{"name": "clk", "direction": "input", "bits": 1}, {"name": "rst", "direction": "input", "bits": 1}]
+    for name, member in top_ports(hw).items():
+        direction = "output" if member.flow == Out else "input"
+        ports.append({"name": name, "direction": direction, "bits": Shape.cast(member.shape).width})
+    return ports
+
+
+def _memories(hw: HwConfig) -> list[dict]:
+    return [
+        {
+            "name": name,
+            "banks": shape.banks,
+            "depth": shape.depth,
+            "word_bits": shape.word_bits,
+            "elements": shape.elements,
+            "planes": shape.planes,
+            "instances": [f"{name}.bank{bank}" for bank in range(shape.banks)],
+            "array": "mem",
+        }
+        for name, shape in geometries(hw).items()
+    ]
+
+
+def _counters(hw: HwConfig) -> list[dict]:
+    return [
+        {
+            "name": name,
+            "offset": isa.REG_COUNTERS + 8 * number,
+            "bits": COUNTER_BITS,
+            "instance": "counters",
+            "signal": f"ctr_{name}",
+        }
+        for number, name in enumerate(counters(hw))
+    ]
+
+
+def manifest(hw: HwConfig) -> dict:
+    """What the Verilog of ``generate`` contains, as data for JSON.
+
+    ports; registers (name -> byte offset) and counters (in order, with byte offset and register signal) of the AXI4-Lite slave;
+    memories with the instances of their banks below the top (each holds the array ``mem`` of ``depth`` words); clock and reset;
+    the configuration; units in the order of the bits of ``trace_start`` and ``trace_done``.
+    """
+    registers = {
+        name.removeprefix("REG_").lower(): value for name, value in vars(isa).items() if name.startswith("REG_")
+    }
+    return {
+        "top": TOP,
+        "version": ternbin.__version__,
+        "hardware": hw.asdict(),
+        "clock": "clk",
+        "reset": {"name": "rst", "active": "high", "synchronous": True},
+        "ports": _ports(hw),
+        "registers": registers,
+        "counters": _counters(hw),
+        "memories": _memories(hw),
+        "units": [unit.name.lower() for unit in isa.Unit],
+    }

@@ -1,0 +1,41 @@
+"""Modules that are built once and used many times.
+
+Amaranth makes one module of every submodule, so a 16 x 16 array would be 256 copies of the same text, and generation takes time for
+each; of a module built once there is one text, and characterisation sees it as one block.
+"""
+
+import re
+
+from amaranth.lib import wiring
+
+from ternbin.contract.hw import HwConfig
+from ternbin.rtl.array import array, pe
+from ternbin.rtl.epilogue import epilogue
+from ternbin.rtl.vector import layernorm, quant, softmax
+from ternbin.rtl.verilog.convert import convert
+
+
+def shared_verilog(hw: HwConfig) -> dict[str, str]:
+    """Verilog texts by file name of all that ``primitives.instance`` names in an accelerator.
+
+    The elements of the array have a body for synthesis, which uses the primitives, and one for simulation.
+    """
+    elements: dict[str, wiring.Component] = {pe.PE_MODULE: pe.ProcessingElement(hw), pe.ROWSUM_MODULE: pe.RowSum(hw)}
+    lanes: dict[str, wiring.Component] = {
+        softmax.EXP_LANE: softmax.ExpLane(hw),
+        softmax.CODE_LANE: softmax.CodeLane(hw),
+        layernorm.LANE: layernorm.Lane(hw),
+        quant.QUANT_LANE: quant.QuantLane(hw),
+        quant.EMBED_LANE: quant.EmbedLane(hw),
+        epilogue.LANE: epilogue.Lane(hw),
+        array.ROW_MODULE: array.Row(hw),
+    }
+    texts = {
+        re.search(r"module (\w+)", text)[1]: f"{text}endmodule\n"
+        for text in convert(elements | lanes).split("endmodule\n")[:-1]
+    }
+    synthesis = "\n".join(texts[name] for name in elements)
+    return {
+        "ternbin_pe.v": f"`ifdef SYNTHESIS\n{synthesis}\n`else\n{pe.simulated(hw)}\n`endif\n",
+        "ternbin_lanes.v": "\n".join(texts[name] for name in lanes),
+    }

@@ -1,0 +1,64 @@
+"""The driver of a run."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from ternbin.contract.program import Program
+from ternbin.counting.runs import CallRun
+from ternbin.decoding.beam import candidates, visible
+from ternbin.decoding.search import Candidates, Fed
+from ternbin.sim.simulator import Simulator
+
+
+class _Host:
+    """The driver's part of a run: puts ids in place, starts calls, reads tokens."""
+
+    def __init__(
+        self,
+        program: Program,
+        simulator: Simulator,
+        progress: Callable[[int, int, int], None] | None,
+        probing: bool,
+        after_call: Callable[[], None],
+    ):
+        self.program, self.simulator, self.progress, self.probing = program, simulator, progress, probing
+        self.after_call = after_call
+        self.calls: list[CallRun] = []
+        self.trace: list[Fed] = []
+
+    @cached_property
+    def _id_bytes(self) -> int:
+        return min(4, self.program.hw.axi_bytes)
+
+    def call(self, number: int) -> None:
+        call = self.program.calls[number]
+        probes = self.program.probes_of_call[number] if self.probing else ()
+        report = None if self.progress is None else lambda cycles, done: self.progress(number, cycles, done)
+        where = self.program.title(number)
+        self.calls.append(self.simulator.call(call.address, call.count, probes, where=where, progress=report))
+        self.finished(number)
+        self.after_call()
+
+    def finished(self, number: int) -> None:
+        if self.progress is not None:
+            self.progress(number, self.calls[number].cycles, self.program.calls[number].count)
+
+    def step(self, tokens: Sequence[int], past: int) -> int:
+        """Decoder calls for tokens at positions ``past ..``, but those done before; returns what follows the last one."""
+        memory = self.simulator.memory
+        for position, token in enumerate(tokens, start=past):
+            if 1 + position >= len(self.calls):
+                self.program.put_id(memory, self.program.slot_addr(position), token)
+                self.call(1 + position)
+        address = self.program.slot_addr(past + len(tokens))
+        return int.from_bytes(memory[address : address + self._id_bytes], "little")
+
+    def beam_step(self, tokens: Sequence[int], parents: Sequence[int], position: int) -> list[Candidates]:
+        """The decoder call at ``position``, unless it was done before; the best tokens of every beam."""
+        memory = self.simulator.memory
+        self.trace.append((tuple(tokens), tuple(parents)))
+        number = self.program.encoders + position
+        if number >= len(self.calls):
+            self.program.put_beams(memory, position, tokens, visible(self.trace))
+            self.call(number)
+        return candidates(self.program.read_top(memory, position), self.program.info["logit_scale_log2"])

@@ -1,0 +1,160 @@
+"""Checkpoints: the state of a run between two calls as one npz file, so that a run that was killed goes on instead of anew."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from ternbin.contract.isa import Unit
+from ternbin.contract.program import Program, region_bytes
+from ternbin.counting.runs import CallRun, Record
+
+FORMAT = 1
+SHARE = 20  # writing takes at most about this fraction of the time
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after ``calls``: state of the model and of the bus (bytes of tb_save), external memory, seconds it took so far."""
+
+    calls: list[CallRun]
+    model: bytes
+    memory: bytes
+    seconds: float
+
+
+def identity(program: Program, library: Path, *parts: object) -> str:
+    """Digest of everything that decides a run: program, places of its probes, the compiled simulator, and ``parts`` by repr."""
+    calls = [(call.address, call.count) for call in program.calls]
+    places = [
+        (p.call, p.unit, p.index, p.region.mem, p.region.addr, p.region.words, p.region.bank, p.region.banks)
+        for p in program.probes
+    ]
+    about = (FORMAT, program.hw, calls, program.source_addr, program.target_addr, program.info, *parts)
+    digest = hashlib.sha256(repr(about).encode())
+    digest.update(np.array(places, dtype=np.int64))
+    for data in (program.image, library.read_bytes()):
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()
+
+
+@dataclass
+class Checkpoint:
+    """The file in which a run keeps its state: written between calls, at most every ``every`` seconds; removed after the last call.
+
+    A file is never half written. One of another run, a damaged one, or any with ``restart``, is not used, and in time replaced.
+    ``tell(line)`` hears that a run goes on from the file, why it does not, or that the file cannot be written, which ends
+    nothing but the writing.
+    """
+
+    path: Path
+    every: float = 5.0
+    restart: bool = False
+    tell: Callable[[str], None] = lambda line: None
+    _due: float = field(default=0.0, init=False)
+
+    def load(self, program: Program, key: str) -> State | None:
+        """The state of the run ``key``, or None to start anew."""
+        self._due = perf_counter() + self.every
+        if self.restart or not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                head = json.loads(file["head"].tobytes())
+                if head["key"] != key:
+                    self.tell(f"{self.path}: checkpoint of another program, input, hardware or version; starting anew")
+                    return None
+                calls = [_call(program, number, head, file) for number in range(len(head["calls"]))]
+                state = State(calls, file["model"].tobytes(), file["memory"].tobytes(), head["seconds"])
+        except _DAMAGE as error:
+            self.tell(f"{self.path}: checkpoint is damaged ({type(error).__name__}); starting anew")
+            return None
+        self.tell(f"{self.path}: going on after call {len(calls)} of at most {len(program.calls)}")
+        return state
+
+    def due(self) -> bool:
+        return perf_counter() >= self._due
+
+    def save(self, key: str, state: State) -> None:
+        begin = perf_counter()
+        try:
+            _write(self.path, _arrays(key, state))
+        except OSError as error:
+            self.tell(f"{self.path}: cannot be written: {error.strerror}; going on without checkpoints")
+            self._due = float("inf")
+            return
+        now = perf_counter()
+        self._due = now + max(self.every, SHARE * (now - begin))
+
+    def remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _arrays(key: str, state: State) -> dict[str, np.ndarray]:
+    names = sorted({name for call in state.calls for record in call.records for name in record.counters})
+    head = {
+        "key": key,
+        "seconds": state.seconds,
+        "names": names,
+        "calls": [{"cycles": call.cycles, "counters": call.counters} for call in state.calls],
+    }
+    arrays = {"head": _bytes(json.dumps(head).encode()), "model": _bytes(state.model), "memory": _bytes(state.memory)}
+    number = {name: i for i, name in enumerate(names)}
+    for i, call in enumerate(state.calls):
+        arrays[f"records{i}"] = _table([(r.unit, r.index, r.start, r.done, len(r.counters)) for r in call.records], 5)
+        arrays[f"counters{i}"] = _table([(number[n], v) for r in call.records for n, v in r.counters.items()], 2)
+        arrays[f"raw{i}"] = _bytes(b"".join(call.raw))
+    return arrays
+
+
+def _bytes(data: bytes | bytearray) -> np.ndarray:
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> np.ndarray:
+    return np.array(rows, dtype=np.int64).reshape(-1, width)
+
+
+def _call(program: Program, number: int, head: dict, file: np.lib.npyio.NpzFile) -> CallRun:
+    grown = iter(file[f"counters{number}"].tolist())
+    records = []
+    for unit, index, start, done, count in file[f"records{number}"].tolist():
+        counters = {head["names"][name]: value for name, value in (next(grown) for _ in range(count))}
+        records.append(Record(Unit(unit), index, start, done, counters))
+    return CallRun(
+        **head["calls"][number], records=tuple(records), raw=_raw(program, number, file[f"raw{number}"].tobytes())
+    )
+
+
+def _raw(program: Program, number: int, data: bytes) -> tuple[bytes, ...]:
+    """Raw words by probe; none where the run did not copy any."""
+    if not data:
+        return ()
+    result, start = [], 0
+    for probe in program.probes_of_call[number]:
+        stop = start + region_bytes(program.hw, probe.region)
+        result.append(data[start:stop])
+        start = stop
+    return tuple(result)

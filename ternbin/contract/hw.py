@@ -1,0 +1,279 @@
+"""The one description of an accelerator: a frozen, validated configuration with named instances."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ternbin.errors import InputError
+
+KINDS = ("ternary", "binary")
+WEIGHT_PACKS = ("2bit", "5trit")
+REFERENCE_BITS = {"int8": 8, "bf16": 16, "fp32": 32}  # of an operand
+MAX_BEAMS = 8  # of all texts
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+def top_tokens(beams: int) -> int:
+    """The most likely tokens that a search looks at for each beam: as many may end as go on, and four may be banned."""
+    return 2 * beams + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class HwConfig:
+    """Geometry of the accelerator. Depths are words per bank.
+
+    The array has ``rows`` x ``cols`` elements, each a dot product of ``lanes`` codes a cycle into an accumulator of
+    ``acc_bits``. Rows hold output features or keys, columns hold tokens or queries. ``kind`` is the element: "ternary"
+    (planes nonzero and negative; runs every code type) or "binary" (one plane, XNOR-popcount; 1-bit models with an 8-bit
+    LM head). The vector unit and the epilogue are ``rows`` lanes wide.
+
+    Raises InputError, naming the field, for a configuration that cannot be built.
+    """
+
+    KINDS: ClassVar[tuple[str, ...]] = KINDS
+    step_cycles: ClassVar[float] = 1.0  # cycles of the array for a step
+
+    name: str = "custom"
+    kind: str = "ternary"
+    rows: int = 16
+    cols: int = 4
+    lanes: int = 32
+    acc_bits: int = 24
+    res_bits: int = 16
+    axi_data_bits: int = 64
+    axi_addr_bits: int = 32
+    abuf_words: int = 2048  # codes of activations, `cols` banks
+    wbuf_words: int = 1024  # weight tiles, `rows` banks
+    kbuf_words: int = 1024  # keys and transposed values, `rows` banks
+    rbuf_words: int = 2048  # residual stream, one bank, `rows` values a word
+    sbuf_words: int = 256  # attention scores, `cols` banks, `rows` accumulators a word
+    pbuf_words: int = 1024  # thresholds, scales, biases, LayerNorm parameters, `rows` x 16 bits a word
+    idbuf_words: int = 256  # token ids
+    queue_depth: int = 4  # instructions waiting per unit
+    burst_beats: int = 16  # longest AXI burst
+    weight_pack: str = "2bit"  # ternary weights in external memory: 2 bits each, or "5trit": five in 8 bits
+    beams: int = 1  # of a search: more add a unit for the best tokens of each beam, and masks to the softmax
+    kv_external: bool = False  # keep keys and values of decoding in external memory
+    clock_mhz: float = (
+        350.0  # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
+    )
+
+    def __post_init__(self) -> None:
+        if self.kind not in self.KINDS:
+            raise InputError(f"hardware configuration: kind must be one of {', '.join(self.KINDS)}, not {self.kind!r}")
+        if self.weight_pack not in WEIGHT_PACKS:
+            raise InputError(
+                f"hardware configuration: weight_pack must be one of {', '.join(WEIGHT_PACKS)}, not {self.weight_pack!r}"
+            )
+        if self.kind == "binary" and self.weight_pack != "2bit":
+            raise InputError(
+                f"hardware configuration: weight_pack must be 2bit on a binary array, not {self.weight_pack!r}"
+            )
+        limits = {
+            "rows": (4, 64),
+            "cols": (1, 64),
+            "lanes": (16, 256),
+            "axi_data_bits": (32, 512),
+            "burst_beats": (1, 256),
+        }
+        for field, (low, high) in limits.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or not low <= value <= high or not _is_power_of_two(value):
+                raise InputError(
+                    f"hardware configuration: {field} must be a power of two from {low} to {high}, not {value!r}"
+                )
+        ranges = {
+            "acc_bits": (16, 32),
+            "res_bits": (8, 20),
+            "axi_addr_bits": (24, 40),
+            "queue_depth": (1, 16),
+            "beams": (1, MAX_BEAMS),
+        }
+        ranges |= {f"{m}_words": (16, 1 << 20) for m in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
+        for field, (low, high) in ranges.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise InputError(f"hardware configuration: {field} must be from {low} to {high}, not {value!r}")
+        if self.rows > self.lanes:
+            raise InputError(f"hardware configuration: rows must be at most lanes ({self.lanes}), not {self.rows}")
+        if self.axi_data_bits > self.rows * 16:
+            raise InputError(
+                f"hardware configuration: axi_data_bits must be at most rows x 16 ({self.rows * 16}), "
+                f"not {self.axi_data_bits}"
+            )
+        if self.beams > 1 and self.idbuf_words < self.result_words + self.beams:
+            raise InputError(
+                f"hardware configuration: idbuf_words must be at least {self.result_words + self.beams} for "
+                f"{self.beams} beams, not {self.idbuf_words}"
+            )
+        if not self.clock_mhz > 0:
+            raise InputError(f"hardware configuration: clock_mhz must be positive, not {self.clock_mhz!r}")
+
+    @property
+    def planes(self) -> int:
+        """Bit planes of one stored code word: 2 (nonzero, negative) or 1 (positive)."""
+        return 2 if self.kind == "ternary" else 1
+
+    @property
+    def ternary(self) -> "HwConfig":
+        """Of a reference configuration the accelerator of the same array with ternary codes."""
+        return self
+
+    @property
+    def top(self) -> int:
+        """Tokens that are kept for each beam."""
+        return top_tokens(self.beams)
+
+    @property
+    def result_words(self) -> int:
+        """Words of IDBUF that the results of a decoder call on all beams take: three for each token and for the normaliser."""
+        return 3 * (self.top + 1) * self.beams
+
+    def searching(self, beams: int, texts: int = 1) -> "HwConfig":
+        """This accelerator made for ``beams`` beams of each of ``texts`` texts, with room for their results."""
+        if not 1 <= beams * texts <= MAX_BEAMS:
+            what, value = ("beams", beams) if texts == 1 else ("texts times beams", f"{texts} x {beams}")
+            raise InputError(f"{what} must be from 1 to {MAX_BEAMS}, not {value}")
+        beams *= texts
+        room = (3 * (top_tokens(beams) + 1) + 1) * beams if beams > 1 else 0
+        return dataclasses.replace(self, beams=beams, idbuf_words=max(self.idbuf_words, room))
+
+    @property
+    def code_word_bits(self) -> int:
+        return self.lanes * self.planes
+
+    @property
+    def beat_words(self) -> int:
+        """Whole code words of one bus beat; 1 where a word takes one beat or more."""
+        return max(1, self.axi_data_bits // self.code_word_bits)
+
+    @property
+    def load_words(self) -> int:
+        """Code words, of as many consecutive banks, that a load writes to WBUF at once: what the bus brings in a cycle, or more."""
+        most = self.axi_data_bits if self.weight_pack == "2bit" else 2 * self.axi_data_bits
+        return max(1, most // self.code_word_bits)
+
+    def memory_bits(self, weight_bits: int) -> float:
+        """Bits that a weight of ``weight_bits`` (1 or 2) takes in external memory."""
+        return 8 / 5 if self.weight_pack == "5trit" and weight_bits == 2 else weight_bits
+
+    @property
+    def res_container(self) -> int:
+        """Bits that one residual value occupies in a word: 16, or 32 above 16 bits."""
+        return 16 if self.res_bits <= 16 else 32
+
+    @property
+    def res_word_bits(self) -> int:
+        return self.rows * self.res_container
+
+    @property
+    def param_word_bits(self) -> int:
+        return self.rows * 16
+
+    @property
+    def score_word_bits(self) -> int:
+        return self.rows * self.acc_bits
+
+    @property
+    def axi_bytes(self) -> int:
+        return self.axi_data_bits // 8
+
+    @property
+    def peak_macs(self) -> int:
+        """Multiply-accumulates of a step; a step takes a cycle for 1- and 2-bit codes."""
+        return self.rows * self.cols * self.lanes
+
+    def asdict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceConfig(HwConfig):
+    """An accelerator with wide elements and operands, for accounting only: the same geometry, dataflow and instructions, every code one
+    whole word of ``REFERENCE_BITS[kind]`` bits a lane. Programs are mapped and timed for it; there is no Verilog of it.
+
+    ``step_cycles``: an array of fewer lanes takes as many cycles for a step of ``rows`` x ``cols`` x ``lanes``.
+    """
+
+    KINDS: ClassVar[tuple[str, ...]] = tuple(REFERENCE_BITS)
+
+    kind: str = "fp32"
+    step_cycles: float = 1.0
+
+    @property
+    def planes(self) -> int:
+        """Bits of an operand."""
+        return REFERENCE_BITS[self.kind]
+
+    @property
+    def ternary(self) -> HwConfig:
+        values = self.asdict() | {"kind": "ternary"}
+        del values["step_cycles"]
+        return HwConfig(**values)
+
+
+_TINY = HwConfig(
+    name="tiny",
+    rows=4,
+    cols=2,
+    lanes=16,
+    axi_data_bits=32,
+    abuf_words=512,
+    wbuf_words=256,
+    kbuf_words=512,
+    rbuf_words=1024,
+    sbuf_words=128,
+    pbuf_words=256,
+    idbuf_words=64,
+)
+
+NAMED = {
+    config.name: config
+    for config in (
+        _TINY,
+        HwConfig(name="small"),
+        dataclasses.replace(_TINY, name="tiny-binary", kind="binary", lanes=32),
+        HwConfig(name="small-binary", kind="binary", lanes=64),
+        HwConfig(  # BART-base, inputs of up to 1,024 tokens
+            name="base",
+            rows=64,
+            cols=4,
+            lanes=64,
+            axi_data_bits=512,
+            abuf_words=8192,
+            kbuf_words=4096,
+            rbuf_words=12288,
+            sbuf_words=1024,
+            pbuf_words=2048,
+            idbuf_words=1024,
+            queue_depth=8,
+        ),
+    )
+}
+
+
+def load_hw(spec: str) -> HwConfig:
+    """A named configuration, or one read from a TOML file (flat keys, the fields of HwConfig).
+
+    Raises InputError for an unknown name, an unreadable or broken file, or an unknown or impossible field.
+    """
+    if spec in NAMED:
+        return NAMED[spec]
+    path = Path(spec)
+    if path.suffix != ".toml":
+        raise InputError(f"--hw must be one of {', '.join(NAMED)} or a .toml file, not {spec!r}")
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(HwConfig)})
+    if unknown:
+        raise InputError(f"{path}: unknown field {unknown[0]!r}")
+    return HwConfig(**({"name": path.stem} | values))

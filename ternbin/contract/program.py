@@ -1,0 +1,393 @@
+"""A program: the external-memory image with instructions and weights, and where every tensor can be seen on chip."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, decode
+from ternbin.contract.memories import Geometry, geometry
+from ternbin.contract.rows import INT8_WEIGHTS, UINT8_WEIGHTS, bytes_int, from_bytes, word_codes
+from ternbin.errors import InputError
+from ternbin.graph.qtypes import from_stored, kind_of
+
+MAGIC = b"ternbin program 1\n"
+LAYOUTS = ("tokens", "keys", "transposed", "residual", "scores", "ids")
+
+
+@dataclass(frozen=True)
+class Region:
+    """``words`` words from ``addr`` of banks ``bank .. bank+banks-1`` of one memory.
+
+    Its raw form is bytes: bank by bank, word by word, ``geometry(hw, mem).word_bytes`` each, little end first.
+    """
+
+    mem: Mem
+    addr: int
+    words: int
+    bank: int = 0
+    banks: int = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """How a tensor lies in a region; addresses count from the start of the region.
+
+    Layouts (docs/architecture.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
+    "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual", "scores" [rows, width]; "ids"
+    [rows, 2]: id, and logit, of which the hardware holds ``2^shift`` times the graph's; with ``groups`` above 1 [rows, groups, 2], a
+    list of them every ``stride`` words, the last of which, (m, s) of rule 11, is as it is.
+    A group (head) of ``width`` features starts every ``pitch`` features of the layout. Row 0 is token, query or key
+    ``first``. ``lead`` adds a first dimension of 1 (heads); ``kind`` is the code kind.
+    """
+
+    layout: str
+    rows: int
+    width: int
+    stride: int = 0
+    groups: int = 1
+    pitch: int = 0
+    plane: int = 0
+    kind: str = ""
+    lead: bool = False
+    shift: int = 0
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Instruction number ``index`` of ``unit`` in call ``call`` (from 0): once it is done, ``region`` holds the tensor.
+
+    ``tensor`` is the name of a node of the call's graph (encoder for call 0); ``part`` says which slice of it the region
+    holds: (start, stop) for each dimension.
+    """
+
+    call: int
+    unit: Unit
+    index: int
+    tensor: str
+    region: Region
+    view: View
+    part: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One start of the core: ``count`` instructions (END is the last) at byte ``address`` of the image.
+
+    ``ops[i]`` indexes ``Program.names``: the graph op that instruction i belongs to.
+    """
+
+    address: int
+    count: int
+    ops: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a run needs: image, calls, probes, and where ids come in and go out.
+
+    With several texts (``source_lens``) their ids follow each other at ``source_addr``, the first calls are one encoder call a text, and
+    the ``beams`` are those of all texts, in the order of the texts.
+
+    With ``beams`` above 1 every decoder call works on that many tokens of one position, as beams of one text. The host puts their
+    ids at ``slot_addr(t)``, and at ``mask_addr`` 16 bits for each key of the caches, bit b of which says whether beam b sees it; the
+    best tokens of each, with the normaliser, come out from ``result_addr`` on, call after call (``read_top``).
+
+    Call 0 is the encoder, call 1+t the decoder at position t. The host puts ``source_len`` ids, one a beat, at
+    ``source_addr`` and the start token at slot 0 of ``target_addr``; decoder call t reads slot t and writes slot t+1.
+    ``writable`` lists the (address, bytes) the host or the core write; the rest of the image is constant.
+    """
+
+    hw: HwConfig
+    image: bytes = field(repr=False)
+    calls: tuple[Call, ...] = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    probes: tuple[Probe, ...] = field(repr=False)
+    source_addr: int
+    target_addr: int
+    source_len: int
+    max_new_tokens: int
+    writable: tuple[tuple[int, int], ...] = ()
+    info: dict = field(default_factory=dict)
+    beams: int = 1
+    mask_addr: int = 0
+    result_addr: int = 0
+    source_lens: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Source tokens of each text."""
+        return self.source_lens or (self.source_len,)
+
+    @property
+    def encoders(self) -> int:
+        """Number of encoder calls: decoder call t is call ``encoders + t``."""
+        return len(self.lengths)
+
+    def title(self, number: int) -> str:
+        """What call ``number`` is."""
+        if number >= self.encoders:
+            return f"decoder position {number - self.encoders}"
+        return "encoder" if self.encoders == 1 else f"encoder of text {number}"
+
+    def slot_addr(self, slot: int) -> int:
+        """Byte address of target slot ``slot``: input of decoder call ``slot``, result of decoder call ``slot - 1``."""
+        return self.target_addr + slot * self.beams * self.hw.axi_bytes
+
+    def words(self, call: int) -> list[int]:
+        """The 512-bit instruction words of a call."""
+        start = self.calls[call].address
+        steps = range(start, start + self.calls[call].count * INSTRUCTION_BYTES, INSTRUCTION_BYTES)
+        return [int.from_bytes(self.image[a : a + INSTRUCTION_BYTES], "little") for a in steps]
+
+    def instructions(self, call: int) -> list[Instruction]:
+        """The decoded instructions of a call. Raises InputError, naming the instruction, for a damaged one."""
+        result = []
+        for number, word in enumerate(self.words(call)):
+            try:
+                result.append(decode(word))
+            except InputError as error:
+                raise InputError(f"call {call}, instruction {number}: {error}") from None
+        return result
+
+    @cached_property
+    def probes_of_call(self) -> tuple[tuple[Probe, ...], ...]:
+        """The probes of each call, in the order of the program."""
+        groups: list[list[Probe]] = [[] for _ in self.calls]
+        for probe in self.probes:
+            groups[probe.call].append(probe)
+        return tuple(tuple(group) for group in groups)
+
+    def with_ids(self, source_ids: Sequence[int], start_id: int) -> bytearray:
+        """A copy of the image with the ids of one text and the start token in place."""
+        if len(source_ids) != self.source_len:
+            raise InputError(f"source ids must be {self.source_len}, not {len(source_ids)}")
+        image = bytearray(self.image)
+        for slot, value in enumerate(source_ids):
+            self.put_id(image, self.source_addr + slot * self.hw.axi_bytes, value)
+        self.put_id(image, self.slot_addr(0), start_id)
+        return image
+
+    def put_id(self, memory: bytearray, address: int, value: int) -> None:
+        vocab = self.info.get("vocab", 1 << 31)
+        if not 0 <= value < vocab:
+            raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
+        memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
+
+    def put_beams(self, memory: bytearray, position: int, tokens: Sequence[int], mask: Tensor) -> None:
+        """What the decoder call at ``position`` reads: a token a beam, and which keys each sees, bool ``[beams, keys]``."""
+        for beam, token in enumerate(tokens):
+            self.put_id(memory, self.slot_addr(position) + beam * self.hw.axi_bytes, token)
+        bits = (mask.numpy().astype("<u2") << np.arange(self.beams, dtype="<u2")[:, None]).sum(0, dtype="<u2").tobytes()
+        memory[self.mask_addr : self.mask_addr + len(bits)] = bits
+
+    def read_top(self, memory: bytes | bytearray, position: int) -> Tensor:
+        """What the decoder call on beams at ``position`` gave, as rule 11 does: ``[beams, top + 1, 2]``."""
+        step, size = self.hw.axi_bytes, self.hw.result_words * self.hw.axi_bytes
+        raw = np.frombuffer(memory, np.uint8, size, self.result_addr + position * size)
+        raw = raw.reshape(self.beams, self.hw.top + 1, 3, step)[..., :4]
+        ids, logits = bytes_int(raw[:, :, 0], 4), bytes_int(raw[:, :, 1:].reshape(*raw.shape[:2], 8), 8)
+        logits[:, :-1] >>= self.info["logit_shift"]
+        return torch.from_numpy(np.concatenate([ids, logits], axis=-1))
+
+    def get_id(self, memory: bytes | bytearray, address: int) -> int:
+        return int.from_bytes(memory[address : address + 4], "little")
+
+
+# ---- probes ---------------------------------------------------------------------------------------------------------
+
+
+def region_bytes(hw: HwConfig, region: Region) -> int:
+    """Length of the region's raw form."""
+    return region.banks * region.words * geometry(hw, region.mem).word_bytes
+
+
+def decode_probe(hw: HwConfig, probe: Probe, raw: bytes) -> Tensor:
+    """The tensor, int64, in the values the integer reference uses, from the raw words of the probe's region."""
+    region, view, shape = probe.region, probe.view, geometry(hw, probe.region.mem)
+    if len(raw) != region_bytes(hw, region):
+        raise InputError(f"probe {probe.tensor}: raw words must be {region_bytes(hw, region)} bytes, not {len(raw)}")
+    words = np.frombuffer(raw, dtype=np.uint8).reshape(region.banks, region.words, shape.word_bytes)
+    if view.layout in ("tokens", "keys", "transposed"):
+        out = _decode_codes(hw, shape, view, words)
+    elif view.layout == "scores":
+        out = _decode_scores(hw, view, words)
+    else:
+        out = {"residual": _decode_residual, "ids": _decode_ids}[view.layout](hw, view, words[0])
+    out = torch.from_numpy(np.ascontiguousarray(out, dtype=np.int64))
+    return out.unsqueeze(0) if view.lead else out
+
+
+def expected_part(probe: Probe, value: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The slice of the reference tensor that :func:`decode_probe` must equal; ids and logits become columns."""
+    if isinstance(value, tuple):
+        value = torch.stack([v.to(torch.int64) for v in value], dim=-1)
+    return value[tuple(slice(*p) for p in probe.part)].to(torch.int64)
+
+
+def _decode_codes(hw: HwConfig, shape: Geometry, view: View, raw: np.ndarray) -> np.ndarray:
+    words = from_bytes(raw)[..., : shape.bits].reshape(*raw.shape[:2], hw.planes, hw.lanes)
+    if kind_of(view.kind).eight_bit:
+        weights = INT8_WEIGHTS if view.kind == "int8" else UINT8_WEIGHTS
+        return sum(int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights))
+    return from_stored(_gather(hw, view, word_codes(hw, words), 0), view.kind)
+
+
+def _gather(hw: HwConfig, view: View, codes: np.ndarray, offset: int) -> np.ndarray:
+    """Elements ``[rows, groups*width]`` of codes ``[banks, words, lanes]``."""
+    row = view.first + np.arange(view.rows)[:, None]
+    group, feature = np.divmod(np.arange(view.groups * view.width)[None, :], view.width)
+    place = group * view.pitch + feature
+    along, across = (row, place) if view.layout == "transposed" else (place, row)
+    word = across // len(codes) * view.stride + along // hw.lanes
+    bank, lane = np.broadcast_arrays(across % len(codes), along % hw.lanes)
+    return codes[bank, word + offset, lane].astype(np.int64)
+
+
+def _decode_residual(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
+    values = bytes_int(raw, hw.res_container // 8)
+    row, element = np.arange(view.rows)[:, None], np.arange(view.width)[None, :]
+    return values[row * view.stride + element // hw.rows, element % hw.rows]
+
+
+def _decode_scores(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
+    bits = from_bytes(raw)[..., : hw.score_word_bits].reshape(*raw.shape[:2], hw.rows, hw.acc_bits).astype(np.int64)
+    weights = 1 << np.arange(hw.acc_bits, dtype=np.int64)
+    weights[-1] = -weights[-1]
+    query, key = np.arange(view.rows)[:, None], np.arange(view.width)[None, :]
+    return (bits @ weights)[query % hw.cols, query // hw.cols * view.stride + key // hw.rows, key % hw.rows]
+
+
+def _decode_ids(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:
+    both = np.concatenate([bytes_int(raw[:, :4], 4), bytes_int(raw[:, 4:12], 8)], axis=-1)
+    if view.groups > 1:
+        both = both[:: view.stride].reshape(view.rows, view.groups, 2)
+        both[:, :-1, 1] >>= view.shift
+        return both
+    both[:, 1] >>= view.shift
+    return both[: view.rows]
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def save(program: Program, path: str | Path) -> None:
+    """Write one file: magic, header length, JSON header, image, SHA-256 of all before. Replaces the file atomically."""
+    header = {name: getattr(program, name) for name in _HEADER}
+    header["hw"] = program.hw.asdict()
+    header["calls"] = [dataclasses.astuple(call) for call in program.calls]
+    header["probes"] = [dataclasses.astuple(probe) for probe in program.probes]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    body = MAGIC + len(text).to_bytes(8, "little") + text + program.image
+    _write_atomically(Path(path), body + hashlib.sha256(body).digest())
+
+
+_HEADER = (
+    "names",
+    "source_addr",
+    "target_addr",
+    "source_len",
+    "max_new_tokens",
+    "writable",
+    "info",
+    "beams",
+    "mask_addr",
+    "result_addr",
+    "source_lens",
+)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | Path) -> Program:
+    """Read a program file. Raises InputError for a foreign, truncated or damaged file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data.startswith(MAGIC):
+        raise InputError(f"{path}: must be a ternbin program, not a file that starts with {data[:8]!r}")
+    body, digest = data[:-32], data[-32:]
+    if len(body) < len(MAGIC) + 8 or hashlib.sha256(body).digest() != digest:
+        raise InputError(f"{path}: checksum must match the contents; the file is truncated or damaged")
+    start = len(MAGIC) + 8
+    end = start + int.from_bytes(body[len(MAGIC) : start], "little")
+    return _from_header(json.loads(body[start:end]), body[end:])
+
+
+def _from_header(header: dict, image: bytes) -> Program:
+    plain = {name: header[name] for name in _HEADER if name in header}
+    return Program(
+        **plain
+        | {
+            "hw": HwConfig(**header["hw"]),
+            "image": image,
+            "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
+            "names": tuple(header["names"]),
+            "probes": tuple(_probe(*values) for values in header["probes"]),
+            "writable": tuple((a, n) for a, n in header["writable"]),
+            "source_lens": tuple(header.get("source_lens", ())),
+        }
+    )
+
+
+def _probe(call: int, unit: int, index: int, tensor: str, region: list, view: list, part: list) -> Probe:
+    place = Region(Mem(region[0]), *region[1:])
+    return Probe(call, Unit(unit), index, tensor, place, View(*view), tuple((a, b) for a, b in part))
+
+
+# ---- listing --------------------------------------------------------------------------------------------------------
+
+
+def listing(program: Program, calls: Sequence[int] | None = None) -> str:
+    """The program as text: one line an instruction, under the name of the graph op it belongs to."""
+    lines = []
+    for number in range(len(program.calls)) if calls is None else calls:
+        call = program.calls[number]
+        lines.append(f"call {number} ({program.title(number)}) at {call.address:#x}, {call.count} instructions")
+        last = None
+        for index, (instruction, op) in enumerate(zip(program.instructions(number), call.ops, strict=True)):
+            if op != last:
+                lines.append(f"  {program.names[op]}")
+                last = op
+            lines.append(f"    {index:5d}  {instruction_text(instruction)}")
+    return "\n".join(lines) + "\n"
+
+
+def instruction_text(instruction: Instruction) -> str:
+    """One instruction on one line: operation, tokens, fields that are not 0."""
+    if instruction.op == Op.END:
+        return "END"
+    tokens = [f"<{u.name.lower()}" for u in sorted(instruction.wait)]
+    tokens += [f">{u.name.lower()}" for u in sorted(instruction.signal)]
+    fields = [f"{name}={_value_text(name, value)}" for name, value in instruction.fields.items() if value]
+    return " ".join([f"{instruction.op.name:<9}", f"{UNIT_OF[instruction.op].name.lower():<7}", *tokens, *fields])
+
+
+def _value_text(name: str, value: int) -> str:
+    if name == "mem":
+        return Mem(value).name
+    return f"{value:#x}" if name == "dram" else str(value)

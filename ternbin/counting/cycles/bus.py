@@ -1,0 +1,298 @@
+"""Cycles of transfers: bursts of loads, stores and fetch on their way to external memory and back."""
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
+from functools import cache
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Mem
+from ternbin.contract.pipeline import PAGE_BYTES
+from ternbin.contract.transfers import external_rows
+from ternbin.counting.cycles.ports import CODES, WRITES, Spans, take
+from ternbin.counting.external import MemoryModel
+from ternbin.rtl.transfer.dma import StoreUnit
+
+OPEN_BURSTS = 8  # that the external memory takes
+NEVER = 1 << 62
+_BEAT = 64  # credit for a beat: memory gains `MemoryModel.beats` a cycle
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Bursts of a LOAD or STORE: (number, beats) in order; of ``rows`` rows each, where they do not lie end to end.
+
+    ``spacing``: cycles that the unit needs for a beat. ``late``: cycles from a beat's coming to its being taken. ``tail``: from the
+    last beat to done. ``lookup``: cycles before the first burst of a row. ``port``: the port by which the words of a load, of
+    ``beats`` each, hold up the vector unit (-1: none). ``keys``: of KBUF.
+    """
+
+    bursts: tuple[tuple[int, int], ...]
+    spacing: float
+    late: int
+    tail: int
+    lookup: int
+    port: int
+    beats: float
+    keys: bool
+
+    def written(self, came: list[int]) -> list[tuple[int, int]]:
+        """Cycles in which the words of a load are written whose beats were taken in ``came``: (first, how many)."""
+        if self.beats < 1:
+            return [(at + 1 - self.late, round(1 / self.beats)) for at in came]
+        return [(at + 1, 1) for at in came[int(self.beats) - 1 :: int(self.beats)]]
+
+
+_known = cache(Transfer)
+
+
+def _bursts(hw: HwConfig, page_offset: int, beats: int) -> list[tuple[int, int]]:
+    """Runs of equal bursts of a region. Pages hold whole bursts: only the first page may end with a shorter one."""
+    cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
+    room = (PAGE_BYTES - page_offset) // hw.axi_bytes
+    first = min(room, beats) if room % cap else 0
+    runs = ((first // cap, cap), (1, first % cap), ((beats - first) // cap, cap), (1, (beats - first) % cap))
+    return [run for run in runs if run[0] * run[1]]
+
+
+@cache
+def transfer(
+    hw: HwConfig, mem: int, inner: int, outer: int, page_offset: int, stride: int, indirect: bool, expand: bool
+) -> Transfer:
+    rows, size = external_rows(hw, Mem(mem), inner, outer, expand)
+    beats = size // hw.axi_bytes
+    if not indirect and (rows == 1 or stride == size):
+        bursts = _bursts(hw, page_offset, rows * beats)
+    elif stride % PAGE_BYTES == 0 and not indirect:
+        bursts = _bursts(hw, page_offset, beats) * rows
+    else:
+        at = 0 if indirect else page_offset
+        bursts = [run for row in range(rows) for run in _bursts(hw, (at + row * stride) % PAGE_BYTES, beats)]
+    words = inner * outer if Mem(mem) in (Mem.ABUF, Mem.KBUF) else 0  # of a beat that holds several, one a cycle
+    spacing = max(2 if expand else 1, words / (rows * beats)) if hw.beat_words > 1 else 2 if expand else 1
+    last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
+    port = {Mem.ABUF: CODES, Mem.RBUF: WRITES}.get(Mem(mem), -1)
+    late = int(expand) * (hw.beat_words if words else 1)
+    each, lookup = rows * beats / (inner * outer), 3 if indirect else 0
+    return _known(tuple(bursts), spacing, late, max(1, last), lookup, port, each, Mem(mem) == Mem.KBUF)
+
+
+class Beats:
+    """Beats of one direction that follow each other, each as soon as memory has credit for it and the unit takes it.
+
+    The first is offered in ``first`` and taken in ``taken`` at the earliest; from ``due`` / ``memory.beats`` on there is credit for it.
+    Each is taken ``spacing`` after the one before and ``late`` after it is offered, which is after the one before was taken.
+    """
+
+    def __init__(self, memory: MemoryModel, due: int, first: int, taken: float, spacing: float, late: int):
+        self.rate, self.first, self.spacing, self.late = memory.beats, first, spacing, late
+        self.start = max(first + late, taken)
+        self.after = max(due, self.rate * (first - 1) + 1) + _BEAT  # memory keeps credit of less than a beat
+        self.second = max(self.after, self.rate * self.start + 1)
+
+    def _credit(self, number: int) -> int:
+        return -(-(self.second + _BEAT * (number - 2)) // self.rate)
+
+    def taken(self, number: int) -> float:
+        """The cycle in which beat ``number`` (from 1 on) is taken."""
+        return (
+            self.start
+            if number == 1
+            else max(self.start + (number - 1) * self.spacing, self._credit(number) + self.late)
+        )
+
+    def offered(self, number: int) -> float:
+        return self.first if number == 1 else max(self.taken(number - 1) + 1, self._credit(number))
+
+    def left(self, number: int) -> float:
+        """``due`` of the beat after the first ``number``."""
+        if number == 1:
+            return self.after
+        return max(self.second + _BEAT * (number - 2), self.rate * (self.offered(number) - 1) + 1) + _BEAT
+
+
+class ReadChannel:
+    """The bursts of loads and fetch on their way to external memory and back, in order.
+
+    Loads are advanced no further than what is sure: a request of fetch goes before all bursts not yet asked for.
+    """
+
+    def __init__(self, memory: MemoryModel):
+        self.memory = memory
+        self.ends = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # last beats of the last bursts
+        self.dues = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # credit for beats after them: see Beats
+        self.accepted = -1  # address of the last burst
+        self.load_done = -9
+        self.runs: tuple[tuple[int, int], ...] = ()  # of the load under way: bursts to come
+
+    def begin(self, cycle: int, load: Transfer) -> None:
+        """A load was issued in ``cycle``."""
+        self.load, self.runs, self.position = load, load.bursts, 0
+        self.left, self.length = self.runs[0]
+        self.wanted = cycle + 3 + load.lookup
+        self.taken = self.load_done + 2 - load.spacing  # last beat of this load
+        self.came: list[int] = []  # when its beats were taken, if it writes a memory of the vector unit
+        self.change, self.same = 0, 0
+
+    def advance(self, limit: int) -> int:
+        """Ask for bursts of the load under way before cycle ``limit``. Returns the cycle of the last one if that was its last."""
+        while True:
+            asked = max(self.wanted, self.accepted)
+            if asked >= limit:
+                return 0
+            asked = self._many(asked, limit) or self._one(asked)
+            self.wanted = asked + 1
+            if not self.left:
+                self.position += 1
+                if self.position == len(self.runs):
+                    self.load_done = int(self.taken + self.load.tail)
+                    self.runs = ()
+                    return int(asked)
+                self.left, self.length = self.runs[self.position]
+                self.wanted += self.load.lookup
+                self.same = 0
+            elif self.same > OPEN_BURSTS and self.load.port < 0 and self.accepted >= self.wanted:
+                self._repeat(limit)
+
+    def _beats(self, first: int) -> Beats:
+        """The next beats of the load, the first one offered in ``first`` at the earliest."""
+        load = self.load
+        first = max(first, -(-self.dues[-1] // self.memory.beats), self.ends[-1] + 1)
+        return Beats(self.memory, self.dues[-1], first, self.taken + load.spacing, load.spacing, load.late)
+
+    def _took(self, beats: Beats, number: int) -> None:
+        self.taken = self.ends[-1]
+        if self.load.port >= 0:
+            self.came += [int(beats.taken(beat)) for beat in range(1, number + 1)]
+
+    def _one(self, asked: int) -> int:
+        """The next burst, asked for in ``asked``."""
+        self.accepted = max(asked, self.ends[0]) + 1
+        beats = self._beats(self.accepted + self.memory.latency)
+        end, due = beats.taken(self.length), beats.left(self.length)
+        change = end - self.ends[0]
+        periodic = change == self.change and due - self.dues[0] == change * self.memory.beats
+        self.same = self.same + 1 if periodic else 0
+        self.change = change
+        self.ends.append(end)
+        self.dues.append(due)
+        self._took(beats, self.length)
+        self.left -= 1
+        return asked
+
+    def _many(self, asked: int, limit: int) -> int:
+        """The next equal bursts before ``limit``, if memory always has the next beat when the last one was taken; the cycle in which
+        the last one was asked for. Else 0."""
+        if self.left == 1 or asked > self.ends[0]:
+            return 0
+        ends, length, beats = list(self.ends), self.length, self._beats(0)
+
+        def end(number: int) -> float:  # each burst is accepted after the end of the eighth before it
+            return ends[number] if number < OPEN_BURSTS else beats.taken((number - OPEN_BURSTS + 1) * length)
+
+        if any(
+            end(number) + 1 + self.memory.latency
+            > beats.offered(number * length + 1) - number // OPEN_BURSTS  # later: one less
+            for number in range(OPEN_BURSTS + 1)
+        ):
+            return 0
+        count = min(self.left, 1 + bisect_left(range(self.left), limit - 1, key=end))
+        self.ends.extend(end(number) for number in range(count, count + OPEN_BURSTS))
+        self.dues.extend(beats.left(number * length) for number in range(max(1, count - OPEN_BURSTS + 1), count + 1))
+        self.accepted = end(count - 1) + 1
+        self._took(beats, count * length)
+        self.left, self.same = self.left - count, 0
+        return end(count - 2) + 1 if count > 1 else asked
+
+    def _repeat(self, limit: int) -> None:
+        """Eight bursts took as long as the eight before them, each: so will the next."""
+        groups = (self.left - 1) // OPEN_BURSTS
+        if limit < NEVER:
+            groups = min(groups, int((limit - self.accepted - 1) // self.change))
+        if groups > 0:
+            shift = groups * self.change
+            self.left -= groups * OPEN_BURSTS
+            self.ends = deque([end + shift for end in self.ends], maxlen=OPEN_BURSTS)
+            self.dues = deque([due + shift * self.memory.beats for due in self.dues], maxlen=OPEN_BURSTS)
+            self.accepted, self.wanted, self.taken = (at + shift for at in (self.accepted, self.wanted, self.taken))
+
+    def keep(self) -> tuple:
+        return (
+            self.ends.copy(),
+            self.dues.copy(),
+            self.accepted,
+            self.load_done,
+            self.runs,
+            self.position,
+            self.left,
+            self.length,
+            self.wanted,
+            self.taken,
+            self.change,
+            self.same,
+            self.came.copy(),
+        )
+
+    def back(self, state: tuple) -> None:
+        (
+            ends,
+            dues,
+            self.accepted,
+            self.load_done,
+            self.runs,
+            self.position,
+            self.left,
+            self.length,
+            self.wanted,
+            self.taken,
+            self.change,
+            self.same,
+            came,
+        ) = state
+        self.ends, self.dues, self.came = ends.copy(), dues.copy(), came.copy()
+
+    def fetch(self, cycle: int, beats: int) -> int:
+        """Fetch asks in ``cycle``. Returns the cycle of its last beat."""
+        asked = max(cycle, self.accepted)
+        self.accepted = max(asked, self.ends[0]) + 1
+        ready = max(self.accepted + self.memory.latency, -(-self.dues[-1] // self.memory.beats), self.ends[-1] + 1)
+        run = Beats(self.memory, self.dues[-1], ready, ready, 1, 0)
+        self.ends.append(run.taken(beats))
+        self.dues.append(run.left(beats))
+        if self.runs:
+            self.wanted, self.same = max(self.wanted, asked + 1), 0
+        return int(self.ends[-1])
+
+
+class WriteChannel:
+    """The bursts of stores on their way to external memory, in order."""
+
+    def __init__(self, memory: MemoryModel):
+        self.memory = memory
+        self.replies = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)
+        self.gone = deque(
+            [-NEVER] * StoreUnit.READ_AHEAD, maxlen=StoreUnit.READ_AHEAD
+        )  # the last beats that left the store unit
+        self.read = self.sent = -9  # last word; last beat
+        self.due = -NEVER  # see Beats
+
+    def store(self, cycle: int, t: Transfer) -> tuple[int, int, Spans]:
+        """A STORE is issued in ``cycle``. Returns the cycles of its last answer, of its last request, and those in which it reads."""
+        reads: Spans = []
+        rate, asked, read, sent, due = self.memory.beats, cycle + 2, max(self.read, cycle) + 1, self.sent, self.due
+        number = 0
+        for count, beats in t.bursts:
+            for _ in range(count):
+                asked = max(asked + 1, self.replies[0])
+                for _ in range(beats):
+                    if number % max(1, t.beats) == 0:  # a word, or the words of a beat
+                        first = max(read, self.gone[0])
+                        read = first + t.spacing
+                        take(reads, int(first) + 1, int(read) + 1)
+                    number += 1
+                    self.gone.append(max(read + 2, asked + 1, sent))
+                    sent = max(self.gone[-1] + 1, asked + 2, -(-due // rate))
+                    due = max(due, rate * (sent - 1) + 1) + _BEAT
+                self.replies.append(sent + self.memory.latency)
+        self.read, self.sent, self.due = read, sent, due
+        return int(self.replies[-1]), int(asked), reads

@@ -1,0 +1,239 @@
+"""Beam search: the host's loop, as in Hugging Face's ``generate``, on the best tokens of every beam; and beams on the interpreter.
+
+A backend delivers, for every beam, its ``Search.top`` largest logits and the normaliser of the softmax, as integers (rule 11);
+everything else is computed here, so that equal integers give equal tokens.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ternbin.contract.hw import top_tokens
+from ternbin.decoding.greedy import check_source, reference_run
+from ternbin.decoding.search import Candidates, Fed, Found, Policy, Search
+from ternbin.errors import InputError
+from ternbin.graph import golden
+from ternbin.graph.ir import Lowered
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+
+DEAD = -1e9  # score of a beam that is none
+Step = Callable[[Sequence[int], Sequence[int], int], list[Candidates]]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Tokens with the start token, the score, and whether the text has ended."""
+
+    tokens: tuple[int, ...]
+    score: float
+    ended: bool = False
+
+
+def beam_search(policy: Policy, search: Search, step: Step) -> Found:
+    """The best text. ``step(tokens, parents, position)`` feeds each beam its token; beam b goes on from what beam ``parents[b]`` had
+    before. It returns ``search.top`` candidates a beam (all tokens where there are fewer)."""
+    (found,) = together(policy, search, 1, step)
+    return found
+
+
+def together(policy: Policy, search: Search | None, texts: int, step: Step) -> list[Found]:
+    """Searches (without one: greedily) for several texts at a time: ``step`` sees the beams of all, text by text. Those of a text that
+    is done go on being fed, with their last tokens, until all are."""
+    running = [_search(policy, search) if search else _greedy(policy) for _ in range(texts)]
+    size, position = search.beams if search else 1, 0
+    feeds: list[Fed] = [((policy.prompt[-1],) * size, tuple(range(size)))] * texts
+    found: list[Found | None] = [None] * texts
+
+    def advance(text: int, listed: list[Candidates] | None) -> None:
+        try:
+            feeds[text] = running[text].send(listed)
+        except StopIteration as stop:
+            found[text], feeds[text] = stop.value, (feeds[text][0], tuple(range(size)))
+
+    for text in range(texts):
+        advance(text, None)
+    while None in found:
+        tokens = [token for own, _ in feeds for token in own]
+        parents = [text * size + parent for text, (_, own) in enumerate(feeds) for parent in own]
+        listed = step(tokens, parents, position)
+        position += 1
+        for text in range(texts):
+            if found[text] is None:
+                advance(text, listed[text * size : (text + 1) * size])
+    return found
+
+
+Searching = Generator[Fed, list[Candidates], Found]  # yields what to feed, is sent the candidates, returns the text
+
+
+def _greedy(policy: Policy) -> Searching:
+    """As :func:`ternbin.decoding.greedy.greedy`."""
+    tokens, feed, trace, score = policy.first(), list(policy.prompt), [], 0.0
+    while not policy.done(tokens):
+        token = policy.forced_next(tokens)
+        if token is None:
+            for each in feed:
+                trace.append(((each,), (0,)))
+                ((best, *_),) = yield trace[-1]
+            token, logp = best
+            score += logp
+        tokens.append(token)
+        feed = [token]
+    return Found(tokens, score, trace, 0)
+
+
+def _search(policy: Policy, search: Search) -> Searching:
+    trace, short = [], 0
+
+    def feed(tokens: Sequence[int], parents: Sequence[int]) -> Searching:
+        trace.append((tuple(tokens), tuple(parents)))
+        return [own[: search.top] for own in (yield trace[-1])]
+
+    every = range(search.beams)
+    beams = [_Text(policy.prompt, 0.0 if b == 0 else DEAD) for b in every]
+    finished = [_Text((), DEAD) for _ in every]
+    most, length = policy.max_new_tokens + 1, len(policy.prompt)
+    if length >= most:
+        return Found(list(policy.prompt[1:]), 0.0, trace, 0)
+    for token in policy.prompt[:-1]:
+        yield from feed([token] * search.beams, every)
+    parents: Sequence[int] = every
+    open_ended = True  # a running beam may still become the best
+    while length < most:
+        forced = policy.forced_next(beams[0].tokens[1:])
+        if forced is None:
+            listed = yield from feed([beam.tokens[-1] for beam in beams], parents)
+            allowed = [
+                [c for c in own if c[0] not in _banned(beam.tokens, search, policy.eos)]
+                for own, beam in zip(listed, beams, strict=True)
+            ]
+        else:
+            listed = allowed = [[(forced, 0.0)]] * search.beams
+        ranked = sorted((-(beam.score + logp), b, token) for b, beam in enumerate(beams) for token, logp in allowed[b])[
+            : search.chosen
+        ]
+        short += any(
+            len(own) < len(full) and (len(ranked) < search.chosen or -ranked[-1][0] < beam.score + full[-1][1])
+            for own, full, beam in zip(allowed, listed, beams, strict=True)
+        )
+        if not ranked:
+            raise InputError("beam search: every candidate of every beam is a repeated n-gram")
+        length += 1
+        chosen = [
+            (_Text((*beams[b].tokens, token), -cost, token == policy.eos or length == most), b)
+            for cost, b, token in ranked
+        ]
+        finished = _finish(search, finished, [text for text, _ in chosen], length - 1, open_ended)
+        going = [(text, b) for text, b in chosen if not text.ended] or chosen
+        going += [(_Text(going[-1][0].tokens, DEAD), going[-1][1])] * (search.beams - len(going))
+        beams, parents = [text for text, _ in going[: search.beams]], [b for _, b in going[: search.beams]]
+        open_ended = open_ended and _may_improve(search, beams[0].score, finished, length - 1, most - 1)
+        if not open_ended or (search.early_stopping is True and all(text.ended for text in finished)):
+            break
+    return Found(list(finished[0].tokens[1:]), finished[0].score, trace, short)
+
+
+def _finish(search: Search, finished: list[_Text], chosen: list[_Text], count: int, open_ended: bool) -> list[_Text]:
+    """The best ended texts, among them those of the first ``beams`` of ``chosen``, which have ``count`` tokens."""
+    full = search.early_stopping is True and all(text.ended for text in finished)
+    if full or not open_ended:
+        return finished
+    new = [
+        _Text(text.tokens, text.score / count**search.length_penalty, True)
+        for text in chosen[: search.beams]
+        if text.ended
+    ]
+    return sorted(finished + new, key=lambda text: -text.score)[: search.beams]
+
+
+def _may_improve(search: Search, best: float, finished: list[_Text], count: int, most: int) -> bool:
+    """Whether the best running beam, of ``count`` tokens, may yet beat the worst finished text: Hugging Face's estimate."""
+    expected = most if search.early_stopping == "never" and search.length_penalty > 0 else count
+    worst = finished[-1].score if all(text.ended for text in finished) else DEAD
+    return best / expected**search.length_penalty > worst
+
+
+def _banned(tokens: tuple[int, ...], search: Search, eos: int) -> set[int]:
+    """Tokens that would repeat an n-gram, and the end of a text that is too short."""
+    banned, n = {eos} if len(tokens) < search.min_length else set(), search.no_repeat_ngram_size
+    if n:
+        last = tokens[len(tokens) - n + 1 :]
+        banned |= {tokens[i + n - 1] for i in range(len(tokens) - n + 1) if tokens[i : i + n - 1] == last}
+    return banned
+
+
+def candidates(top: Tensor, log2_scale: int) -> list[Candidates]:
+    """Log-probabilities from what rule 11 gives, ``[beams, top + 1, 2]``, for logits in units of ``2^-log2_scale``."""
+    result = []
+    for *best, (exponent, total) in top.tolist():
+        normaliser = golden.log_total(exponent, total)
+        result.append([(token, logit * 2.0**-log2_scale - normaliser) for token, logit in best])
+    return result
+
+
+# ---- beams side by side in the caches -------------------------------------------------------------------------------
+
+
+def visible(trace: Sequence[Fed]) -> Tensor:
+    """Which keys each beam sees in the call after which ``trace`` ends: bool ``[beams, positions * beams]``.
+
+    Key ``n * beams + b`` was written by beam b at position n. No key moves when beams change places: a beam goes back along its
+    parents.
+    """
+    count = len(trace[-1][0])
+    mask = torch.zeros(count, len(trace) * count, dtype=torch.bool)
+    for beam in range(count):
+        slot = beam
+        for position in reversed(range(len(trace))):
+            mask[beam, position * count + slot] = True
+            slot = trace[position][1][slot]
+    return mask
+
+
+# ---- on the interpreter ---------------------------------------------------------------------------------------------
+
+
+def reference_beams(
+    lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search, device: torch.device | str = "cpu"
+) -> Found:
+    """Beam search on the interpreter: a batch of beams, each with caches of its own that are copied when beams change places."""
+    encoder, decoder = (
+        Interpreter(graph, lowered.weights, device, keep=False) for graph in (lowered.encoder, lowered.decoder)
+    )
+    check_source(ids, lowered.meta)
+    check_vocabulary(lowered.meta["vocab_size"], search.beams)
+    cross = outputs(lowered.encoder, encoder({"ids": torch.tensor([list(ids)], device=device)}))
+    cross = {name: value.expand(search.beams, -1, -1) for name, value in cross.items()}
+    caches: dict[str, Tensor] = {}
+    scale = head_scale(lowered)
+
+    def step(tokens: Sequence[int], parents: Sequence[int], position: int) -> list[Candidates]:
+        for name, value in caches.items():
+            caches[name] = value[torch.tensor(list(parents), device=device)]
+        values = decoder(
+            {"ids": torch.tensor(tokens, device=device)[:, None], **cross}, position, caches, top=search.top
+        )
+        return candidates(outputs(lowered.decoder, values)["next"][:, -1], scale)
+
+    return beam_search(Policy.of(lowered.meta, max_new_tokens), search, step)
+
+
+def reference_tokens(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search | None) -> list[int]:
+    """The tokens of one text alone: of a search, or greedily without one."""
+    if search is None:
+        return reference_run(lowered, ids, max_new_tokens)[0]
+    return reference_beams(lowered, ids, max_new_tokens, search).tokens
+
+
+def head_scale(lowered: Lowered) -> int:
+    """F of the language model head."""
+    (head,) = (node for node in lowered.decoder.nodes() if node.op == "lm_head")
+    return head["logit_scale_log2"]
+
+
+def check_vocabulary(vocab: int, beams: int) -> None:
+    """Raise InputError where there are fewer tokens than candidates of ``beams`` beams (of all texts)."""
+    if vocab < top_tokens(beams):
+        raise InputError(f"{beams} beams need a vocabulary of at least {top_tokens(beams)} tokens, not {vocab}")

@@ -1,0 +1,193 @@
+"""Running a lowered model on the interpreter: greedy generation and likelihood, one text or batches.
+
+The host's part, which the accelerator's driver repeats: the encoder runs once; the first decoder call takes the start
+token and the forced first token, later calls one token each; a forced last token is not computed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ternbin.decoding.search import Policy
+from ternbin.errors import InputError
+from ternbin.graph import golden
+from ternbin.graph.ir import Graph, Lowered
+from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.ops.registry import typed
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One evaluation of a graph: what it read and every tensor it wrote, by node name."""
+
+    graph: str  # "encoder" or "decoder"
+    ids: tuple[int, ...]
+    past: int
+    tensors: dict[str, Tensor]
+
+
+def reference_run(
+    lowered: Lowered, ids: Sequence[int], max_new_tokens: int, device: torch.device | str = "cpu"
+) -> tuple[list[int], list[CallRecord]]:
+    """Greedy tokens after the start token (forced ones and eos included), and every tensor of every call."""
+    encoder = Interpreter(lowered.encoder, lowered.weights, device)
+    decoder = Interpreter(lowered.decoder, lowered.weights, device)
+    check_source(ids, lowered.meta)
+    records = []
+
+    def call(
+        interpreter: Interpreter, tokens: Sequence[int], past: int, more: dict[str, Tensor], caches: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        values = interpreter({"ids": torch.tensor(tokens, device=device), **more}, past, caches)
+        records.append(CallRecord(interpreter.graph.name, tuple(tokens), past, interpreter.named(values)))
+        return outputs(interpreter.graph, values)
+
+    cross, caches = call(encoder, ids, 0, {}, {}), {}
+
+    def step(tokens: Sequence[int], past: int) -> int:
+        return int(call(decoder, tokens, past, cross, caches)["next"][-1, 0])
+
+    return greedy(Policy.of(lowered.meta, max_new_tokens), step), records
+
+
+def greedy(policy: Policy, step: Callable[[Sequence[int], int], int]) -> list[int]:
+    """Tokens after the start token; ``step(tokens, past)`` feeds tokens at positions ``past ..``, returns the next one.
+
+    Any backend can be behind ``step``: this is the loop that the host runs.
+    """
+    tokens, feed, past = policy.first(), list(policy.prompt), 0
+    while not policy.done(tokens):
+        token = policy.forced_next(tokens)
+        if token is None:
+            token = step(feed, past)
+            past += len(feed)
+        tokens.append(token)
+        feed = [token]
+    return tokens
+
+
+def check_source(ids: Sequence[int], meta: dict) -> None:
+    """Raise InputError unless the encoder can read these ids."""
+    if not 1 <= len(ids) <= meta["max_positions"]:
+        raise InputError(f"source length must be in [1, {meta['max_positions']}], not {len(ids)}")
+    for token in ids:
+        if not 0 <= token < meta["vocab_size"]:
+            raise InputError(f"source token must be in [0, {meta['vocab_size'] - 1}], not {token}")
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Rows:
+    """Sequences being decoded together: row i belongs to text ``text[i]`` of the batch."""
+
+    text: list[int]
+    feed: Tensor  # [rows, tokens of the next call]
+    lengths: Tensor  # source lengths, [rows]
+    cross: dict[str, Tensor]
+    caches: dict[str, Tensor]
+
+    def select(self, keep: list[int]) -> "_Rows":
+        index = torch.tensor(keep, device=self.feed.device)
+        cross, caches = ({k: v[index] for k, v in d.items()} for d in (self.cross, self.caches))
+        return _Rows([self.text[i] for i in keep], self.feed[index], self.lengths[index], cross, caches)
+
+
+class Batched:
+    """A lowered model run on many texts at once, keeping no tensors. Results equal those of one text at a time."""
+
+    def __init__(self, lowered: Lowered, device: torch.device | str = "cpu", batch_size: int = 32):
+        self.meta, self.device, self.batch_size = lowered.meta, device, batch_size
+        self.encoder = Interpreter(lowered.encoder, lowered.weights, device, keep=False)
+        self.decoder = Interpreter(lowered.decoder, lowered.weights, device, keep=False)
+        (self.head,) = (node for node in self.decoder.nodes if node.op == "lm_head")
+        hidden = typed(lowered.weights, "output", self.head.src, {"name": "hidden"})
+        self.body = Interpreter(Graph("decoder", (hidden,)), lowered.weights, device, keep=False)
+
+    def generate(
+        self, sources: Sequence[Sequence[int]], max_new_tokens: int, progress: Callable[[int], None] = lambda done: None
+    ) -> list[list[int]]:
+        """Greedy tokens of every source, as :func:`reference_run`; ``progress`` hears how many are done."""
+        policy, results, done = Policy.of(self.meta, max_new_tokens), [[] for _ in sources], 0
+        for batch in self._batches(sources):
+            for index, tokens in zip(batch, self._generate([sources[i] for i in batch], policy), strict=True):
+                results[index] = tokens
+            done += len(batch)
+            progress(done)
+        return results
+
+    def nll(
+        self,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[float]:
+        """Negative log-likelihood in nats of each target (without start token), summed over its tokens.
+
+        The probabilities are the softmax of the integer logits times ``2^-F``; every target token is fed back.
+        """
+        results, done = [0.0] * len(sources), 0
+        for batch in self._batches(sources):
+            values = self._nll([sources[i] for i in batch], [targets[i] for i in batch])
+            for index, value in zip(batch, values, strict=True):
+                results[index] = value
+            done += len(batch)
+            progress(done)
+        return results
+
+    def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Indices in batches of similar length, longest first."""
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
+
+    def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], Tensor]:
+        """Cross-attention keys and values, and the source lengths."""
+        for ids in sources:
+            check_source(ids, self.meta)
+        lengths = torch.tensor([len(ids) for ids in sources], device=self.device)
+        values = self.encoder({"ids": self._padded(sources)}, lengths=lengths)
+        return outputs(self.encoder.graph, values), lengths
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """``[rows, longest]``, filled with token 0: what stands in padding never matters."""
+        width = max(len(row) for row in rows)
+        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+
+    def _generate(self, sources: Sequence[Sequence[int]], policy: Policy) -> list[list[int]]:
+        cross, lengths = self._encode(sources)
+        results = [policy.first() for _ in sources]
+        rows, past = (
+            _Rows(list(range(len(sources))), self._padded([policy.prompt] * len(sources)), lengths, cross, {}),
+            0,
+        )
+        while running := [i for i, text in enumerate(rows.text) if not policy.done(results[text])]:
+            if 2 * len(running) <= len(rows.text):  # finished rows leave when that halves the work
+                rows, running = rows.select(running), list(range(len(running)))
+            forced = policy.forced_next(results[rows.text[running[0]]])
+            if forced is None:
+                values = self.decoder({"ids": rows.feed, **rows.cross}, past, rows.caches, rows.lengths)
+                past += rows.feed.shape[1]
+                rows.feed = outputs(self.decoder.graph, values)["next"][:, -1:, 0]
+            else:
+                rows.feed = torch.full_like(rows.feed[:, -1:], forced)
+            tokens = rows.feed.flatten().tolist()
+            for i in running:
+                results[rows.text[i]].append(tokens[i])
+        return results
+
+    def _nll(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
+        cross, lengths = self._encode(sources)
+        feed = self._padded([[self.meta["decoder_start_id"], *target[:-1]] for target in targets])
+        hidden = outputs(self.body.graph, self.body({"ids": feed, **cross}, 0, {}, lengths))["hidden"]
+        return [self._row_nll(row[: len(target)], target) for row, target in zip(hidden, targets, strict=True)]
+
+    def _row_nll(self, hidden: Tensor, target: Sequence[int]) -> float:
+        weights = self.decoder.weights
+        acc = golden.linear_acc(hidden, weights[self.head["weight"]])
+        logits = golden.lm_logits(acc, weights[self.head["mul"]], weights[self.head["bias"]])
+        log_probs = (logits * 2.0 ** -self.head["logit_scale_log2"]).to(torch.float64).log_softmax(-1)
+        return -float(log_probs[torch.arange(len(target)), torch.tensor(target)].sum())

@@ -1,0 +1,212 @@
+"""Energy figures, each with range, tier and source: gate-level characterisation, SRAM and DRAM tables.
+
+Tiers: ``measured`` (gate level or RTL counter), ``derived`` (computed here from cited or measured parts), ``table`` (cited).
+All at 45 nm; nothing is scaled to another node.
+"""
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from ternbin.contract.hw import HwConfig
+from ternbin.errors import InputError
+
+HOROWITZ = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
+CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound: Horowitz, ISSCC 2014"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Energy of one event in picojoules with its range."""
+
+    pj: float
+    low: float
+    high: float
+    tier: str
+    source: str
+
+    def times(self, factor: float, note: str = "") -> "Figure":
+        """The same figure for ``factor`` such events."""
+        source = f"{self.source}; {note}" if note else self.source
+        return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source)
+
+
+@cache
+def characterisation() -> dict:
+    """The stored gate-level characterisation (docs/energy.md)."""
+    return json.loads(resources.files("ternbin.energy").joinpath("characterisation.json").read_text())
+
+
+@cache
+def block(kind: str, lanes: int | None = None) -> dict:
+    """The record of a multiply-accumulate block: of its kind the one whose width is nearest to ``lanes`` (None: the widest)."""
+    found = [b for b in characterisation()["blocks"] if b["kind"] == kind]
+    if not found:
+        raise InputError(f"kind must be one of the characterised blocks, not {kind!r}")
+    return max(found, key=lambda b: b["lanes"]) if lanes is None else min(found, key=lambda b: abs(b["lanes"] - lanes))
+
+
+def _spread(record: dict, part: str, scale: float = 1e-3) -> Figure:
+    """Real operands, glitches counted; low: settled values only, high: twice the figure (clock tree, wires, placement)."""
+    event = record["fj_per_event"]["real"]
+    pj, low = event["glitch"][part] * scale, event["zero_delay"][part] * scale
+    where = characterisation()["provenance"]
+    source = f"gate level: {record['name']} on {where['library']}, {where['volt']:g} V, {where['celsius']:g} C, real operands"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+
+
+def mac(kind: str, lanes: int | None = None) -> Figure:
+    """One multiply-accumulate, without operand registers and clock."""
+    return _spread(block(kind, lanes), "element")
+
+
+def operand_bit(kind: str, lanes: int | None = None) -> Figure:
+    """One bit of an operand register that takes a new value, without the clock and without what it drives."""
+    return _spread(block(kind, lanes), "operand_bit")
+
+
+def lane(kind: str) -> Figure:
+    """One result of a lane of the epilogue or the vector unit (rtl/lanes.py): datapath and the registers in front, no clock."""
+    record = block(kind)
+    held = record["fj_per_event"]["operand held"]
+    pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))
+    source = f"gate level: {record['name']}, data in the ranges of the numerics, parameters held for 16 results"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+
+
+def clock_flop() -> Figure:
+    """Clock pin of one flip-flop, a cycle; the high end has a clock tree as expensive as the pins."""
+    pj = characterisation()["blocks"][0]["clock_fj_per_flop"] / 1e3
+    return Figure(
+        pj,
+        pj,
+        2 * pj,
+        "measured",
+        f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree",
+    )
+
+
+def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
+    """Leakage of the array's logic in one cycle: the characterised element as often as it takes, and ``flops`` registers."""
+    record = block(kind, hw.lanes)
+    operands = record["flip_flops"]["operands"]
+    per_flop = (record["leakage_nw"] - record["element_leakage_nw"]) / operands  # with its load multiplexer
+    lanes = hw.peak_macs / hw.step_cycles
+    outside = flops - lanes / record["lanes"] * record["flip_flops"]["element"]
+    nanowatts = lanes / record["lanes"] * record["element_leakage_nw"] + max(0.0, outside) * per_flop
+    pj = nanowatts * 1e-3 / hw.clock_mhz  # nW / MHz = fJ a cycle
+    source = f"gate level: leakage of {record['name']}, mean over input states; {nanowatts / 1e6:.3g} mW at {hw.clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 2, "derived", source)
+
+
+def core_event(part: str, event: str) -> Figure:
+    """One event of a part of the core (ternbin/energy/block_events.py): datapath, control and clock; the high end is twice the figure."""
+    record = block(f"core {part}")
+    fitted = record["fj_per_event"][event]
+    pj, low = (fitted[mode]["total"] / 1e3 for mode in ("glitch", "zero_delay"))
+    return Figure(pj, min(pj, low), 2 * pj, "measured", f"gate level: {record['name']}, {record['provenance']}")
+
+
+def core_size(part: str, size: float, field: str) -> float:
+    """``area_um2`` or ``leakage_nw`` of a part of the given size: the line through the characterised cores."""
+    small, large = block(f"core {part}")["sizes"]
+    slope = (large[field] - small[field]) / (large["size"] - small["size"]) if large["size"] != small["size"] else 0.0
+    return large[field] + slope * (size - large["size"])
+
+
+def core_leakage(part: str, size: float, clock_mhz: float) -> Figure:
+    """Leakage of a part in one cycle."""
+    nanowatts = core_size(part, size, "leakage_nw")
+    pj = nanowatts * 1e-3 / clock_mhz
+    source = f"gate level: core {part}, linear in its size; {nanowatts / 1e6:.3g} mW at {clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 2, "derived", source)
+
+
+MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
+
+_INT32_ADD_PJ = 0.1
+
+
+def add(bits: int) -> Figure:
+    """Integer adder or comparator: Horowitz's 32 bits scaled linearly."""
+    pj = _INT32_ADD_PJ * bits / 32
+    return Figure(pj, pj / 3, pj * 3, "derived", f"{HOROWITZ}: 32-bit add 0.1 pJ x {bits}/32")
+
+
+def total(*figures: Figure) -> Figure:
+    """Events that happen together."""
+    return Figure(
+        sum(f.pj for f in figures),
+        sum(f.low for f in figures),
+        sum(f.high for f in figures),
+        "derived",
+        " + ".join(f.source for f in figures),
+    )
+
+
+# External memory, picojoules a bit: value, low, high.
+DRAM = {
+    "lpddr4": Figure(8, 4, 20, "table", "LPDDR4, 4 to 20 pJ/bit over published systems"),
+    "hbm2": Figure(5, 3.9, 6.3, "table", "HBM2, 3.9 to 6.3 pJ/bit over published systems"),
+    "ddr3": Figure(30, 20, 70, "table", "DDR3, 20 to 70 pJ/bit over published systems"),
+}
+
+# Horowitz: 64-bit SRAM reads by capacity in bytes.
+_HOROWITZ_SRAM = ((8192, 10.0), (32768, 20.0), (1 << 20, 100.0))
+
+
+@dataclass(frozen=True)
+class Sram:
+    """One bank: energy of a read and of a write, leakage in milliwatts, area in mm2."""
+
+    read: Figure
+    write: Figure
+    leakage_mw: float
+    area_mm2: float
+
+
+@cache
+def cacti_rows() -> tuple[dict, ...]:
+    text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
+    return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
+
+
+@cache
+def sram(words: int, word_bits: int) -> Sram:
+    """A bank of ``words`` x ``word_bits``: the table's next larger capacity; words wider than the table are split over macros.
+
+    The word width that needs the least energy among the table's is used (a 48-bit word is read as 64 bits).
+    """
+    if words < 1 or word_bits < 1:
+        raise InputError(f"a memory bank must have at least one word of one bit, not {words} x {word_bits}")
+    return min((_macros(words, word_bits, width) for width in _widths()), key=lambda bank: bank.read.pj)
+
+
+@cache
+def _widths() -> tuple[int, ...]:
+    return tuple(sorted({int(row["word_bits"]) for row in cacti_rows()}))
+
+
+def _macros(words: int, word_bits: int, width: int) -> Sram:
+    """``word_bits`` made of side-by-side macros ``width`` bits wide."""
+    copies = -(-word_bits // width)
+    capacity = words * width // 8
+    rows = sorted((r for r in cacti_rows() if r["word_bits"] == width), key=lambda r: r["capacity_bytes"])
+    row = next((r for r in rows if r["capacity_bytes"] >= capacity), rows[-1])
+    stacked = max(1, -(-capacity // int(row["capacity_bytes"])))  # deeper than the table: several macros, one accessed
+    horowitz = next((pj for size, pj in _HOROWITZ_SRAM if capacity * copies <= size), _HOROWITZ_SRAM[-1][1])
+    note = f"{CACTI}; {copies} x {width} bits of {int(row['capacity_bytes'])} bytes"
+
+    def figure(pj: float) -> Figure:
+        pj *= copies
+        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note)
+
+    return Sram(
+        figure(row["read_pJ"]),
+        figure(row["write_pJ"]),
+        row["leakage_mW"] * copies * stacked,
+        row["area_mm2"] * copies * stacked,
+    )

@@ -1,0 +1,124 @@
+"""The multiply-accumulate blocks that are compared: every element kind under one wrapper of operand registers."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from amaranth.back import verilog
+
+from ternbin.contract.hw import HwConfig
+from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
+from ternbin.rtl.array.reference_pe import Bf16Element, Fp32Element, Int8Element
+from ternbin.rtl.lanes import LANES
+from ternbin.rtl.parts.primitives import primitives
+
+CONTROLS = ("rst", "row_load", "col_load", "en", "first", "double", "subtract", "capture")
+ELEMENT = "element"  # instance name; its module is kept apart from the wrapper
+
+_WRAPPER = """
+module {top} (
+    input clk, {controls}, input [{row_high}:0] row, input [{col_high}:0] col, output [{result}:0] result
+);
+  reg [{row_high}:0] row_register;
+  reg [{col_high}:0] col_register;
+  always @(posedge clk) begin
+    if (row_load) row_register <= row;
+    if (col_load) col_register <= col;
+  end
+  {module} element (
+      .clk(clk), .rst(rst), .en(en), .first(first), .double(double), .subtract(subtract), .capture(capture),
+      .row(row_register), .col(col_register), .result(result));
+endmodule
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One wrapped element: ``lanes`` results (products of ``bits``-bit operands; planes of 1-bit words for binary and ternary) a step.
+    ``event``: what one of them is called."""
+
+    name: str
+    kind: str
+    lanes: int
+    row_bits: int
+    col_bits: int
+    result_bits: int
+    module: str
+    top: str
+    verilog: dict[str, str]
+    event: str = "multiply-accumulate"
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of both operand registers."""
+        return self.row_bits + self.col_bits
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        return dict.fromkeys(CONTROLS, 1) | {"row": self.row_bits, "col": self.col_bits}
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        return {"result": self.result_bits}
+
+
+def _array_element(kind: str, lanes: int):
+    hw = HwConfig(name="characterised", kind=kind, lanes=lanes)
+    return ProcessingElement(hw), hw.planes, hw.acc_bits
+
+
+@cache
+def mac_block(kind: str, lanes: int) -> Block:
+    """``kind``: ternary, binary, int8, bf16 or fp32; the last two have one lane."""
+    if kind in ("ternary", "binary"):
+        element, bits, result = _array_element(kind, lanes)
+    else:
+        element, bits = {
+            "int8": lambda: (Int8Element(lanes), 8),
+            "bf16": lambda: (Bf16Element(), 16),
+            "fp32": lambda: (Fp32Element(), 32),
+        }[kind]()
+        result = 32
+    module = PE_MODULE if kind in ("ternary", "binary") else f"{kind}_element"
+    width = lanes * bits
+    return _wrapped(
+        element, Block(f"{kind} x{lanes}", kind, lanes, width, width, result, module, f"wrapped_{kind}_{lanes}", {})
+    )
+
+
+@cache
+def lane_block(kind: str) -> Block:
+    """One lane of the epilogue or the vector unit (rtl/lanes.py)."""
+    lane = LANES[kind]()
+    return _wrapped(
+        lane,
+        Block(
+            f"{kind} lane",
+            kind,
+            1,
+            lane.row_bits,
+            lane.col_bits,
+            lane.result_bits,
+            f"{kind}_lane",
+            f"wrapped_{kind}_lane",
+            {},
+            "result",
+        ),
+    )
+
+
+def _wrapped(element, block: Block) -> Block:
+    text = verilog.convert(element, name=block.module, emit_src=False, strip_internal_attrs=True)
+    wrapper = _WRAPPER.format(
+        top=block.top,
+        module=block.module,
+        row_high=block.row_bits - 1,
+        col_high=block.col_bits - 1,
+        result=block.result_bits - 1,
+        controls=", ".join(f"input {name}" for name in CONTROLS),
+    )
+    used = {name: part for name, part in primitives().items() if block.module == PE_MODULE}
+    return replace(block, verilog={f"{block.module}.v": text, "wrapper.v": wrapper, **used})
+
+
+# The array's own widths, and the references: a dot product of 16 for int8, one multiply-accumulate for floating point.
+MAC_BLOCKS = (("ternary", 16), ("ternary", 32), ("ternary", 64), ("binary", 64), ("int8", 16), ("bf16", 1), ("fp32", 1))

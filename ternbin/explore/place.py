@@ -1,0 +1,208 @@
+"""One configuration for one model: which hardware, mapped and counted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
+from ternbin.contract.isa import Op
+from ternbin.contract.memories import memory_banks
+from ternbin.contract.program import Program
+from ternbin.counting.cycles import predict
+from ternbin.counting.events import add, call_events
+from ternbin.counting.external import MemoryModel
+from ternbin.counting.phases import call_work
+from ternbin.counting.traffic import Traffic, traffic
+from ternbin.counting.workload import PHASES, Work
+from ternbin.energy.area import array_mm2
+from ternbin.energy.lines import Line, Precision
+from ternbin.energy.model import account, total_pj
+from ternbin.errors import InputError
+from ternbin.graph.ir import Lowered, Node
+from ternbin.graph.ops.registry import typed
+from ternbin.mapping.mapper import map_model
+from ternbin.models.task.paper import Parameters
+
+MIB = 1 << 20
+
+
+CODE_MEMORIES = ("abuf", "wbuf", "kbuf")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A precision: bits of weights and activations, and the model that is lowered for it."""
+
+    name: str
+    weight_bits: int
+    act_bits: int
+    model: str
+    reference: str = ""
+
+
+CASES = (
+    Case("FP32", 32, 32, "2-2", "fp32"),
+    Case("BF16", 16, 16, "2-2", "bf16"),
+    Case("INT8", 8, 8, "2-2", "int8"),
+    Case("W2A8", 2, 8, "2-8"),
+    Case("W1A8", 1, 8, "1-8"),
+    Case("W2A2", 2, 2, "2-2"),
+    Case("W1A1", 1, 1, "1-1"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is audited: a model by its bits, on ``hw``, ``source_len`` tokens in and ``new_tokens`` out. ``lengths`` and ``capacities``
+    (times those of ``hw``) are the values of the break-even curves, ``parameters`` the paper's count."""
+
+    name: str
+    model: Callable[[str], Lowered]
+    hw: HwConfig
+    source_len: int
+    new_tokens: int
+    lengths: tuple[int, ...]
+    capacities: tuple[float, ...]
+    parameters: Parameters
+    memory: MemoryModel = MemoryModel()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a program does in a phase: all calls of it added up. ``tokens``: read in prefill, generated in decoding."""
+
+    name: str
+    tokens: int
+    cycles: int
+    counters: dict[str, int]
+    traffic: Traffic
+    work: dict[str, Work]
+
+    @property
+    def macs(self) -> int:
+        return sum(work.macs for work in self.work.values())
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A case on a configuration: its program and what that does."""
+
+    case: Case
+    hw: HwConfig
+    program: Program
+    lowered: Lowered
+    memory: MemoryModel
+
+    @cached_property
+    def phases(self) -> list[Counted]:
+        program, timing = self.program, predict(self.program, self.memory).calls
+        result = []
+        for name, numbers in zip(PHASES, (range(1), range(1, len(program.calls))), strict=True):
+            moves = [self._traffic(number) for number in numbers]
+            done: dict[str, Work] = {}
+            for number in numbers:
+                for op, item in call_work(self.lowered, program, number).items():
+                    before = done.get(op, Work())
+                    done[op] = Work(before.macs + item.macs, before.weights + item.weights)
+            result.append(
+                Counted(
+                    name,
+                    len(numbers) if numbers.start else program.source_len,
+                    sum(timing[number].cycles for number in numbers),
+                    add(call_events(program, number, timing[number]) for number in numbers),
+                    Traffic(**{f.name: sum(getattr(move, f.name) for move in moves) for f in fields(Traffic)}),
+                    done,
+                )
+            )
+        return result
+
+    def _traffic(self, number: int) -> Traffic:
+        moves = [i for i in self.program.instructions(number) if i.op in (Op.LOAD, Op.STORE)]
+        return traffic(self.hw, moves, self.program.calls[number].count)
+
+    def lines(self, phase: Counted, dram: str) -> list[Line]:
+        return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)
+
+    def system_pj(self, dram: str) -> float:
+        return sum(total_pj(self.lines(phase, dram))["pj"] for phase in self.phases)
+
+
+def whole_codes(lowered: Lowered) -> Lowered:
+    """The model as reference arrays run it: no bit planes, and one operand tensor for all that read a hidden state."""
+    table = dict(lowered.weights)
+
+    def visit(node: Node, src: tuple[Node, ...]) -> Node:
+        attrs = dict(node.attrs)
+        if node.op == "quant":
+            attrs |= {"name": f"{src[0].name}.operand", "kind": "ternary", "thresholds": (0, 1), "mul": 0, "shift": 0}
+        return typed(table, node.op, src, attrs)
+
+    return replace(
+        lowered, encoder=lowered.encoder.rebuild(visit), decoder=lowered.decoder.rebuild(visit), weights=table
+    )
+
+
+def with_code_bits(hw: HwConfig, factor: float) -> dict[str, int]:
+    """Words of the code memories of the same capacity in bits when a code takes ``factor`` times as many."""
+    return {f"{name}_words": int(getattr(hw, f"{name}_words") / factor) for name in CODE_MEMORIES}
+
+
+def reference_config(hw: HwConfig, kind: str) -> ReferenceConfig:
+    values = hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | with_code_bits(hw, REFERENCE_BITS[kind] / hw.planes)
+    return ReferenceConfig(**values)
+
+
+def candidates(case: Case, hw: HwConfig) -> list[HwConfig]:
+    """Configurations on which ``case`` might do best, all with the room and the peak of the ternary ``hw``."""
+    if case.reference:
+        return [reference_config(hw, case.reference)]
+    if case.weight_bits == 2:
+        return [replace(hw, weight_pack=pack) for pack in ("2bit", "5trit")]
+    return [
+        replace(hw, weight_pack="2bit"),
+        replace(hw, kind="binary", weight_pack="2bit", **with_code_bits(hw, 1 / hw.planes)),
+    ]
+
+
+def place(subject: Subject, case: Case, hw: HwConfig) -> Mapped:
+    """``case`` on ``hw``, keys and values of decoding in external memory if they do not fit. Raises InputError where it cannot run."""
+    lowered = subject.model(case.model)
+    lowered = whole_codes(lowered) if case.reference else lowered
+    try:
+        program = map_model(lowered, hw, subject.source_len, subject.new_tokens, contents=False)
+    except InputError:
+        hw = replace(hw, kv_external=True)
+        program = map_model(lowered, hw, subject.source_len, subject.new_tokens, contents=False)
+    return Mapped(case, hw, program, lowered, subject.memory)
+
+
+def best(subject: Subject, case: Case, dram: str) -> Mapped:
+    """The candidate that needs the least energy in all. Raises InputError where none can run."""
+    found, reasons = [], []
+    for hw in candidates(case, subject.hw):
+        try:
+            found.append(place(subject, case, hw))
+        except InputError as error:
+            reasons.append(str(error))
+    if not found:
+        raise InputError(f"{subject.name} {case.name}: {reasons[0]}")
+    return min(found, key=lambda mapped: mapped.system_pj(dram))
+
+
+def levels(mapped: Mapped, phase: Counted) -> dict[str, float]:
+    """Bits moved by where: external memory by what they carry, each memory read and written, operand registers."""
+    hw, counters = mapped.hw, phase.counters
+    bits = {f"external {f.name}": 8 * getattr(phase.traffic, f.name) for f in fields(Traffic)}
+    for name, (_, _, width) in memory_banks(hw).items():
+        bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * width for kind in ("reads", "writes")}
+    precision = Precision.of(hw)
+    steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
+    bits["operand registers"] = hw.lanes * (steps * hw.rows * precision.weight_bits + columns * precision.act_bits)
+    return bits
+
+
+def same_area(mapped: Mapped, array: float) -> Mapped:
+    """The same program on an array of as many lanes as fit ``array`` mm2, operand registers in proportion."""
+    whole = replace(mapped.hw, step_cycles=1.0)
+    hw = replace(whole, step_cycles=max(1.0, sum(array_mm2(whole).values()) / array))
+    return replace(mapped, hw=hw, program=replace(mapped.program, hw=hw))

@@ -1,0 +1,90 @@
+"""Allocation: on-chip words, and the image of external memory."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ternbin.errors import InputError
+
+ALIGNMENT = 64  # bytes; a multiple of every bus width
+
+
+class CapacityError(InputError):
+    """A region does not fit; smaller blocks of tokens may."""
+
+
+@dataclass
+class Allocator:
+    """Contiguous regions of one memory. Goes round, so that a freed region rests before it is used again."""
+
+    name: str
+    words: int
+    taken: dict[int, int] = field(default_factory=dict)  # address -> words
+    next: int = 0
+
+    def take(self, words: int, what: str) -> int:
+        """Address of ``words`` free words. Raises CapacityError naming ``what``, the need and the limit."""
+        for start in (self.next, 0):
+            address = self._first_fit(start, words)
+            if address is not None:
+                self.taken[address] = words
+                self.next = address + words
+                return address
+        raise CapacityError(
+            f"{what}: {self.name} words must be at most {self._largest()} (of {self.words}), not {words}"
+        )
+
+    def _first_fit(self, start: int, words: int) -> int | None:
+        for address, size in sorted(self.taken.items()):
+            if address + size <= start:
+                continue
+            if start + words <= address:
+                return start
+            start = max(start, address + size)
+        return start if start + words <= self.words else None
+
+    def _largest(self) -> int:
+        """Words of the largest free piece."""
+        stops = [0, *(address + size for address, size in sorted(self.taken.items()))]
+        return max(start - stop for stop, start in zip(stops, [*sorted(self.taken), self.words], strict=True))
+
+    def free(self, address: int) -> None:
+        del self.taken[address]
+
+    def copy(self) -> "Allocator":
+        return Allocator(self.name, self.words, dict(self.taken), self.next)
+
+
+@dataclass
+class Image:
+    """External memory under construction; blocks entered under the same key are shared, and so are ``plans`` made with it.
+
+    Without ``contents``, blocks whose size is told are left zero: such an image has the addresses of the real one, and instructions.
+    """
+
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    places: dict[object, int] = field(default_factory=dict)
+    plans: dict[object, object] = field(default_factory=dict)
+    contents: bool = True
+
+    def reserve(self, size: int) -> int:
+        """Address of ``size`` zero bytes."""
+        return self._append(bytes(size))
+
+    def put(self, key: object, make, size: int = 0) -> int:
+        """Address of the bytes ``make()`` (bytes or a uint8 array; ``size`` of them, where that is told), entered once under ``key``."""
+        if key not in self.places:
+            data = make() if self.contents or not size else bytes(size)
+            self.places[key] = self._append(data.tobytes() if isinstance(data, np.ndarray) else data)
+        return self.places[key]
+
+    def _append(self, data: bytes) -> int:
+        address = self.size
+        padding = -len(data) % ALIGNMENT
+        self.parts.append(data + bytes(padding))
+        self.size += len(data) + padding
+        return address
+
+    def bytes(self) -> bytes:
+        return b"".join(self.parts)

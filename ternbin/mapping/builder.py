@@ -1,0 +1,463 @@
+"""State of one call under construction, and the instructions that move data and multiply."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Dest, Instruction, Mem, Op
+from ternbin.contract.memories import ceil_div
+from ternbin.contract.program import Region, View
+from ternbin.contract.rows import int_bytes
+from ternbin.contract.transfers import transfer_banks, transfer_words
+from ternbin.errors import InputError
+from ternbin.graph.ir import Node, Residual, Weights
+from ternbin.graph.qtypes import KINDS
+from ternbin.mapping.allocator import Allocator, CapacityError, Image
+from ternbin.mapping.fold import operand
+from ternbin.mapping.linear import Lanes, Plan, plan_linear
+from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
+
+MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
+PIECE_TILES = 2
+STAGES = ("embed", "keys", "attention", "feed_forward")
+Steps = list[Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes of tokens [first, stop) in ABUF: token t in bank (t-first) % cols, ``stride`` words to the next ``cols`` tokens."""
+
+    addr: int
+    first: int
+    stop: int
+    kind: str
+    lanes: Lanes
+    words: int  # of one plane of one token
+    stride: int
+
+    @property
+    def plane(self) -> int:
+        return self.words
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys or transposed values in KBUF for up to ``capacity`` keys."""
+
+    addr: int
+    kind: str
+    lanes: Lanes
+    transposed: bool
+    capacity: int
+    plane: int
+    stride: int
+    size: int
+
+    @property
+    def planes(self) -> int:
+        return KINDS[self.kind].planes
+
+
+def keys_shape(hw: HwConfig, kind: str, heads: int, features: int, capacity: int, transposed: bool) -> Keys:
+    """Layout, at address 0, of the keys (a head starts a word) or values (a head starts a row tile) of one attention."""
+    width = features // heads
+    if transposed:
+        pitch = ceil_div(width, hw.rows) * hw.rows
+        plane, groups = ceil_div(capacity, hw.lanes), heads * pitch // hw.rows
+    else:
+        pitch = ceil_div(width, hw.lanes) * hw.lanes
+        plane, groups = heads * pitch // hw.lanes, ceil_div(capacity, hw.rows)
+    stride = plane * KINDS[kind].planes
+    return Keys(0, kind, Lanes(heads, width, pitch), transposed, capacity, plane, stride, groups * stride)
+
+
+@dataclass
+class CallBuilder:
+    """One call: its schedule, what is where on chip, and the token blocks of each stage.
+
+    ``tokens`` are computed, at positions from ``past`` on. ``blocks`` says into how many parts each stage splits them.
+    With a ``mask``, an address in external memory, they are beams at one position; ``past`` then counts the keys before them, and the
+    mask says which keys each sees (16 bits a key, a bit a beam). ``sources`` is such a mask of the source tokens of several texts.
+    """
+
+    hw: HwConfig
+    image: Image
+    weights: Weights
+    tokens: int
+    past: int
+    kbuf: Allocator
+    blocks: dict[str, int]
+    users: dict[Node, list[Node]]
+    mask: int | None = None
+    sources: int | None = None
+    pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
+    stage: str = ""
+    codes: dict[Node, list[Codes]] = field(default_factory=dict)
+    stream: Node | None = None  # whose value the residual stream holds
+    progress: dict[Node, int] = field(default_factory=dict)  # tokens that a linear op has read
+    done: set[Node] = field(default_factory=set)  # LayerNorms that were computed with what is before them
+
+    def __post_init__(self) -> None:
+        hw = self.hw
+        self.abuf, self.sbuf = Allocator("ABUF", hw.abuf_words), Allocator("SBUF", hw.sbuf_words)
+        self.schedule = Schedule(hw.queue_depth)
+        self.wbuf, self.pbuf, self.ids = Ring(hw.wbuf_words), Ring(hw.pbuf_words), Ring(hw.idbuf_words)
+        self.lutv, self.lutx = Ring(1), Ring(1)
+
+    # ---- instructions -----------------------------------------------------------------------------------------------
+
+    def load(self, op: str, lease: tuple[Ring, Lease] | None, **fields: int) -> None:
+        """A LOAD for the next computation, with ``lease`` as early as its room is free."""
+        self.schedule.load(Item(Instruction(Op.LOAD, _ints(fields)), op), *(lease or ()))
+
+    def compute(self, opcode: Op, op: str, *leases: Lease, sights: Sequence[Sight] = (), **fields: int) -> None:
+        self.schedule.compute(Item(Instruction(opcode, _ints(fields)), op, list(sights)), *leases)
+
+    def each_block(self, stage: str) -> Iterator[tuple[int, int]]:
+        """Token ranges of a stage: whole column tiles, but for the last."""
+        self.stage = stage
+        tiles = ceil_div(self.tokens, self.hw.cols)
+        size = ceil_div(tiles, self.blocks[stage]) * self.hw.cols
+        for first in range(0, self.tokens, size):
+            yield first, min(first + size, self.tokens)
+
+    def pieces(self, first: int, stop: int, most: int = MOST_PARTS) -> list[tuple[int, int]]:
+        """Parts of a token range that units hand over one by one: up to ``most`` of at least 2 column tiles."""
+        tiles = ceil_div(stop - first, self.hw.cols)
+        size = ceil_div(tiles, max(1, min(most, tiles // PIECE_TILES))) * self.hw.cols
+        return [(start, min(start + size, stop)) for start in range(first, stop, size)]
+
+    def can_split(self, stage: str) -> bool:
+        return stage in self.blocks and self.blocks[stage] < ceil_div(self.tokens, self.hw.cols)
+
+    def table(self, op: str, mem: Mem, name: str, entries: int = 256) -> Lease:
+        """The lease of a table of which ``entries`` are used, loaded unless it is there already."""
+        ring = self.lutv if mem == Mem.LUTV else self.lutx
+        known = len(ring.leases)
+        lease = ring.lease(1, content=(name, entries))
+        if len(ring.leases) > known:
+            values = self.weights[name].numpy()[None, :]
+            address = self.image.put(("table", name), lambda: int_bytes(values, 2))
+            beats = min(transfer_words(self.hw, mem), ceil_div(entries * 16, self.hw.axi_data_bits))
+            self.load(op, (ring, lease), mem=mem, inner=beats, outer=1, dram=address)
+        return lease
+
+    def params(self, op: str, address: int, words: int) -> Lease:
+        """Load parameter words, unless they were the last to be loaded; raises InputError where they exceed half of PBUF."""
+        if words > self.pbuf.most:
+            raise InputError(f"{op}: PBUF words must be at most {self.pbuf.most} (half of PBUF), not {words}")
+        known = len(self.pbuf.leases)
+        lease = self.pbuf.lease(words, content=address)
+        if len(self.pbuf.leases) > known:
+            self.load(op, (self.pbuf, lease), mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
+        return lease
+
+    @property
+    def position(self) -> int:
+        """Of the first token, in the text."""
+        return self.past if self.mask is None else self.past // self.tokens
+
+    # ---- codes in ABUF ----------------------------------------------------------------------------------------------
+
+    def new_codes(self, op: str, kind: str, lanes: Lanes, first: int, stop: int, words: int = 0) -> Codes:
+        """Room for codes of tokens [first, stop); raises CapacityError."""
+        operand(self.hw, kind, op)
+        words = words or ceil_div(lanes.extent, self.hw.lanes)
+        stride = words * KINDS[kind].planes
+        addr = self.abuf.take(ceil_div(stop - first, self.hw.cols) * stride, op)
+        return Codes(addr, first, stop, kind, lanes, words, stride)
+
+    def free(self, codes: Codes) -> None:
+        self.abuf.free(codes.addr)
+
+    def keep(self, node: Node, codes: Codes) -> None:
+        """Let later blocks and stages find these codes of ``node``."""
+        self.codes.setdefault(node, []).append(codes)
+
+    def kept(self, node: Node, first: int, stop: int) -> Codes | None:
+        return next((c for c in self.codes.get(node, ()) if c.first <= first and stop <= c.stop), None)
+
+    def release(self, node: Node, upto: int) -> None:
+        """Give up the kept codes of ``node`` of tokens below ``upto``."""
+        codes = self.codes.pop(node, [])
+        self.codes[node] = [c for c in codes if c.stop > upto]
+        for each in codes:
+            if each.stop <= upto:
+                self.free(each)
+
+    def is_first(self, node: Node, first: int) -> bool:
+        """Whether linear op ``node`` is the first to read tokens from ``first`` on of its input: the others find it complete."""
+        return all(self.progress.get(user, 0) <= first for user in self.users[node.src[0]])
+
+    def passed(self, node: Node, stop: int) -> None:
+        """Linear op ``node`` has read its input up to token ``stop``: give up what no other op needs any more."""
+        self.progress[node] = stop
+        source = node.src[0]
+        self.release(source, min(self.progress.get(user, 0) for user in self.users[source]))
+
+    def codes_sight(self, node: Node, c: Codes, first: int, stop: int, head: tuple[tuple[int, int], ...] = ()) -> Sight:
+        """Tokens [first, stop) of the codes; with ``head``, its range and that of its keys, of [heads, queries, keys]."""
+        view = View(
+            "tokens",
+            stop - first,
+            c.lanes.width,
+            c.stride,
+            c.lanes.groups,
+            c.lanes.pitch,
+            c.plane,
+            c.kind,
+            lead=bool(head),
+        )
+        start, tiles = (first - c.first) // self.hw.cols, ceil_div(stop - first, self.hw.cols)
+        region = Region(Mem.ABUF, c.addr + start * c.stride, tiles * c.stride, 0, self.hw.cols)
+        part = (head[0], (first, stop), head[1]) if head else ((first, stop), (0, c.lanes.features))
+        return Sight(node.name, region, view, part)
+
+    # ---- keys and values in KBUF ------------------------------------------------------------------------------------
+
+    def new_keys(self, op: str, shape: Keys) -> Keys:
+        operand(self.hw, shape.kind, op)
+        try:
+            return replace(shape, addr=self.kbuf.take(shape.size, op))
+        except CapacityError as error:
+            raise InputError(str(error)) from None  # splitting into token blocks does not help
+
+    def keys_sight(self, name: str, k: Keys, first: int, stop: int, at: int = 0) -> Sight:
+        """Keys or values [first, stop), which are rows from ``at`` on of tensor ``name``."""
+        view = View(
+            "transposed" if k.transposed else "keys",
+            stop - first,
+            k.lanes.width,
+            k.stride,
+            k.lanes.groups,
+            k.lanes.pitch,
+            k.plane,
+            k.kind,
+            first=first,
+        )
+        region = Region(Mem.KBUF, k.addr, k.size, 0, self.hw.rows)
+        return Sight(name, region, view, ((at, at + stop - first), (0, k.lanes.features)))
+
+    # ---- residual stream --------------------------------------------------------------------------------------------
+
+    def residual_words(self, features: int) -> int:
+        """Words of a token; the stream starts at word 0. Raises InputError where it does not fit."""
+        words = ceil_div(features, self.hw.rows)
+        if words * self.tokens > self.hw.rbuf_words:
+            raise InputError(
+                f"residual stream of {self.tokens} tokens: RBUF words must be at most {self.hw.rbuf_words}, "
+                f"not {words * self.tokens}"
+            )
+        return words
+
+    def residual_sight(self, node: Node, first: int, stop: int) -> Sight:
+        features = node.type.shape[-1]
+        words = self.residual_words(features)
+        region = Region(Mem.RBUF, first * words, (stop - first) * words)
+        return Sight(node.name, region, View("residual", stop - first, features, words), ((first, stop), (0, features)))
+
+    def check_stream(self, node: Node, source: Node) -> None:
+        """The stream is updated in place: its present value must be the one that ``node`` reads."""
+        if source is not self.stream:
+            raise InputError(f"{node.op} {node.name}: residual source must be the stream, not {source.name}")
+        if isinstance(node.type, Residual):
+            self.check_bits(node)
+
+    def check_bits(self, node: Node) -> None:
+        if node.type.bits != self.hw.res_bits:
+            raise InputError(f"{node.name}: residual bits must be {self.hw.res_bits} (res_bits), not {node.type.bits}")
+
+    # ---- products ---------------------------------------------------------------------------------------------------
+
+    def columns(self, x: Codes, first: int, stop: int, chunks: int, word: int = 0) -> dict[str, int]:
+        """GEMM fields of column operand tokens [first, stop) from word ``word`` on."""
+        op = operand(self.hw, x.kind, "column operand")
+        assert (first - x.first) % self.hw.cols == 0, "blocks start at column tiles"
+        return dict(
+            col_addr=x.addr + (first - x.first) // self.hw.cols * x.stride + word,
+            col_stride=x.stride,
+            col_plane=x.plane,
+            col_planes=op.planes,
+            col_signed=op.signed,
+            chunks=chunks,
+            tokens=stop - first,
+            col_tiles=ceil_div(stop - first, self.hw.cols),
+        )
+
+    def plan(self, node: Node, x: Lanes, groups: int = 1) -> Plan:
+        key = node, x, groups
+        if key not in self.image.plans:
+            self.image.plans[key] = plan_linear(self.hw, self.image, self.weights, node, x, groups)
+        return self.image.plans[key]
+
+    def linear(
+        self,
+        plan: Plan,
+        x: Codes,
+        first: int,
+        stop: int,
+        to: "Destination",
+        *,
+        fresh: bool = False,
+        tables: Sequence[Lease] = (),
+        before: Callable[[int], None] | None = None,
+        after: Callable[[int, int], None] | None = None,
+        most: int = MOST_PARTS,
+    ) -> None:
+        """GEMMs of one linear op on tokens [first, stop), as many weight tiles at a time as half of WBUF and PBUF hold.
+
+        Where ``x`` is ``fresh`` (arrives piece by piece) the first tiles, and where there is an ``after`` the last ones, are
+        multiplied in up to ``most`` pieces; ``before(stop)`` goes before tokens up to ``stop`` are read, ``after(first, stop)``
+        follows each piece that is complete.
+        """
+        for tiles in self.parts(plan, (0, plan.tiles)):
+            last = after is not None and tiles[1] == plan.tiles
+            pieces = self.pieces(first, stop, most) if last or (fresh and tiles[0] == 0) else [(first, stop)]
+            for piece, step in zip(pieces, self.steps(plan, x, tiles, pieces, to, tables), strict=True):
+                if before:
+                    before(piece[1])
+                step()
+                if last:
+                    after(*piece)
+
+    def parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
+        """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together."""
+        size, count = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params), tiles[1] - tiles[0]
+        if size == 0:
+            raise InputError(
+                f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
+                f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}"
+            )
+        # parts even where all fits at once, so that the array need not wait for the last row of weights
+        parts = max(ceil_div(count, size), min(MOST_PARTS, count // PART_TILES))
+        size = ceil_div(count, parts)
+        return [(tile, min(tile + size, tiles[1])) for tile in range(*tiles, size)]
+
+    def steps(
+        self,
+        plan: Plan,
+        x: Codes,
+        tiles: tuple[int, int],
+        pieces: Sequence[tuple[int, int]],
+        to: "Destination",
+        tables: Sequence[Lease] = (),
+    ) -> Steps:
+        """Row tiles of a linear op times each of ``pieces``; the first step also loads the tiles."""
+        leases: list[Lease] = []
+
+        def step(piece: tuple[int, int]) -> None:
+            if not leases:
+                leases.extend((*self._load_tiles(plan, tiles[0], tiles[1] - tiles[0]), *tables))
+            self._multiply(plan, x, piece, tiles, leases, to)
+
+        return [partial(step, piece) for piece in pieces]
+
+    def _multiply(
+        self,
+        plan: Plan,
+        x: Codes,
+        piece: tuple[int, int],
+        tiles: tuple[int, int],
+        leases: Sequence[Lease],
+        to: "Destination",
+    ) -> None:
+        """Loaded row tiles times a piece of tokens, one GEMM for each run of tiles that ``to`` can take."""
+        w, p, start = leases[0], leases[1], tiles[0]
+        columns = self.columns(x, *piece, plan.chunks)
+        while start < tiles[1]:
+            run = min(to.pitch_tiles - start % to.pitch_tiles, tiles[1] - start)
+            self.compute(
+                Op.GEMM,
+                plan.name,
+                *leases,
+                sights=to.sights(*piece) if start + run == plan.tiles else (),
+                **columns,
+                **plan.fields,
+                row_addr=w.addr + (start - tiles[0]) * plan.inner,
+                row_stride=plan.inner,
+                row_planes=1,
+                row_tiles=run,
+                param_addr=p.addr + (start - tiles[0]) * plan.params,
+                **to.place(start, piece[0]),
+            )
+            start += run
+
+    def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
+        w, rows = self.wbuf.lease(count * plan.inner), transfer_banks(self.hw, Mem.WBUF)
+        self.load(
+            plan.name,
+            (self.wbuf, w),
+            mem=Mem.WBUF,
+            addr=w.addr,
+            inner=plan.inner,
+            outer=count * rows,
+            stride=plan.row_bytes,
+            dram=plan.weight_addr + tile * plan.tile_bytes,
+            expand=plan.expand,
+        )
+        tile_bytes = plan.params * self.hw.param_word_bits // 8
+        return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)
+
+    def to_tokens(self, plan: Plan, node: Node, out: Codes) -> "Destination":
+        """Codes of ``node`` into ABUF."""
+        fields = dict(dest=Dest.TOKENS, dst_stride=out.stride, dst_plane=out.plane)
+        lanes, pitch_tiles = self._along_lanes(plan, out.lanes.pitch)
+
+        def place(tile: int, token: int) -> dict[str, int]:
+            word, lane = lanes(tile)
+            return fields | dict(dst_addr=out.addr + (token - out.first) // self.hw.cols * out.stride + word, lane=lane)
+
+        return Destination(place, pitch_tiles, lambda first, stop: [self.codes_sight(node, out, first, stop)])
+
+    def to_keys(self, plan: Plan, node: Node, out: Keys, offset: int) -> "Destination":
+        """Keys or values into KBUF; token t is key ``t + offset``."""
+        fields = dict(dst_stride=out.stride, dst_plane=out.plane, dest=Dest.TRANSPOSED if out.transposed else Dest.KEYS)
+        lanes, pitch_tiles = self._along_lanes(plan, out.lanes.pitch)
+        if out.transposed:
+            lanes, pitch_tiles = (lambda tile: (tile * out.stride, 0)), plan.tiles
+
+        def place(tile: int, token: int) -> dict[str, int]:
+            word, lane = lanes(tile)
+            return fields | dict(dst_addr=out.addr + word, lane=lane, key=token + offset)
+
+        return Destination(
+            place,
+            pitch_tiles,
+            lambda first, stop: [self.keys_sight(node.name, out, first + offset, stop + offset, first)],
+        )
+
+    def to_stream(self, plan: Plan, node: Node) -> "Destination":
+        """Added to the residual stream."""
+        words = self.residual_words(node.type.shape[-1])
+        return Destination(
+            lambda tile, token: dict(dst_addr=token * words + tile, dst_stride=words),
+            plan.tiles,
+            lambda first, stop: [self.residual_sight(node, first, stop)],
+        )
+
+    def _along_lanes(self, plan: Plan, pitch: int) -> tuple[Callable[[int], tuple[int, int]], int]:
+        """(word, lane) of the first row of a tile, and the tiles after which that starts anew."""
+        hw, per_group = self.hw, plan.tiles_per_group
+        contiguous = plan.groups == 1 or per_group * hw.rows == pitch
+
+        def place(tile: int) -> tuple[int, int]:
+            group, within = (0, tile) if contiguous else divmod(tile, per_group)
+            lane = group * pitch + within * hw.rows
+            return lane // hw.lanes, lane % hw.lanes
+
+        return place, plan.tiles if contiguous else per_group
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a linear op's results go: ``place(tile, token)`` gives the GEMM fields from a row tile and token on, good up to the
+    next multiple of ``pitch_tiles``; ``sights(first, stop)`` what can be seen once all tiles of these tokens are done."""
+
+    place: Callable[[int, int], dict[str, int]]
+    pitch_tiles: int
+    sights: Callable[[int, int], list[Sight]]
+
+
+def _ints(fields: dict[str, object]) -> dict[str, int]:
+    return {name: int(value) for name, value in fields.items()}

@@ -1,0 +1,354 @@
+"""Mapping: a folded model and a hardware configuration to a program.
+
+Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values of every cross-attention in KBUF (or, with
+``kv_external``, in external memory); call 1+t runs the decoder for the token at position t, one or one a beam.
+docs/architecture.md, "Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, encode
+from ternbin.contract.memories import ceil_div
+from ternbin.contract.program import Call, Probe, Program
+from ternbin.contract.transfers import row_bytes
+from ternbin.errors import InputError
+from ternbin.graph.ir import Codes, Graph, Lowered, Node
+from ternbin.mapping.allocator import Allocator, CapacityError, Image
+from ternbin.mapping.attention import NewKeys, attention, fetch_keys, project_keys, store_keys
+from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
+from ternbin.mapping.schedule import Item, Sight
+from ternbin.mapping.sync import insert_tokens
+from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, logit_shift
+
+MAX_TOKENS = 4095  # what the instruction fields hold
+Projected = tuple[Node, Keys, Node | None]  # projection of keys or values, where they go, their cache
+
+
+def map_model(
+    lowered: Lowered,
+    hw: HwConfig,
+    source_len: int | Sequence[int],
+    max_new_tokens: int,
+    beams: int = 1,
+    *,
+    contents: bool = True,
+) -> Program:
+    """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``; given
+    several lengths, for as many texts together.
+
+    Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
+    Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute.
+    """
+    lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
+    for name, value in (*(("source_len", length) for length in lengths), ("max_new_tokens", max_new_tokens)):
+        limit = min(MAX_TOKENS, lowered.meta["max_positions"])
+        if not 1 <= value <= limit:
+            raise InputError(f"{name} must be from 1 to {limit}, not {value}")
+    beams *= len(lengths)
+    if beams not in (1, hw.beams):
+        raise InputError(
+            f"beams of all texts must be 1 or those of the hardware configuration ({hw.beams}), not {beams}"
+        )
+    return _Mapping(lowered, hw, lengths, max_new_tokens, beams, Image(contents=contents)).run()
+
+
+@dataclass
+class _Mapping:
+    """One mapping in progress: what the calls share."""
+
+    lowered: Lowered
+    hw: HwConfig
+    lengths: tuple[int, ...]
+    max_new_tokens: int
+    beams: int  # of all texts
+    image: Image = field(default_factory=Image)
+    shapes: dict[str, Keys] = field(default_factory=dict)  # by name of cache or cross output
+    homes: dict[str, int] = field(default_factory=dict)  # their addresses in external memory with kv_external
+    memo: dict = field(default_factory=dict)  # of insert_tokens
+
+    def __post_init__(self) -> None:
+        self.kbuf = Allocator("KBUF", self.hw.kbuf_words)
+
+    def run(self) -> Program:
+        hw = self.hw
+        source = self.image.reserve(self.source_len * hw.axi_bytes)
+        starts = [sum(self.lengths[:text]) for text in range(len(self.lengths))]
+        target = self.image.reserve((self.max_new_tokens + 1) * self.beams * hw.axi_bytes)
+        self.mask = self.result = 0
+        if self.beams > 1:
+            self.mask = self.image.reserve(
+                ceil_div(self.max_new_tokens * self.beams, hw.rows) * hw.param_word_bits // 8
+            )
+            self.result = self.image.reserve(self.max_new_tokens * hw.result_words * hw.axi_bytes)
+        self._place_keys()
+        writable = (0, self.image.size)
+        self.sources = self.image.put(("sources",), self._visible_sources) if len(self.lengths) > 1 else None
+        items = [self._encoder(source, *text) for text in zip(starts, self.lengths, strict=True)]
+        items += [self._decoder(target, step) for step in range(self.max_new_tokens)]
+        names: dict[str, int] = {}
+        calls, probes = [], []
+        for number, call in enumerate(items):
+            calls.append(self._assemble(call, names, writable[1]))
+            probes += _probes(number, call)
+        return Program(
+            hw=hw,
+            image=self.image.bytes(),
+            calls=tuple(calls),
+            names=tuple(names),
+            probes=tuple(probes),
+            source_addr=source,
+            target_addr=target,
+            source_len=self.source_len,
+            max_new_tokens=self.max_new_tokens,
+            writable=(writable,),
+            info=self._info(),
+            beams=self.beams,
+            mask_addr=self.mask,
+            result_addr=self.result,
+            source_lens=self.lengths if len(self.lengths) > 1 else (),
+        )
+
+    @property
+    def source_len(self) -> int:
+        """Of all texts."""
+        return sum(self.lengths)
+
+    def _visible_sources(self) -> bytes:
+        """The mask of the source tokens: each is seen by the beams of its own text."""
+        beams = self.beams // len(self.lengths)
+        bits = [(1 << beams) - 1 << text * beams for text, length in enumerate(self.lengths) for _ in range(length)]
+        bits += [0] * (-len(bits) % self.hw.rows)
+        return np.array(bits, dtype="<u2").tobytes()
+
+    def _info(self) -> dict:
+        meta = self.lowered.meta
+        ids = {name: value for name, value in meta.items() if name.endswith("_id")}
+        (head,) = (node for node in self.lowered.decoder.nodes() if node.op == "lm_head")
+        logits = {"logit_scale_log2": head["logit_scale_log2"], "logit_shift": logit_shift(self.hw, head)}
+        return (
+            {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"], "search": meta.get("search", {})}
+            | ids
+            | logits
+        )
+
+    def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
+        """Tokens, encoding, and a place in the image."""
+        instructions = insert_tokens(self.hw, [item.instruction for item in items], (writable, 1 << 62), self.memo)
+        data = b"".join(
+            _encode(instruction, item.op) for instruction, item in zip(instructions, items, strict=True)
+        ) + _encode(Instruction(Op.END), "end")
+        ops = [names.setdefault(item.op, len(names)) for item in items]
+        ops.append(names.setdefault("end", len(names)))
+        return Call(self.image.put(("call", len(self.image.places)), lambda: data), len(ops), tuple(ops))
+
+    # ---- keys and values --------------------------------------------------------------------------------------------
+
+    def _place_keys(self) -> None:
+        """Room, on chip or in external memory, for the keys and values that decoding keeps.
+
+        Those of cross-attention first: the encoder may use what is meant for the others.
+        """
+        for op in ("input", "cache"):
+            for node in self.lowered.decoder.nodes():
+                for side, transposed in ((1, False), (2, True)):
+                    source = _side(node, side)
+                    if source is not None and source.op == op and source.name not in self.shapes:
+                        self._place(source, node["heads"], transposed)
+            if op == "input":
+                self.encoder_kbuf = self.kbuf.copy()
+
+    def _place(self, source: Node, heads: int, transposed: bool) -> None:
+        hw, kind, features = self.hw, source.type.kind, source.type.shape[-1]
+        capacity = self.max_new_tokens * self.beams if source.op == "cache" else self.source_len
+        shape = keys_shape(hw, kind, heads, features, capacity, transposed)
+        self.shapes[source.name] = shape
+        if hw.kv_external:
+            rows = shape.lanes.groups * shape.lanes.pitch if transposed else capacity
+            self.homes[source.name] = self.image.reserve(rows * row_bytes(hw, Mem.KBUF, shape.stride))
+            return
+        try:
+            address = self.kbuf.take(shape.size, f"keys and values {source.name}")
+        except CapacityError as error:
+            raise InputError(f"{error}; kv_external keeps them in external memory") from None
+        self.shapes[source.name] = replace(shape, addr=address)
+
+    def _keys(self, b: CallBuilder, name: str, count: int) -> Keys:
+        """Where ``count`` earlier keys or values of ``name`` are on chip."""
+        if not self.hw.kv_external:
+            return self.shapes[name]
+        return fetch_keys(b, name, self.shapes[name], count, self.homes[name])
+
+    def _store(self, b: CallBuilder, name: str, keys: Keys, first: int, stop: int) -> None:
+        if self.hw.kv_external:
+            store_keys(b, name, keys, first, stop, self.homes[name])
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def _encoder(self, ids: int, start: int, length: int) -> list[Item]:
+        """The call for one text, whose tokens are ``length`` from ``start`` on among those of all."""
+
+        def build(b: CallBuilder) -> None:
+            self._stack(b, self.lowered.encoder, ids + start * self.hw.axi_bytes, 0, start)
+
+        return self._fit(self.lowered.encoder, self.encoder_kbuf, length, 0, build)
+
+    def _decoder(self, slots: int, step: int) -> list[Item]:
+        size = self.beams * self.hw.axi_bytes
+        address = slots + step * size
+        result, mask = address + size, None
+        if self.beams > 1:
+            result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
+
+        def build(b: CallBuilder) -> None:
+            self._stack(b, self.lowered.decoder, address, result)
+
+        return self._fit(self.lowered.decoder, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
+
+    def _fit(
+        self,
+        graph: Graph,
+        kbuf: Allocator,
+        tokens: int,
+        past: int,
+        build: Callable[[CallBuilder], None],
+        mask: int | None = None,
+        sources: int | None = None,
+    ) -> list[Item]:
+        """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
+        users = graph.users()
+        for pipelined in (True, False):
+            blocks = dict.fromkeys(STAGES, 1)
+            while True:
+                b = CallBuilder(
+                    self.hw,
+                    self.image,
+                    self.lowered.weights,
+                    tokens,
+                    past,
+                    kbuf.copy(),
+                    blocks,
+                    users,
+                    mask,
+                    sources,
+                    pipelined,
+                )
+                try:
+                    build(b)
+                    return b.schedule.items()
+                except CapacityError:
+                    if b.can_split(b.stage):
+                        blocks[b.stage] += 1
+                    elif pipelined:
+                        break
+                    else:
+                        raise
+        raise AssertionError("unreachable")
+
+    def _stack(self, b: CallBuilder, graph: Graph, ids: int, result: int, start: int = 0) -> None:
+        """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``start``: of
+        this text among the source tokens of all."""
+        for node in graph.nodes():
+            if node.op == "embed":
+                embed(b, node, ids)
+            elif node.op == "layernorm" and node not in b.done:
+                raise InputError(
+                    f"layernorm {node.name}: source must be an op on the residual stream, used by it alone"
+                )
+            elif node.op == "linear_residual":
+                (self._attention if node.src[0].op.startswith("context") else feed_forward)(b, node)
+            elif node.op == "output" and isinstance(node.type, Codes):
+                self._cross(b, node, start)
+            elif node.op == "lm_head":
+                lm_head(b, node, result)
+
+    def _cross(self, b: CallBuilder, node: Node, start: int) -> None:
+        """Keys or values of a cross-attention, kept for all decoder calls, from key ``start`` on."""
+        source, keys = node.src[0], self._keys(b, node.name, start)
+        for first, stop in b.each_block("keys"):
+            project_keys(b, source, keys, first, stop, offset=start)
+            if b.blocks["keys"] > 1:
+                b.release(source.src[0], stop)
+        self._store(b, node.name, keys, start, start + b.tokens)
+        if self.hw.kv_external:
+            b.kbuf.free(keys.addr)
+
+    def _attention(self, b: CallBuilder, node: Node) -> None:
+        context = node.src[0]
+        k, v = _side(context.src[0].src[0], 1), _side(context, 2)
+        if k.op == "input":
+            keys, values = (self._keys(b, x.name, self.source_len) for x in (k, v))
+            attention(b, node, keys, values, self.source_len)
+        elif k.op == "cache":
+            keys, values = (self._keys(b, x.name, b.past) for x in (k, v))
+            self._projected(b, node, (k.src[0], keys, k), (v.src[0], values, v), b.past + b.tokens)
+        else:
+            keys, values = (
+                b.new_keys(
+                    f"keys and values {x.name}",
+                    keys_shape(self.hw, x.type.kind, context["heads"], x.type.shape[-1], b.tokens, transposed),
+                )
+                for x, transposed in ((k, False), (v, True))
+            )
+            self._projected(b, node, (k, keys, None), (v, values, None), b.tokens)
+        if self.hw.kv_external or k.op not in ("input", "cache"):
+            b.kbuf.free(keys.addr)
+            b.kbuf.free(values.addr)
+
+    def _projected(self, b: CallBuilder, node: Node, k: Projected, v: Projected, count: int) -> None:
+        """Attention whose keys and values are projected: along with it where all is one block, else before it."""
+        if b.blocks["attention"] == b.blocks["keys"] == 1:
+            b.stage = "attention"
+            attention(
+                b,
+                node,
+                k[1],
+                v[1],
+                count,
+                [NewKeys(*each, partial(self._stored, b, each, 0, b.tokens)) for each in (k, v)],
+            )
+            return
+        for first, stop in b.each_block("keys"):
+            for source, keys, cache in (k, v):
+                project_keys(b, source, keys, first, stop, cache)
+                self._stored(b, (source, keys, cache), first, stop)
+                if b.blocks["keys"] > 1:  # room is scarce: do not keep it for the queries
+                    b.release(source.src[0], stop)
+        attention(b, node, k[1], v[1], count)
+
+    def _stored(self, b: CallBuilder, each: Projected, first: int, stop: int) -> None:
+        _, keys, cache = each
+        if cache:
+            self._store(b, cache.name, keys, b.past + first, b.past + stop)
+
+
+def _side(node: Node, side: int) -> Node | None:
+    """Keys (side 1) of a scores op, values (side 2) of a context op."""
+    if side == 1:
+        return node.src[1] if node.op == "scores" else None
+    return node.src[1] if node.op.startswith("context") else None
+
+
+def _encode(instruction: Instruction, op: str) -> bytes:
+    try:
+        return encode(instruction).to_bytes(INSTRUCTION_BYTES, "little")
+    except InputError as error:
+        raise InputError(f"{op}: {error}") from None
+
+
+def _probes(call: int, items: list[Item]) -> list[Probe]:
+    count = dict.fromkeys(Unit, 0)
+    result = []
+    for item in items:
+        unit = UNIT_OF[item.instruction.op]
+        result += [_probe(call, unit, count[unit], sight) for sight in item.sights]
+        count[unit] += 1
+    return result
+
+
+def _probe(call: int, unit: Unit, index: int, s: Sight) -> Probe:
+    return Probe(call, unit, index, s.tensor, s.region, s.view, s.part)
