@@ -20,6 +20,7 @@ $(READY): pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)/bin/python -m pip install --quiet torch==2.13.0
 	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	@for part in rtl sim models; do ln -sfn ../$$part ternbin/$$part; done  # for editors and the type checker
 	@touch $@
 
 clean:

@@ -8,7 +8,7 @@ import torch
 from ternbin.errors import InputError
 from ternbin.graph.build import Builder
 from ternbin.graph.ir import Codes, Graph, Ids, Ints, Node, Real, Residual, make
-from ternbin.graph.ops.registry import typed, verify, weight_names
+from ternbin.graph.ops.registry import OPS, typed, verify, weight_names
 from ternbin.graph.rewrite import Pattern, Rule, chain, rewrite
 
 
@@ -79,7 +79,7 @@ def test_builder_rejects_a_second_weight_of_the_same_name(b):
 
 def test_what_does_not_fit_is_named(b):
     x = codes_input(b)
-    with raises("op must be one of " + ", ".join(__import__("ternbin.graph.ops.registry").ops.OPS) + ", not 'matmu'"):
+    with raises("op must be one of " + ", ".join(OPS) + ", not 'matmu'"):
         b.op("matmu", x)
     with raises("matmul: attributes must be ['weight', 'weight_kind'], not ['weight']"):
         b.op("matmul", x, weight="w")
