@@ -4,19 +4,21 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import DRAIN_EVENTS, EPILOGUE_EVENTS, EXECUTE_EVENTS, SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.array import sequencer
+from ternbin.contract.isa import INSTRUCTION_BITS, Op
+from ternbin.contract.memories import ID_WORD_BITS
 from ternbin.rtl.array.array import Array
-from ternbin.rtl.array.drain import EVENTS as DRAIN_EVENTS
 from ternbin.rtl.array.drain import Drain
-from ternbin.rtl.epilogue import epilogue
-from ternbin.rtl.parts.gemm_fields import gemm_fields, impossible
+from ternbin.rtl.array.sequencer import Sequencer
+from ternbin.rtl.epilogue.epilogue import Epilogue
+from ternbin.rtl.parts.gemm_fields import gemm_fields
 from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, UnitPort, WritePort, events_signature
+from ternbin.rtl.parts.legality import impossible
 
 
 class ExecuteUnit(wiring.Component):
-    """Runs GEMM instructions as docs/architecture.md defines them; ``fault`` for what ``gemm.impossible`` lists.
+    """Runs GEMM instructions as docs/architecture.md defines them; ``fault`` for what breaks a rule of ``contract.effects.gemm``.
 
     The array works on the next instruction while the results of the one before it are drained and written.
 
@@ -24,7 +26,7 @@ class ExecuteUnit(wiring.Component):
     the table touch nothing. The Verilog needs ``pe.pe_verilog(hw)`` and the primitives beside it.
     """
 
-    EVENTS = sequencer.EVENTS | DRAIN_EVENTS | epilogue.EVENTS
+    EVENTS = EXECUTE_EVENTS
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -42,7 +44,7 @@ class ExecuteUnit(wiring.Component):
                 "abuf_w": Out(WritePort(hw.cols, code, hw.lanes)),
                 "kbuf_w": Out(WritePort(hw.rows, code, hw.lanes)),
                 "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
-                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "idbuf_w": Out(WritePort(1, ID_WORD_BITS, 1)),
                 "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
                 **events_signature(self.EVENTS),
             }
@@ -51,10 +53,10 @@ class ExecuteUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))
-        m.submodules.sequencer = seq = sequencer.Sequencer(self._hw)
+        m.submodules.sequencer = seq = Sequencer(self._hw)
         m.submodules.array = array = Array(self._hw)
         m.submodules.drain = drain = Drain(self._hw)
-        m.submodules.epilogue = epi = epilogue.Epilogue(self._hw)
+        m.submodules.epilogue = epi = Epilogue(self._hw)
         m.d.comb += [seq.instruction.eq(front), drain.instruction.eq(back), epi.instruction.eq(back)]
         self._control(m, front, back, seq, drain, epi)
         self._array(m, gemm_fields(front), seq, array, drain)
@@ -66,7 +68,7 @@ class ExecuteUnit(wiring.Component):
         ):
             for name in names:
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(part, name))
-        for part, events in ((seq, sequencer.EVENTS), (drain, DRAIN_EVENTS), (epi, epilogue.EVENTS)):
+        for part, events in ((seq, SEQUENCER_EVENTS), (drain, DRAIN_EVENTS), (epi, EPILOGUE_EVENTS)):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
@@ -83,7 +85,7 @@ class ExecuteUnit(wiring.Component):
         )  # ahead: an instruction for the back is in the front
         working, started = Signal(), Signal()
         m.d.comb += [
-            wrong.eq(impossible(m, self._hw, front)),
+            wrong.eq(impossible(self._hw, front, Op.GEMM)),
             seq.start.eq(begin),
             drain.start.eq(started),
             epi.start.eq(started),

@@ -5,13 +5,15 @@ from amaranth import Cat, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from ternbin.contract.counters import counter, counters, events
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import WATCHDOG_CYCLES, Unit
+from ternbin.contract.memories import banked
 from ternbin.rtl.control.control import Control
 from ternbin.rtl.control.counters import Counters
 from ternbin.rtl.control.registers import Registers, slave_ports
 from ternbin.rtl.execute import ExecuteUnit
-from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory, geometries
+from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
 from ternbin.rtl.parts.primitives import apart, gated
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
 from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
@@ -45,7 +47,7 @@ def _unit(name: str) -> Unit:
 
 def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
     """The memories of an accelerator by instance name."""
-    shapes = geometries(hw)
+    shapes = banked(hw)
     return {
         name: BankedMemory(
             shapes[name],
@@ -59,26 +61,6 @@ def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
 
 APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}  # units whose modules are generated apart
 UNITS = {"load": LoadUnit, "execute": ExecuteUnit, "vector": VectorUnit, "store": StoreUnit}
-
-
-def _events(hw: HwConfig) -> dict[str, dict[str, int]]:
-    """Instance -> the events of its part, in the order of the counters."""
-    units = {name: part.EVENTS for name, part in UNITS.items() if hasattr(part, "EVENTS")}
-    return {"control": Control.EVENTS, "axi": AxiMaster.EVENTS, **units} | {
-        name: geometry.events for name, geometry in geometries(hw).items()
-    }
-
-
-def _counter(instance: str, event: str) -> str:
-    return event if instance == "control" else f"{instance}_{event}"
-
-
-def counters(hw: HwConfig) -> dict[str, int]:
-    """Counter name -> bits that it may grow by in a cycle, in the order of the counter registers."""
-    pairs = [(_counter(part, event), bits) for part, events in _events(hw).items() for event, bits in events.items()]
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("two event counters must not have the same name")
-    return dict(pairs)
 
 
 def top_ports(hw: HwConfig) -> dict:
@@ -195,7 +177,7 @@ class Top(wiring.Component):
             registers.value.eq(bank.value),
         ]
         parts = {"control": control, "axi": self._axi, **self._units, **self._memories}
-        for instance, events in _events(self.hw).items():
-            for event in events:
+        for instance, own in events(self.hw).items():
+            for event in own:
                 source = getattr(parts[instance], f"ev_{event}")
-                m.d.comb += getattr(bank, f"inc_{_counter(instance, event)}").eq(source)
+                m.d.comb += getattr(bank, f"inc_{counter(instance, event)}").eq(source)

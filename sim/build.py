@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ternbin.contract import hw as hw_module
 from ternbin.contract import isa
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError, MissingToolError
@@ -16,6 +15,7 @@ from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst, 
 WAVES = (None, "vcd", "fst")
 _HARNESS = Path(__file__).parent / "harness"
 _RTL = Path(__file__).parent.parent / "rtl"
+_CONTRACT = Path(isa.__file__).parent
 
 # What the bench reads inside the model; everything else may be optimised away.
 _VISIBLE = """`verilator_config
@@ -104,13 +104,11 @@ def build(
 def verilog(hw: HwConfig) -> dict[str, str]:
     """What rtl.generate gives, kept between runs: elaboration takes longer than a short simulation.
 
-    The key is everything that decides it: configuration, sources of the generator, version of Amaranth.
+    The key is everything that decides it: configuration, sources of the generator and of the contract, version of Amaranth.
     """
-    sources = [
-        *sorted(_RTL.rglob("*.py")),
-        *sorted(_RTL.rglob("*.v")),
-        *(Path(module.__file__) for module in (hw_module, isa)),
-    ]
+    sources = sorted(
+        path for folder in (_RTL, _CONTRACT) for ending in ("py", "v") for path in folder.rglob(f"*.{ending}")
+    )
     parts = [
         repr(hw),
         importlib.metadata.version("amaranth"),

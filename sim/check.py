@@ -125,7 +125,8 @@ def check(program: Program, lowered: Lowered, ids: Sequence[int], start: int, re
     expected = reference(lowered, ids, fed_tokens(start, result), program.lengths)
     verdict = compare(program, expected, result.calls)
     for position in range(len(result.trace) if verdict.bit_exact else 0):
-        if not torch.equal(program.read_top(result.memory, position), expected[program.encoders + position][HEAD]):
+        top = torch.from_numpy(program.read_top(result.memory, position))
+        if not torch.equal(top, expected[program.encoders + position][HEAD]):
             raise CheckError(f"decoder position {position}: the best tokens in external memory must be those on chip")
     return verdict
 
@@ -141,7 +142,8 @@ def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> 
         done = {(record.unit, record.index): record.done for record in call.records}
         differing: list[tuple[int, Divergence]] = []
         for probe, raw in zip(probes, call.raw, strict=True):
-            wanted, got = expected_part(probe, tensors[probe.tensor]), decode_probe(program.hw, probe, raw)
+            wanted = torch.from_numpy(expected_part(probe, tensors[probe.tensor]))
+            got = torch.from_numpy(decode_probe(program.hw, probe, raw))
             wrong = wanted != got if wanted.shape == got.shape else torch.ones_like(wanted, dtype=torch.bool)
             values += wanted.numel()
             seen[probe.tensor][_slices(probe)] = True

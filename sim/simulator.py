@@ -8,7 +8,7 @@ from pathlib import Path
 from ternbin.contract import isa
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ErrorCode, Unit
-from ternbin.contract.memories import geometry
+from ternbin.contract.memories import memories
 from ternbin.contract.program import Probe, region_bytes
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun, Record
@@ -261,7 +261,7 @@ class Simulator:
         places, offset = (_Probe * max(len(probes), 1))(), 0
         for place, probe in zip(places, probes, strict=False):
             region = probe.region
-            shape = geometry(self.hw, region.mem)
+            shape = memories(self.hw)[region.mem]
             if region.bank + region.banks > shape.banks or region.addr + region.words > shape.words:
                 raise InputError(f"probe {probe.tensor}: region must lie in {region.mem.name}, not {region}")
             memory = self._memories[region.mem.name.lower()]

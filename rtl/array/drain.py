@@ -5,12 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from ternbin.contract.counters import DRAIN_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, column_layout, gemm_fields
 from ternbin.rtl.parts.interfaces import WritePort, events_signature
-
-EVENTS = {"drained_scores": 7}
 
 
 class Skid(wiring.Component):
@@ -61,7 +60,7 @@ class Drain(wiring.Component):
                 "busy": Out(1),
                 "o": Out(stream.Signature(column_layout(hw))),
                 "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits * hw.cols, 1)),
-                **events_signature(EVENTS),
+                **events_signature(DRAIN_EVENTS),
             }
         )
 

@@ -5,13 +5,13 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from ternbin.contract.counters import SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
 from ternbin.rtl.parts.interfaces import ReadPort, events_signature
 
-COUNT = 7  # bits of a number of columns
-EVENTS = {"array_active": 1, "array_columns": COUNT, "rowsum_active": 1, "stall_read": 1, "stall_drain": 1}
+COUNT = SEQUENCER_EVENTS["array_columns"]  # bits of a number of columns
 
 
 class Sequencer(wiring.Component):
@@ -46,7 +46,7 @@ class Sequencer(wiring.Component):
                 "subtract": Out(1),
                 "finish": Out(1),
                 "running": Out(1),
-                **events_signature(EVENTS),
+                **events_signature(SEQUENCER_EVENTS),
             }
         )
 

@@ -5,6 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import CONTROL_EVENTS
+from ternbin.contract.effects.transfer import rules
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import (
     CHECK,
@@ -17,13 +19,12 @@ from ternbin.contract.isa import (
     Unit,
     layout,
 )
-from ternbin.contract.pipeline import IN_FLIGHT
+from ternbin.contract.pipeline import IN_FLIGHT, TOKEN_BITS
 from ternbin.rtl.control.fetch import Fetch
 from ternbin.rtl.parts.interfaces import UnitPort, events_signature
+from ternbin.rtl.parts.legality import any_broken
 from ternbin.rtl.transfer.axi import Burst, ReadBeat
-from ternbin.rtl.transfer.words import transfer_fault, transfer_view
-
-TOKEN_BITS = 8
+from ternbin.rtl.transfer.words import transfer_view
 
 
 def header_field(word: Value, name: str) -> Value:
@@ -142,10 +143,7 @@ class Control(wiring.Component):
     Events, per unit: busy (has instructions in flight), wait_token (its next instruction waits for tokens), instructions.
     """
 
-    EVENTS = {
-        "cycles": 1,
-        **{f"{unit.name.lower()}_{kind}": 1 for unit in Unit for kind in ("busy", "wait_token", "instructions")},
-    }
+    EVENTS = CONTROL_EVENTS
 
     def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
         self.hw, self._watchdog = hw, watchdog
@@ -218,7 +216,7 @@ class Control(wiring.Component):
         item = fetch.o.payload
         opcode = header_field(item.word, "opcode")
         store, transfer = opcode == Op.STORE, (opcode == Op.LOAD) | (opcode == Op.STORE)
-        bad_field = transfer & transfer_fault(self.hw, m, transfer_view(item.word), store)
+        bad_field = transfer & any_broken(rules(self.hw, transfer_view(item.word), store))
         known, code, ended = Signal(), Signal(4), Signal()
         m.d.comb += known.eq(Cat(opcode == op for op in Op).any())
         reasons = [

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
+from ternbin.contract.memories import ID_BITS, ID_WORD_BITS, LOGIT_BITS
 from ternbin.rtl.parts.gemm_fields import gemm_fields, place_layout
 from ternbin.rtl.parts.interfaces import WritePort
 
-ID_BITS = 32
 LEVELS = 2  # of the reduction tree between registers
 
 
@@ -27,7 +27,7 @@ class LogitUnit(wiring.Component):
                 "instruction": In(INSTRUCTION_BITS),
                 "start": In(1),
                 "i": In(stream.Signature(logits_layout(hw, bits))),
-                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "idbuf_w": Out(WritePort(1, ID_WORD_BITS, 1)),
                 "busy": Out(1),
             }
         )
@@ -72,7 +72,7 @@ class ArgMax(LogitUnit):
         with m.If(move):
             m.d.sync += self.idbuf_w.valid.eq(valid & place.last_tile & f.last)
             with m.If(valid):
-                wide = Signal(signed(64))
+                wide = Signal(signed(LOGIT_BITS))
                 m.d.comb += wide.eq(best_logit)
                 m.d.sync += [self.idbuf_w.data.eq(Cat(best_id, wide)), self.idbuf_w.addr.eq(place.addr)]
         m.d.comb += [self.idbuf_w.mask.eq(1), self.idbuf_w.lane_mask.eq(1)]

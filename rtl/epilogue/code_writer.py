@@ -8,12 +8,12 @@ from amaranth.utils import exact_log2
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind
+from ternbin.contract.memories import TABLE_ENTRIES
 from ternbin.rtl.parts.arithmetic import clip
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields, place_layout
 from ternbin.rtl.parts.interfaces import TransposedWritePort, WritePort
 
 BYTE_RANGE = 11  # bits that hold every 8-bit code and tell what is beyond
-TABLE = 256
 
 
 class CodeWriter(wiring.Component):
@@ -86,14 +86,14 @@ class Table(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=8, depth=TABLE, init=[])
+        m.submodules.memory = memory = Memory(shape=8, depth=TABLE_ENTRIES, init=[])
         m.d.comb += self.w.ready.eq(1)
         for e in range(self._per_beat):
             write = memory.write_port()
             m.d.comb += [
                 write.addr.eq(Cat(C(e, exact_log2(self._per_beat)), self.w.addr)),
                 write.data.eq(self.w.data.word_select(e, 16)[:8]),
-                write.en.eq(self.w.valid & (self.w.addr < TABLE // self._per_beat)),
+                write.en.eq(self.w.valid & (self.w.addr < TABLE_ENTRIES // self._per_beat)),
             ]
         for i in range(self._reads):
             read = memory.read_port(domain="comb")

@@ -4,11 +4,14 @@ from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import EPILOGUE_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
+from ternbin.contract.memories import ID_WORD_BITS, PARAM_BITS
+from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS, SCALE_WORDS
 from ternbin.rtl.epilogue.argmax import ArgMax
 from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
-from ternbin.rtl.epilogue.params import WORDS, Parameters
+from ternbin.rtl.epilogue.params import Parameters
 from ternbin.rtl.epilogue.toptokens import TopTokens
 from ternbin.rtl.parts.arithmetic import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
 from ternbin.rtl.parts.gemm_fields import Mode, column_layout, gemm_fields, place_layout
@@ -16,15 +19,6 @@ from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePor
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_epilogue_lane"
-MUL_BITS, BIAS_BITS = 24, 40
-EVENTS = {
-    "stall_write": 1,
-    "drained_codes": 1,
-    "drained_codes8": 1,
-    "drained_residual": 1,
-    "drained_argmax": 1,
-    "saturations": 7,
-}
 
 
 def sum_bits(hw: HwConfig) -> int:
@@ -47,7 +41,7 @@ class Lane(wiring.Component):
         super().__init__(
             {
                 "acc": In(signed(hw.acc_bits)),
-                "parameter": In(16 * WORDS),
+                "parameter": In(PARAM_BITS * SCALE_WORDS),
                 **{name: In(fields[name]) for name in ("thresholds", "base")},
                 **{name: In(fields[name]) for name in ("dirs", "shift")},
                 "binary": In(1),
@@ -142,9 +136,9 @@ class Epilogue(wiring.Component):
                 "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
                 "kbuf_w": Out(WritePort(hw.rows, hw.code_word_bits, hw.lanes)),
                 "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
-                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "idbuf_w": Out(WritePort(1, ID_WORD_BITS, 1)),
                 "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
-                **events_signature(EVENTS),
+                **events_signature(EPILOGUE_EVENTS),
             }
         )
 

@@ -2,9 +2,10 @@
 
 from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, signed
 
+from ternbin.contract.memories import ID_BITS, LOGIT_BITS
 from ternbin.contract.pipeline import ENGINES
 from ternbin.graph import fixedpoint
-from ternbin.rtl.epilogue.argmax import ID_BITS, LogitUnit
+from ternbin.rtl.epilogue.argmax import LogitUnit
 from ternbin.rtl.parts.arithmetic import clip
 from ternbin.rtl.parts.gemm_fields import POINTER, address, clamp, gemm_fields, place_layout
 
@@ -175,7 +176,7 @@ class TopTokens(LogitUnit):
         beam, entry, part, pointer = Signal(range(hw.beams)), Signal(range(hw.top + 1)), Signal(2), Signal(POINTER)
         ids = [Array([*(pair[1] for pair in best[b]), sums[b][0]])[entry] for b in range(hw.beams)]
         values = [Array([*(pair[0] for pair in best[b]), sums[b][1]])[entry] for b in range(hw.beams)]
-        ident, value = Signal(signed(ID_BITS)), Signal(signed(64))
+        ident, value = Signal(signed(ID_BITS)), Signal(signed(LOGIT_BITS))
         m.d.comb += [
             ident.eq(Array(ids)[beam]),
             value.eq(Array(values)[beam]),

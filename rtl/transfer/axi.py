@@ -4,6 +4,7 @@ from amaranth import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import AXI_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.parts.interfaces import events_signature
 
@@ -97,15 +98,7 @@ class AxiMaster(wiring.Component):
     no beat came (``read_stalls``) or a write beat was not taken (``write_stalls``).
     """
 
-    EVENTS = {
-        "load_beats": 1,
-        "fetch_beats": 1,
-        "write_beats": 1,
-        "read_bursts": 1,
-        "write_bursts": 1,
-        "read_stalls": 1,
-        "write_stalls": 1,
-    }
+    EVENTS = AXI_EVENTS
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

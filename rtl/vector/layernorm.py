@@ -12,6 +12,8 @@ from amaranth.utils import bits_for, exact_log2
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Op
+from ternbin.contract.memories import PARAM_BITS
+from ternbin.contract.pipeline import MUL_BITS, NORM_GROUP, SCALE_WORDS
 from ternbin.rtl.parts.arithmetic import (
     COUNT,
     WIDE,
@@ -31,14 +33,12 @@ from ternbin.rtl.parts.interfaces import ReadPort, WritePort
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_layernorm_lane"
-GROUP = 4  # tokens that share a fetch of parameters; as many as a residual word has parameter words
+GROUP = NORM_GROUP  # as many tokens as a residual word has parameter words
 SLOTS = 2 * GROUP
 SLOT_BITS = exact_log2(SLOTS)
 FEATURE_BITS = 14
 EPS_BITS = 64
 XHAT_BITS = 29  # sign, sqrt(16383) < 2^7, 20 fractional bits, one to spare for the truncated reciprocal
-PARAM_BITS = 16
-PARAM_WORDS = 4  # G (24 bits) and Bt (40 bits) of a feature
 
 
 def sum_bits(hw: HwConfig) -> int:
@@ -189,7 +189,7 @@ class Variance(wiring.Component):
 
 
 class Parameters(wiring.Component):
-    """Fetches PARAM_WORDS words per residual word, the next ones while ``o`` shows the current ones (rows x 64 bits)."""
+    """Fetches SCALE_WORDS words per residual word, the next ones while ``o`` shows the current ones (rows x 64 bits)."""
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -200,7 +200,7 @@ class Parameters(wiring.Component):
                 "groups": In(COUNT),
                 "words": In(12),
                 "port": Out(ReadPort(1, hw.param_word_bits)),
-                "o": Out(stream.Signature(hw.rows * PARAM_WORDS * PARAM_BITS)),
+                "o": Out(stream.Signature(hw.rows * SCALE_WORDS * PARAM_BITS)),
             }
         )
 
@@ -210,13 +210,13 @@ class Parameters(wiring.Component):
         m.submodules.walk = walk = Walk()
         m.submodules.buffer = buffer = ReadBuffer(1, hw.param_word_bits, data.StructLayout({}))
         wiring.connect(m, wiring.flipped(self.port), buffer.port)
-        collected = Signal(data.ArrayLayout(hw.param_word_bits, PARAM_WORDS))
-        count, full, move = Signal(exact_log2(PARAM_WORDS)), Signal(), Signal()
+        collected = Signal(data.ArrayLayout(hw.param_word_bits, SCALE_WORDS))
+        count, full, move = Signal(exact_log2(SCALE_WORDS)), Signal(), Signal()
         m.d.comb += [
             walk.start.eq(self.start),
             walk.base.eq(self.addr),
             walk.outer.eq(self.groups),
-            walk.inner.eq(self.words << exact_log2(PARAM_WORDS)),
+            walk.inner.eq(self.words << exact_log2(SCALE_WORDS)),
             buffer.i.valid.eq(walk.o.valid),
             walk.o.ready.eq(buffer.i.ready),
             buffer.i.payload.addr.eq(walk.o.payload.addr),
@@ -235,7 +235,7 @@ class Parameters(wiring.Component):
                     Cat(
                         collected[j][e * PARAM_BITS : (e + 1) * PARAM_BITS]
                         for e in range(hw.rows)
-                        for j in range(PARAM_WORDS)
+                        for j in range(SCALE_WORDS)
                     )
                 ),
             ]
@@ -249,7 +249,7 @@ class Parameters(wiring.Component):
 class Lane(wiring.Component):
     """What the normalisation does with one value: n*x - s; times r; shift; times G plus Bt; shift and saturate.
 
-    Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (24 bits), Bt (40). ``clips``: the last step saturates.
+    Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (MUL_BITS), Bt. ``clips``: the last step saturates.
     """
 
     def __init__(self, hw: HwConfig):
@@ -263,7 +263,7 @@ class Lane(wiring.Component):
                 "r_shift": In(6),
                 "shift": In(6),
                 "x": In(signed(hw.res_bits)),
-                "parameter": In(PARAM_WORDS * PARAM_BITS),
+                "parameter": In(SCALE_WORDS * PARAM_BITS),
                 "y": Out(signed(hw.res_container)),
                 "clips": Out(1),
             }
@@ -274,8 +274,8 @@ class Lane(wiring.Component):
         centred = Signal(signed(sum_bits(self._hw) + 1))
         scaled = Signal(signed(sum_bits(self._hw) + 1 + RECIPROCAL_BITS))
         normal = Signal(signed(XHAT_BITS))
-        affine, result = Signal(signed(XHAT_BITS + 24 + 1)), Signal(signed(XHAT_BITS + 24 + 1))
-        gamma, beta = self.parameter[:24].as_signed(), self.parameter[24:].as_signed()
+        affine, result = Signal(signed(XHAT_BITS + MUL_BITS + 1)), Signal(signed(XHAT_BITS + MUL_BITS + 1))
+        gamma, beta = self.parameter[:MUL_BITS].as_signed(), self.parameter[MUL_BITS:].as_signed()
         low, high = residual_range(self._hw.res_bits)
         m.d.comb += [result.eq(round_shift(affine, self.shift)), self.clips.eq(outside(result, low, high))]
         steps = (

@@ -11,8 +11,11 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import ADDR, Kind, Op
+from ternbin.contract.isa import ADDR, Kind, Op, layout
+from ternbin.contract.memories import TABLE_BITS as ENTRY_BITS
+from ternbin.contract.memories import TABLE_ENTRIES as ENTRIES
 from ternbin.contract.pipeline import SLOTS
+from ternbin.graph.fixedpoint import RECIP_POINT as POINT
 from ternbin.rtl.parts.arithmetic import (
     WIDE,
     ReadBuffer,
@@ -29,13 +32,10 @@ from ternbin.rtl.parts.primitives import instance, shared_inputs
 from ternbin.rtl.vector.quant import CODE_BITS
 
 EXP_LANE, CODE_LANE = "ternbin_exp_lane", "ternbin_code_lane"
-ENTRIES = 256
-ENTRY_BITS = 16
 KEY_BITS = 13  # keys a query may see: 4095 + 4094
 BEAM_BITS = 4  # of the number of a query in a mask
 TOTAL_BITS = ENTRY_BITS + KEY_BITS
-RECIP_BITS = 48  # of N
-POINT = 36  # fractional bits of R
+RECIP_BITS = layout(Op.SOFTMAX)["recip"][1]  # of N
 
 
 class ExpTable(wiring.Component):

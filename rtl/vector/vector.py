@@ -5,10 +5,12 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
+from ternbin.contract.counters import VECTOR_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
+from ternbin.contract.isa import INSTRUCTION_BITS, UNIT_OF, Op, Unit
 from ternbin.rtl.parts.arithmetic import fields_of
 from ternbin.rtl.parts.interfaces import ReadPort, UnitPort, WritePort, events_signature
+from ternbin.rtl.parts.legality import impossible as refused
 from ternbin.rtl.vector.layernorm import LayerNorm
 from ternbin.rtl.vector.quant import CodeWriter, Embed, Quant
 from ternbin.rtl.vector.softmax import Softmax
@@ -26,8 +28,7 @@ class State(enum.Enum, shape=3):
 class VectorUnit(wiring.Component):
     """See docs/architecture.md, "Vector unit".
 
-    ``fault``: an opcode of another unit, a zero count, ``features`` that do not end in the last word, keys beyond the granules, a
-    kind that the operation or the array does not have, an epsilon of 0, a mask without beams or with ``causal``.
+    ``fault``: an opcode of another unit, or fields that break a rule of ``contract.effects.vector``.
     ``lutv_w`` takes one beat of the exp table (address: number
     of the beat) every cycle; ``lutv_error`` is a pulse for a beat beyond the table.
 
@@ -37,21 +38,7 @@ class VectorUnit(wiring.Component):
     8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
     """
 
-    EVENTS = {
-        "ln_sum_words": 1,
-        "ln_norm_words": 1,
-        "ln_rsqrt": 1,
-        "softmax_max_words": 1,
-        "softmax_exp_words": 1,
-        "softmax_code_words": 1,
-        "divides": 1,
-        "quant_words": 1,
-        "embed_words": 1,
-        "plane_writes": 1,
-        "stall_read": 1,
-        "stall_write": 1,
-        "saturations": 7,
-    }
+    EVENTS = VECTOR_EVENTS
 
     def __init__(self, hw: HwConfig):
         assert bits_for(hw.rows) <= self.EVENTS["saturations"]
@@ -82,7 +69,7 @@ class VectorUnit(wiring.Component):
         m.submodules.writer = writer = CodeWriter(hw)
         instruction, state, start = Signal(INSTRUCTION_BITS), Signal(State), Signal()
         opcode = instruction[:8]
-        impossible = self._impossible(instruction)
+        impossible = refused(hw, instruction, *(op for op, unit in UNIT_OF.items() if unit == Unit.VECTOR))
         done = layernorm.done | embed.done | writer.done
         m.d.comb += [
             self.port.instruction.ready.eq(state == State.IDLE),
@@ -109,39 +96,6 @@ class VectorUnit(wiring.Component):
         self._memories(m, opcode, layernorm, embed, quant, softmax, writer)
         self._events(m, layernorm, embed, quant, softmax, writer)
         return m
-
-    def _impossible(self, instruction: Value) -> Value:
-        """Whether no unit state could execute the instruction."""
-        norm, soft, quant, embed = (fields_of(instruction, op) for op in (Op.LAYERNORM, Op.SOFTMAX, Op.QUANT, Op.EMBED))
-
-        lane_bits = exact_log2(self.hw.rows)
-
-        def shape(f) -> Value:
-            words = (f.features + (self.hw.rows - 1)) >> lane_bits
-            return (f.tokens == 0) | (f.features == 0) | (f.words != words)
-
-        most_keys = soft.keys + Mux(soft.causal, soft.queries - 1, 0)  # queries of 0 are refused on their own
-
-        no_ternary = Const(self.hw.kind == "binary", 1)
-        opcode = instruction[:8]
-        return Mux(
-            opcode == Op.LAYERNORM,
-            shape(norm) | (norm.eps == 0),
-            Mux(
-                opcode == Op.SOFTMAX,
-                (soft.queries == 0)
-                | (soft.keys == 0)
-                | (most_keys > soft.granules << lane_bits)
-                | (soft.masked & (soft.causal if self.hw.beams > 1 else 1))
-                | (soft.kind == Kind.INT8)
-                | ((soft.kind == Kind.TERNARY) & no_ternary),
-                Mux(
-                    opcode == Op.QUANT,
-                    shape(quant) | (quant.kind == Kind.UINT8) | ((quant.kind == Kind.TERNARY) & no_ternary),
-                    (opcode != Op.EMBED) | shape(embed),
-                ),
-            ),
-        )
 
     def _writer(self, m: Module, writer, start, instruction, quant, softmax) -> None:
         """QUANT and SOFTMAX share the writer of codes."""

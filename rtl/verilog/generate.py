@@ -8,12 +8,13 @@ from amaranth.lib.wiring import Out
 
 import ternbin
 from ternbin.contract import isa
+from ternbin.contract.counters import counters
 from ternbin.contract.hw import KINDS, HwConfig
+from ternbin.contract.memories import banked
 from ternbin.errors import InputError
 from ternbin.rtl.control.counters import COUNTER_BITS
-from ternbin.rtl.parts.banks import geometries
 from ternbin.rtl.parts.primitives import primitives
-from ternbin.rtl.top import APART, UNITS, Top, counters, top_ports
+from ternbin.rtl.top import APART, UNITS, Top, top_ports
 from ternbin.rtl.verilog.convert import convert
 from ternbin.rtl.verilog.shared import shared_verilog
 
@@ -51,15 +52,15 @@ def _memories(hw: HwConfig) -> list[dict]:
     return [
         {
             "name": name,
-            "banks": shape.banks,
-            "depth": shape.depth,
-            "word_bits": shape.word_bits,
-            "elements": shape.elements,
-            "planes": shape.planes,
-            "instances": [f"{name}.bank{bank}" for bank in range(shape.banks)],
+            "banks": memory.banks,
+            "depth": memory.words,
+            "word_bits": memory.bits,
+            "elements": memory.elements,
+            "planes": memory.planes,
+            "instances": [f"{name}.bank{bank}" for bank in range(memory.banks)],
             "array": "mem",
         }
-        for name, shape in geometries(hw).items()
+        for name, memory in banked(hw).items()
     ]
 
 

@@ -1,4 +1,4 @@
-"""How values lie in the on-chip memories and in external memory: geometry of every memory, packing, unpacking.
+"""How values lie in the words of on-chip memories and in the rows of external memory: packing and unpacking.
 
 Bits are numpy uint8 arrays of 0 and 1. A code word has shape ``[planes, lanes]``: nz and neg on a ternary array, the
 one plane "positive" on a binary array. 8-bit codes are 8 such words, one a bit plane. docs/architecture.md, "Memories"
@@ -15,9 +15,6 @@ from ternbin.contract.transfers import TRITS, bank_words
 
 INT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, -128], dtype=np.int64)
 UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)
-
-
-# ---- geometry -------------------------------------------------------------------------------------------------------
 
 
 # ---- code words -----------------------------------------------------------------------------------------------------

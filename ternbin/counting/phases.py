@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from ternbin.contract.counters import ARRAY
+from ternbin.contract.effects.table import counts
 from ternbin.contract.isa import UNIT_OF, Instruction, Op, Unit
 from ternbin.contract.program import Program
-from ternbin.counting.events import add, instruction_events
-from ternbin.counting.runs import CallRun, RunResult
+from ternbin.counting.events import add
+from ternbin.counting.runs import PHASES, CallRun, RunResult
 from ternbin.counting.traffic import Traffic, traffic
-from ternbin.counting.workload import PHASES, Work, work
+from ternbin.counting.workload import Work, work
 from ternbin.errors import CheckError
 from ternbin.graph.ir import Lowered
 
@@ -41,7 +42,7 @@ def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
         instruction, op = queues[record.unit][record.index]
         counters = dict(record.counters)
         if instruction.op == Op.GEMM:  # the array runs ahead of the results that the record's counters are taken with
-            own = instruction_events(program.hw, instruction)
+            own = counts(program.hw, instruction)
             counters |= {name: own[name] for name in ARRAY}
         result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
     return result

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from ternbin.graph.ir import Graph, Weights
 
-PHASES = ("prefill", "decode")
-
 
 @dataclass(frozen=True)
 class Work:

@@ -7,6 +7,7 @@ everything else is computed here, so that equal integers give equal tokens.
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,7 +165,7 @@ def _banned(tokens: tuple[int, ...], search: Search, eos: int) -> set[int]:
     return banned
 
 
-def candidates(top: Tensor, log2_scale: int) -> list[Candidates]:
+def candidates(top: Tensor | np.ndarray, log2_scale: int) -> list[Candidates]:
     """Log-probabilities from what rule 11 gives, ``[beams, top + 1, 2]``, for logits in units of ``2^-log2_scale``."""
     result = []
     for *best, (exponent, total) in top.tolist():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ternbin.contract.counters import DRAINED, UNITS, VECTOR_WORDS
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import memory_banks
+from ternbin.contract.memories import banked
 
 
 def events(counters: Mapping[str, float], hw: HwConfig) -> dict[str, dict[str, float]]:
@@ -16,9 +16,9 @@ def events(counters: Mapping[str, float], hw: HwConfig) -> dict[str, dict[str, f
     c, rows, bus = counters, hw.rows, hw.axi_data_bits
     cycles = c["cycles"]
     steps, columns = c["execute_array_active"], c["execute_array_columns"]
-    banks = memory_banks(hw)
-    read = sum(c[f"{name}_reads"] * bits for name, (_, _, bits) in banks.items())
-    written = sum(c[f"{name}_writes"] * bits for name, (_, _, bits) in banks.items())
+    memories = banked(hw)
+    read = sum(c[f"{name}_reads"] * memory.bits for name, memory in memories.items())
+    written = sum(c[f"{name}_writes"] * memory.bits for name, memory in memories.items())
     beats = c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"]
     return {
         "array": {

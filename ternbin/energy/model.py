@@ -8,7 +8,7 @@ the references.
 
 from ternbin.contract.counters import DRAINED
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import memory_banks
+from ternbin.contract.memories import banked
 from ternbin.counting.traffic import Traffic
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import events, size
@@ -94,19 +94,19 @@ def _core_lines(counters: dict, hw: HwConfig) -> list[Line]:
 
 def _memory_lines(counters: dict, hw: HwConfig, precision: Precision) -> list[Line]:
     lines = []
-    for name, (_, words, bits) in memory_banks(hw).items():
+    for name, memory in banked(hw).items():
         factor = {"wbuf": precision.weight_bits, "kbuf": precision.act_bits, "abuf": precision.act_bits}.get(
             name, hw.planes
         )
         factor /= hw.planes
-        bank, note = tables.sram(words, bits), "" if factor == 1 else f"x {factor:g} for wider codes"
+        bank, note = tables.sram(memory.words, memory.bits), "" if factor == 1 else f"x {factor:g} for wider codes"
         lines.append(Line(name, "read", "on-chip", counters[f"{name}_reads"], bank.read.times(factor, note)))
         lines.append(Line(name, "write", "on-chip", counters[f"{name}_writes"], bank.write.times(factor, note)))
     return lines
 
 
 def _leakage_line(counters: dict, hw: HwConfig) -> Line:
-    milliwatts = sum(banks * tables.sram(words, bits).leakage_mw for banks, words, bits in memory_banks(hw).values())
+    milliwatts = sum(m.banks * tables.sram(m.words, m.bits).leakage_mw for m in banked(hw).values())
     pj = milliwatts * 1e3 / hw.clock_mhz  # mW / MHz = nJ a cycle
     figure = Figure(pj, pj / 2, pj * 1.5, "table", f"{tables.CACTI}; {milliwatts:.3g} mW at {hw.clock_mhz:g} MHz")
     return Line("memories", "leakage of a cycle", "on-chip", counters["cycles"], figure)

@@ -6,14 +6,15 @@ from functools import cached_property
 
 from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
 from ternbin.contract.isa import Op
-from ternbin.contract.memories import memory_banks
+from ternbin.contract.memories import banked
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
 from ternbin.counting.events import add, call_events
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import call_work
+from ternbin.counting.runs import PHASES
 from ternbin.counting.traffic import Traffic, traffic
-from ternbin.counting.workload import PHASES, Work
+from ternbin.counting.workload import Work
 from ternbin.energy.area import array_mm2
 from ternbin.energy.lines import Line, Precision
 from ternbin.energy.model import account, total_pj
@@ -193,8 +194,8 @@ def levels(mapped: Mapped, phase: Counted) -> dict[str, float]:
     """Bits moved by where: external memory by what they carry, each memory read and written, operand registers."""
     hw, counters = mapped.hw, phase.counters
     bits = {f"external {f.name}": 8 * getattr(phase.traffic, f.name) for f in fields(Traffic)}
-    for name, (_, _, width) in memory_banks(hw).items():
-        bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * width for kind in ("reads", "writes")}
+    for name, memory in banked(hw).items():
+        bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * memory.bits for kind in ("reads", "writes")}
     precision = Precision.of(hw)
     steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
     bits["operand registers"] = hw.lanes * (steps * hw.rows * precision.weight_bits + columns * precision.act_bits)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from ternbin.contract.hw import HwConfig
 from ternbin.counting.phases import HEAD
-from ternbin.counting.workload import PHASES, Work
+from ternbin.counting.runs import PHASES
+from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
 from ternbin.energy.model import total_pj
 from ternbin.errors import InputError

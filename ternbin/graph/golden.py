@@ -13,9 +13,17 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
-from ternbin.graph.fixedpoint import EXP_BITS, LOG2_E, NATS_BITS, NO_EXPONENT, OCTAVE_BITS, TOTAL_POINT, exp2_luts
+from ternbin.graph.fixedpoint import (
+    EXP_BITS,
+    LOG2_E,
+    NATS_BITS,
+    NO_EXPONENT,
+    OCTAVE_BITS,
+    RECIP_POINT,
+    TOTAL_POINT,
+    exp2_luts,
+)
 
-RECIP_BITS = 36  # fractional bits of the reciprocal that makes uint8 probabilities
 XHAT_BITS = 20  # fractional bits of the normalised value inside LayerNorm
 ALWAYS, NEVER = -(1 << 15), (1 << 15) - 1  # thresholds every accumulator reaches, or none does
 
@@ -290,7 +298,7 @@ def probability_codes(e: Tensor, *, kind: str, c1: int, c2: int, recip: int) -> 
     if kind == "binary_nn":
         return ((e << 16) > c1 * total).to(torch.int64)
     if kind == "uint8":
-        return rshift(e * (recip // total), RECIP_BITS).clamp(max=255)
+        return rshift(e * (recip // total), RECIP_POINT).clamp(max=255)
     raise InputError(f"kind must be ternary_nn, binary_nn or uint8, not {kind!r}")
 
 

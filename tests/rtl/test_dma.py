@@ -11,7 +11,7 @@ from cocotbext.axi import AxiBus, AxiSlave, MemoryRegion
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Instruction, Mem, Op, encode
-from ternbin.rtl.parts.banks import geometries
+from ternbin.contract.memories import banked, memories
 from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 
@@ -38,7 +38,7 @@ IDS = 16  # entries of IDBUF from here on hold small row numbers
 
 
 def depth(hw, mem):
-    return transfers_lut(hw) if mem in (Mem.LUTV, Mem.LUTX) else geometries(hw)[mem.name.lower()].depth
+    return transfers_lut(hw) if mem in (Mem.LUTV, Mem.LUTX) else memories(hw)[mem].words
 
 
 def transfers_lut(hw):
@@ -131,7 +131,7 @@ class Bench:
     async def check_words(self):
         """Every word that the model knows, through the probe ports."""
         for name in MEMORIES:
-            mem, bits = Mem[name.upper()], geometries(self.hw)[name].word_bits
+            mem, bits = Mem[name.upper()], banked(self.hw)[name].bits
             banks = transfers.banks(self.hw, mem)
             getattr(self.dut, f"probe_{name}__mask").value = (1 << banks) - 1
             for addr in range(depth(self.hw, mem)):

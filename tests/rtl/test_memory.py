@@ -7,7 +7,8 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from ternbin.contract.isa import Unit
-from ternbin.rtl.parts.banks import BankedMemory, Geometry, ScoreMemory
+from ternbin.contract.memories import Memory
+from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
 from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 
@@ -131,8 +132,9 @@ async def bench_random(dut):
 def test_memory(shape):
     shape = {"write_words": 1} | shape
     transposed = shape["banks"] > 1 and shape["write_words"] == 1
+    sizes = {name: value for name, value in shape.items() if name != "word_bits"}
     memory = BankedMemory(
-        Geometry(depth=DEPTH, **shape),
+        Memory(words=DEPTH, bits=shape["word_bits"], **sizes),
         readers={"store": Unit.STORE, "execute": Unit.EXECUTE},
         writers={"load": Unit.LOAD, "execute": Unit.EXECUTE},
         transposed=("execute", Unit.EXECUTE) if transposed else None,
@@ -194,5 +196,5 @@ async def bench_scores(dut):
 
 
 def test_memory_of_scores():
-    memory = ScoreMemory(Geometry(banks=4, depth=DEPTH, word_bits=24, write_words=4), ("first", "second"))
+    memory = ScoreMemory(Memory(banks=4, words=DEPTH, bits=24, write_words=4), ("first", "second"))
     run_bench(memory, __name__, name="scores", testcase="bench_scores")

@@ -5,6 +5,7 @@ import random
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mapped import START, lowered, source_ids
@@ -174,7 +175,9 @@ def machine_search(model, program, ids, search, rng=None):
         f"call {number}: {probe.tensor} {probe.part}"
         for number, probes in raw.items()
         for probe, data in probes
-        if not torch.equal(decode_probe(program.hw, probe, data), expected_part(probe, expected[number][probe.tensor]))
+        if not np.array_equal(
+            decode_probe(program.hw, probe, data), expected_part(probe, expected[number][probe.tensor])
+        )
     ]
     return found, wrong
 

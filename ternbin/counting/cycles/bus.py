@@ -7,13 +7,11 @@ from functools import cache
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
-from ternbin.contract.pipeline import PAGE_BYTES
+from ternbin.contract.pipeline import PAGE_BYTES, READ_AHEAD
 from ternbin.contract.transfers import external_rows
 from ternbin.counting.cycles.ports import CODES, WRITES, Spans, take
-from ternbin.counting.external import MemoryModel
-from ternbin.rtl.transfer.dma import StoreUnit
+from ternbin.counting.external import OPEN_BURSTS, MemoryModel
 
-OPEN_BURSTS = 8  # that the external memory takes
 NEVER = 1 << 62
 _BEAT = 64  # credit for a beat: memory gains `MemoryModel.beats` a cycle
 
@@ -270,9 +268,7 @@ class WriteChannel:
     def __init__(self, memory: MemoryModel):
         self.memory = memory
         self.replies = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)
-        self.gone = deque(
-            [-NEVER] * StoreUnit.READ_AHEAD, maxlen=StoreUnit.READ_AHEAD
-        )  # the last beats that left the store unit
+        self.gone = deque([-NEVER] * READ_AHEAD, maxlen=READ_AHEAD)  # the last beats that left the store unit
         self.read = self.sent = -9  # last word; last beat
         self.due = -NEVER  # see Beats
 

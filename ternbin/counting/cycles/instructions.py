@@ -4,7 +4,7 @@ import numpy as np
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Kind, Op, layout
-from ternbin.contract.pipeline import PAGE_BYTES
+from ternbin.contract.pipeline import PAGE_BYTES, SCALE_WORDS
 from ternbin.contract.program import Program
 from ternbin.counting.cycles.bus import transfer
 from ternbin.counting.cycles.gemm import known_gemm
@@ -62,7 +62,9 @@ def _work(hw: HwConfig, op: Op, field) -> list:
         return [transfer(hw, *values) for values in _lists(*columns)]
     if op == Op.GEMM:
         epilogue, tiles, tokens = field("epilogue"), field("col_tiles"), field("tokens")
-        words = np.where(epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, 4))
+        words = np.where(
+            epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, SCALE_WORDS)
+        )
         steps = np.ceil(field("chunks") * field("row_planes") * field("col_planes") * hw.step_cycles).astype(np.int64)
         lookups = field("lut") * (hw.rows // max(1, hw.rows // 8))
         columns = [

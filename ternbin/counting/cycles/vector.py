@@ -7,7 +7,7 @@ from functools import cache
 
 from ternbin.contract.isa import Kind
 from ternbin.contract.memories import ceil_div
-from ternbin.contract.pipeline import SLOTS
+from ternbin.contract.pipeline import NORM_GROUP, SCALE_WORDS, SLOTS
 from ternbin.counting.cycles.bus import NEVER
 from ternbin.counting.cycles.ports import (
     CODES,
@@ -119,12 +119,12 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
         if done > cycle + 1:
             stops.append((cycle + 1, done))
 
-    summed = min(tokens, 8)
+    summed = min(tokens, 2 * NORM_GROUP)
     sums(summed)
-    for first in range(0, tokens, 4):
+    for first in range(0, tokens, NORM_GROUP):
         for word in range(words):
-            moved = max(max(parameters.take(moved) for _ in range(4)) + 1, freed)
-            for token in range(first, min(first + 4, tokens)):
+            moved = max(max(parameters.take(moved) for _ in range(SCALE_WORDS)) + 1, freed)
+            for token in range(first, min(first + NORM_GROUP, tokens)):
                 at = _past(stops, max(reads.ask(), ready[token] if word == 0 else 0))
                 behind = at <= one  # directly behind the word before
                 if not behind and token + word:
@@ -140,7 +140,7 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
                 if behind:
                     write(three)
             freed = three
-        more = min(tokens - summed, 4)
+        more = min(tokens - summed, NORM_GROUP)
         sums(more)
         summed += more
     write(_past(stops, three + 1))

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Unit
-from ternbin.rtl.parts.banks import BankedMemory, geometries
+from ternbin.contract.memories import banked
+from ternbin.rtl.parts.banks import BankedMemory, read_port
 from ternbin.rtl.parts.interfaces import UnitPort, WritePort
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
 from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
@@ -22,7 +23,7 @@ class DmaBench(wiring.Component):
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
-        shapes = geometries(hw)
+        shapes = banked(hw)
         super().__init__(
             {
                 "load": In(UnitPort()),
@@ -31,7 +32,7 @@ class DmaBench(wiring.Component):
                 **master_ports(hw),
                 "lutv_w": Out(WritePort(1, hw.axi_data_bits, 1)),
                 "lutx_w": Out(WritePort(1, hw.axi_data_bits, 1)),
-                **{f"probe_{name}": In(shapes[name].read_port()) for name in MEMORIES},
+                **{f"probe_{name}": In(read_port(shapes[name])) for name in MEMORIES},
             }
         )
 
@@ -46,7 +47,7 @@ class DmaBench(wiring.Component):
         for name in MEMORIES:
             readers = {"load": Unit.LOAD} if name == "idbuf" else {}
             readers |= ({} if name == "wbuf" else {"store": Unit.STORE}) | {"probe": Unit.EXECUTE}
-            memory = BankedMemory(geometries(self.hw)[name], readers=readers, writers={"load": Unit.LOAD})
+            memory = BankedMemory(banked(self.hw)[name], readers=readers, writers={"load": Unit.LOAD})
             m.submodules[name] = memory
             wiring.connect(m, getattr(load, f"{name}_w"), memory.w_load)
             if name != "wbuf":
