@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
-from ternbin.rtl.parts.interfaces import ReadPort, events_signature
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, events_signature
 
 COUNT = 7  # bits of a number of columns
 EVENTS = {"array_active": 1, "array_columns": COUNT, "rowsum_active": 1, "stall_read": 1, "stall_drain": 1}
@@ -26,6 +26,27 @@ class Sequencer(wiring.Component):
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``.
     """
+
+    instruction: Signal
+    start: Signal
+    tile_free: Signal
+    scores_open: Signal
+    abuf: ReadInterface
+    wbuf: ReadInterface
+    kbuf: ReadInterface
+    row_load: Signal
+    col_load: Signal
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    finish: Signal
+    running: Signal
+    ev_array_active: Signal
+    ev_array_columns: Signal
+    ev_rowsum_active: Signal
+    ev_stall_read: Signal
+    ev_stall_drain: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.parts.gemm_fields import gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import WritePort
+from ternbin.rtl.parts.gemm_fields import PlacedValues, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort
 
 ID_BITS = 32
 LEVELS = 2  # of the reduction tree between registers
@@ -19,6 +19,12 @@ def logits_layout(hw: HwConfig, bits: int) -> data.StructLayout:
 
 class LogitUnit(wiring.Component):
     """Ports of what keeps the best logits: columns of ``rows`` logits of ``bits`` in, words of IDBUF out."""
+
+    instruction: Signal
+    start: Signal
+    i: Stream[PlacedValues]
+    idbuf_w: WriteInterface
+    busy: Signal
 
     def __init__(self, hw: HwConfig, bits: int):
         self._hw, self._bits = hw, bits

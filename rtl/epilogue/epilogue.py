@@ -11,8 +11,17 @@ from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
 from ternbin.rtl.epilogue.params import WORDS, Parameters
 from ternbin.rtl.epilogue.toptokens import TopTokens
 from ternbin.rtl.parts.arithmetic import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
-from ternbin.rtl.parts.gemm_fields import Mode, column_layout, gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.parts.gemm_fields import Column, Mode, column_layout, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    Stream,
+    TransposedInterface,
+    TransposedWritePort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_epilogue_lane"
@@ -40,6 +49,29 @@ class Lane(wiring.Component):
     is on; ``scaled`` is it for the 8-bit codes, ``word`` saturated on top of ``old`` (``saturated``: it was). ``decide``, ``scale``,
     ``add``: whether the logic before the registers works, and that behind the last one.
     """
+
+    acc: Signal
+    parameter: Signal
+    thresholds: Signal
+    base: Signal
+    dirs: Signal
+    shift: Signal
+    binary: Signal
+    decide: Signal
+    load_code: Signal
+    load_product: Signal
+    load_bias: Signal
+    load_sum: Signal
+    scale: Signal
+    load_scaled: Signal
+    add: Signal
+    old: Signal
+    nz: Signal
+    neg: Signal
+    sum: Signal
+    scaled: Signal
+    word: Signal
+    saturated: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -127,6 +159,21 @@ class Epilogue(wiring.Component):
     ``busy`` while a column is inside. All requests come from registers. Events count columns taken, by mode, cycles in which a
     write waits, and saturated residual values.
     """
+
+    instruction: Signal
+    start: Signal
+    i: Stream[Column]
+    busy: Signal
+    pbuf: ReadInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
+    idbuf_w: WriteInterface
+    lutx_w: WriteInterface
+    ev_stall_write: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

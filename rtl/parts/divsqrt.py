@@ -2,9 +2,11 @@
 
 import math
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from ternbin.rtl.parts.interfaces import Stream
 
 NORMAL_BITS = 48  # a normalised variance: 2^46 <= Vn < 2^48
 ROOT_BITS = NORMAL_BITS // 2
@@ -52,6 +54,9 @@ class _Recurrence(wiring.Component):
 class Isqrt(_Recurrence):
     """``floor(sqrt(i))`` of a value of ``bits`` (even), ``steps`` result bits a cycle (a divisor of bits/2)."""
 
+    i: Stream[Value]
+    o: Stream[Value]
+
     def __init__(self, bits: int, *, steps: int = 2):
         self.bits, self.steps = bits, steps
         super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(bits // 2))})
@@ -81,6 +86,9 @@ class Divide(_Recurrence):
 
     ``quotient_bits`` is rounded up to a multiple of ``steps``; ``num >> quotient_bits`` must be below ``den`` (or be 0).
     """
+
+    i: Stream[Value]
+    o: Stream[Value]
 
     def __init__(self, num_bits: int, den_bits: int, quotient_bits: int, *, steps: int = 2):
         self.den_bits, self.steps = den_bits, steps
@@ -120,6 +128,9 @@ class Rsqrt(wiring.Component):
 
     ``o``: ``r = floor(2^47 / isqrt(Vn))`` and ``shift = 27 - k/2`` of numerics rule 3. The variance is at least 1.
     """
+
+    i: Stream[Value]
+    o: Stream[Value]
 
     def __init__(self, bits: int, *, steps: int = 2):
         self.bits, self.steps = bits, steps

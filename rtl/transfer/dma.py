@@ -13,8 +13,8 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Mem
 from ternbin.contract.pipeline import DESCRIPTORS
 from ternbin.rtl.parts.banks import geometries
-from ternbin.rtl.parts.interfaces import UnitPort, WritePort
-from ternbin.rtl.transfer.axi import Burst, ReadBeat, WriteBeat
+from ternbin.rtl.parts.interfaces import ReadInterface, Stream, UnitPort, WriteInterface, WritePort
+from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView, WriteBeat, WriteBeatView
 from ternbin.rtl.transfer.trits import Unpack
 from ternbin.rtl.transfer.words import (
     Bursts,
@@ -63,6 +63,13 @@ class LoadUnit(wiring.Component):
     ``bus_addr``: byte address of the burst that ``bus_fault`` is about. Done: the last word was written. ``lutv``, ``lutx``: tables,
     ``addr`` = beat number. ``busy`` of the port stays until every beat that was asked for has come.
     """
+
+    bus_addr: Signal
+    lutv_w: WriteInterface
+    lutx_w: WriteInterface
+    idbuf_r: ReadInterface
+    ar: Stream[BurstView]
+    r: Stream[ReadBeatView]
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -233,6 +240,11 @@ class StoreUnit(wiring.Component):
 
     ``bus_addr``: byte address of the burst that ``bus_fault`` is about.
     """
+
+    bus_addr: Signal
+    aw: Stream[BurstView]
+    w: Stream[WriteBeatView]
+    b: Stream[Value]
 
     SOURCES = (Mem.ABUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF)
     READ_AHEAD = 4  # words

@@ -24,7 +24,7 @@ from ternbin.rtl.parts.arithmetic import (
     tree,
 )
 from ternbin.rtl.parts.divsqrt import Divide
-from ternbin.rtl.parts.interfaces import ReadPort, WritePort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Record, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, shared_inputs
 from ternbin.rtl.vector.quant import CODE_BITS
 
@@ -43,6 +43,12 @@ class ExpTable(wiring.Component):
 
     ``port`` writes beats: address = number of the beat, data = axi_data_bits / 16 entries. ``error``: a beat beyond the table.
     """
+
+    port: WriteInterface
+    error: Signal
+    enable: Signal
+    index: data.View
+    entry: data.View
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -79,6 +85,17 @@ class ExpTable(wiring.Component):
         return m
 
 
+class ScoreItem(Record):
+    addr: Value
+    mask: Value
+    read: Value
+    count: Value
+    end: Value
+    slot: Value
+    mask_addr: Value
+    beam: Value
+
+
 class ScoreWalk(wiring.Component):
     """Score words of a pass, query by query. ``start`` as for Walk.
 
@@ -87,6 +104,10 @@ class ScoreWalk(wiring.Component):
     its sum stand. With beams, ``mask_addr`` is the word of the mask that belongs to the scores, and ``beam`` the bit of its elements
     that is the query's.
     """
+
+    start: Signal
+    f: data.View
+    o: Stream[ScoreItem]
 
     def __init__(self, hw: HwConfig, over_granules: bool = False):
         self.hw, self.over_granules = hw, over_granules
@@ -163,6 +184,20 @@ class ExpLane(wiring.Component):
     (``multiply``), table index and exponent, ``exponential`` of the table's ``entry``; 0 unless ``keep``, ``keep2`` as its stage sees it.
     """
 
+    advance: Signal
+    take: Signal
+    multiply: Signal
+    keep: Signal
+    keep2: Signal
+    score: Signal
+    maximum: Signal
+    power: Signal
+    mul: Signal
+    shift: Signal
+    index: Signal
+    entry: Signal
+    exponential: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         score = signed(hw.acc_bits)
@@ -206,6 +241,16 @@ class ExpLane(wiring.Component):
 class CodeLane(wiring.Component):
     """Code of an exponential, in the cycle after ``load``; of 0 unless ``keep``."""
 
+    load: Signal
+    keep: Signal
+    exponential: Signal
+    c1: Signal
+    c2: Signal
+    recip: Signal
+    uint8: Signal
+    binary: Signal
+    code: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__(
             {
@@ -243,6 +288,21 @@ class CodeLane(wiring.Component):
 class Softmax(wiring.Component):
     """SOFTMAX without its writes of codes: these come in the order of the writer's granules. ``start`` (one cycle, when idle), ``f`` must
     stay."""
+
+    start: Signal
+    f: data.View
+    sbuf_maximum: ReadInterface
+    sbuf_sum: ReadInterface
+    sbuf_codes: ReadInterface
+    sbuf_w: WriteInterface
+    lutv_w: WriteInterface
+    lutv_error: Signal
+    o: Stream[Value]
+    pbuf_r: ReadInterface
+    ev_max_words: Signal
+    ev_exp_words: Signal
+    ev_code_words: Signal
+    ev_divides: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

@@ -8,7 +8,15 @@ from amaranth.utils import bits_for, exact_log2
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
 from ternbin.rtl.parts.arithmetic import fields_of
-from ternbin.rtl.parts.interfaces import ReadPort, UnitPort, WritePort, events_signature
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    UnitInterface,
+    UnitPort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
 from ternbin.rtl.vector.layernorm import LayerNorm
 from ternbin.rtl.vector.quant import CodeWriter, Embed, Quant
 from ternbin.rtl.vector.softmax import Softmax
@@ -36,6 +44,29 @@ class VectorUnit(wiring.Component):
     tokens together LAYERNORM takes at least 4 cycles per word for parameters, of each token at least 14 for the reciprocal root; an
     8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
     """
+
+    port: UnitInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    sbuf_w: WriteInterface
+    pbuf_r: ReadInterface
+    abuf_r: ReadInterface
+    abuf_w: WriteInterface
+    lutv_w: WriteInterface
+    lutv_error: Signal
+    ev_ln_sum_words: Signal
+    ev_ln_norm_words: Signal
+    ev_ln_rsqrt: Signal
+    ev_softmax_max_words: Signal
+    ev_softmax_exp_words: Signal
+    ev_softmax_code_words: Signal
+    ev_divides: Signal
+    ev_quant_words: Signal
+    ev_embed_words: Signal
+    ev_plane_writes: Signal
+    ev_stall_read: Signal
+    ev_stall_write: Signal
+    ev_saturations: Signal
 
     EVENTS = {
         "ln_sum_words": 1,
