@@ -38,6 +38,9 @@ class LogitUnit(wiring.Component):
             }
         )
 
+    def elaborate(self, platform) -> Module:
+        raise NotImplementedError
+
 
 class ArgMax(LogitUnit):
     """Columns of ``rows`` logits in; the best of each array column, lowest id on ties, is kept from instruction to instruction.
@@ -87,7 +90,7 @@ class ArgMax(LogitUnit):
     def _reduce(self, m: Module, move):
         """Tree over the rows, the lower row on ties, with a register behind every LEVELS levels."""
         valid, place = self.i.valid, self.i.payload.place
-        best = [(value, r) for r, value in enumerate(self.i.payload.values)]
+        best = [(self.i.payload.values[r], r) for r in range(self._hw.rows)]
         stages = []
         while len(best) > 1:
             for _ in range(LEVELS):

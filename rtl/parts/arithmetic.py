@@ -1,5 +1,6 @@
 """Building blocks of the vector unit: address walks, buffered reads, lane arithmetic."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
@@ -32,7 +33,7 @@ def split_lanes(word: Value, lanes: int, bits: int) -> list[Value]:
     return [word[e * pitch : e * pitch + bits].as_signed() for e in range(lanes)]
 
 
-def round_shift(value: Value, shift: Value) -> Value:
+def round_shift(value: Value, shift: Value | int) -> Value:
     """``rshift`` of the numerics rules, exact for every shift: one bit more is kept, then rounded away."""
     return (((value << 1) >> shift) + 1) >> 1
 
@@ -52,14 +53,14 @@ def residual_range(bits: int) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
-def tree(op, values: list[Value]) -> Value:
+def tree(op: Callable[[Value, Value], Value], values: Sequence[Value]) -> Value:
     """Balanced reduction of ``values`` by the two-operand ``op``."""
     while len(values) > 1:
-        values = [op(*values[i : i + 2]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
+        values = [op(values[i], values[i + 1]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
     return values[0]
 
 
-def add_tree(values: list[Value]) -> Value:
+def add_tree(values: Sequence[Value]) -> Value:
     return tree(lambda a, b: a + b, values)
 
 

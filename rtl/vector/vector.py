@@ -18,6 +18,7 @@ from ternbin.rtl.parts.interfaces import (
     events_signature,
 )
 from ternbin.rtl.vector.layernorm import LayerNorm
+from ternbin.rtl.vector.masked_softmax import MaskedSoftmax
 from ternbin.rtl.vector.quant import CodeWriter, Embed, Quant
 from ternbin.rtl.vector.softmax import Softmax
 
@@ -107,7 +108,7 @@ class VectorUnit(wiring.Component):
         m = Module()
         hw = self.hw
         m.submodules.layernorm = layernorm = LayerNorm(hw)
-        m.submodules.softmax = softmax = Softmax(hw)
+        m.submodules.softmax = softmax = Softmax(hw) if hw.search is None else MaskedSoftmax(hw)
         m.submodules.quant = quant = Quant(hw)
         m.submodules.embed = embed = Embed(hw)
         m.submodules.writer = writer = CodeWriter(hw)
@@ -205,7 +206,7 @@ class VectorUnit(wiring.Component):
             (
                 self.pbuf_r,
                 {Op.LAYERNORM: layernorm.pbuf_r, Op.EMBED: embed.pbuf_r}
-                | ({Op.SOFTMAX: softmax.pbuf_r} if self.hw.beams > 1 else {}),
+                | ({Op.SOFTMAX: softmax.pbuf_r} if isinstance(softmax, MaskedSoftmax) else {}),
             ),
             (self.rbuf_w, {Op.LAYERNORM: layernorm.rbuf_w, Op.EMBED: embed.rbuf_w}),
         )
