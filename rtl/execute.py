@@ -13,7 +13,17 @@ from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
 from ternbin.rtl.epilogue.epilogue import Epilogue
 from ternbin.rtl.parts.gemm_fields import gemm_fields
-from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, UnitPort, WritePort, events_signature
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    TransposedInterface,
+    TransposedWritePort,
+    UnitInterface,
+    UnitPort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
 from ternbin.rtl.parts.legality import impossible
 
 
@@ -25,6 +35,20 @@ class ExecuteUnit(wiring.Component):
     ``lutx_w`` writes the GELU table: ``addr`` counts beats, data is one bus beat of 16-bit entries; always ready, addresses beyond
     the table touch nothing. The Verilog needs ``pe.pe_verilog(hw)`` and the primitives beside it.
     """
+
+    port: UnitInterface
+    abuf: ReadInterface
+    wbuf: ReadInterface
+    kbuf: ReadInterface
+    pbuf: ReadInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    sbuf_w: WriteInterface
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
+    idbuf_w: WriteInterface
+    lutx_w: WriteInterface
 
     EVENTS = EXECUTE_EVENTS
 

@@ -17,6 +17,15 @@ ACC, RES, MUL, BIAS = 24, 16, 24, 40
 class Lane(wiring.Component):
     """``en`` takes a value; results leave some cycles later. ``first`` starts a sum; the other controls are unused."""
 
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    capture: Signal
+    row: Signal
+    col: Signal
+    result: Signal
+
     row_bits, col_bits, result_bits = 1, 1, 1
 
     def __init__(self):

@@ -1,7 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """The accelerator: units, memories, control, bus, registers and counters, connected."""
 
-from amaranth import Cat, Module, ResetSignal
+from amaranth import Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -16,7 +16,7 @@ from ternbin.rtl.execute import ExecuteUnit
 from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
 from ternbin.rtl.parts.primitives import apart, gated
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
-from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
+from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit, TransferUnit
 from ternbin.rtl.vector.vector import SCORES, VectorUnit
 
 # Who reads and writes each memory but SBUF, highest priority first: unit -> its port. The bus can ask for no more than a word every few
@@ -45,8 +45,8 @@ def _unit(name: str) -> Unit:
     return Unit[name.upper()]
 
 
-def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
-    """The memories of an accelerator by instance name."""
+def memories(hw: HwConfig) -> dict[str, BankedMemory]:
+    """The memories of an accelerator but SBUF, by instance name."""
     shapes = banked(hw)
     return {
         name: BankedMemory(
@@ -56,7 +56,7 @@ def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
             transposed=(TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None,
         )
         for name in READERS
-    } | {"sbuf": ScoreMemory(shapes["sbuf"], SCORES)}
+    }
 
 
 APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}  # units whose modules are generated apart
@@ -82,6 +82,10 @@ class Top(wiring.Component):
     cycle's clock edge. The Verilog needs that of the units in ``APART``.
     """
 
+    irq: Signal
+    trace_start: Signal
+    trace_done: Signal
+
     def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
         self.hw, self._watchdog = hw, watchdog
         super().__init__(top_ports(hw))
@@ -90,16 +94,19 @@ class Top(wiring.Component):
         m = Module()
         m.submodules.control = control = self._control = Control(self.hw, self._watchdog)
         m.submodules.axi = self._axi = AxiMaster(self.hw)
-        self._memories = memories(self.hw)
-        self._units = {name: part(self.hw) for name, part in UNITS.items()}
+        self._banked, self._scores = memories(self.hw), ScoreMemory(banked(self.hw)["sbuf"], SCORES)
+        self._memories = {**self._banked, "sbuf": self._scores}
+        self._load, self._execute = LoadUnit(self.hw), ExecuteUnit(self.hw)
+        self._vector, self._store = VectorUnit(self.hw), StoreUnit(self.hw)
+        self._units = {"load": self._load, "execute": self._execute, "vector": self._vector, "store": self._store}
         for name, memory in self._memories.items():
             m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
         for name, unit in self._units.items():
             # Compute units are reset after an error; load and store first finish what the bus has begun.
-            if hasattr(unit, "abort"):
+            if isinstance(unit, TransferUnit):
                 m.submodules[name] = unit
             else:
-                table = unit.lutv_w if name == "vector" else unit.lutx_w
+                table = unit.lutv_w if isinstance(unit, VectorUnit) else unit.lutx_w
                 awake = unit.port.busy | unit.port.instruction.valid | table.valid
                 m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(
                     apart(APART[name], unit)
@@ -115,19 +122,18 @@ class Top(wiring.Component):
         for kind, table in (("r", READERS), ("w", WRITERS)):
             for name, ports in table.items():
                 for unit, port in ports.items():
-                    wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"{kind}_{unit}"))
+                    wiring.connect(m, getattr(self._units[unit], port), getattr(self._banked[name], f"{kind}_{unit}"))
         for name, (unit, port) in TRANSPOSED.items():
-            wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"t_{unit}"))
-        scores, execute, vector = self._memories["sbuf"], self._units["execute"], self._units["vector"]
+            wiring.connect(m, getattr(self._units[unit], port), getattr(self._banked[name], f"t_{unit}"))
         for port in SCORES:
-            wiring.connect(m, getattr(vector, port), getattr(scores, port))
-        wiring.connect(m, execute.sbuf_w, scores.tile)
-        wiring.connect(m, vector.sbuf_w, scores.word)
-        wiring.connect(m, self._units["load"].lutx_w, self._units["execute"].lutx_w)
-        wiring.connect(m, self._units["load"].lutv_w, self._units["vector"].lutv_w)
+            wiring.connect(m, getattr(self._vector, port), getattr(self._scores, port))
+        wiring.connect(m, self._execute.sbuf_w, self._scores.tile)
+        wiring.connect(m, self._vector.sbuf_w, self._scores.word)
+        wiring.connect(m, self._load.lutx_w, self._execute.lutx_w)
+        wiring.connect(m, self._load.lutv_w, self._vector.lutv_w)
 
     def _connect_bus(self, m: Module) -> None:
-        axi, control, load, store = self._axi, self._control, self._units["load"], self._units["store"]
+        axi, control, load, store = self._axi, self._control, self._load, self._store
         for source, sink in (
             (load.ar, axi.load_ar),
             (axi.load_r, load.r),

@@ -23,6 +23,19 @@ class Row(wiring.Component):
     """A row of the array: operand register, elements, row sum, column selection. Ports as those of the array; ``en``, ``capture_col``,
     ``col`` and ``tile`` with the number of the column behind, for elements get scalars, not slices of a vector."""
 
+    row: Signal
+    row_load: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    any: Signal
+    rowsum: Signal
+    init: Signal
+    capture: Signal
+    column: Signal
+    o: Signal
+    tile_en: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         word, acc, cols = hw.code_word_bits, signed(hw.acc_bits), range(hw.cols)
@@ -96,6 +109,23 @@ class Array(wiring.Component):
     copies finished sums to the result registers; ``tile[c][r]`` (0 without ``tile_en``) is the result of row r in column c plus the
     row's constant, modulo 2^acc_bits, ``o`` that of column ``column``.
     """
+
+    row: data.View
+    row_load: Signal
+    col: data.View
+    col_load: Signal
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    rowsum: Signal
+    init: Signal
+    capture: Signal
+    capture_cols: Signal
+    column: Signal
+    o: data.View
+    tile_en: Signal
+    tile: data.View
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

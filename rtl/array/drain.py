@@ -8,12 +8,15 @@ from amaranth.utils import exact_log2
 from ternbin.contract.counters import DRAIN_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, column_layout, gemm_fields
-from ternbin.rtl.parts.interfaces import WritePort, events_signature
+from ternbin.rtl.parts.gemm_fields import POINTER, Column, Mode, address, clamp, column_layout, gemm_fields
+from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort, events_signature
 
 
 class Skid(wiring.Component):
     """Two-entry buffer; ``i.ready`` comes from a register, and so does everything of ``o``."""
+
+    i: Stream[Column]
+    o: Stream[Column]
 
     def __init__(self, shape):
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
@@ -42,6 +45,21 @@ class Drain(wiring.Component):
     outputs depend on registers only. Tiles of the next instruction may be finished before its ``start``; ``busy`` from there to the
     last column.
     """
+
+    instruction: Signal
+    start: Signal
+    finish: Signal
+    finish_cols: Signal
+    capture: Signal
+    capture_cols: Signal
+    column: Signal
+    values: data.View
+    tile: Signal
+    tile_free: Signal
+    busy: Signal
+    o: Stream[Column]
+    sbuf_w: WriteInterface
+    ev_drained_scores: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

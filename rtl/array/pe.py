@@ -19,6 +19,15 @@ class ProcessingElement(wiring.Component):
     All sums are modulo 2^acc_bits.
     """
 
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    capture: Signal
+    row: Signal
+    col: Signal
+    result: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -67,6 +76,14 @@ class RowSum(wiring.Component):
     A step (``en``) does ``acc = (init if first else acc) + (sum of the codes of row if enable else 0)``; ``capture`` as in the
     processing element. Without ``enable`` the popcount sees constant zeros, so that it does not switch.
     """
+
+    en: Signal
+    first: Signal
+    enable: Signal
+    capture: Signal
+    init: Signal
+    row: Signal
+    result: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

@@ -9,7 +9,7 @@ from ternbin.contract.counters import SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
-from ternbin.rtl.parts.interfaces import ReadPort, events_signature
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, events_signature
 
 COUNT = SEQUENCER_EVENTS["array_columns"]  # bits of a number of columns
 
@@ -26,6 +26,27 @@ class Sequencer(wiring.Component):
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``.
     """
+
+    instruction: Signal
+    start: Signal
+    tile_free: Signal
+    scores_open: Signal
+    abuf: ReadInterface
+    wbuf: ReadInterface
+    kbuf: ReadInterface
+    row_load: Signal
+    col_load: Signal
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    finish: Signal
+    running: Signal
+    ev_array_active: Signal
+    ev_array_columns: Signal
+    ev_rowsum_active: Signal
+    ev_stall_read: Signal
+    ev_stall_drain: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

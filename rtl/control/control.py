@@ -21,9 +21,9 @@ from ternbin.contract.isa import (
 )
 from ternbin.contract.pipeline import IN_FLIGHT, TOKEN_BITS
 from ternbin.rtl.control.fetch import Fetch
-from ternbin.rtl.parts.interfaces import UnitPort, events_signature
+from ternbin.rtl.parts.interfaces import Record, Stream, UnitInterface, UnitPort, events_signature
 from ternbin.rtl.parts.legality import any_broken
-from ternbin.rtl.transfer.axi import Burst, ReadBeat
+from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView
 from ternbin.rtl.transfer.words import transfer_view
 
 
@@ -36,8 +36,16 @@ def header_field(word: Value, name: str) -> Value:
 class Queued(data.StructLayout):
     """What a unit's queue holds: the instruction and its byte address."""
 
+    word: Signal
+    addr: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"word": INSTRUCTION_BITS, "addr": hw.axi_addr_bits})
+
+
+class QueuedView(Record):
+    word: Value
+    addr: Value
 
 
 class UnitQueue(wiring.Component):
@@ -46,6 +54,19 @@ class UnitQueue(wiring.Component):
     ``tokens[v]``: a token from unit v is there; ``take[v]`` takes it, ``give[v]`` gives one to v. ``oldest``: byte address of the oldest
     instruction in flight, else of the one waiting. ``flush`` (level) empties it.
     """
+
+    i: Stream[QueuedView]
+    port: UnitInterface
+    flush: Signal
+    tokens: Signal
+    take: Signal
+    give: Signal
+    waiting: Signal
+    flying: Signal
+    oldest: Signal
+    started: Signal
+    done: Signal
+    wait_token: Signal
 
     def __init__(self, hw: HwConfig, unit: Unit):
         self.hw, self.unit = hw, unit
@@ -105,6 +126,9 @@ class Tokens(wiring.Component):
     ``overflow[v]``: unit v gave one more than fits.
     """
 
+    overflow: Signal
+    clear: Signal
+
     def __init__(self):
         units = len(Unit)
         ports = {
@@ -142,6 +166,27 @@ class Control(wiring.Component):
     unfinished instruction; of TIMEOUT the oldest one of the first unit that has any, else the next one to be dispatched.
     Events, per unit: busy (has instructions in flight), wait_token (its next instruction waits for tokens), instructions.
     """
+
+    start: Signal
+    clear: Signal
+    program: Signal
+    busy: Signal
+    done: Signal
+    error: Signal
+    error_addr: Signal
+    abort: Signal
+    ar: Stream[BurstView]
+    r: Stream[ReadBeatView]
+    address_fault: Signal
+    read_fault: Signal
+    read_addr: Signal
+    write_fault: Signal
+    write_addr: Signal
+    active: Signal
+    quiet: Signal
+    trace_start: Signal
+    trace_done: Signal
+    ev_cycles: Signal
 
     EVENTS = CONTROL_EVENTS
 

@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.contract.memories import ID_BITS, ID_WORD_BITS, LOGIT_BITS
-from ternbin.rtl.parts.gemm_fields import gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import WritePort
+from ternbin.rtl.parts.gemm_fields import PlacedValues, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort
 
 LEVELS = 2  # of the reduction tree between registers
 
@@ -19,6 +19,12 @@ def logits_layout(hw: HwConfig, bits: int) -> data.StructLayout:
 
 class LogitUnit(wiring.Component):
     """Ports of what keeps the best logits: columns of ``rows`` logits of ``bits`` in, words of IDBUF out."""
+
+    instruction: Signal
+    start: Signal
+    i: Stream[PlacedValues]
+    idbuf_w: WriteInterface
+    busy: Signal
 
     def __init__(self, hw: HwConfig, bits: int):
         self._hw, self._bits = hw, bits
@@ -31,6 +37,9 @@ class LogitUnit(wiring.Component):
                 "busy": Out(1),
             }
         )
+
+    def elaborate(self, platform) -> Module:
+        raise NotImplementedError
 
 
 class ArgMax(LogitUnit):
@@ -81,7 +90,7 @@ class ArgMax(LogitUnit):
     def _reduce(self, m: Module, move):
         """Tree over the rows, the lower row on ties, with a register behind every LEVELS levels."""
         valid, place = self.i.valid, self.i.payload.place
-        best = [(value, r) for r, value in enumerate(self.i.payload.values)]
+        best = [(self.i.payload.values[r], r) for r in range(self._hw.rows)]
         stages = []
         while len(best) > 1:
             for _ in range(LEVELS):

@@ -10,8 +10,8 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind
 from ternbin.contract.memories import TABLE_ENTRIES
 from ternbin.rtl.parts.arithmetic import clip
-from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import TransposedWritePort, WritePort
+from ternbin.rtl.parts.gemm_fields import POINTER, Mode, Place, PlacedValues, address, clamp, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import Stream, TransposedInterface, TransposedWritePort, WriteInterface, WritePort
 
 BYTE_RANGE = 11  # bits that hold every 8-bit code and tell what is beyond
 
@@ -21,6 +21,17 @@ class CodeWriter(wiring.Component):
 
     Combinational: ``ready`` is that of the port. On a binary array a code is its ``nz`` bit alone.
     """
+
+    instruction: Signal
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    place: Place
+    nz: Signal
+    neg: Signal
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -74,6 +85,10 @@ class CodeWriter(wiring.Component):
 class Table(wiring.Component):
     """LUTX: 256 bytes, ``reads`` combinational look-ups; written by beats of 16-bit entries whose low bytes it keeps."""
 
+    w: WriteInterface
+    index: data.View
+    value: data.View
+
     def __init__(self, hw: HwConfig, reads: int):
         self._per_beat, self._reads = hw.axi_data_bits // 16, reads
         super().__init__(
@@ -108,6 +123,17 @@ def scaled_layout(hw: HwConfig) -> data.StructLayout:
 
 class ByteWriter(wiring.Component):
     """Scaled columns to 8-bit codes: clip, table look-up (a few rows a cycle), eight plane writes through a code writer."""
+
+    instruction: Signal
+    i: Stream[PlacedValues]
+    lutx_w: WriteInterface
+    busy: Signal
+    finished: Signal
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    place: Place
+    bits: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

@@ -1,6 +1,6 @@
 """The epilogue: finished columns to codes, 8-bit codes, residual words, the running arg-max or the best tokens of beams."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,13 +9,21 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
 from ternbin.contract.memories import ID_WORD_BITS, PARAM_BITS
 from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS, SCALE_WORDS
-from ternbin.rtl.epilogue.argmax import ArgMax
 from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
 from ternbin.rtl.epilogue.params import Parameters
-from ternbin.rtl.epilogue.toptokens import TopTokens
+from ternbin.rtl.epilogue.toptokens import logit_units
 from ternbin.rtl.parts.arithmetic import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
-from ternbin.rtl.parts.gemm_fields import Mode, column_layout, gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.parts.gemm_fields import Column, Mode, Place, column_layout, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    Stream,
+    TransposedInterface,
+    TransposedWritePort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_epilogue_lane"
@@ -34,6 +42,29 @@ class Lane(wiring.Component):
     is on; ``scaled`` is it for the 8-bit codes, ``word`` saturated on top of ``old`` (``saturated``: it was). ``decide``, ``scale``,
     ``add``: whether the logic before the registers works, and that behind the last one.
     """
+
+    acc: Signal
+    parameter: Signal
+    thresholds: Signal
+    base: Signal
+    dirs: Signal
+    shift: Signal
+    binary: Signal
+    decide: Signal
+    load_code: Signal
+    load_product: Signal
+    load_bias: Signal
+    load_sum: Signal
+    scale: Signal
+    load_scaled: Signal
+    add: Signal
+    old: Signal
+    nz: Signal
+    neg: Signal
+    sum: Signal
+    scaled: Signal
+    word: Signal
+    saturated: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -121,6 +152,21 @@ class Epilogue(wiring.Component):
     ``busy`` while a column is inside. All requests come from registers. Events count columns taken, by mode, cycles in which a
     write waits, and saturated residual values.
     """
+
+    instruction: Signal
+    start: Signal
+    i: Stream[Column]
+    busy: Signal
+    pbuf: ReadInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
+    idbuf_w: WriteInterface
+    lutx_w: WriteInterface
+    ev_stall_write: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -243,28 +289,29 @@ class Epilogue(wiring.Component):
                 ]
         return full, kept
 
-    def _logits(self, m, valid, place, sums):
-        """Stage 3, ARGMAX and, with beams, TOP. Returns ready and busy."""
-        mode, write, bits = self._mode, self.idbuf_w, sum_bits(self._hw)
-        m.submodules.argmax = argmax = ArgMax(self._hw, bits)
-        takers = [(argmax, mode.argmax)]
-        if mode.top is not None:
-            m.submodules.top = top = TopTokens(self._hw, bits)
-            takers.append((top, mode.top))
-        for part, chosen in takers:
+    def _logits(self, m: Module, valid: Value, place: Place, sums: list[Signal]) -> tuple[Value, Value]:
+        """Stage 3, ARGMAX and, in an accelerator for searches, TOP. Returns ready and busy."""
+        mode, write = self._mode, self.idbuf_w
+        units = logit_units(self._hw, sum_bits(self._hw))
+        chosen = {"argmax": mode.argmax, "top": mode.top}
+        for name, unit in units.items():
+            m.submodules[name] = unit
             m.d.comb += [
-                part.instruction.eq(self.instruction),
-                part.start.eq(self.start),
-                part.i.valid.eq(valid & chosen),
-                part.i.payload.place.eq(place),
-                part.i.payload.values.eq(Cat(sums)),
+                unit.instruction.eq(self.instruction),
+                unit.start.eq(self.start),
+                unit.i.valid.eq(valid & chosen[name]),
+                unit.i.payload.place.eq(place),
+                unit.i.payload.values.eq(Cat(sums)),
             ]
-        if mode.top is None:
+
+        argmax, top = units["argmax"], units.get("top")
+        if top is None:
             wiring.connect(m, wiring.flipped(write), argmax.idbuf_w)
             return argmax.i.ready, argmax.busy
-        for name in ("valid", "addr", "mask", "lane_mask", "data"):
-            m.d.comb += getattr(write, name).eq(Mux(mode.top, *(getattr(part.idbuf_w, name) for part in (top, argmax))))
-        m.d.comb += [part.idbuf_w.ready.eq(write.ready) for part in (top, argmax)]
+        for member in ("valid", "addr", "mask", "lane_mask", "data"):
+            of_top, of_argmax = (getattr(unit.idbuf_w, member) for unit in (top, argmax))
+            m.d.comb += getattr(write, member).eq(Mux(mode.top, of_top, of_argmax))
+        m.d.comb += [unit.idbuf_w.ready.eq(write.ready) for unit in (top, argmax)]
         return Mux(mode.top, top.i.ready, argmax.i.ready), argmax.busy | top.busy
 
     def _old_values(self, m, valid2, place2, free3, done):

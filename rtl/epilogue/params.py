@@ -9,7 +9,7 @@ from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.contract.memories import PARAM_BITS
 from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
-from ternbin.rtl.parts.interfaces import ReadPort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort
 
 
 class Parameters(wiring.Component):
@@ -18,6 +18,13 @@ class Parameters(wiring.Component):
     ``release``: pulse with the last column of a row tile; the next tile's parameters follow, if they were read, in the next cycle.
     With ``param_stride`` 0 all row tiles share one set, read once.
     """
+
+    instruction: Signal
+    start: Signal
+    release: Signal
+    pbuf: ReadInterface
+    valid: Signal
+    o: data.View
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ternbin.contract.counters import memory_events
 from ternbin.contract.isa import ADDR, Unit
 from ternbin.contract.memories import Memory
-from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WriteInterface, WritePort, events_signature
 from ternbin.rtl.parts.primitives import popcount
 
 
@@ -58,6 +58,11 @@ class BankedMemory(wiring.Component):
     A request with an address at or above the depth is taken, touches nothing, and raises ``fault[unit]`` in that cycle.
     ``active``: a request was taken. Events: ``reads`` and ``writes`` in banks accessed.
     """
+
+    fault: Signal
+    active: Signal
+    ev_reads: Signal
+    ev_writes: Signal
 
     def __init__(
         self,
@@ -172,6 +177,13 @@ class ScoreMemory(wiring.Component):
 
     All requests are of the vector unit but ``tile``, of execute. Out of range, ``fault``, ``active`` and events: as in BankedMemory.
     """
+
+    tile: WriteInterface
+    word: WriteInterface
+    fault: Signal
+    active: Signal
+    ev_reads: Signal
+    ev_writes: Signal
 
     def __init__(self, memory: Memory, readers: tuple[str, ...]):
         self.memory, self._readers = memory, readers

@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Dest, Epilogue, Op
 from ternbin.rtl.parts.arithmetic import fields_of
+from ternbin.rtl.parts.interfaces import Record
 
 POINTER = ADDR + 1  # an address whose top bit says that it has left the address space
 
@@ -24,6 +25,31 @@ def clamp(value: Value) -> Value:
 def address(pointer: Value) -> Value:
     """The address of a POINTER; the highest one where it has left the address space: the memory refuses it."""
     return pointer[:ADDR] | pointer[ADDR].replicate(ADDR)
+
+
+class Place(Record):
+    """See :func:`place_layout`."""
+
+    addr: Value
+    bank: Value
+    place: Value
+    first: Value
+    last: Value
+    first_tile: Value
+    last_tile: Value
+
+
+class PlacedValues(Record):
+    """A value a row, and the place of the column."""
+
+    values: data.View
+    place: Place
+
+
+class Column(Place):
+    """See :func:`column_layout`."""
+
+    values: data.View
 
 
 def column_layout(hw: HwConfig) -> data.StructLayout:

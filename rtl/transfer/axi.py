@@ -1,12 +1,12 @@
 """AXI4 master: internal streams, the shared read channel, port names; a register slice for outputs that must hold."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.counters import AXI_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.rtl.parts.interfaces import events_signature
+from ternbin.rtl.parts.interfaces import Record, Stream, events_signature
 
 ID_BITS = 1
 LOAD_ID, FETCH_ID = 0, 1
@@ -15,22 +15,50 @@ LOAD_ID, FETCH_ID = 0, 1
 class Burst(data.StructLayout):
     """One incrementing burst: byte address, aligned to the bus, and beats - 1 (``len``)."""
 
+    addr: Signal
+    len: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"addr": hw.axi_addr_bits, "len": 8})
+
+
+class BurstView(Record):
+    addr: Value
+    len: Value
 
 
 class ReadBeat(data.StructLayout):
     """One beat of a read burst; ``error`` for any response but OKAY and EXOKAY."""
 
+    data: Signal
+    error: Signal
+    last: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"data": hw.axi_data_bits, "error": 1, "last": 1})
+
+
+class ReadBeatView(Record):
+    data: Value
+    error: Value
+    last: Value
 
 
 class WriteBeat(data.StructLayout):
     """One beat of a write burst; all bytes are written, or none (``strobe`` 0)."""
 
+    data: Signal
+    strobe: Signal
+    last: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"data": hw.axi_data_bits, "strobe": 1, "last": 1})
+
+
+class WriteBeatView(Record):
+    data: Value
+    strobe: Value
+    last: Value
 
 
 def _address_channel(hw: HwConfig, prefix: str) -> dict:
@@ -46,6 +74,46 @@ def _address_channel(hw: HwConfig, prefix: str) -> dict:
         f"{prefix}valid": Out(1),
         f"{prefix}ready": In(1),
     }
+
+
+class MasterPorts:
+    """The ports of the AXI4 master, for a type checker."""
+
+    m_axi_arid: Signal
+    m_axi_araddr: Signal
+    m_axi_arlen: Signal
+    m_axi_arsize: Signal
+    m_axi_arburst: Signal
+    m_axi_arlock: Signal
+    m_axi_arcache: Signal
+    m_axi_arprot: Signal
+    m_axi_arvalid: Signal
+    m_axi_arready: Signal
+    m_axi_awid: Signal
+    m_axi_awaddr: Signal
+    m_axi_awlen: Signal
+    m_axi_awsize: Signal
+    m_axi_awburst: Signal
+    m_axi_awlock: Signal
+    m_axi_awcache: Signal
+    m_axi_awprot: Signal
+    m_axi_awvalid: Signal
+    m_axi_awready: Signal
+    m_axi_rid: Signal
+    m_axi_rdata: Signal
+    m_axi_rresp: Signal
+    m_axi_rlast: Signal
+    m_axi_rvalid: Signal
+    m_axi_rready: Signal
+    m_axi_wdata: Signal
+    m_axi_wstrb: Signal
+    m_axi_wlast: Signal
+    m_axi_wvalid: Signal
+    m_axi_wready: Signal
+    m_axi_bid: Signal
+    m_axi_bresp: Signal
+    m_axi_bvalid: Signal
+    m_axi_bready: Signal
 
 
 def master_ports(hw: HwConfig) -> dict:
@@ -78,6 +146,9 @@ def master_ports(hw: HwConfig) -> dict:
 class Slice(wiring.Component):
     """Registers a stream: an offered payload stays until taken, whatever happens to the source. One item a cycle."""
 
+    i: Stream[data.View]
+    o: Stream[data.View]
+
     def __init__(self, layout):
         super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout))})
 
@@ -89,7 +160,7 @@ class Slice(wiring.Component):
         return m
 
 
-class AxiMaster(wiring.Component):
+class AxiMaster(MasterPorts, wiring.Component):
     """The AXI4 master of the accelerator.
 
     Reads: ``load_ar``/``load_r`` and ``fetch_ar``/``fetch_r`` share one channel by ID, fetch first. The requester must take the beats
@@ -97,6 +168,23 @@ class AxiMaster(wiring.Component):
     ``busy``: an address or a beat waits in here. Events: beats by requester, bursts, cycles in which a read was awaited and
     no beat came (``read_stalls``) or a write beat was not taken (``write_stalls``).
     """
+
+    load_ar: Stream[BurstView]
+    load_r: Stream[ReadBeatView]
+    fetch_ar: Stream[BurstView]
+    fetch_r: Stream[ReadBeatView]
+    aw: Stream[BurstView]
+    w: Stream[WriteBeatView]
+    b: Stream[Value]
+    busy: Signal
+    active: Signal
+    ev_load_beats: Signal
+    ev_fetch_beats: Signal
+    ev_write_beats: Signal
+    ev_read_bursts: Signal
+    ev_write_bursts: Signal
+    ev_read_stalls: Signal
+    ev_write_stalls: Signal
 
     EVENTS = AXI_EVENTS
 

@@ -15,8 +15,8 @@ from ternbin.contract.memories import ID_BITS, TABLES, banked
 from ternbin.contract.pipeline import DESCRIPTORS, OUTSTANDING, READ_AHEAD
 from ternbin.contract.transfers import LOADABLE, STORABLE, transfer_banks, transfer_words, word_beats
 from ternbin.rtl.parts.banks import read_port, write_port
-from ternbin.rtl.parts.interfaces import UnitPort, WritePort
-from ternbin.rtl.transfer.axi import Burst, ReadBeat, WriteBeat
+from ternbin.rtl.parts.interfaces import ReadInterface, Stream, UnitInterface, UnitPort, WriteInterface, WritePort
+from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView, WriteBeat, WriteBeatView
 from ternbin.rtl.transfer.trits import Unpack
 from ternbin.rtl.transfer.words import Bursts, Transfer, Words, lookup, packs, transfer_view
 
@@ -25,7 +25,34 @@ def _names(memories: tuple[Mem, ...]) -> list[str]:
     return [mem.name.lower() for mem in memories]
 
 
-def _descriptors(m: Module, unit, bursts: Bursts, words: Words) -> None:
+class TransferUnit(wiring.Component):
+    """Ports that LOAD and STORE have in common.
+
+    ``abort`` is held until ``busy`` of ``port`` is 0: what the bus has begun is finished, the rest dropped. ``address_fault``: an on-chip
+    or external address of the transfer is out of range. ``bus_fault``: an error response, to the burst at byte address ``bus_addr``.
+    """
+
+    port: UnitInterface
+    abort: Signal
+    address_fault: Signal
+    bus_fault: Signal
+    bus_addr: Signal
+
+    def __init__(self, hw: HwConfig, ports: dict[str, wiring.Member]):
+        self.hw = hw
+        super().__init__(
+            {
+                "port": In(UnitPort()),
+                "abort": In(1),
+                "address_fault": Out(1),
+                "bus_fault": Out(1),
+                "bus_addr": Out(hw.axi_addr_bits),
+                **ports,
+            }
+        )
+
+
+def _descriptors(m: Module, unit: TransferUnit, bursts: Bursts, words: Words) -> None:
     """An instruction goes to both stages at once; the data stage may lag by DESCRIPTORS transfers."""
     transfer = transfer_view(unit.port.instruction.payload)
     fifo = SyncFIFO(width=Transfer().size, depth=DESCRIPTORS)
@@ -43,36 +70,32 @@ def _descriptors(m: Module, unit, bursts: Bursts, words: Words) -> None:
     ]
 
 
-_UNIT_PORTS = {
-    "port": In(UnitPort()),
-    "abort": In(1),  # hold until ``busy`` is 0: finishes what the bus has begun, drops the rest
-    "address_fault": Out(1),  # an on-chip or external address of the transfer is out of range
-    "bus_fault": Out(1),  # an error response
-}
-
-
-class LoadUnit(wiring.Component):
+class LoadUnit(TransferUnit):
     """External memory to on-chip memories.
 
-    ``bus_addr``: byte address of the burst that ``bus_fault`` is about. Done: the last word was written. ``lutv``, ``lutx``: tables,
-    ``addr`` = beat number. ``busy`` of the port stays until every beat that was asked for has come.
+    Done: the last word was written. ``lutv``, ``lutx``: tables, ``addr`` = beat number. ``busy`` of the port stays until every beat that
+    was asked for has come.
     """
 
+    lutv_w: WriteInterface
+    lutx_w: WriteInterface
+    idbuf_r: ReadInterface
+    ar: Stream[BurstView]
+    r: Stream[ReadBeatView]
+
     def __init__(self, hw: HwConfig):
-        self.hw = hw
         shapes = banked(hw)
         targets = {f"{name}_w": Out(write_port(shapes[name])) for name in _names(LOADABLE) if name in shapes}
         super().__init__(
+            hw,
             {
-                **_UNIT_PORTS,
                 **targets,
-                "bus_addr": Out(hw.axi_addr_bits),
                 "lutv_w": Out(WritePort(1, hw.axi_data_bits, 1)),
                 "lutx_w": Out(WritePort(1, hw.axi_data_bits, 1)),
                 "idbuf_r": Out(read_port(shapes["idbuf"])),
                 "ar": Out(stream.Signature(Burst(hw))),
                 "r": In(stream.Signature(ReadBeat(hw))),
-            }
+            },
         )
 
     def elaborate(self, platform):
@@ -220,24 +243,23 @@ class LoadUnit(wiring.Component):
                 m.d.comb += taken.eq(1)
 
 
-class StoreUnit(wiring.Component):
-    """On-chip memories to external memory. Done: every burst of the transfer was answered.
+class StoreUnit(TransferUnit):
+    """On-chip memories to external memory. Done: every burst of the transfer was answered."""
 
-    ``bus_addr``: byte address of the burst that ``bus_fault`` is about.
-    """
+    aw: Stream[BurstView]
+    w: Stream[WriteBeatView]
+    b: Stream[Value]
 
     def __init__(self, hw: HwConfig):
-        self.hw = hw
         sources = {f"{name}_r": Out(read_port(banked(hw)[name])) for name in _names(STORABLE)}
         super().__init__(
+            hw,
             {
-                **_UNIT_PORTS,
                 **sources,
-                "bus_addr": Out(hw.axi_addr_bits),
                 "aw": Out(stream.Signature(Burst(hw))),
                 "w": Out(stream.Signature(WriteBeat(hw))),
                 "b": In(stream.Signature(1)),
-            }
+            },
         )
 
     def elaborate(self, platform):
@@ -293,7 +315,8 @@ class StoreUnit(wiring.Component):
         fifo = SyncFIFO(width=layout.size, depth=READ_AHEAD)
         m.submodules.queue = ResetInserter(self.abort)(fifo)
         taken, mem, bank, row_last = Signal(), Signal(4), Signal.like(words.bank), Signal()
-        wanted = words.active & ~words.over & (fifo.level + taken < READ_AHEAD) & ~self.abort
+        level = fifo.level  # pyright: ignore[reportAttributeAccessIssue]  # not in the stub
+        wanted = words.active & ~words.over & (level + taken < READ_AHEAD) & ~self.abort
         for source in STORABLE:
             port = getattr(self, f"{source.name.lower()}_r")
             m.d.comb += [

@@ -10,7 +10,8 @@ from ternbin.contract.memories import memories
 from ternbin.contract.pipeline import PAGE_BYTES
 from ternbin.contract.transfers import LOADABLE, beat_words, packs_trits, tile_rows, transfer_banks, word_beats
 from ternbin.rtl.parts.banks import read_port
-from ternbin.rtl.transfer.axi import Burst
+from ternbin.rtl.parts.interfaces import ReadInterface, Record, Stream
+from ternbin.rtl.transfer.axi import Burst, BurstView
 
 _HEADER_BITS = sum(width for _, width in HEADER)
 
@@ -64,12 +65,23 @@ def _count_beats(hw: HwConfig, m: Module, row_beats: Signal, t: data.View) -> No
         m.d.comb += row_beats.eq(fifth(t.inner << (hw.rows * hw.lanes // hw.axi_bytes - 1).bit_length()))
 
 
+class IssuedBurst(Record):
+    burst: BurstView
+    last: Value
+
+
 class Bursts(wiring.Component):
     """The addresses of a transfer, one stream item per burst, in order.
 
     ``o.last`` marks the last burst of a transfer. Rows that lie end to end become one region. With ``indirect`` (constructor), rows
     may be picked by IDBUF. ``fault``: an external address is beyond the bus; the stage then waits for reset.
     """
+
+    i: Stream[data.View]
+    o: Stream[IssuedBurst]
+    fault: Signal
+    busy: Signal
+    idbuf_r: ReadInterface
 
     def __init__(self, hw: HwConfig, *, indirect: bool):
         self.hw, self._indirect = hw, indirect
@@ -169,6 +181,17 @@ class Words(wiring.Component):
     A transfer is taken from ``i`` when none is active or with its last word's ``next`` one cycle later. ``over``: the address does
     not fit ADDR bits. ``row_last``, ``tile_last``, ``last``: this is the last word of its row, of its row's round of all banks, of all.
     """
+
+    i: Stream[data.View]
+    active: Signal
+    next: Signal
+    t: data.View
+    bank: Signal
+    addr: Signal
+    over: Signal
+    row_last: Signal
+    tile_last: Signal
+    last: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

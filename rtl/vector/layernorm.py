@@ -5,7 +5,7 @@ a word token by token, so that the four parameter words of a residual word serve
 the normalisation of the previous one, which hides the recurrences; state for two groups is kept.
 """
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -29,7 +29,7 @@ from ternbin.rtl.parts.arithmetic import (
     split_lanes,
 )
 from ternbin.rtl.parts.divsqrt import RECIPROCAL_BITS, Rsqrt
-from ternbin.rtl.parts.interfaces import ReadPort, WritePort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Record, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_layernorm_lane"
@@ -56,8 +56,22 @@ def variance_bits(hw: HwConfig) -> int:
     return max(2 * FEATURE_BITS + 2 * hw.res_bits - 2, EPS_BITS) + 1
 
 
+class NormItem(Record):
+    src: Value
+    dst: Value
+    slot: Value
+    word_last: Value
+    row_last: Value
+    last: Value
+
+
 class NormOrder(wiring.Component):
     """Order of the normalisation: groups, in them words, in them tokens. ``start`` as for Walk."""
+
+    start: Signal
+    f: data.View
+    group_end: Signal
+    o: Stream[NormItem]
 
     def __init__(self):
         super().__init__(
@@ -132,8 +146,23 @@ class NormOrder(wiring.Component):
             m.d.sync += [group.eq(base), column.eq(base), addr.eq(base)]
 
 
+class SummedWord(Record):
+    word: Value
+    end: Value
+
+
+class Statistics(Record):
+    s: Value
+    v: Value
+
+
 class Variance(wiring.Component):
     """Sums of a token's words to ``s`` and ``V = n*q - s^2 + E``; five stages that wait together."""
+
+    features: Signal
+    eps: Signal
+    i: Stream[SummedWord]
+    o: Stream[Statistics]
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -190,6 +219,13 @@ class Variance(wiring.Component):
 
 class Parameters(wiring.Component):
     """Fetches SCALE_WORDS words per residual word, the next ones while ``o`` shows the current ones (rows x 64 bits)."""
+
+    start: Signal
+    addr: Signal
+    groups: Signal
+    words: Signal
+    port: ReadInterface
+    o: Stream[Value]
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -252,6 +288,17 @@ class Lane(wiring.Component):
     Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (MUL_BITS), Bt. ``clips``: the last step saturates.
     """
 
+    steps: Signal
+    features: Signal
+    s: Signal
+    r: Signal
+    r_shift: Signal
+    shift: Signal
+    x: Signal
+    parameter: Signal
+    y: Signal
+    clips: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -293,6 +340,17 @@ class Lane(wiring.Component):
 
 class LayerNorm(wiring.Component):
     """The whole instruction. ``start`` (one cycle, when idle); ``f`` must then stay until ``done``, a pulse with the last write."""
+
+    start: Signal
+    done: Signal
+    f: data.View
+    rbuf_r: ReadInterface
+    pbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    ev_sum_words: Signal
+    ev_norm_words: Signal
+    ev_rsqrt: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

@@ -19,7 +19,7 @@ from ternbin.rtl.parts.arithmetic import (
     round_shift,
     split_lanes,
 )
-from ternbin.rtl.parts.interfaces import ReadPort, WritePort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 QUANT_LANE, EMBED_LANE = "ternbin_quant_lane", "ternbin_embed_lane"
@@ -32,6 +32,18 @@ class CodeWriter(wiring.Component):
     ``start`` (one cycle, when idle) begins ``tokens`` x ``words`` granules; the other inputs must then stay. Codes of features
     at or beyond ``features`` are written as all-zero bits. ``done`` is a pulse in the cycle in which the last write is taken.
     """
+
+    start: Signal
+    dst_addr: Signal
+    dst_stride: Signal
+    dst_plane: Signal
+    kind: Signal
+    tokens: Signal
+    words: Signal
+    features: Signal
+    done: Signal
+    i: Stream[Value]
+    port: WriteInterface
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -106,6 +118,18 @@ class CodeWriter(wiring.Component):
 class QuantLane(wiring.Component):
     """One value to its code, a cycle after ``load``. ``clipped``: an 8-bit code was, and the value counts (``keep``, with the code)."""
 
+    load: Signal
+    int8: Signal
+    binary: Signal
+    t0: Signal
+    t1: Signal
+    mul: Signal
+    shift: Signal
+    value: Signal
+    keep: Signal
+    code: Signal
+    clipped: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         fields = instruction_fields(Op.QUANT).members
@@ -145,6 +169,13 @@ class QuantLane(wiring.Component):
 
 class Quant(wiring.Component):
     """QUANT without its writes: residual words, in order of the writer's granules, to codes."""
+
+    start: Signal
+    f: data.View
+    rbuf_r: ReadInterface
+    o: Stream[Value]
+    ev_words: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -218,6 +249,14 @@ class Quant(wiring.Component):
 class EmbedLane(wiring.Component):
     """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was."""
 
+    take: Signal
+    scale: Signal
+    old: Signal
+    nonzero: Signal
+    negative: Signal
+    result: Signal
+    clipped: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -244,6 +283,16 @@ class EmbedLane(wiring.Component):
 
 class Embed(wiring.Component):
     """EMBED: ``RBUF = sat(RBUF + code*scale)`` in place. ``done`` is a pulse in the cycle in which the last write is taken."""
+
+    start: Signal
+    done: Signal
+    f: data.View
+    rbuf_r: ReadInterface
+    abuf_r: ReadInterface
+    pbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    ev_words: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

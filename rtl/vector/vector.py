@@ -9,9 +9,18 @@ from ternbin.contract.counters import VECTOR_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, UNIT_OF, Op, Unit
 from ternbin.rtl.parts.arithmetic import fields_of
-from ternbin.rtl.parts.interfaces import ReadPort, UnitPort, WritePort, events_signature
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    UnitInterface,
+    UnitPort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
 from ternbin.rtl.parts.legality import impossible as refused
 from ternbin.rtl.vector.layernorm import LayerNorm
+from ternbin.rtl.vector.masked_softmax import MaskedSoftmax
 from ternbin.rtl.vector.quant import CodeWriter, Embed, Quant
 from ternbin.rtl.vector.softmax import Softmax
 
@@ -38,6 +47,29 @@ class VectorUnit(wiring.Component):
     8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
     """
 
+    port: UnitInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    sbuf_w: WriteInterface
+    pbuf_r: ReadInterface
+    abuf_r: ReadInterface
+    abuf_w: WriteInterface
+    lutv_w: WriteInterface
+    lutv_error: Signal
+    ev_ln_sum_words: Signal
+    ev_ln_norm_words: Signal
+    ev_ln_rsqrt: Signal
+    ev_softmax_max_words: Signal
+    ev_softmax_exp_words: Signal
+    ev_softmax_code_words: Signal
+    ev_divides: Signal
+    ev_quant_words: Signal
+    ev_embed_words: Signal
+    ev_plane_writes: Signal
+    ev_stall_read: Signal
+    ev_stall_write: Signal
+    ev_saturations: Signal
+
     EVENTS = VECTOR_EVENTS
 
     def __init__(self, hw: HwConfig):
@@ -63,7 +95,7 @@ class VectorUnit(wiring.Component):
         m = Module()
         hw = self.hw
         m.submodules.layernorm = layernorm = LayerNorm(hw)
-        m.submodules.softmax = softmax = Softmax(hw)
+        m.submodules.softmax = softmax = Softmax(hw) if hw.search is None else MaskedSoftmax(hw)
         m.submodules.quant = quant = Quant(hw)
         m.submodules.embed = embed = Embed(hw)
         m.submodules.writer = writer = CodeWriter(hw)
@@ -128,7 +160,7 @@ class VectorUnit(wiring.Component):
             (
                 self.pbuf_r,
                 {Op.LAYERNORM: layernorm.pbuf_r, Op.EMBED: embed.pbuf_r}
-                | ({Op.SOFTMAX: softmax.pbuf_r} if self.hw.beams > 1 else {}),
+                | ({Op.SOFTMAX: softmax.pbuf_r} if isinstance(softmax, MaskedSoftmax) else {}),
             ),
             (self.rbuf_w, {Op.LAYERNORM: layernorm.rbuf_w, Op.EMBED: embed.rbuf_w}),
         )

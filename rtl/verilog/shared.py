@@ -11,7 +11,7 @@ from amaranth.lib import wiring
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.array import array, pe
 from ternbin.rtl.epilogue import epilogue
-from ternbin.rtl.vector import layernorm, quant, softmax
+from ternbin.rtl.vector import layernorm, quant, softmax_lanes
 from ternbin.rtl.verilog.convert import convert
 
 
@@ -22,8 +22,8 @@ def shared_verilog(hw: HwConfig) -> dict[str, str]:
     """
     elements: dict[str, wiring.Component] = {pe.PE_MODULE: pe.ProcessingElement(hw), pe.ROWSUM_MODULE: pe.RowSum(hw)}
     lanes: dict[str, wiring.Component] = {
-        softmax.EXP_LANE: softmax.ExpLane(hw),
-        softmax.CODE_LANE: softmax.CodeLane(hw),
+        softmax_lanes.EXP_LANE: softmax_lanes.ExpLane(hw),
+        softmax_lanes.CODE_LANE: softmax_lanes.CodeLane(hw),
         layernorm.LANE: layernorm.Lane(hw),
         quant.QUANT_LANE: quant.QuantLane(hw),
         quant.EMBED_LANE: quant.EmbedLane(hw),
@@ -31,8 +31,8 @@ def shared_verilog(hw: HwConfig) -> dict[str, str]:
         array.ROW_MODULE: array.Row(hw),
     }
     texts = {
-        re.search(r"module (\w+)", text)[1]: f"{text}endmodule\n"
-        for text in convert(elements | lanes).split("endmodule\n")[:-1]
+        name: f"{before}module {name}{body}endmodule\n"
+        for before, name, body in re.findall(r"(.*?)module (\w+)(.*?)endmodule\n", convert(elements | lanes), re.S)
     }
     synthesis = "\n".join(texts[name] for name in elements)
     return {

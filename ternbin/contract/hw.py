@@ -24,6 +24,14 @@ def top_tokens(beams: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What an accelerator for beam search has more: lists of the ``top`` best tokens of each of ``beams`` beams, masks in the softmax."""
+
+    beams: int
+    top: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class HwConfig:
     """Geometry of the accelerator. Depths are words per bank.
 
@@ -128,6 +136,11 @@ class HwConfig:
     def top(self) -> int:
         """Tokens that are kept for each beam."""
         return top_tokens(self.beams)
+
+    @property
+    def search(self) -> SearchConfig | None:
+        """None for an accelerator that decodes greedily only."""
+        return SearchConfig(beams=self.beams, top=self.top) if self.beams > 1 else None
 
     @property
     def result_words(self) -> int:
