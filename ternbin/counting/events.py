@@ -163,9 +163,10 @@ def busy(spans: Sequence[tuple[int, int]]) -> int:
     return total
 
 
-def call_events(program: Program, number: int, timing: CallPrediction) -> dict[str, int]:
-    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``."""
-    instructions = program.instructions(number)
+def call_events(
+    program: Program, number: int, timing: CallPrediction, instructions: Sequence[Instruction]
+) -> dict[str, int]:
+    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``. ``instructions``: the call's."""
     units = [UNIT_OF.get(i.op) for i in instructions]
     times = list(zip(timing.start.tolist(), timing.done.tolist(), strict=True))
     spans = {unit: [time for time, own in zip(times, units, strict=True) if own == unit] for unit in Unit}

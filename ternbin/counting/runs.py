@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from ternbin.contract.isa import Unit
 from ternbin.decoding.search import Fed, Found
 
+PHASES = ("prefill", "decode")  # the encoder calls; the decoder calls
+
 
 @dataclass(frozen=True)
 class Record:

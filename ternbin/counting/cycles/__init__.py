@@ -14,8 +14,7 @@ from ternbin.contract.program import Program
 from ternbin.counting.cycles.call import Call
 from ternbin.counting.cycles.instructions import Decoded
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.runs import CallRun, RunResult
-from ternbin.counting.workload import PHASES
+from ternbin.counting.runs import PHASES, CallRun, RunResult
 from ternbin.errors import CheckError
 
 
