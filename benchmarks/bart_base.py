@@ -94,7 +94,7 @@ def part_run(args: argparse.Namespace) -> dict:
     from ternbin.contract.hw import load_hw
     from ternbin.counting.cycles import predict
     from ternbin.counting.external import MemoryModel
-    from ternbin.counting.phases import call_work
+    from ternbin.counting.workload import call_work
     from ternbin.decoding.search import Policy
     from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
@@ -144,7 +144,7 @@ def part_long(args: argparse.Namespace) -> dict:
     """The encoder on 512 tokens."""
     from ternbin.contract.hw import load_hw
     from ternbin.counting.external import MemoryModel
-    from ternbin.counting.phases import call_work
+    from ternbin.counting.workload import call_work
     from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
     from ternbin.sim.simulator import Simulator
@@ -161,7 +161,7 @@ def part_long(args: argparse.Namespace) -> dict:
 def part_longest(args: argparse.Namespace) -> dict:
     """As many tokens in as the model takes, 2 out, every tensor compared."""
     from ternbin.contract.hw import load_hw
-    from ternbin.counting.phases import call_work
+    from ternbin.counting.workload import call_work
     from ternbin.decoding.search import Policy
     from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build

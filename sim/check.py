@@ -13,10 +13,9 @@ from ternbin.counting.runs import CallRun, RunResult
 from ternbin.decoding.beam import visible
 from ternbin.decoding.search import Fed
 from ternbin.errors import CheckError
-from ternbin.graph.ir import Lowered
+from ternbin.graph.ir import HEAD, Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 
-HEAD = "lm_head"
 Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ternbin.errors import InputError
 from ternbin.graph.build import Builder
-from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
+from ternbin.graph.ir import HEAD, Codes, Graph, Ids, Lowered, Node
 from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantLayerNorm, QuantLinear
 from ternbin.models.quantizers import MIN_ALPHA, SIGNED_KIND, ActQuantizer
 
@@ -227,4 +227,4 @@ class _Lowering:
             scale=self.b.weight("lm_head.scale", row_scale),
             bias=self.b.weight("lm_head.bias", bias),
         )
-        return self.b.op("argmax", logits, name="lm_head")
+        return self.b.op("argmax", logits, name=HEAD)

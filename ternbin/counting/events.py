@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ternbin.contract.counters import COUNTERS
 from ternbin.contract.effects.table import counts
-from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Unit
+from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Unit
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import CallPrediction
 from ternbin.counting.cycles.call import INTERRUPT
@@ -34,9 +34,10 @@ def busy(spans: Sequence[tuple[int, int]]) -> int:
     return total
 
 
-def call_events(program: Program, number: int, timing: CallPrediction) -> dict[str, int]:
-    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``."""
-    instructions = program.instructions(number)
+def call_events(
+    program: Program, number: int, timing: CallPrediction, instructions: Sequence[Instruction]
+) -> dict[str, int]:
+    """All counters of a call that are known without simulation; those of TIMED as exact as ``timing``. ``instructions``: the call's."""
     units = [UNIT_OF.get(i.op) for i in instructions]
     times = list(zip(timing.start.tolist(), timing.done.tolist(), strict=True))
     spans = {unit: [time for time, own in zip(times, units, strict=True) if own == unit] for unit in Unit}

@@ -18,19 +18,29 @@ CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a figure was read from: ``name`` in one of the tables that ternbin/energy/provenance.py shows: ``records`` (gate level),
+    ``cacti`` (rows of the SRAM table), ``dram`` and ``literature``."""
+
+    table: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Figure:
-    """Energy of one event in picojoules with its range."""
+    """Energy of one event in picojoules with its range; ``source`` says in words what ``record`` names."""
 
     pj: float
     low: float
     high: float
     tier: str
     source: str
+    record: Record
 
     def times(self, factor: float, note: str = "") -> "Figure":
         """The same figure for ``factor`` such events."""
         source = f"{self.source}; {note}" if note else self.source
-        return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source)
+        return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source, self.record)
 
 
 @cache
@@ -54,7 +64,12 @@ def _spread(record: dict, part: str, scale: float = 1e-3) -> Figure:
     pj, low = event["glitch"][part] * scale, event["zero_delay"][part] * scale
     where = characterisation()["provenance"]
     source = f"gate level: {record['name']} on {where['library']}, {where['volt']:g} V, {where['celsius']:g} C, real operands"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
+
+
+def gates(record: dict) -> Record:
+    """The name of a gate-level record."""
+    return Record("records", record["name"])
 
 
 def mac(kind: str, lanes: int | None = None) -> Figure:
@@ -73,19 +88,15 @@ def lane(kind: str) -> Figure:
     held = record["fj_per_event"]["operand held"]
     pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))
     source = f"gate level: {record['name']}, data in the ranges of the numerics, parameters held for 16 results"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
 
 
 def clock_flop() -> Figure:
     """Clock pin of one flip-flop, a cycle; the high end has a clock tree as expensive as the pins."""
-    pj = characterisation()["blocks"][0]["clock_fj_per_flop"] / 1e3
-    return Figure(
-        pj,
-        pj,
-        2 * pj,
-        "measured",
-        f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree",
-    )
+    record = characterisation()["blocks"][0]  # of the library: the same in every record
+    pj = record["clock_fj_per_flop"] / 1e3
+    source = f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree"
+    return Figure(pj, pj, 2 * pj, "measured", source, gates(record))
 
 
 def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
@@ -98,7 +109,7 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
     nanowatts = lanes / record["lanes"] * record["element_leakage_nw"] + max(0.0, outside) * per_flop
     pj = nanowatts * 1e-3 / hw.clock_mhz  # nW / MHz = fJ a cycle
     source = f"gate level: leakage of {record['name']}, mean over input states; {nanowatts / 1e6:.3g} mW at {hw.clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 2, "derived", source)
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(record))
 
 
 def core_event(part: str, event: str) -> Figure:
@@ -106,7 +117,8 @@ def core_event(part: str, event: str) -> Figure:
     record = block(f"core {part}")
     fitted = record["fj_per_event"][event]
     pj, low = (fitted[mode]["total"] / 1e3 for mode in ("glitch", "zero_delay"))
-    return Figure(pj, min(pj, low), 2 * pj, "measured", f"gate level: {record['name']}, {record['provenance']}")
+    source = f"gate level: {record['name']}, {record['provenance']}"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
 
 
 def core_size(part: str, size: float, field: str) -> float:
@@ -121,36 +133,31 @@ def core_leakage(part: str, size: float, clock_mhz: float) -> Figure:
     nanowatts = core_size(part, size, "leakage_nw")
     pj = nanowatts * 1e-3 / clock_mhz
     source = f"gate level: core {part}, linear in its size; {nanowatts / 1e6:.3g} mW at {clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 2, "derived", source)
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(block(f"core {part}")))
 
 
 MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
 
-_INT32_ADD_PJ = 0.1
+INT32_ADD = Figure(
+    0.1, 0.1 / 3, 0.3, "table", f"{HOROWITZ}: 32-bit add 0.1 pJ", Record("literature", "integer add, 32 bits")
+)
 
 
 def add(bits: int) -> Figure:
     """Integer adder or comparator: Horowitz's 32 bits scaled linearly."""
-    pj = _INT32_ADD_PJ * bits / 32
-    return Figure(pj, pj / 3, pj * 3, "derived", f"{HOROWITZ}: 32-bit add 0.1 pJ x {bits}/32")
+    pj = INT32_ADD.pj * bits / 32
+    return Figure(pj, pj / 3, pj * 3, "derived", f"{INT32_ADD.source} x {bits}/32", INT32_ADD.record)
 
 
-def total(*figures: Figure) -> Figure:
-    """Events that happen together."""
-    return Figure(
-        sum(f.pj for f in figures),
-        sum(f.low for f in figures),
-        sum(f.high for f in figures),
-        "derived",
-        " + ".join(f.source for f in figures),
-    )
+def _dram(name: str, pj: float, low: float, high: float) -> Figure:
+    source = f"{name.upper()}, {low:g} to {high:g} pJ/bit over published systems"
+    return Figure(pj, low, high, "table", source, Record("dram", name))
 
 
 # External memory, picojoules a bit: value, low, high.
 DRAM = {
-    "lpddr4": Figure(8, 4, 20, "table", "LPDDR4, 4 to 20 pJ/bit over published systems"),
-    "hbm2": Figure(5, 3.9, 6.3, "table", "HBM2, 3.9 to 6.3 pJ/bit over published systems"),
-    "ddr3": Figure(30, 20, 70, "table", "DDR3, 20 to 70 pJ/bit over published systems"),
+    name: _dram(name, *figures)
+    for name, figures in {"lpddr4": (8, 4, 20), "hbm2": (5, 3.9, 6.3), "ddr3": (30, 20, 70)}.items()
 }
 
 # Horowitz: 64-bit SRAM reads by capacity in bytes.
@@ -159,12 +166,13 @@ _HOROWITZ_SRAM = ((8192, 10.0), (32768, 20.0), (1 << 20, 100.0))
 
 @dataclass(frozen=True)
 class Sram:
-    """One bank: energy of a read and of a write, leakage in milliwatts, area in mm2."""
+    """One bank: energy of a read and of a write, leakage in milliwatts, area in mm2; all from the row ``record`` of the table."""
 
     read: Figure
     write: Figure
     leakage_mw: float
     area_mm2: float
+    record: Record
 
 
 @cache
@@ -172,6 +180,20 @@ def cacti_rows() -> tuple[dict, ...]:
     text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
     rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
     return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
+
+
+def row_name(row: dict) -> str:
+    """Word bits x bytes of a row of the SRAM table."""
+    return f"{row['word_bits']:.0f}x{row['capacity_bytes']:.0f}"
+
+
+def memory_leakage(words: int, word_bits: int, banks: int, clock_mhz: float) -> Figure:
+    """Leakage of ``banks`` banks in one cycle."""
+    bank = sram(words, word_bits)
+    milliwatts = banks * bank.leakage_mw
+    pj = milliwatts * 1e3 / clock_mhz  # mW / MHz = nJ a cycle
+    source = f"{bank.read.source}, {banks} banks; {milliwatts:.3g} mW at {clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 1.5, "table", source, bank.record)
 
 
 @cache
@@ -200,13 +222,16 @@ def _macros(words: int, word_bits: int, width: int) -> Sram:
     horowitz = next((pj for size, pj in _HOROWITZ_SRAM if capacity * copies <= size), _HOROWITZ_SRAM[-1][1])
     note = f"{CACTI}; {copies} x {width} bits of {int(row['capacity_bytes'])} bytes"
 
+    record = Record("cacti", row_name(row))
+
     def figure(pj: float) -> Figure:
         pj *= copies
-        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note)
+        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note, record)
 
     return Sram(
         figure(row["read_pJ"]),
         figure(row["write_pJ"]),
         row["leakage_mW"] * copies * stacked,
         row["area_mm2"] * copies * stacked,
+        record,
     )

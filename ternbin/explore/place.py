@@ -1,23 +1,18 @@
 """One configuration for one model: which hardware, mapped and counted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
-from ternbin.contract.isa import Op
 from ternbin.contract.memories import banked
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
-from ternbin.counting.events import add, call_events
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.phases import call_work
-from ternbin.counting.runs import PHASES
-from ternbin.counting.traffic import Traffic, traffic
-from ternbin.counting.workload import Work
+from ternbin.counting.phases import Phase, predicted_phases
 from ternbin.energy.area import array_mm2
-from ternbin.energy.lines import Line, Precision
-from ternbin.energy.model import account, total_pj
+from ternbin.energy.lines import Line, Precision, total_pj
+from ternbin.energy.model import account
 from ternbin.errors import InputError
 from ternbin.graph.ir import Lowered, Node
 from ternbin.graph.ops.registry import typed
@@ -25,8 +20,6 @@ from ternbin.mapping.mapper import map_model
 from ternbin.models.task.paper import Parameters
 
 MIB = 1 << 20
-
-
 CODE_MEMORIES = ("abuf", "wbuf", "kbuf")
 
 
@@ -69,22 +62,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What a program does in a phase: all calls of it added up. ``tokens``: read in prefill, generated in decoding."""
-
-    name: str
-    tokens: int
-    cycles: int
-    counters: dict[str, int]
-    traffic: Traffic
-    work: dict[str, Work]
-
-    @property
-    def macs(self) -> int:
-        return sum(work.macs for work in self.work.values())
-
-
-@dataclass(frozen=True)
 class Mapped:
     """A case on a configuration: its program and what that does."""
 
@@ -95,33 +72,11 @@ class Mapped:
     memory: MemoryModel
 
     @cached_property
-    def phases(self) -> list[Counted]:
-        program, timing = self.program, predict(self.program, self.memory).calls
-        result = []
-        for name, numbers in zip(PHASES, (range(1), range(1, len(program.calls))), strict=True):
-            moves = [self._traffic(number) for number in numbers]
-            done: dict[str, Work] = {}
-            for number in numbers:
-                for op, item in call_work(self.lowered, program, number).items():
-                    before = done.get(op, Work())
-                    done[op] = Work(before.macs + item.macs, before.weights + item.weights)
-            result.append(
-                Counted(
-                    name,
-                    len(numbers) if numbers.start else program.source_len,
-                    sum(timing[number].cycles for number in numbers),
-                    add(call_events(program, number, timing[number]) for number in numbers),
-                    Traffic(**{f.name: sum(getattr(move, f.name) for move in moves) for f in fields(Traffic)}),
-                    done,
-                )
-            )
-        return result
+    def phases(self) -> list[Phase]:
+        """What the program does, counted from its instructions and timed by the cycle model."""
+        return predicted_phases(self.program, self.lowered, predict(self.program, self.memory).calls)
 
-    def _traffic(self, number: int) -> Traffic:
-        moves = [i for i in self.program.instructions(number) if i.op in (Op.LOAD, Op.STORE)]
-        return traffic(self.hw, moves, self.program.calls[number].count)
-
-    def lines(self, phase: Counted, dram: str) -> list[Line]:
+    def lines(self, phase: Phase, dram: str) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)
 
     def system_pj(self, dram: str) -> float:
@@ -179,7 +134,8 @@ def place(subject: Subject, case: Case, hw: HwConfig) -> Mapped:
 
 def best(subject: Subject, case: Case, dram: str) -> Mapped:
     """The candidate that needs the least energy in all. Raises InputError where none can run."""
-    found, reasons = [], []
+    found: list[Mapped] = []
+    reasons: list[str] = []
     for hw in candidates(case, subject.hw):
         try:
             found.append(place(subject, case, hw))
@@ -190,10 +146,10 @@ def best(subject: Subject, case: Case, dram: str) -> Mapped:
     return min(found, key=lambda mapped: mapped.system_pj(dram))
 
 
-def levels(mapped: Mapped, phase: Counted) -> dict[str, float]:
+def levels(mapped: Mapped, phase: Phase) -> dict[str, float]:
     """Bits moved by where: external memory by what they carry, each memory read and written, operand registers."""
     hw, counters = mapped.hw, phase.counters
-    bits = {f"external {f.name}": 8 * getattr(phase.traffic, f.name) for f in fields(Traffic)}
+    bits: dict[str, float] = {f"external {name}": 8 * size for name, size in asdict(phase.traffic).items()}
     for name, memory in banked(hw).items():
         bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * memory.bits for kind in ("reads", "writes")}
     precision = Precision.of(hw)

@@ -64,6 +64,8 @@ from torch import Tensor
 
 MAX_TOKENS = 8192  # what a symbolic dimension may be at run time, for accumulator bounds
 
+HEAD = "lm_head"  # name of the node that chooses the next token, in every decoder
+
 Dim = int | str
 Shape = tuple[Dim, ...]
 Weights = dict[str, Tensor]

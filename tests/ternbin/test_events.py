@@ -56,7 +56,7 @@ def simulated_timing(program: Program, number: int, call: CallRun) -> CallPredic
 def test_every_counter_is_that_of_the_simulation(job):
     program, calls = job
     for number, call in enumerate(calls):
-        events = call_events(program, number, simulated_timing(program, number, call))
+        events = call_events(program, number, simulated_timing(program, number, call), program.instructions(number))
         for name in ARRAY[:2]:
             events.pop(name)
         assert set(COUNTERS) | set(TIMED) == set(events) | set(ARRAY[:2])
@@ -70,6 +70,6 @@ def test_timed_counters_are_as_exact_as_the_cycle_model(job):
     prediction = predict(program, MemoryModel())
     allowed = 0.004 if program.beams == 1 else 0.02  # the store of the best tokens is predicted 3 of 151 cycles short
     for number, call in enumerate(calls):
-        events = call_events(program, number, prediction.calls[number])
+        events = call_events(program, number, prediction.calls[number], program.instructions(number))
         for name in TIMED:
             assert events[name] == pytest.approx(call.counters[name], rel=allowed), (number, name)
