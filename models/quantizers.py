@@ -16,11 +16,7 @@ from torch import nn
 
 from ternbin.errors import InputError
 
-GELU_MIN = -0.16997120747990369
-"""Minimum of x * Phi(x), attained at x = -0.75179."""
-
 MIN_ALPHA = 1e-6
-ZERO_OF_ACTIVATION = {"relu": 0.0, "gelu": GELU_MIN}
 
 
 class CodeKind(NamedTuple):

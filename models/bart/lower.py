@@ -212,7 +212,7 @@ class _Lowering:
         activation = layer.activation_fn
         if activation.x_quant is not None:
             y = self.b.op("snap", y, delta=alpha(activation.x_quant))
-        y = self.codes(layer.fc2.x_quant, f"{name}.fc1", self.b.op("act", y, fn=activation.name))
+        y = self.codes(layer.fc2.x_quant, f"{name}.fc1", self.b.op("act", y, fn=activation.fn.name))
         return self.b.add_sat(h, self.linear(layer.fc2, f"{name}.fc2", y), f"{name}.fc2")
 
     def lm_head(self, h: Node) -> Node:

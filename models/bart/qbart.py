@@ -19,11 +19,11 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForSeq2SeqLM, 
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS, Activation
 from ternbin.models.quantizers import (
     MIN_ALPHA,
     NONNEGATIVE_KIND,
     SIGNED_KIND,
-    ZERO_OF_ACTIVATION,
     ActQuantizer,
     ResidualSite,
     straight_through,
@@ -203,16 +203,14 @@ class QuantLayerNorm(nn.LayerNorm):
 
 
 class QuantActivation(nn.Module):
-    """ReLU, or GELU with (8-bit models) its argument on a signed 8-bit grid."""
+    """An activation function; in 8-bit models the argument of a smooth one lies on a signed 8-bit grid."""
 
-    def __init__(self, name: str, x_quant: ActQuantizer | None):
+    def __init__(self, fn: Activation, x_quant: ActQuantizer | None):
         super().__init__()
-        self.name, self.x_quant = name, x_quant
+        self.fn, self.x_quant = fn, x_quant
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.name == "relu":
-            return F.relu(x)
-        return F.gelu(x if self.x_quant is None else self.x_quant(x))
+        return self.fn.trained(x if self.x_quant is None else self.x_quant(x))
 
 
 def quant_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
@@ -255,9 +253,9 @@ class QuantBartForConditionalGeneration(BartForConditionalGeneration):
     _keys_to_ignore_on_load_missing = ["final_logits_bias"]
 
     def __init__(self, config: QuantBartConfig):
-        if config.activation_function not in ZERO_OF_ACTIVATION:
-            known = " or ".join(map(repr, ZERO_OF_ACTIVATION))
-            raise InputError(f"activation_function must be {known}, not {config.activation_function!r}")
+        if config.activation_function not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise InputError(f"activation_function must be one of {known}, not {config.activation_function!r}")
         config._attn_implementation = ATTENTION
         super().__init__(config)
         self.sites: dict[str, ResidualSite] = {}
@@ -371,10 +369,10 @@ class _Builder:
         attn.out_proj.site = site
 
     def feed_forward(self, layer: nn.Module, site: ResidualSite) -> None:
-        name, bits = self.model.config.activation_function, self.quant.act_bits
+        fn, bits = ACTIVATIONS[self.model.config.activation_function], self.quant.act_bits
         layer.fc1 = self.linear(layer.fc1, self.signed())
-        layer.activation_fn = QuantActivation(name, self.act("pre8") if name == "gelu" and bits == 8 else None)
-        layer.fc2 = self.linear(layer.fc2, self.act(NONNEGATIVE_KIND[bits], zero=ZERO_OF_ACTIVATION[name]))
+        layer.activation_fn = QuantActivation(fn, self.act("pre8") if fn.smooth and bits == 8 else None)
+        layer.fc2 = self.linear(layer.fc2, self.act(NONNEGATIVE_KIND[bits], zero=fn.minimum))
         layer.fc2.site = site
 
     def stack(self, name: str) -> None:
