@@ -8,6 +8,7 @@ from ternbin.counting.external import MemoryModel
 from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
+from ternbin.graph.activations import FUNCTIONS
 from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
@@ -52,7 +53,7 @@ def draw_case(seed: int, hw: HwConfig) -> Case:
         ffn=rng.randint(5, 70),
         layers=(rng.randint(1, 2), rng.randint(1, 2)),
         vocab=rng.randint(20, 90),
-        activation=rng.choice(["relu", "gelu"]),
+        activation=rng.choice([fn.name for fn in FUNCTIONS]),
         scale_embedding=rng.random() < 0.5,
         source_len=rng.randint(1, 19),
         max_new_tokens=rng.randint(1, 4),

@@ -60,7 +60,7 @@ ALLOWED = {
     "rtl.verilog": "ternbin contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
-    "verify": "contract counting decoding errors mapping models.bart passes sim",
+    "verify": "contract counting decoding errors graph mapping models.bart passes sim",
 }
 
 

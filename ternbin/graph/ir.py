@@ -30,8 +30,8 @@ Real ops; the value of a residual integer x is ``x * 2^-frac``::
                                        exact sum over code values                          -> Ints [.., out]
     affine(acc)        scale, bias float64 [out] or [1]
                                        acc*scale + bias                                    -> Real
-    act(x)             fn: relu or gelu (exact, erf)                                       -> Real
-    snap(x)            delta           delta*clip(rne(x/delta), -128, 127): 8-bit grid before GELU
+    act(x)             fn: of activations.py                                               -> Real
+    snap(x)            delta           delta*clip(rne(x/delta), -128, 127): before a smooth fn
                                                                                            -> Real
     to_grid(x)         frac            rne(x*2^frac), not clipped                          -> Grid
     add_sat(h, y)      name            h + y, clipped                                      -> type of h
@@ -44,7 +44,7 @@ What lowering composes from them (``Builder`` has a method for each):
 
 - projection to codes: ``matmul, affine, [act], quantize``; ``scale = alpha_x*alpha_w*extra``,
   ``bias = (bias + zero_x*alpha_w*rowsum(codes))*extra``, where ``extra`` is ``head_dim^-0.5`` for q and 1 elsewhere;
-  for an 8-bit input of fc2 with GELU: ``matmul, affine, snap, act, quantize``
+  for an 8-bit input of fc2 after a smooth function: ``matmul, affine, snap, act, quantize``
 - projection into the residual stream: ``matmul, affine, to_grid, add_sat``
 - attention: ``scores, real_softmax, quantize, context, affine (scale [1] = alpha_p*alpha_v, bias [1] = 0), quantize``
 - language model head: ``quantize, matmul, affine, argmax, output``

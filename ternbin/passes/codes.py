@@ -5,7 +5,7 @@ from fractions import Fraction
 import torch
 
 from ternbin.errors import InputError
-from ternbin.graph.activations import gelu
+from ternbin.graph.activations import ACTIVATIONS, Activation
 from ternbin.graph.ir import Node, Residual, Weights
 from ternbin.graph.ops.registry import typed
 from ternbin.graph.qtypes import KINDS
@@ -61,7 +61,7 @@ def _thresholds(match: Match, weights: Weights) -> tuple[str, dict[str, object]]
     node, affine = match["quantize"], match["affine"]
     if "snap" in match:
         raise InputError(f"{node['name']}: a snapped activation must become 8-bit codes, not {node['kind']}")
-    fn = match["act"]["fn"] if "act" in match else None
+    fn = _activation(match)
     folded = steps.fold(
         weights[affine["scale"]],
         weights[affine["bias"]],
@@ -75,34 +75,41 @@ def _thresholds(match: Match, weights: Weights) -> tuple[str, dict[str, object]]
     return "codes", dict(thresholds=name, base=folded.base, dirs=folded.dirs)
 
 
+def _activation(match: Match) -> Activation | None:
+    return ACTIVATIONS[match["act"]["fn"]] if "act" in match else None
+
+
 def _requantized(match: Match, weights: Weights) -> tuple[str, dict[str, object]]:
     node, affine = match["quantize"], match["affine"]
-    name, fn = node["name"], match["act"]["fn"] if "act" in match else None
-    if (fn == "gelu") != ("snap" in match):
+    name, fn = node["name"], _activation(match)
+    smooth = fn is not None and fn.smooth
+    if smooth != ("snap" in match):
         raise InputError(
-            f"{name}: 8-bit codes must be of a snapped GELU, a ReLU or no function, not of "
-            f"{fn} {'with' if 'snap' in match else 'without'} snap"
+            f"{name}: 8-bit codes must be of a smooth function after a snap, of another without one, or of none, not of "
+            f"{fn and fn.name} {'with' if 'snap' in match else 'without'} snap"
         )
-    step, zero = (match["snap"]["delta"], 0.0) if fn == "gelu" else (node["alpha"], node["zero"])
-    if fn == "relu" and (zero or node["kind"] != "uint8"):
-        raise InputError(f"{name}: a ReLU must become uint8 codes with zero 0, not {node['kind']} with {zero}")
+    step, zero = (match["snap"]["delta"], 0.0) if smooth else (node["alpha"], node["zero"])
+    if fn is not None and not smooth and (zero != fn.minimum or node["kind"] != "uint8"):
+        raise InputError(
+            f"{name}: {fn.name} must become uint8 codes with zero {fn.minimum:g}, not {node['kind']} with {zero}"
+        )
     mul, bias, shift = fixed_point(weights[affine["scale"]] / step, (weights[affine["bias"]] - zero) / step, name)
     attrs = dict(mul=enter(weights, f"{name}.M", mul), bias=enter(weights, f"{name}.B", bias), shift=shift)
-    if match["affine"].src[0].op == "matmul":
-        attrs["lut"] = enter(weights, f"{name}.lut", gelu_lut(step, node)) if fn == "gelu" else None
+    if affine.src[0].op == "matmul":
+        attrs["lut"] = enter(weights, f"{name}.lut", table(fn, step, node)) if fn is not None and smooth else None
     return "codes8", attrs
 
 
-def gelu_lut(delta: float, node: Node) -> torch.Tensor:
-    """Codes of GELU at ``delta * z`` for z from -128 to 127, decided exactly."""
+def table(fn: Activation, delta: float, node: Node) -> torch.Tensor:
+    """Codes of the smooth function at ``delta * z`` for z from -128 to 127, decided exactly."""
     rises = steps.steps(node["alpha"], node["zero"], node["kind"])
     at = torch.tensor([float(step.at) for step in rises], dtype=torch.float64)
     z = torch.arange(-128, 128, dtype=torch.float64)
-    excess = gelu(z * delta)[:, None] - at
+    excess = fn.exact(z * delta)[:, None] - at
     lut = KINDS[node["kind"]].lo + (excess > 0).sum(1)
     for row in (excess.abs() <= steps.MARGIN * (1 + z.abs() * delta)[:, None]).any(1).nonzero().flatten().tolist():
-        value = steps.exact_gelu(Fraction(delta) * (row - 128))
-        lut[row] = KINDS[node["kind"]].lo + sum(steps.reached(value, step) for step in rises)
+        x = Fraction(delta) * (row - 128)
+        lut[row] = KINDS[node["kind"]].lo + sum(steps.reached(fn, x, step) for step in rises)
     return lut
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models.bart.checkpoint import PACKED_FILE, STOCK_FILE, load_any, load_packed, save_packed
 from ternbin.models.bart.qbart import QuantConfig, quantize_model
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
@@ -231,8 +232,8 @@ DAMAGE = {
     ),
     "activation": (
         "stock",
-        lambda d: change_config(d, activation_function="silu"),
-        "config.json: activation_function must be 'relu' or 'gelu', not 'silu'",
+        lambda d: change_config(d, activation_function="tanh"),
+        f"config.json: activation_function must be one of {', '.join(ACTIVATIONS)}, not 'tanh'",
     ),
     "other model": (
         "stock",

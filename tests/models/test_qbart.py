@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models.bart.calibrate import calibrate, frac_for
 from ternbin.models.bart.qbart import BITS, QuantBartForConditionalGeneration, QuantConfig, quantize_model
 from ternbin.models.bart.random_model import random_quant_bart
@@ -140,8 +141,8 @@ def test_calibration_leaves_one_bit_of_margin():
         (lambda: QuantConfig(head_act_bits=4), "head_act_bits must be 1, 2 or 8, not 4"),
         (lambda: QuantConfig.from_dict({"colour": 1}), "quant config must not have the unknown field 'colour'"),
         (
-            lambda: quantize_model(stock(activation_function="silu")),
-            "activation_function must be 'relu' or 'gelu', not 'silu'",
+            lambda: quantize_model(stock(activation_function="tanh")),
+            f"activation_function must be one of {', '.join(ACTIVATIONS)}, not 'tanh'",
         ),
         (
             lambda: calibrate(quantize_model(stock(), QuantConfig(form="paper")), [batch()]),

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models.quantizers import (
-    GELU_MIN,
     KINDS,
     ActQuantizer,
     ResidualSite,
@@ -67,7 +67,7 @@ def test_ties_go_to_even():
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "binary"])
-@pytest.mark.parametrize("zero", [0.0, GELU_MIN])
+@pytest.mark.parametrize("zero", [0.0, ACTIVATIONS["gelu"].minimum])
 def test_forward_and_gradients_follow_the_learned_step_formulas(kind, zero):
     lo, hi, qp = KINDS[kind]
     x = (torch.randn(200, generator=torch.Generator().manual_seed(1)) * hi).double().requires_grad_()

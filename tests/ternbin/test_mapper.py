@@ -11,6 +11,7 @@ from ternbin.contract.isa import UNIT_OF, Op
 from ternbin.counting.traffic import traffic
 from ternbin.emulation.machine import Machine, MachineError, run_program
 from ternbin.errors import InputError
+from ternbin.graph.activations import FUNCTIONS
 from ternbin.mapping.mapper import map_model
 from ternbin.mapping.sync import find_races, insert_tokens
 
@@ -264,7 +265,7 @@ def test_random_shapes(seed):
         ffn=rng.randint(5, 70),
         vocab=rng.randint(20, 150),
         layers=rng.choice([1, (2, 1), (1, 2)]),
-        activation=rng.choice(["relu", "gelu"]),
+        activation=rng.choice([fn.name for fn in FUNCTIONS]),
         seed=seed,
     )
     length = rng.randint(1, 40)

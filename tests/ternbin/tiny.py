@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.graph.build import Builder
 from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
-from ternbin.passes.steps import GELU_MIN
 
 NN = {"ternary": "ternary_nn", "binary": "binary_nn", "int8": "uint8"}
 
@@ -123,9 +123,9 @@ class Tiny:
     def feed_forward(self, name: str, h: Node) -> Node:
         alpha_x, alpha = self.step(1), self.step(0.4)
         y = self.linear(f"{name}.fc1", self.b.quantize(h, f"{name}.fc1_in", alpha_x, self.act), self.ffn, alpha_x)
-        if self.act == "int8" and self.fn == "gelu":
+        if self.act == "int8" and ACTIVATIONS[self.fn].smooth:
             y = self.b.op("snap", y, delta=self.scalar(0.02, 0.04))
-        zero = GELU_MIN if self.fn == "gelu" else 0.0
+        zero = ACTIVATIONS[self.fn].minimum
         x = self.b.quantize(self.b.op("act", y, fn=self.fn), f"{name}.fc1", alpha, NN[self.act], zero)
         return self.b.add_sat(h, self.linear(f"{name}.fc2", x, self.d, alpha, zero), f"{name}.fc2")
 

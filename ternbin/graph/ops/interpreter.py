@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph import golden
-from ternbin.graph.activations import gelu
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.graph.ir import Graph, Node, Residual, Weights
 from ternbin.graph.ops.registry import verify, weight_names
 from ternbin.graph.qtypes import KINDS
@@ -340,7 +340,7 @@ def _affine(call: Call, node: Node, acc: Tensor) -> Tensor:
 
 @_computes("act")
 def _act(call: Call, node: Node, x: Tensor) -> Tensor:
-    return x.relu() if node["fn"] == "relu" else gelu(x)
+    return ACTIVATIONS[node["fn"]].exact(x)
 
 
 @_computes("snap")

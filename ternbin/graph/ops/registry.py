@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.graph.ir import (
     MAX_TOKENS,
     Codes,
@@ -188,7 +189,7 @@ def _affine(c: Check) -> Type:
 
 @_op("act", 1, "fn", "real")
 def _act(c: Check) -> Type:
-    c.need(c.attrs["fn"] in ("relu", "gelu"), "fn must be relu or gelu", c.attrs["fn"])
+    c.need(c.attrs["fn"] in ACTIVATIONS, f"fn must be one of {', '.join(ACTIVATIONS)}", c.attrs["fn"])
     return c.source(0, Real)
 
 
