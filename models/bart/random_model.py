@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
-from ternbin.models.bart.calibrate import calibrate
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, quantize_model
+from ternbin.models.calibrate import calibrate
+from ternbin.models.config import QuantConfig
 
 
 def random_stock_bart(

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ternbin.models.bart.calibrate import calibrate
 from ternbin.models.bart.checkpoint import save_packed
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, quantize_model
+from ternbin.models.calibrate import calibrate
+from ternbin.models.config import QuantConfig
 from ternbin.models.task import data as dataset
 from ternbin.models.task.batches import Batch, Row, encode_examples, epoch_batches
 from ternbin.models.task.evaluate import load_model, mean_nll

@@ -6,21 +6,21 @@ float64.  Codes then agree except at rounding ties and at the fixed-point steps 
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ternbin.graph import golden
 from ternbin.graph.ir import Lowered, Node, Residual
 from ternbin.graph.ops.interpreter import Interpreter, outputs
-from ternbin.models.bart.lower import alpha
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantLinear
-from ternbin.models.quantizers import ActQuantizer, nearest_codes
+from ternbin.models.model import QuantModel
+from ternbin.models.modules import Attention, QuantLinear
+from ternbin.models.quantizers import ActQuantizer, nearest_codes, step_of
 
 Pair = tuple[Sequence[int], Sequence[int]]
 CHECKED = {
@@ -57,20 +57,19 @@ class Agreement:
         return self.equal / self.total
 
 
-def compare(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-    """Agreement of every op of the folded graphs `lowered` with `model`, over (source ids, decoder input ids)."""
-    reference = _Reference(model)
+def compare(reference: Reference, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
+    """Agreement of every op of the folded graphs `lowered` with the reference, over (source ids, decoder input ids)."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     table: dict[str, Agreement] = {}
     for source, target in pairs:
         kept = encoder({"ids": torch.as_tensor(source)})
-        _tally(table, reference, kept, causal=False)
+        _tally(table, reference, kept)
         kept = decoder({"ids": torch.as_tensor(target)} | outputs(lowered.encoder, kept))
-        _tally(table, reference, kept, causal=True)
+        _tally(table, reference, kept)
     return list(table.values())
 
 
-def _tally(table: dict[str, Agreement], reference: _Reference, values: dict[Node, Tensor], causal: bool) -> None:
+def _tally(table: dict[str, Agreement], reference: Reference, values: dict[Node, Tensor]) -> None:
     for node, got in values.items():
         if node.op not in CHECKED:
             continue
@@ -106,36 +105,20 @@ def _sum(a: Agreement, b: Agreement) -> Agreement:
     )
 
 
-class _Reference:
-    """The modules of a float64 copy of the model, by the name of the graph node they become."""
+@dataclass(frozen=True)
+class Reference:
+    """The modules of a float64 model by the name of the graph node they become, as its family names them (`node_modules`).
 
-    def __init__(self, model: QuantBartForConditionalGeneration):
-        # packed first: row scales stay those of the float32 weights
-        self.model = copy.deepcopy(model).pack().double().eval()
-        self.modules: dict[str, nn.Module] = {}
-        for prefix, stack in (("enc", self.model.model.encoder), ("dec", self.model.model.decoder)):
-            self.modules[f"{prefix}.embed"] = stack
-            self.modules[f"{prefix}.embed_ln"] = stack.layernorm_embedding
-            for index, layer in enumerate(stack.layers):
-                self.add_layer(f"{prefix}.{index}", layer)
-        self.modules["lm_head.in"] = self.model.lm_head.x_quant
-        self.modules["lm_head"] = self.model
+    Keys are names of nodes; two names share a module where a block is more than one node:
 
-    def add_layer(self, name: str, layer: nn.Module) -> None:
-        blocks = [("self", layer.self_attn, layer.self_attn_layer_norm)]
-        if hasattr(layer, "encoder_attn"):
-            blocks.append(("cross", layer.encoder_attn, layer.encoder_attn_layer_norm))
-        for number, (block, attn, norm) in enumerate(blocks, 1):
-            for letter in "qkv":
-                projection = getattr(attn, f"{letter}_proj")
-                self.modules[f"{name}.{block}.{letter}_in"] = projection.x_quant
-                self.modules[f"{name}.{block}.{letter}"] = projection
-            self.modules[f"{name}.{block}.probs"] = attn
-            self.modules[f"{name}.{block}.ctx"] = attn
-            self.modules[f"{name}.{block}.out"] = attn.out_proj
-            self.modules[f"{name}.ln{number}"] = norm
-        self.modules[f"{name}.ln{len(blocks) + 1}"] = layer.final_layer_norm
-        self.modules |= {f"{name}.fc1_in": layer.fc1.x_quant, f"{name}.fc1": layer, f"{name}.fc2": layer.fc2}
+    - ``<stack>.embed``: a stack, with `embed_tokens` and `embed_positions`
+    - ``....in``, ``...._in``: an ActQuantizer, of the node that quantizes the stream
+    - ``....probs``, ``....ctx``: an attention block;  ``....fc1``: a layer, with fc1, `activation_fn` and fc2
+    - ``lm_head``: the model, with `lm_head` and `final_logits_bias`
+    - others: the QuantLinear or QuantLayerNorm
+    """
+
+    modules: Mapping[str, Any]
 
     @torch.no_grad()
     def result(self, node: Node, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -157,10 +140,10 @@ class _Reference:
         if node.op in ("context_codes", "context_codes8"):
             return self.context(module, *values)
         if node.op == "lm_head":
-            return self.next_token(values[0])
+            return self.next_token(module, values[0])
         return self.projection(module, values[0])
 
-    def embed(self, stack: nn.Module, ids: Tensor, node: Node) -> tuple[Tensor, Tensor]:
+    def embed(self, stack: Any, ids: Tensor, node: Node) -> tuple[Tensor, Tensor]:
         x = stack.embed_tokens(ids[None])[0] + stack.embed_positions(ids[None])[0]
         return _on_grid(x, node.type)
 
@@ -168,34 +151,33 @@ class _Reference:
         y = _product(linear, x, linear.x_quant) * 2.0**grid.frac
         return h + y, golden.sat((h + y.round()).long(), grid.bits)
 
-    def probabilities(self, attn: nn.Module, scores: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-        real = scores * alpha(attn.q_proj.y_quant) * alpha(attn.k_proj.y_quant)
+    def probabilities(self, attn: Attention, scores: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+        real = scores * step_of(attn.q_proj.head_quant) * step_of(attn.k_proj.head_quant)
         if causal:
             hidden = torch.ones(real.shape[-2:]).triu(1 + real.shape[-1] - real.shape[-2]).bool()
             real = real.masked_fill(hidden, -math.inf)
         return _codes(F.softmax(real, -1), attn.p_quant)
 
-    def context(self, attn: nn.Module, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def context(self, attn: Attention, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         heads = attn.embed_dim // attn.head_dim
-        value = _value(v, attn.v_proj.y_quant).unflatten(-1, (heads, -1)).transpose(0, 1)
+        value = _value(v, attn.v_proj.head_quant).unflatten(-1, (heads, -1)).transpose(0, 1)
         mixed = (_value(p, attn.p_quant) @ value).transpose(0, 1).flatten(-2)
         return _codes(mixed, attn.out_proj.x_quant)
 
-    def next_token(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        head = self.model.lm_head
-        best = (_product(head, x, head.x_quant) + self.model.final_logits_bias).argmax(-1)
+    def next_token(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        best = (_product(model.lm_head, x, model.lm_head.x_quant) + model.final_logits_bias).argmax(-1)
         return best.double(), best
 
-    def projection(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    def projection(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """q, k, v; or fc1 with activation function, where the module is the layer."""
         if isinstance(module, QuantLinear):
-            return _codes(_product(module, x, module.x_quant) * module.y_scale, module.y_quant)
+            return _codes(_product(module, x, module.x_quant) * module.y_scale, module.head_quant)
         y = _product(module.fc1, x, module.fc1.x_quant)
         return _codes(module.activation_fn(y), module.fc2.x_quant)
 
 
 def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:
-    return codes * alpha(quantizer) + quantizer.zero
+    return codes * step_of(quantizer) + quantizer.zero
 
 
 def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Tensor:
@@ -204,11 +186,11 @@ def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Ten
 
 
 def _codes(x: Tensor, quantizer: ActQuantizer) -> tuple[Tensor, Tensor]:
-    codes = nearest_codes(x, alpha(quantizer), quantizer.zero, quantizer.kind).long()
+    codes = nearest_codes(x, step_of(quantizer), quantizer.zero, quantizer.kind).long()
     if quantizer.kind == "binary":
         # the boundary is at 0, between -1 and +1: half a step from either
-        return x / alpha(quantizer) / 2 + 0.5 * x.sign(), codes
-    return (x - quantizer.zero) / alpha(quantizer), codes
+        return x / step_of(quantizer) / 2 + 0.5 * x.sign(), codes
+    return (x - quantizer.zero) / step_of(quantizer), codes
 
 
 def _on_grid(x: Tensor, grid: Residual) -> tuple[Tensor, Tensor]:
@@ -229,7 +211,7 @@ class Likelihood:
     same_argmax: float
 
 
-def likelihood(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]) -> Likelihood:
+def likelihood(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Likelihood:
     """Score (source ids, target ids) with the folded graphs and with the model, both forced to the target."""
     totals = torch.zeros(3, dtype=torch.float64)
     tokens = 0
@@ -243,9 +225,7 @@ def likelihood(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs
 
 
 @torch.no_grad()
-def _logits(
-    model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _logits(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Per text: logits of the integer model, logits of the fake-quant model (both [T, V], float64), labels [T]."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
