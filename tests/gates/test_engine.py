@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ternbin.energy.gates.buffers import MOST, buffered
+from ternbin.energy.gates.buffers import buffered
 from ternbin.energy.gates.engine import Simulator, pack, unpack
-from ternbin.energy.gates.liberty import Library, truth_table
+from ternbin.energy.gates.functions import truth_table
+from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.netlist import read_json
 from ternbin.energy.gates.power import clock_energy, domain_energy, toggle_energy
+from ternbin.energy.gates.roles import MOST
 from ternbin.energy.gates.timing import Timing, analyse
 from ternbin.errors import InputError
 

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 from ternbin.energy.gates.netlist import Netlist, Placed
+from ternbin.energy.gates.roles import MOST, roles
 
-BUFFER = "BUF_X4"
-MOST = 24  # sinks of a net: with their wire about half of what the buffer may drive
 
 
 def buffered(netlist: Netlist) -> Netlist:
@@ -20,7 +19,7 @@ def buffered(netlist: Netlist) -> Netlist:
     wide = {net for net, found in sinks.items() if len(found) > MOST}
     if not wide:
         return netlist
-    buffer = netlist.library.cell(BUFFER)
+    buffer = netlist.library.cell(roles(netlist.library).buffer)
     (output,), (source,) = buffer.outputs, buffer.inputs
     pins = {id(p.pins): dict(p.pins) for p in netlist.cells}
     cells, nets = [], netlist.nets

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ternbin.energy.gates.netlist import Netlist, Placed, Ram
-from ternbin.energy.gates.timing import RAM_ACCESS, Timing
+from ternbin.energy.gates.timing import Timing
 from ternbin.errors import InputError
 from ternbin.sim.toolchain import cache_dir, compiler_version
 
 _SOURCE = Path(__file__).with_name("engine.cpp")
-_INPUT_DELAY_PS = 100  # inputs come from registers elsewhere: about a flip-flop's delay
 
 
 @functools.cache
@@ -114,7 +113,7 @@ class Simulator:
 
     def run(self, rows: np.ndarray, *, timed: bool, start: int = 0, per_cycle: bool = False) -> Activity:
         """Simulates ``rows`` (cycles x input bytes); toggles count from cycle ``start`` on."""
-        rows = np.ascontiguousarray(rows)
+        rows, declared = np.ascontiguousarray(rows), self.netlist.library.declared
         outputs = len(self._arrays["output_net"])
         results = np.zeros((len(rows), (outputs + 7) // 8), np.uint8)
         toggles = np.zeros(self.netlist.nets, np.uint64)
@@ -124,8 +123,8 @@ class Simulator:
             int(timed),
             ctypes.c_int64(len(rows)),
             ctypes.c_int64(start),
-            _INPUT_DELAY_PS,
-            _picoseconds(RAM_ACCESS, self.netlist.library.time_unit),
+            _picoseconds(declared.input_delay_ns, 1e-9),
+            _picoseconds(declared.ram_access_ns, 1e-9),
             ctypes.c_void_p(rows.ctypes.data),
             ctypes.c_void_p(results.ctypes.data),
             ctypes.c_void_p(toggles.ctypes.data),
@@ -191,18 +190,18 @@ def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, list
             a["fall"].append(_picoseconds(fall, unit))
         a["gate_first"].append(len(a["gate_in"]))
     for placed in netlist.flops:
-        _, data, q_name, qn_name = placed.cell.state
-        pin_of = {placed.cell.pins[pin].function: pin for pin in placed.cell.outputs}
-        q = pin_of[q_name]
-        a["flop_d"].append(placed.pins[data])
+        state = placed.cell.state
+        assert state
+        pin_of = {placed.cell.pins[pin].function.strip("() "): pin for pin in placed.cell.outputs}
+        q = pin_of[state.q]
+        a["flop_d"].append(placed.pins[state.data])
         a["flop_q"].append(placed.pins[q])
-        a["flop_qn"].append(placed.pins[pin_of[qn_name]] if qn_name in pin_of else -1)
+        a["flop_qn"].append(placed.pins[pin_of[state.qn]] if state.qn in pin_of else -1)
         a["flop_delay"].append(_picoseconds(max(next(iter(timing.delays[placed.name, q].values()))), unit))
-        a["flop_clock"].append(netlist.domains[placed.pins[placed.cell.state[0]]])
+        a["flop_clock"].append(netlist.domains[placed.clock])
     for placed in netlist.clock_gates:
-        clock, enable, _ = placed.cell.gate
-        a["clock_enable"].append(placed.pins[enable])
-        a["clock_parent"].append(netlist.domains[placed.pins[clock]])
+        a["clock_enable"].append(placed.pins[placed.cell.data])
+        a["clock_parent"].append(netlist.domains[placed.clock])
     a["ram"] = [value for ram in netlist.rams for value in _ram(ram, netlist.domains)]
     a["input_net"] = [net for nets in netlist.inputs.values() for net in nets]
     a["output_net"] = [net for nets in netlist.outputs.values() for net in nets]
