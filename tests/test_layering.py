@@ -15,10 +15,14 @@ HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_s
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
-    "ternbin": "",
+    "ternbin": "api version",
+    "api": (
+        "contract counting decoding energy errors explore flow graph mapping models models.bart models.task progress "
+        "report results rtl.verilog sim verify"
+    ),
     "cli": (
-        "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.bart models.task progress report results rtl.verilog sim verify"
+        "api version contract counting decoding energy energy.gates errors explore flow graph mapping models "
+        "models.bart models.task progress report results sim"
     ),
     "contract": "errors graph numpy torch",
     "contract.effects": "",
@@ -28,7 +32,7 @@ ALLOWED = {
     "emulation": "contract graph mapping numpy torch",
     "energy": "contract counting errors graph",
     "energy.gates": (
-        "ternbin contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
+        "version contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
         "rtl.array rtl.parts rtl.verilog sim amaranth numpy scipy torch"
     ),
     "errors": "",
@@ -37,7 +41,7 @@ ALLOWED = {
         "models.task transformers"
     ),
     "flow": (
-        "ternbin contract counting counting.cycles decoding energy errors graph mapping models "
+        "version contract counting counting.cycles decoding energy errors graph mapping models "
         "models.bart passes progress results rtl.verilog sim"
     ),
     "graph": "errors graph.ops numpy onnx torch",
@@ -57,9 +61,10 @@ ALLOWED = {
     "rtl.parts": "contract amaranth",
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract rtl.parts amaranth",
-    "rtl.verilog": "ternbin contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector amaranth",
+    "rtl.verilog": "version contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
+    "version": "",
     "verify": "contract counting decoding errors mapping models.bart passes sim",
 }
 
