@@ -67,7 +67,7 @@ def call(args: argparse.Namespace) -> None:
             raise InputError(f"{which} must hold {length} ids, which {args.program} was lowered for, not {len(own)}")
     beams = program.beams // program.encoders
     settings = options.search_settings(args, beams)
-    search = Search.of(program.info, beams, **settings) if beams > 1 else None
+    search = Search(beams=beams) if beams > 1 else None  # only whether there is one decides what is said of a text
     checkpoint = Path(f"{args.program}.checkpoint.npz")
     if args.checkpoint:
         checkpoint = Path(args.checkpoint)
