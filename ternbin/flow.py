@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ternbin import __version__, results
+from ternbin import results
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.program import Program, listing
 from ternbin.counting.cycles import predict
@@ -30,6 +30,7 @@ from ternbin.sim.build import build, verilog
 from ternbin.sim.check import check
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
+from ternbin.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,14 @@ HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_s
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
-    "ternbin": "",
+    "ternbin": "api version",
+    "api": (
+        "contract counting decoding energy errors explore flow graph mapping models models.bart "
+        "models.task progress report results rtl.verilog sim verify"
+    ),
     "cli": (
-        "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.bart models.task progress report results rtl.verilog sim verify"
+        "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
+        "models.bart models.task progress report results sim version"
     ),
     "contract": "errors graph numpy",
     "contract.effects": "contract numpy",
@@ -28,8 +32,8 @@ ALLOWED = {
     "emulation": "contract contract.effects graph numpy torch",
     "energy": "contract counting errors graph",
     "energy.gates": (
-        "ternbin contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
-        "rtl.array rtl.parts rtl.verilog sim amaranth numpy scipy torch"
+        "contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
+        "rtl.array rtl.parts rtl.verilog sim version amaranth numpy scipy torch"
     ),
     "errors": "",
     "explore": (
@@ -37,15 +41,15 @@ ALLOWED = {
         "models.task transformers"
     ),
     "flow": (
-        "ternbin contract counting counting.cycles decoding energy errors graph mapping models "
-        "models.bart passes progress results rtl.verilog sim"
+        "contract counting counting.cycles decoding energy errors graph mapping models passes "
+        "progress results rtl.verilog sim version"
     ),
     "graph": "errors graph.ops numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph numpy",
-    "models": "errors graph models.bart passes torch transformers",
-    "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.task": "decoding errors models.bart passes numpy rouge_score torch transformers",
+    "models": "errors graph graph.ops models.bart passes torch transformers",
+    "models.bart": "errors graph models passes torch transformers",
+    "models.task": "decoding errors models models.bart passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "results matplotlib",
@@ -57,10 +61,11 @@ ALLOWED = {
     "rtl.parts": "contract contract.effects amaranth",
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract graph rtl.parts amaranth",
-    "rtl.verilog": "ternbin contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector amaranth",
+    "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
     "verify": "contract counting decoding errors graph mapping models.bart passes sim",
+    "version": "",
 }
 
 

@@ -6,7 +6,6 @@ from functools import cache
 from amaranth import Shape
 from amaranth.lib.wiring import Out
 
-import ternbin
 from ternbin.contract import isa
 from ternbin.contract.counters import counters
 from ternbin.contract.hw import KINDS, HwConfig
@@ -17,6 +16,7 @@ from ternbin.rtl.parts.primitives import primitives
 from ternbin.rtl.top import APART, UNITS, Top, top_ports
 from ternbin.rtl.verilog.convert import convert
 from ternbin.rtl.verilog.shared import shared_verilog
+from ternbin.version import __version__
 
 TOP = "ternbin"
 
@@ -89,7 +89,7 @@ def manifest(hw: HwConfig) -> dict:
     }
     return {
         "top": TOP,
-        "version": ternbin.__version__,
+        "version": __version__,
         "hardware": hw.asdict(),
         "clock": "clk",
         "reset": {"name": "rst", "active": "high", "synchronous": True},

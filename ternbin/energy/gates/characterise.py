@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from ternbin import __version__
 from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, lane_block, mac_block
 from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
@@ -17,6 +16,7 @@ from ternbin.energy.gates.stimuli import bit_serial, lane_rows, random_rows, seq
 from ternbin.energy.gates.synthesis import tool_versions
 from ternbin.rtl.lanes import LANES
 from ternbin.sim.toolchain import verilator
+from ternbin.version import __version__
 
 SCHEMA = "ternbin-energy/1"
 SEEDS = (1, 2, 3)

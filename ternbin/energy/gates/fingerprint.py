@@ -87,7 +87,9 @@ class _Structure:
                     colour[bit] = _hash(colour[bit], ports[port], place)
         hashes: list[int] = []
         for _ in range(_ROUNDS):
-            hashes = [_hash(kind, sorted((pin, [colour[b] for b in bits]) for pin, bits in pins)) for kind, pins in cells]
+            hashes = [
+                _hash(kind, sorted((pin, [colour[b] for b in bits]) for pin, bits in pins)) for kind, pins in cells
+            ]
             seen = defaultdict(list)
             for own, (_, pins) in zip(hashes, cells, strict=True):
                 for pin, bits in pins:

@@ -1,0 +1,20 @@
+"""docs/tutorial.md does what it says: its blocks run in order and print what the page shows."""
+
+from pages import ROOT, blocks, run_blocks
+
+PAGE = ROOT / "docs" / "tutorial.md"
+
+
+def test_the_tutorial_runs(capsys):
+    names = run_blocks(PAGE)
+    printed = capsys.readouterr().out
+    for _, shown in blocks(PAGE, "text"):
+        assert shown in printed
+    assert (names["actual"] == names["expected"].numpy()).all() and names["actual"].any()
+    assert 0 < names["total"]["low"] < names["total"]["pj"] < names["total"]["high"]
+    assert "endmodule" in names["files"]["ternbin.v"]
+
+
+def test_it_stays_short():
+    code = [line for _, text in blocks(PAGE, "python") for line in text.splitlines() if line.strip()]
+    assert len(code) <= 70
