@@ -7,7 +7,7 @@ contract/rows', what is computed golden's. Used to check programs without RTL, a
 import random
 from collections.abc import Callable, Sequence
 
-from ternbin.contract.effects.table import broken_rule
+from ternbin.contract.effects.table import broken_rule, out_of_range
 from ternbin.contract.isa import UNIT_OF, ErrorCode, Instruction, Op, Unit
 from ternbin.contract.program import Program
 from ternbin.emulation import gemm, transfer, vector
@@ -26,6 +26,7 @@ _DO: dict[Op, Callable[[State, Instruction], None]] = {
     Op.QUANT: vector.quant,
     Op.EMBED: vector.embed,
 }
+_MOVES = (Op.LOAD, Op.STORE)
 
 
 class Machine(State):
@@ -37,6 +38,9 @@ class Machine(State):
         broken = broken_rule(self.hw, instruction)
         if broken is not None:
             raise MachineError(ErrorCode.FIELD, broken)
+        outside = out_of_range(self.hw, instruction)
+        if outside is not None and instruction.op not in _MOVES:  # these may find worse outside
+            raise MachineError(ErrorCode.ADDRESS, outside)
         if instruction.op != Op.END:
             _DO[instruction.op](self, instruction)
 

@@ -47,7 +47,7 @@ class State:
 
     ``memories``: code memories uint8 bits [banks, words, planes, lanes]; RBUF, PBUF int64 [words, rows] (PBUF: signed 16 bits);
     SBUF int64 [banks, words, rows]; IDBUF int64 [words, 2], id and logit; LUTV, LUTX int64 [256].
-    ``best``: running maximum of ARGMAX of each column, (logit, id), after reset as the hardware. ``tops``: of TOP, of each token.
+    ``best``: running maximum of ARGMAX of each column, (logit, id). ``tops``: of TOP, of each token.
     ``accesses``: what the last instruction touched, word by word.
     """
 
@@ -59,9 +59,13 @@ class State:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.memories = {mem: _garbage(self.hw, mem, rng) for mem in Mem}
+        self.bytes = np.frombuffer(self.dram, dtype=np.uint8)
+        self.reset_units()
+
+    def reset_units(self) -> None:
+        """What the compute units keep from instruction to instruction, as after a reset and after an error."""
         self.best = [(0, 0)] * self.hw.cols
         self.tops: list[tuple[Best, Total]] = [no_top(self.hw)] * self.hw.beams
-        self.bytes = np.frombuffer(self.dram, dtype=np.uint8)
 
     def touch(self, mem: Mem, words: np.ndarray, write: bool) -> np.ndarray:
         """Check and note word addresses (of tables: beats)."""

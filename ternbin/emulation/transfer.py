@@ -3,6 +3,7 @@
 import numpy as np
 
 from ternbin.contract.effects.access import READ, WRITE, Access
+from ternbin.contract.effects.table import out_of_range
 from ternbin.contract.isa import ErrorCode, Instruction, Mem, Op
 from ternbin.contract.memories import CODE_MEMORIES, PARAM_BITS, TABLE_BITS, TABLES
 from ternbin.contract.rows import (
@@ -69,11 +70,8 @@ def _transfer(s: State, i: Instruction) -> tuple[np.ndarray, np.ndarray, np.ndar
     row = (i["bank"] + np.arange(i["outer"]))[:, None]
     words = i["addr"] + row // banks * i["inner"] + np.arange(i["inner"])
     count, size = external_rows(hw, mem, i["inner"], i["outer"], bool(i["expand"]))
-    steps, wrong = _steps(s, i, count)
-    starts = [i["dram"] + step * i["stride"] for step in steps]
-    if int(words.max()) >= transfer_words(hw, mem):
-        wrong.append(f"{mem.name} word {int(words.max())} of {transfer_words(hw, mem)}")
-    _check(s, starts, size, write, wrong)
+    starts = [i["dram"] + step * i["stride"] for step in _steps(s, i, count)]
+    _check(s, starts, size, write, out_of_range(hw, i))
     s.touch(mem, words, not write)
     for start in starts:
         s.accesses.append(Access(None, np.array([start, start + size]), WRITE if write else READ))
@@ -81,25 +79,25 @@ def _transfer(s: State, i: Instruction) -> tuple[np.ndarray, np.ndarray, np.ndar
     return row % banks * group + np.arange(group), words, places
 
 
-def _steps(s: State, i: Instruction, count: int) -> tuple[list[int], list[str]]:
-    """What the rows' addresses take ``stride`` times, by number or by IDBUF, and what is wrong with those of IDBUF."""
+def _steps(s: State, i: Instruction, count: int) -> list[int]:
+    """What the rows' addresses take ``stride`` times: their numbers, or entries of IDBUF, as far as there are such."""
     if not i["indirect"]:
-        return list(range(count)), []
-    entries, limit = i["index"] + np.arange(count), transfer_words(s.hw, Mem.IDBUF)
-    inside = entries[entries < limit]
-    s.touch(Mem.IDBUF, inside, False)
-    return s.memories[Mem.IDBUF][inside, 0].tolist(), [] if len(inside) == count else [f"IDBUF word {limit} of {limit}"]
+        return list(range(count))
+    entries = i["index"] + np.arange(count)
+    inside = s.touch(Mem.IDBUF, entries[entries < transfer_words(s.hw, Mem.IDBUF)], False)
+    return s.memories[Mem.IDBUF][inside, 0].tolist()
 
 
-def _check(s: State, starts: list[int], size: int, write: bool, wrong: list[str]) -> None:
-    """``wrong``: on-chip words that are out of range. Raises MachineError for these, and for rows at ``starts`` that are."""
+def _check(s: State, starts: list[int], size: int, write: bool, word: str | None) -> None:
+    """``word``: an on-chip one that is out of range. Raises MachineError for it, and for rows at ``starts`` that are."""
     end, last = len(s.dram), 1 << s.hw.axi_addr_bits
+    wrong = [] if word is None else [word]
     if any(start + size > last for start in starts):
-        wrong = [*wrong, f"external address {max(starts) + size - 1:#x}"]
+        wrong.append(f"external address {max(starts) + size - 1:#x}")
     outside = [start for start in starts if start + size > end and start < last]
     codes = [ErrorCode.ADDRESS] if wrong else []
     if outside:
         codes.append(ErrorCode.BUS_WRITE if write else ErrorCode.BUS_READ)
-        wrong = [*wrong, f"external address {outside[0] + size - 1:#x} of {end:#x}"]
+        wrong.append(f"external address {outside[0] + size - 1:#x} of {end:#x}")
     if codes:
         raise MachineError(codes, ", ".join(wrong), max(outside[0], end) if outside else None)

@@ -4,6 +4,7 @@ from ternbin.contract.effects import gemm, transfer, vector
 from ternbin.contract.effects.access import Access, Effect
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import UNIT_OF, Instruction, Op
+from ternbin.contract.transfers import transfer_words
 
 EFFECTS: dict[Op, Effect] = {
     Op.LOAD: transfer.LOAD,
@@ -27,6 +28,16 @@ def broken_rule(hw: HwConfig, i: Instruction) -> str | None:
 def touches(hw: HwConfig, i: Instruction) -> list[Access]:
     """Everything a legal instruction reads and writes, at word granularity. Rows picked by IDBUF are constants and not listed."""
     return [] if i.op == Op.END else EFFECTS[i.op].touches(hw, i)
+
+
+def out_of_range(hw: HwConfig, i: Instruction) -> str | None:
+    """The first word that a legal instruction touches and its memory has not, for which the core stops with ADDRESS; None if none."""
+    for access in touches(hw, i):
+        if access.mem is not None and access.words.size:
+            last, limit = int(access.words.max()), transfer_words(hw, access.mem)
+            if last >= limit:
+                return f"{access.mem.name} word {last} of {limit}"
+    return None
 
 
 def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
