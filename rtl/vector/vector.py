@@ -1,7 +1,7 @@
 """Vector unit: LAYERNORM, SOFTMAX, QUANT and EMBED on ``rows`` lanes, one instruction at a time."""
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
-from amaranth.lib import enum, wiring
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
@@ -148,7 +148,7 @@ class VectorUnit(wiring.Component):
 
         lane_bits = exact_log2(self.hw.rows)
 
-        def shape(f) -> Value:
+        def shape(f: data.View) -> Value:
             words = (f.features + (self.hw.rows - 1)) >> lane_bits
             return (f.tokens == 0) | (f.features == 0) | (f.words != words)
 
@@ -175,7 +175,9 @@ class VectorUnit(wiring.Component):
             ),
         )
 
-    def _writer(self, m: Module, writer, start, instruction, quant, softmax) -> None:
+    def _writer(
+        self, m: Module, writer: CodeWriter, start: Value, instruction: Value, quant: Quant, softmax: Softmax
+    ) -> None:
         """QUANT and SOFTMAX share the writer of codes."""
         q, s = fields_of(instruction, Op.QUANT), fields_of(instruction, Op.SOFTMAX)
         opcode = instruction[:8]
@@ -195,7 +197,16 @@ class VectorUnit(wiring.Component):
             softmax.o.ready.eq(writer.i.ready & ~is_quant),
         ]
 
-    def _memories(self, m: Module, opcode, layernorm, embed, quant, softmax, writer) -> None:
+    def _memories(
+        self,
+        m: Module,
+        opcode: Value,
+        layernorm: LayerNorm,
+        embed: Embed,
+        quant: Quant,
+        softmax: Softmax,
+        writer: CodeWriter,
+    ) -> None:
         for name in (*SCORES, "sbuf_w", "lutv_w"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(softmax, name))
         for mine, inner in ((self.abuf_r, embed.abuf_r), (self.abuf_w, writer.port)):
@@ -216,7 +227,9 @@ class VectorUnit(wiring.Component):
                     with m.Case(op):
                         wiring.connect(m, wiring.flipped(mine), inner)
 
-    def _events(self, m: Module, layernorm, embed, quant, softmax, writer) -> None:
+    def _events(
+        self, m: Module, layernorm: LayerNorm, embed: Embed, quant: Quant, softmax: Softmax, writer: CodeWriter
+    ) -> None:
         reads = (self.rbuf_r, *(getattr(self, name) for name in SCORES), self.pbuf_r, self.abuf_r)
         writes = (self.rbuf_w, self.abuf_w, self.sbuf_w)
         waits = lambda ports: sum((port.valid & ~port.ready for port in ports), Const(0, 1)) != 0  # noqa: E731
