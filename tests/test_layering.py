@@ -53,7 +53,7 @@ ALLOWED = {
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",
     "rtl.control": "contract rtl.parts rtl.transfer amaranth",
-    "rtl.epilogue": "contract graph rtl.parts amaranth",
+    "rtl.epilogue": "contract rtl.parts amaranth",
     "rtl.parts": "contract amaranth",
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract rtl.parts amaranth",
