@@ -1,7 +1,7 @@
 """The execute unit: GEMMs through sequencer and array (front), drain and epilogue (back), each working on one instruction."""
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.counters import DRAIN_EVENTS, EPILOGUE_EVENTS, EXECUTE_EVENTS, SEQUENCER_EVENTS
@@ -96,7 +96,9 @@ class ExecuteUnit(wiring.Component):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
-    def _control(self, m: Module, front, back, seq, drain, epi):
+    def _control(
+        self, m: Module, front: Value, back: Value, seq: Sequencer, drain: Drain, epi: Epilogue
+    ) -> None:
         """Takes and checks instructions, hands them from the front to the back, reports them done.
 
         An instruction that cannot be run waits for the one before it, so that the fault is that of the oldest.
@@ -141,7 +143,7 @@ class ExecuteUnit(wiring.Component):
                     m.next = "idle"
             m.d.comb += self.port.busy.eq(~fsm.ongoing("idle") | working)
 
-    def _array(self, m: Module, f, seq, array, drain):
+    def _array(self, m: Module, f: data.View, seq: Sequencer, array: Array, drain: Drain) -> None:
         m.d.comb += [
             array.row.eq(Mux(f.row_kbuf, self.kbuf.data.as_value(), self.wbuf.data.as_value())),
             array.col.eq(self.abuf.data),

@@ -5,7 +5,7 @@ of their ``rows`` lanes; addressing, handshakes and tables are not in them. Port
 ``col`` the data.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -48,7 +48,7 @@ class Lane(wiring.Component):
             self._steps(m)
         return m
 
-    def _register(self, m: Module, value, shape, name: str) -> Signal:
+    def _register(self, m: Module, value: Value, shape: Shape | int, name: str) -> Signal:
         register = Signal(shape, name=name, reset_less=True)
         m.d.sync += register.eq(value)
         return register
@@ -65,7 +65,7 @@ class ScaleLane(Lane):
 
     row_bits, col_bits, result_bits = MUL + BIAS + 5, ACC + RES, RES
 
-    def _steps(self, m):
+    def _steps(self, m: Module) -> None:
         mul, bias = self.row[:MUL].as_signed(), self.row[MUL : MUL + BIAS].as_signed()
         acc, old = self.col[:ACC].as_signed(), self.col[ACC:].as_signed()
         product = self._register(m, acc * mul, signed(ACC + MUL), "product")
@@ -80,7 +80,7 @@ class ThresholdLane(Lane):
 
     row_bits, col_bits, result_bits = 32, ACC, 2
 
-    def _steps(self, m):
+    def _steps(self, m: Module) -> None:
         value = self.col.as_signed()
         above = Cat(value >= self.row[16 * j : 16 * j + 16].as_signed() for j in range(2))
         m.d.sync += self.result.eq(Cat(above.all() | ~above.any(), ~above.any()))
@@ -91,7 +91,7 @@ class SumLane(Lane):
 
     row_bits, col_bits, result_bits = 1, RES, 48
 
-    def _steps(self, m):
+    def _steps(self, m: Module) -> None:
         value = self.col.as_signed()
         plain, squares = Signal(signed(32), reset_less=True), Signal(48, reset_less=True)
         square = self._register(m, value * value, 2 * RES, "square")
@@ -107,7 +107,7 @@ class NormLane(Lane):
 
     row_bits, col_bits, result_bits = 32 + 25 + MUL + BIAS, RES, RES
 
-    def _steps(self, m):
+    def _steps(self, m: Module) -> None:
         mean, root = self.row[:29].as_signed(), self.row[32:57]
         gain, bias = self.row[57 : 57 + MUL].as_signed(), self.row[57 + MUL :].as_signed()
         centred = self._register(m, (self.col.as_signed() << 8) - mean, signed(29), "centred")
@@ -124,7 +124,7 @@ class ExpLane(Lane):
 
     row_bits, col_bits, result_bits = ACC + 16 + 6, ACC + 16, 24
 
-    def _steps(self, m):
+    def _steps(self, m: Module) -> None:
         maximum, factor, shift = self.row[:ACC].as_signed(), self.row[ACC : ACC + 16], self.row[ACC + 16 :]
         distance = self._register(m, (maximum - self.col[:ACC].as_signed())[:ACC], ACC, "distance")
         product = self._register(m, distance * factor, ACC + 16, "product")

@@ -16,7 +16,7 @@ from ternbin.rtl.execute import ExecuteUnit
 from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
 from ternbin.rtl.parts.primitives import apart, gated
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
-from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit, TransferUnit
+from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
 from ternbin.rtl.vector.vector import SCORES, VectorUnit
 
 # Who reads and writes each memory but SBUF, highest priority first: unit -> its port. The bus can ask for no more than a word every few
@@ -103,7 +103,7 @@ class Top(wiring.Component):
             m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
         for name, unit in self._units.items():
             # Compute units are reset after an error; load and store first finish what the bus has begun.
-            if isinstance(unit, TransferUnit):
+            if isinstance(unit, LoadUnit | StoreUnit):
                 m.submodules[name] = unit
             else:
                 table = unit.lutv_w if isinstance(unit, VectorUnit) else unit.lutx_w

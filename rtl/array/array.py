@@ -11,7 +11,7 @@ from ternbin.rtl.parts.primitives import instance, shared_inputs
 ROW_MODULE = "ternbin_row"
 
 
-def _operand(m: Module, hw: HwConfig, name: str, value, load) -> Value:
+def _operand(m: Module, hw: HwConfig, name: str, value: Value, load: Value) -> Value:
     """A code word, each of its planes a register."""
     planes = [Signal(hw.lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(hw.planes)]
     with m.If(load):

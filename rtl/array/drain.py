@@ -1,6 +1,6 @@
 """Drain side of the execute unit: capture of finished tiles; one column a cycle to the epilogue, or a tile of scores to SBUF."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -18,7 +18,7 @@ class Skid(wiring.Component):
     i: Stream[Column]
     o: Stream[Column]
 
-    def __init__(self, shape):
+    def __init__(self, shape: data.Layout):
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
@@ -136,7 +136,7 @@ class Drain(wiring.Component):
         self._places(m, f, skid.i.payload, push, last_column, last_column & last_col_tile)
         return m
 
-    def _places(self, m, f, place, push, tile_ends, row_ends):
+    def _places(self, m: Module, f: data.View, place: Column, push: Value, tile_ends: Value, row_ends: Value) -> None:
         """Address, bank and place in the word of the column; see "Codes go to dest" in docs/architecture.md."""
         hw, mode = self._hw, Mode(f)
         row_bits, lane_bits = exact_log2(hw.rows), exact_log2(hw.lanes)

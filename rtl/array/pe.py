@@ -43,7 +43,7 @@ class ProcessingElement(wiring.Component):
             }
         )
 
-    def _dot(self, m: Module):
+    def _dot(self, m: Module) -> Signal:
         """The dot product, negated with ``subtract``, as wide as the accumulator."""
         lanes, bits = self._hw.lanes, self._hw.acc_bits
         if self._hw.kind == "binary":
@@ -112,7 +112,7 @@ class RowSum(wiring.Component):
             m.d.sync += result.eq(acc)
         return m
 
-    def _sum(self, m: Module):
+    def _sum(self, m: Module) -> Signal:
         lanes, bits = self._hw.lanes, self._hw.acc_bits
         row = Signal(len(self.row))
         m.d.comb += row.eq(Mux(self.enable, self.row, 0))

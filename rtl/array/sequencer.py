@@ -1,7 +1,7 @@
 """Issue side of the execute unit: the loops of a GEMM, paired reads of both operands, steps of the array."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
         ]
         return m
 
-    def _credits(self, m, scores, running, fresh, issue, advance):
+    def _credits(self, m: Module, scores: Value, running: Value, fresh: Value, issue: Value, advance: Value) -> None:
         """May the next step be issued? ``credits`` more tiles may begin."""
         credits = Signal(2, init=2)
         taken = Signal()
@@ -112,7 +112,18 @@ class Sequencer(wiring.Component):
         with m.Elif(~taken & self.tile_free):
             m.d.sync += credits.eq(credits + 1)
 
-    def _loops(self, m, f, running, fresh, double, subtract, mask, columns, advance):
+    def _loops(
+        self,
+        m: Module,
+        f: data.View,
+        running: Value,
+        fresh: Value,
+        double: Value,
+        subtract: Value,
+        mask: Value,
+        columns: Value,
+        advance: Value,
+    ) -> Value:
         """Counters and pointers of the step to be issued. Returns whether it is the last of its tile."""
         row_tile, col_tile, chunk = Signal(16), Signal(10), Signal(12)
         pr, pc, next_pr, next_pc = Signal(3), Signal(3), Signal(3), Signal(3)
@@ -187,7 +198,7 @@ class Sequencer(wiring.Component):
         ]
         return last_chunk & last_pair
 
-    def _requests(self, m, f, issue, advance, mask):
+    def _requests(self, m: Module, f: data.View, issue: Value, advance: Value, mask: Value) -> None:
         """Reads of both operands; ``advance`` when the later of the two is taken."""
         col_taken, row_taken = Signal(), Signal()
         col_now, row_now = Signal(), Signal()
@@ -211,7 +222,7 @@ class Sequencer(wiring.Component):
             self.col_load.eq(Mux(col_now, mask, 0)),
         ]
 
-    def _steps(self, m, advance, step: dict, mask):
+    def _steps(self, m: Module, advance: Value, step: dict, mask: Value) -> None:
         """Two registers between issue and execution: read, operand register."""
         valid, late = Signal(), Signal()
         arrived = {name: Signal.like(value, name=f"arrived_{name}") for name, value in step.items()}

@@ -296,7 +296,17 @@ class Control(wiring.Component):
             addr = Mux(queue.waiting | queue.flying, queue.oldest, addr)
         return still == self._watchdog, addr
 
-    def _errors(self, m, fetch, tokens, queues, refused, refused_code, stuck, stuck_addr):
+    def _errors(
+        self,
+        m: Module,
+        fetch: Fetch,
+        tokens: Tokens,
+        queues: dict[Unit, UnitQueue],
+        refused: Value,
+        refused_code: Value,
+        stuck: Value,
+        stuck_addr: Value,
+    ) -> tuple[Signal, Signal, Signal]:
         """The first error of this cycle: whether there is one, its code and its address."""
         found = [
             (self.read_fault, ErrorCode.BUS_READ, self.read_addr),
@@ -315,7 +325,17 @@ class Control(wiring.Component):
                 m.d.comb += [raised.eq(1), code.eq(reason), addr.eq(where)]
         return raised, code, addr
 
-    def _state(self, m, fetch, tokens, queues, ended, raised, code, addr) -> None:
+    def _state(
+        self,
+        m: Module,
+        fetch: Fetch,
+        tokens: Tokens,
+        queues: dict[Unit, UnitQueue],
+        ended: Value,
+        raised: Value,
+        code: Value,
+        addr: Value,
+    ) -> None:
         limit, align = self.hw.axi_addr_bits, INSTRUCTION_BYTES - 1
         unusable = self.program[limit:].any() | (self.program & align).any()
         idle = ~Cat(q.waiting | q.flying | q.port.busy for q in queues.values()).any()

@@ -1,13 +1,16 @@
 """Running arg-max of logits, one best (id, logit) for each array column."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from collections.abc import Sequence
+from typing import cast
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.contract.memories import ID_BITS, ID_WORD_BITS, LOGIT_BITS
-from ternbin.rtl.parts.gemm_fields import PlacedValues, gemm_fields, place_layout
+from ternbin.rtl.parts.gemm_fields import Place, PlacedValues, gemm_fields, place_layout
 from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort
 
 LEVELS = 2  # of the reduction tree between registers
@@ -87,7 +90,7 @@ class ArgMax(LogitUnit):
         m.d.comb += [self.idbuf_w.mask.eq(1), self.idbuf_w.lane_mask.eq(1)]
         return m
 
-    def _reduce(self, m: Module, move):
+    def _reduce(self, m: Module, move: Value) -> tuple[Value, Value, Value | int, Place]:
         """Tree over the rows, the lower row on ties, with a register behind every LEVELS levels."""
         valid, place = self.i.valid, self.i.payload.place
         best = [(self.i.payload.values[r], r) for r in range(self._hw.rows)]
@@ -99,9 +102,12 @@ class ArgMax(LogitUnit):
             valid, place, best = self._register(m, move, valid, place, best)
             stages.append(valid)
         m.d.comb += self.busy.eq(Cat(stages).any() | self.idbuf_w.valid)
-        return valid, *best[0], place
+        logit, row = best[0]
+        return valid, logit, row, place
 
-    def _better(self, m: Module, low, high):
+    def _better(
+        self, m: Module, low: tuple[Value, Value | int], high: tuple[Value, Value | int]
+    ) -> tuple[Signal, Signal]:
         upper, logit, row = Signal(), Signal(signed(self._bits)), Signal(range(self._hw.rows))
         m.d.comb += [
             upper.eq(high[0] > low[0]),
@@ -110,7 +116,9 @@ class ArgMax(LogitUnit):
         ]
         return logit, row
 
-    def _register(self, m: Module, move, valid, place, best):
+    def _register(
+        self, m: Module, move: Value, valid: Value, place: Place, best: Sequence[tuple[Value, Value | int]]
+    ) -> tuple[Signal, Place, list[tuple[Signal, Signal]]]:
         later_valid, later_place = Signal(), Signal(place_layout(self._hw), reset_less=True)
         later = [
             (Signal(signed(self._bits), reset_less=True), Signal(range(self._hw.rows), reset_less=True)) for _ in best
@@ -124,4 +132,4 @@ class ArgMax(LogitUnit):
                     for pair, new in zip(later, best, strict=True)
                     for register, value in zip(pair, new, strict=True)
                 ]
-        return later_valid, later_place, later
+        return later_valid, cast(Place, later_place), later

@@ -1,6 +1,6 @@
 """Writes of code columns: routing to tokens, keys or transposed codes; 8-bit codes as planes, with the table look-up."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -192,7 +192,7 @@ class ByteWriter(wiring.Component):
             m.d.sync += [codes.eq(codes >> 1), pointer.eq(clamp(pointer + f.dst_plane)), plane.eq(plane + 1)]
         return m
 
-    def _code(self, value, f):
+    def _code(self, value: Value, f: data.View) -> Value:
         """The byte of a scaled value: the code, or the index into the table."""
         signed_code = clip(value, -127, 127)[:8]
         index = clip(value, -128, 127)[:8] ^ 0x80

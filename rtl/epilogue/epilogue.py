@@ -1,5 +1,7 @@
 """The epilogue: finished columns to codes, 8-bit codes, residual words, the running arg-max or the best tokens of beams."""
 
+from typing import cast
+
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -277,7 +279,7 @@ class Epilogue(wiring.Component):
         self._events(m, pop)
         return m
 
-    def _stage(self, m, name, free, valid, place):
+    def _stage(self, m: Module, name: str, free: Value, valid: Value, place: Place) -> tuple[Signal, Place]:
         """Valid flag and place of a pipeline stage that takes something whenever it is ``free``."""
         full = Signal(name=f"valid{name}")
         kept = Signal(place_layout(self._hw), name=f"place{name}", reset_less=True)
@@ -287,7 +289,7 @@ class Epilogue(wiring.Component):
                 m.d.sync += [
                     getattr(kept, member).eq(getattr(place, member)) for member in place_layout(self._hw).members
                 ]
-        return full, kept
+        return full, cast(Place, kept)
 
     def _logits(self, m: Module, valid: Value, place: Place, sums: list[Signal]) -> tuple[Value, Value]:
         """Stage 3, ARGMAX and, in an accelerator for searches, TOP. Returns ready and busy."""
@@ -305,7 +307,7 @@ class Epilogue(wiring.Component):
             ]
 
         argmax, top = units["argmax"], units.get("top")
-        if top is None:
+        if top is None or mode.top is None:
             wiring.connect(m, wiring.flipped(write), argmax.idbuf_w)
             return argmax.i.ready, argmax.busy
         for member in ("valid", "addr", "mask", "lane_mask", "data"):
@@ -314,7 +316,7 @@ class Epilogue(wiring.Component):
         m.d.comb += [unit.idbuf_w.ready.eq(write.ready) for unit in (top, argmax)]
         return Mux(mode.top, top.i.ready, argmax.i.ready), argmax.busy | top.busy
 
-    def _old_values(self, m, valid2, place2, free3, done):
+    def _old_values(self, m: Module, valid2: Value, place2: Place, free3: Value, done: Value) -> Signal:
         """Reads the residual word of the column in stage 2; returns it as stage 3 sees it.
 
         The word arrives in the cycle after the request was taken, with the column still in stage 2 or already in stage 3; what
@@ -341,7 +343,9 @@ class Epilogue(wiring.Component):
             m.d.sync += kept3.eq(word2)
         return word3
 
-    def _residual(self, m, valid3, place3, words, saturated):
+    def _residual(
+        self, m: Module, valid3: Value, place3: Place, words: Value, saturated: Value
+    ) -> tuple[Signal, Signal]:
         """Stage 4, RESIDUAL: the write."""
         valid, free = Signal(name="valid4"), Signal(name="free4")
         load = Signal(name="load4")
@@ -359,7 +363,7 @@ class Epilogue(wiring.Component):
                 m.d.sync += [self.rbuf_w.data.eq(words), self.rbuf_w.addr.eq(place3.addr)]
         return free, valid
 
-    def _events(self, m, pop):
+    def _events(self, m: Module, pop: Value) -> None:
         waits = [
             port.valid & ~port.ready
             for port in (

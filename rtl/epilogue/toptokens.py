@@ -1,6 +1,9 @@
 """The largest logits and the sum of the exponentials of every beam (rule 11), a logit each of two beams a cycle."""
 
-from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, signed
+from typing import NamedTuple
+
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
 
 from ternbin.contract.hw import HwConfig, SearchConfig
 from ternbin.contract.memories import ID_BITS, LOGIT_BITS
@@ -17,6 +20,20 @@ NATS, OCTAVES, TOTAL_BITS = (
 )  # bits of a logit with 16 fractional bits, of its base-2 form with 12, of the sum
 EXPONENT = OCTAVES - fixedpoint.OCTAVE_BITS
 TERM_BITS = fixedpoint.EXP_BITS + 1
+
+
+Entries = list[tuple[Signal, Signal]]  # of a list, largest first: logit, id
+Sum = tuple[Signal, Signal]  # m, s
+
+
+class Engine(NamedTuple):
+    """Whether it can take a column, whether it has one, whether terms of sums are under way; of each of its beams list and sum."""
+
+    free: Value
+    active: Value
+    adding: Value
+    best: list[Entries]
+    sums: list[Sum]
 
 
 class TopTokens(LogitUnit):
@@ -43,8 +60,8 @@ class TopTokens(LogitUnit):
         waiting, writing, take = Signal(), Signal(), Signal()
         m.d.comb += [beam.eq(Mux(place.first, 0, before + 1)), take.eq(self.i.valid & self.i.ready)]
         engines = [self._engine(m, f, number, take, base, beam) for number in range(ENGINES)]
-        working = Cat(active | adding for _, active, adding, _, _ in engines).any()
-        m.d.comb += self.i.ready.eq(~waiting & ~writing & Array(free for free, *_ in engines)[beam % ENGINES])
+        working = Cat(engine.active | engine.adding for engine in engines).any()
+        m.d.comb += self.i.ready.eq(~waiting & ~writing & Array(engine.free for engine in engines)[beam % ENGINES])
         with m.If(take):
             m.d.sync += [before.eq(beam), waiting.eq(place.last & place.last_tile & f.last)]
         with m.Elif(waiting & ~working):
@@ -53,14 +70,14 @@ class TopTokens(LogitUnit):
             m.d.sync += base.eq(f.index)
         with m.Elif(take & place.last):
             m.d.sync += base.eq(base + hw.rows)
-        best, sums = ([engines[b % ENGINES][part][b // ENGINES] for b in range(search.beams)] for part in (3, 4))
+        best = [engines[b % ENGINES].best[b // ENGINES] for b in range(search.beams)]
+        sums = [engines[b % ENGINES].sums[b // ENGINES] for b in range(search.beams)]
         self._write(m, f, best, sums, before, writing)
         m.d.comb += self.busy.eq(working | waiting | writing)
         return m
 
-    def _engine(self, m: Module, f, number: int, take, base, beam):
-        """Works through a column of each of its beams in turn. Returns whether it can take one, whether it has one, whether terms of
-        the sum are under way, and of each of its beams the list and the sum."""
+    def _engine(self, m: Module, f: data.View, number: int, take: Value, base: Value, beam: Value) -> Engine:
+        """What works through a column of each of its beams in turn."""
         hw, search = self._hw, self._search
         # the column that is worked through: its first value is the row's
         values = [Signal(signed(self._bits), name=f"value{number}_{r}", reset_less=True) for r in range(hw.rows)]
@@ -92,9 +109,19 @@ class TopTokens(LogitUnit):
         beams = range(number, search.beams, ENGINES)
         best = self._list(m, beams, active, fresh, count, values[0], ident, own)
         sums, adding = self._sum(m, f, beams, active, fresh, count, values[0], own)
-        return ~active | ends, active, adding, best, sums
+        return Engine(~active | ends, active, adding, best, sums)
 
-    def _list(self, m: Module, beams: range, active, fresh, count, logit, ident, beam):
+    def _list(
+        self,
+        m: Module,
+        beams: range,
+        active: Value,
+        fresh: Value,
+        count: Value,
+        logit: Value,
+        ident: Value,
+        beam: Value,
+    ) -> list[Entries]:
         """The logit goes before the first smaller one. Returns (logit, id) of each of ``beams`` and place in the list."""
         search = self._search
         least = C(-(1 << self._bits - 1), signed(self._bits))  # below every logit
@@ -128,7 +155,17 @@ class TopTokens(LogitUnit):
                     ]
         return kept
 
-    def _sum(self, m: Module, f, beams: range, active, fresh, count, logit, beam):
+    def _sum(
+        self,
+        m: Module,
+        f: data.View,
+        beams: range,
+        active: Value,
+        fresh: Value,
+        count: Value,
+        logit: Value,
+        beam: Value,
+    ) -> tuple[list[Sum], Value]:
         """Base-2 form of the logit; exponential; sum: a stage each. Returns (m, s) of each of ``beams``, and whether any is under way."""
         stages = [Signal(3, name=f"stage{i}") for i in range(3)]  # valid, fresh, count
         owners = [Signal.like(beam, name=f"beam{i}", reset_less=True) for i in range(3)]
@@ -175,7 +212,15 @@ class TopTokens(LogitUnit):
                 m.d.sync += [kept_m.eq(new_m), kept_s.eq(new_s)]
         return sums, Cat(stage[0] for stage in stages).any()
 
-    def _write(self, m: Module, f, best, sums, last_beam, writing):
+    def _write(
+        self,
+        m: Module,
+        f: data.View,
+        best: list[Entries],
+        sums: list[Sum],
+        last_beam: Value,
+        writing: Value,
+    ) -> None:
         """Of each beam up to ``last_beam`` a word a cycle: (id, logit), the logit's low half, its high half; for the last entry (m, s)."""
         search, port = self._search, self.idbuf_w
         beam, entry, part, pointer = (

@@ -196,7 +196,7 @@ class ReadBuffer(wiring.Component):
     o: Stream[Word]
     port: ReadInterface
 
-    def __init__(self, banks: int, word_bits: int, tag):
+    def __init__(self, banks: int, word_bits: int, tag: data.Layout | int):
         self.item = data.StructLayout({"data": word_bits, "tag": tag})
         super().__init__(
             {

@@ -118,7 +118,7 @@ class BankedMemory(wiring.Component):
         ]
         return m
 
-    def _arbitrate(self, m, requesters: dict, kind: str) -> "_Grant":
+    def _arbitrate(self, m: Module, requesters: dict, kind: str) -> "_Grant":
         """Ready of every requester; the address, the banks and the validity of the access of this cycle."""
         grant = _Grant(self.memory.banks, kind)
         busy = C(0, 1)
@@ -137,7 +137,7 @@ class BankedMemory(wiring.Component):
         ]
         return grant
 
-    def _write_data(self, m, ports: list) -> tuple[list[Value], Value]:
+    def _write_data(self, m: Module, ports: list) -> tuple[list[Value], Value]:
         """Data of every bank and the element mask, from the first valid requester."""
         memory = self.memory
         normal = ports if self._transposed is None else ports[:-1]

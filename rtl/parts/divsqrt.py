@@ -1,19 +1,17 @@
 """Digit recurrences: square root, division, and the reciprocal square root of LayerNorm. Each has its model beside it."""
 
 import math
-from typing import Generic, TypeVar
+from typing import Generic
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin.rtl.parts.interfaces import Record, Stream
+from ternbin.rtl.parts.interfaces import Payload, Record, Stream
 
 NORMAL_BITS = 48  # a normalised variance: 2^46 <= Vn < 2^48
 ROOT_BITS = NORMAL_BITS // 2
 RECIPROCAL_BITS = 25  # r is at most 2^24
-
-Operand = TypeVar("Operand")
 
 
 def isqrt_model(value: int) -> int:
@@ -42,10 +40,10 @@ class Root(Record):
     shift: Value
 
 
-class _Recurrence(wiring.Component, Generic[Operand]):
+class _Recurrence(wiring.Component, Generic[Payload]):
     """A loop of ``cycles`` steps between two streams: takes an input when idle, holds the result until it is taken."""
 
-    i: Stream[Operand]
+    i: Stream[Payload]
     o: Stream[Value]
 
     def control(self, m: Module, cycles: int) -> tuple[Signal, Signal]:

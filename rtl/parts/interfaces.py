@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.isa import ADDR, INSTRUCTION_BITS
 
-Payload = TypeVar("Payload")
+Payload = TypeVar("Payload", bound=Value | data.View)
 
 
 class Stream(Protocol[Payload]):

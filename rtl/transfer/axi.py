@@ -1,12 +1,14 @@
 """AXI4 master: internal streams, the shared read channel, port names; a register slice for outputs that must hold."""
 
+from typing import Generic
+
 from amaranth import Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.counters import AXI_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.rtl.parts.interfaces import Record, Stream, events_signature
+from ternbin.rtl.parts.interfaces import Payload, Record, Stream, events_signature
 
 ID_BITS = 1
 LOAD_ID, FETCH_ID = 0, 1
@@ -25,6 +27,11 @@ class Burst(data.StructLayout):
 class BurstView(Record):
     addr: Value
     len: Value
+
+
+class TaggedBurst(Record):
+    burst: BurstView
+    id: Value
 
 
 class ReadBeat(data.StructLayout):
@@ -143,13 +150,13 @@ def master_ports(hw: HwConfig) -> dict:
     return {f"m_axi_{name}": flow for name, flow in ports.items()}
 
 
-class Slice(wiring.Component):
+class Slice(wiring.Component, Generic[Payload]):
     """Registers a stream: an offered payload stays until taken, whatever happens to the source. One item a cycle."""
 
-    i: Stream[data.View]
-    o: Stream[data.View]
+    i: Stream[Payload]
+    o: Stream[Payload]
 
-    def __init__(self, layout):
+    def __init__(self, layout: data.Layout):
         super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout))})
 
     def elaborate(self, platform):
@@ -220,10 +227,10 @@ class AxiMaster(MasterPorts, wiring.Component):
         ]
         return m
 
-    def _address(self, m, name: str, payload, valid, ready) -> None:
+    def _address(self, m: Module, name: str, payload: BurstView, valid: Value, ready: Value) -> None:
         """Drive the address channel ``name`` ("ar" or "aw") with full-width incrementing bursts."""
 
-        def port(signal):
+        def port(signal: str) -> Signal:
             return getattr(self, f"m_axi_{name}{signal}")
 
         m.d.comb += [
@@ -236,9 +243,10 @@ class AxiMaster(MasterPorts, wiring.Component):
             ready.eq(port("ready")),
         ]
 
-    def _reads(self, m) -> None:
+    def _reads(self, m: Module) -> None:
         tagged = data.StructLayout({"burst": Burst(self.hw), "id": ID_BITS})
-        m.submodules.ar = ar = Slice(tagged)
+        ar: Slice[TaggedBurst] = Slice(tagged)
+        m.submodules.ar = ar
         m.d.comb += [
             ar.i.valid.eq(self.fetch_ar.valid | self.load_ar.valid),
             self.fetch_ar.ready.eq(ar.i.ready),
@@ -271,9 +279,10 @@ class AxiMaster(MasterPorts, wiring.Component):
         ]
         m.d.sync += waiting.eq(waiting + self.ev_read_bursts - (took & self.m_axi_rlast))
 
-    def _writes(self, m) -> None:
-        m.submodules.aw = aw = Slice(Burst(self.hw))
-        m.submodules.w = w = Slice(WriteBeat(self.hw))
+    def _writes(self, m: Module) -> None:
+        aw: Slice[BurstView] = Slice(Burst(self.hw))
+        w: Slice[WriteBeatView] = Slice(WriteBeat(self.hw))
+        m.submodules.aw, m.submodules.w = aw, w
         wiring.connect(m, aw.i, wiring.flipped(self.aw))
         wiring.connect(m, w.i, wiring.flipped(self.w))
         self._address(m, "aw", aw.o.payload, aw.o.valid, aw.o.ready)

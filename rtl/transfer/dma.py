@@ -138,7 +138,7 @@ class LoadUnit(TransferUnit):
         ]
         return fifo.r_rdy
 
-    def _internal_beats(self, m: Module, words: Words):
+    def _internal_beats(self, m: Module, words: Words) -> tuple[Signal, Signal, Signal]:
         """Beats as the memories see them: bus beats, or two for each (its halves as signs) with ``expand``."""
         half = Signal()
         valid, beat, ready = Signal(), Signal(self.hw.axi_data_bits), Signal()
@@ -161,7 +161,9 @@ class LoadUnit(TransferUnit):
                 m.d.sync += half.eq(0)
         return valid, beat, ready
 
-    def _assemble(self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal):
+    def _assemble(
+        self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal
+    ) -> tuple[list[Signal], Signal, Signal, Signal]:
         """Collects a word, or a beat of words; returns the beats, whether a word is there, the signal that says it is being written,
         and which word of a beat it is."""
         beats = {mem: word_beats(self.hw, mem) for mem in LOADABLE}

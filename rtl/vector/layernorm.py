@@ -19,6 +19,7 @@ from ternbin.rtl.parts.arithmetic import (
     WIDE,
     ReadBuffer,
     Walk,
+    Word,
     add_tree,
     clip,
     clip_address,
@@ -127,7 +128,7 @@ class NormOrder(wiring.Component):
         self._address(m, "dst", item.dst, f.dst_addr, f.dst_stride, take)
         return m
 
-    def _address(self, m: Module, name: str, out, base, stride, take) -> None:
+    def _address(self, m: Module, name: str, out: Value, base: Value, stride: Value, take: Value) -> None:
         group, column, addr = (Signal(WIDE, name=f"{name}_{part}") for part in ("group", "column", "addr"))
         next_column, next_group = Signal(WIDE, name=f"{name}_next_column"), Signal(WIDE, name=f"{name}_next_group")
         item = self.o.payload
@@ -457,7 +458,7 @@ class LayerNorm(wiring.Component):
         with m.Else():
             m.d.sync += credit.eq(credit - finished + Mux(order.group_end, GROUP, 0))
 
-    def _normalise(self, m: Module, head, take, ready, s, r, shift) -> None:
+    def _normalise(self, m: Module, head: Word, take: Value, ready: Value, s: Value, r: Value, shift: Value) -> None:
         """The stages of the lanes; the last one is the write."""
         hw, f, port = self.hw, self.f, self.rbuf_w
         m.submodules.parameters = parameters = Parameters(hw)

@@ -11,6 +11,8 @@ from ternbin.rtl.parts.arithmetic import (
     COUNT,
     ReadBuffer,
     Walk,
+    WalkItem,
+    Word,
     clip,
     clip_address,
     instruction_fields,
@@ -96,7 +98,7 @@ class CodeWriter(wiring.Component):
         m.d.comb += [port.addr.eq(clip_address(walk.o.payload.addr + offset)), port.mask.eq(walk.o.payload.mask)]
         return m
 
-    def _word(self, m: Module, groups: int, codes, plane, one_write, item) -> None:
+    def _word(self, m: Module, groups: int, codes: Value, plane: Value, one_write: Value, item: WalkItem) -> None:
         """The stored word: lane 0 of a word also writes all other lanes, with zero bits."""
         hw, lanes = self.hw, [codes[e * CODE_BITS : (e + 1) * CODE_BITS] for e in range(self.hw.rows)]
         bits, minus = Signal(hw.rows), Signal(hw.rows)
@@ -358,7 +360,7 @@ class Embed(wiring.Component):
             m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", clipped))
         return m
 
-    def _codes(self, m: Module, word, group) -> tuple[Signal, Signal]:
+    def _codes(self, m: Module, word: Value, group: Value) -> tuple[Signal, Signal]:
         """Of the codes of group ``group`` of a code word: which are not zero, which are negative."""
         hw, rows = self.hw, self.hw.rows
         nonzero, negative = Signal(rows, name="nonzero"), Signal(rows, name="negative")
@@ -369,7 +371,17 @@ class Embed(wiring.Component):
         m.d.comb += [nonzero.eq(both[0]), negative.eq(both[1])]
         return nonzero, negative
 
-    def _reader(self, m: Module, name: str, walk: Walk, port, base, stride, inner, tag):
+    def _reader(
+        self,
+        m: Module,
+        name: str,
+        walk: Walk,
+        port: ReadInterface,
+        base: Value,
+        stride: Value,
+        inner: Value,
+        tag: data.StructLayout | None,
+    ) -> Stream[Word]:
         """Stream of the words of a region, one row a token; ``tag`` (optional) takes the walk's fields of its names."""
         banks = len(port.mask)
         word_bits = len(Value.cast(port.data)) // banks

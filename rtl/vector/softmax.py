@@ -17,7 +17,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Kind, Op
 from ternbin.contract.pipeline import SLOTS
-from ternbin.rtl.parts.arithmetic import ReadBuffer, add_tree, instruction_fields, split_lanes, tree
+from ternbin.rtl.parts.arithmetic import ReadBuffer, Word, add_tree, instruction_fields, split_lanes, tree
 from ternbin.rtl.parts.divsqrt import Divide
 from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, shared_inputs
@@ -97,7 +97,7 @@ class Softmax(wiring.Component):
         self._codes(m, totals_free, totals_ready)
         return m
 
-    def _words(self, m: Module, name: str, free: Value | None = None):
+    def _words(self, m: Module, name: str, free: Value | None = None) -> tuple[ScoreWalk, Word, Signal, Signal, Signal]:
         """The scores of a pass. A query is begun when its slot is ``free``. Returns their buffer, whether a word is there, what takes it,
         and its valid keys."""
         hw = self.hw
@@ -131,7 +131,7 @@ class Softmax(wiring.Component):
             a.keep.eq(a.inside),
         ]
 
-    def _maximum(self, m: Module, maxima, free, ready) -> None:
+    def _maximum(self, m: Module, maxima: Array, free: Value, ready: Value) -> None:
         """Stage 1: largest valid score of a word. Stage 2: of the query."""
         hw, score = self.hw, signed(self.hw.acc_bits)
         walk, head, take, taken, keep = self._words(m, "maximum", free)
@@ -139,7 +139,7 @@ class Softmax(wiring.Component):
         valid, end, slot, started = Signal(), Signal(), Signal(range(SLOTS)), Signal()
         lowest = Const(-(1 << hw.acc_bits - 1), score)
 
-        def larger(a, b) -> Signal:
+        def larger(a: Value, b: Value) -> Signal:
             """A signal, for an expression that is used twice is built twice."""
             result = Signal(score, name="larger")
             m.d.comb += result.eq(Mux(a > b, a, b))
@@ -159,7 +159,9 @@ class Softmax(wiring.Component):
             with m.If(end):
                 m.d.sync += [maxima[slot].eq(overall), ready.bit_select(slot, 1).eq(1)]
 
-    def _sum(self, m: Module, maxima, maxima_free, maxima_ready, totals_free, totals_ready) -> None:
+    def _sum(
+        self, m: Module, maxima: Array, maxima_free: Value, maxima_ready: Value, totals_free: Value, totals_ready: Value
+    ) -> None:
         """Exponentials, which replace the scores, and their sum."""
         hw, f = self.hw, self.f
         _, head, valid, taken, keep = self._words(m, "sum")
@@ -202,7 +204,17 @@ class Softmax(wiring.Component):
         ]
         self._totals(m, exponentials, tags, advance, go, totals_ready)
 
-    def _exponentials(self, m: Module, head, keep, tags, advance, take, maximum, exponentials) -> None:
+    def _exponentials(
+        self,
+        m: Module,
+        head: Word,
+        keep: Value,
+        tags: list[data.View],
+        advance: Value,
+        take: Value,
+        maximum: Value,
+        exponentials: list[Signal],
+    ) -> None:
         hw, f = self.hw, self.f
         m.submodules.table = table = ExpTable(hw)
         wiring.connect(m, wiring.flipped(self.lutv_w), table.port)
@@ -233,7 +245,9 @@ class Softmax(wiring.Component):
                 o_exponential=exponentials[e],
             )
 
-    def _totals(self, m: Module, exponentials, tags, advance, go, ready) -> None:
+    def _totals(
+        self, m: Module, exponentials: list[Signal], tags: list[data.View], advance: Value, go: Value, ready: Value
+    ) -> None:
         """Sum of the exponentials of a query, then c1*sum and c2*sum, or N/sum, by slot; ``go`` unless the division holds up the next."""
         f, before, last = self.f, tags[3], tags[4]
         m.submodules.divide = divide = Divide(RECIP_BITS, TOTAL_BITS, RECIP_BITS)
@@ -271,7 +285,7 @@ class Softmax(wiring.Component):
             with m.If(last.end):
                 m.d.sync += [total.eq(total_next), slot.eq(last.slot), waiting.eq(1)]
 
-    def _codes(self, m: Module, free, ready) -> None:
+    def _codes(self, m: Module, free: Value, ready: Value) -> None:
         """Codes of the exponentials that stand where the scores were."""
         hw, f = self.hw, self.f
         m.submodules.codes_walk = walk = self.Walk(hw, over_granules=True)

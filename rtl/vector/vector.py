@@ -129,7 +129,9 @@ class VectorUnit(wiring.Component):
         self._events(m, layernorm, embed, quant, softmax, writer)
         return m
 
-    def _writer(self, m: Module, writer, start, instruction, quant, softmax) -> None:
+    def _writer(
+        self, m: Module, writer: CodeWriter, start: Value, instruction: Value, quant: Quant, softmax: Softmax
+    ) -> None:
         """QUANT and SOFTMAX share the writer of codes."""
         q, s = fields_of(instruction, Op.QUANT), fields_of(instruction, Op.SOFTMAX)
         opcode = instruction[:8]
@@ -149,7 +151,16 @@ class VectorUnit(wiring.Component):
             softmax.o.ready.eq(writer.i.ready & ~is_quant),
         ]
 
-    def _memories(self, m: Module, opcode, layernorm, embed, quant, softmax, writer) -> None:
+    def _memories(
+        self,
+        m: Module,
+        opcode: Value,
+        layernorm: LayerNorm,
+        embed: Embed,
+        quant: Quant,
+        softmax: Softmax,
+        writer: CodeWriter,
+    ) -> None:
         for name in (*SCORES, "sbuf_w", "lutv_w"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(softmax, name))
         for mine, inner in ((self.abuf_r, embed.abuf_r), (self.abuf_w, writer.port)):
@@ -170,7 +181,9 @@ class VectorUnit(wiring.Component):
                     with m.Case(op):
                         wiring.connect(m, wiring.flipped(mine), inner)
 
-    def _events(self, m: Module, layernorm, embed, quant, softmax, writer) -> None:
+    def _events(
+        self, m: Module, layernorm: LayerNorm, embed: Embed, quant: Quant, softmax: Softmax, writer: CodeWriter
+    ) -> None:
         reads = (self.rbuf_r, *(getattr(self, name) for name in SCORES), self.pbuf_r, self.abuf_r)
         writes = (self.rbuf_w, self.abuf_w, self.sbuf_w)
         waits = lambda ports: sum((port.valid & ~port.ready for port in ports), Const(0, 1)) != 0  # noqa: E731

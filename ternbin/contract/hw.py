@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ternbin.errors import InputError
 
@@ -201,7 +201,7 @@ class HwConfig:
         """Multiply-accumulates of a step; a step takes a cycle for 1- and 2-bit codes."""
         return self.rows * self.cols * self.lanes
 
-    def asdict(self) -> dict:
+    def asdict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
@@ -216,7 +216,8 @@ class ReferenceConfig(HwConfig):
     KINDS: ClassVar[tuple[str, ...]] = tuple(REFERENCE_BITS)
 
     kind: str = "fp32"
-    step_cycles: float = 1.0
+    # A field here alone: configurations that are built have none to set.
+    step_cycles: float = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def planes(self) -> int:
@@ -225,7 +226,8 @@ class ReferenceConfig(HwConfig):
 
     @property
     def ternary(self) -> HwConfig:
-        values = self.asdict() | {"kind": "ternary"}
+        values = self.asdict()
+        values["kind"] = "ternary"
         del values["step_cycles"]
         return HwConfig(**values)
 
@@ -289,4 +291,5 @@ def load_hw(spec: str) -> HwConfig:
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(HwConfig)})
     if unknown:
         raise InputError(f"{path}: unknown field {unknown[0]!r}")
-    return HwConfig(**({"name": path.stem} | values))
+    values.setdefault("name", path.stem)
+    return HwConfig(**values)

@@ -12,7 +12,7 @@ import ternbin.rtl
 from ternbin.contract.hw import NAMED
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
-from ternbin.rtl.verilog.convert import clocked
+from ternbin.rtl.verilog.clocked import clocked
 from ternbin.rtl.verilog.generate import TOP, generate, manifest
 from ternbin.sim.toolchain import verilator
 
