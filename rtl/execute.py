@@ -96,9 +96,7 @@ class ExecuteUnit(wiring.Component):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
-    def _control(
-        self, m: Module, front: Value, back: Value, seq: Sequencer, drain: Drain, epi: Epilogue
-    ) -> None:
+    def _control(self, m: Module, front: Value, back: Value, seq: Sequencer, drain: Drain, epi: Epilogue) -> None:
         """Takes and checks instructions, hands them from the front to the back, reports them done.
 
         An instruction that cannot be run waits for the one before it, so that the fault is that of the oldest.

@@ -24,13 +24,13 @@ def work(graph: Graph, weights: Weights, dims: dict[str, int]) -> dict[str, Work
     whatever its bits."""
     result: dict[str, Work] = {}
     for node in graph.nodes():
-        attrs = dict(node.attrs)
+        attrs = {key: str(value) for key, value in dict(node.attrs).items() if key in ("name", "weight")}
         if "weight" in attrs:
             out_features, in_features = weights[attrs["weight"]].shape
             (tokens, *_) = _bound(node.src[0].type.shape, dims)
             result[attrs["name"]] = Work(tokens * out_features * in_features, out_features * in_features)
         elif node.op == "scores":
-            heads, queries, keys = _bound(node.type.shape, dims)
+            _, queries, keys = _bound(node.type.shape, dims)
             result[attrs["name"]] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
         elif node.op.startswith("context"):
             _, queries, keys = _bound(node.src[0].type.shape, dims)

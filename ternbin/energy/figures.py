@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
@@ -44,13 +45,13 @@ class Figure:
 
 
 @cache
-def characterisation() -> dict:
+def characterisation() -> dict[str, Any]:
     """The stored gate-level characterisation (docs/energy.md)."""
     return json.loads(resources.files("ternbin.energy").joinpath("characterisation.json").read_text())
 
 
 @cache
-def block(kind: str, lanes: int | None = None) -> dict:
+def block(kind: str, lanes: int | None = None) -> dict[str, Any]:
     """The record of a multiply-accumulate block: of its kind the one whose width is nearest to ``lanes`` (None: the widest)."""
     found = [b for b in characterisation()["blocks"] if b["kind"] == kind]
     if not found:
@@ -58,7 +59,7 @@ def block(kind: str, lanes: int | None = None) -> dict:
     return max(found, key=lambda b: b["lanes"]) if lanes is None else min(found, key=lambda b: abs(b["lanes"] - lanes))
 
 
-def _spread(record: dict, part: str, scale: float = 1e-3) -> Figure:
+def _spread(record: dict[str, Any], part: str, scale: float = 1e-3) -> Figure:
     """Real operands, glitches counted; low: settled values only, high: twice the figure (clock tree, wires, placement)."""
     event = record["fj_per_event"]["real"]
     pj, low = event["glitch"][part] * scale, event["zero_delay"][part] * scale
@@ -67,7 +68,7 @@ def _spread(record: dict, part: str, scale: float = 1e-3) -> Figure:
     return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
 
 
-def gates(record: dict) -> Record:
+def gates(record: dict[str, Any]) -> Record:
     """The name of a gate-level record."""
     return Record("records", record["name"])
 
@@ -176,13 +177,13 @@ class Sram:
 
 
 @cache
-def cacti_rows() -> tuple[dict, ...]:
+def cacti_rows() -> tuple[dict[str, Any], ...]:
     text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
     rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
     return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
 
 
-def row_name(row: dict) -> str:
+def row_name(row: dict[str, Any]) -> str:
     """Word bits x bytes of a row of the SRAM table."""
     return f"{row['word_bits']:.0f}x{row['capacity_bytes']:.0f}"
 

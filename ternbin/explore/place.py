@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
 from ternbin.contract.memories import banked
@@ -104,7 +105,9 @@ def with_code_bits(hw: HwConfig, factor: float) -> dict[str, int]:
 
 
 def reference_config(hw: HwConfig, kind: str) -> ReferenceConfig:
-    values = hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | with_code_bits(hw, REFERENCE_BITS[kind] / hw.planes)
+    values: dict[str, Any] = (
+        hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | with_code_bits(hw, REFERENCE_BITS[kind] / hw.planes)
+    )
     return ReferenceConfig(**values)
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from transformers import BartConfig
 
@@ -33,10 +34,11 @@ def bundled() -> Subject:
 
 def bart_base() -> Subject:
     """A model of BART-base's shapes: no numbers are needed. FP32 weights of a row tile must fit half of WBUF."""
+    dims: dict[str, Any] = BART_BASE
     hw = replace(NAMED["base"], name="base, twice the WBUF", wbuf_words=2 * NAMED["base"].wbuf_words)
     return Subject(
         "BART-base",
-        cache(lambda bits: shape_model(bits, **BART_BASE)),
+        cache(lambda bits: shape_model(bits, **dims)),
         hw,
         128,
         4,

@@ -22,7 +22,7 @@ matplotlib.rcParams.update(
         "font.family": "sans-serif",
     }
 )
-COLORS = plt.get_cmap("tab10").colors
+COLORS = matplotlib.color_sequences["tab10"]
 UNITS = ("load", "execute", "vector", "store")
 
 
@@ -66,7 +66,7 @@ def energy_by_unit(result: dict) -> str:
     units = list(dict.fromkeys(unit for phase in phases for unit in phase["by_unit"]))
     figure, axis = plt.subplots(figsize=(7, 1.2 + 0.5 * len(phases)))
     left = [0.0] * len(phases)
-    cmap = plt.get_cmap("tab20").colors
+    cmap = matplotlib.color_sequences["tab20"]
     for i, unit in enumerate(units):
         values = [phase["by_unit"].get(unit, 0.0) / 1e6 for phase in phases]
         axis.barh([phase["name"] for phase in phases], values, left=left, label=unit, color=cmap[i % 20])

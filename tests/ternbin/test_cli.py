@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from accounts import check_counts, check_records
 
 from ternbin.cli import VERBS, main
 from ternbin.decoding.beam import reference_tokens
@@ -202,6 +203,10 @@ def test_run_and_report(tmp_path, capsys):
     assert result == results.load(tmp_path / "r.json")
     assert result["bit_exact"] and result["mismatches"] == 0 and result["tensors_checked"] > 50
     assert result["cycles"] == sum(result["call_cycles"]) == sum(phase["cycles"] for phase in result["phases"])
+    for phase, counters in result["counters"].items():
+        lines = [line for line in result["energy"]["lines"] if line["phase"] == phase]
+        check_counts(lines, {"counters": counters, "traffic": result["traffic"][phase]})
+    check_records(result["energy"]["lines"], result["energy"]["sources"])
     moved = sum(line["count"] for line in result["energy"]["lines"] if line["group"] == "external") / 8
     beats = sum(c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"] for c in result["counters"].values())
     assert 0.9 * beats * 4 <= moved <= beats * 4  # fetch reads a few instructions past END
@@ -312,6 +317,34 @@ def test_schema_of_texts():
     assert results.texts(results.validate(example | {"texts": [entry]})) == [entry]
     with pytest.raises(InputError, match=re.escape("result: field 'texts[1].tokens' is missing or mistyped")):
         results.validate(example | {"texts": [entry, entry | {"tokens": 2}]})
+
+
+def test_schemas_of_earlier_versions_are_still_read(tmp_path, capsys):
+    """Schema 2 said neither counter, factor nor record of a line; 1 did not know batches. Their pages have no such links."""
+    from ternbin import results
+    from ternbin.errors import InputError
+
+    example = results.load(Path(__file__).parents[2] / "reports/example")
+    assert example["schema"] == "ternbin-result/3"
+    new = ("basis", "counter", "factor", "table", "record")
+    for schema in ("ternbin-result/1", "ternbin-result/2"):
+        old = json.loads(json.dumps(example)) | {"schema": schema}
+        del old["traffic"], old["energy"]["sources"]["literature"]
+        old["energy"]["lines"] = [{k: v for k, v in line.items() if k not in new} for line in old["energy"]["lines"]]
+        out = tmp_path / schema[-1]
+        results.write_json(out / "result.json", old)
+        assert main(["report", str(out)]) == 0
+        page = (out / "index.html").read_text()
+        assert "id='counter-wbuf_reads'" in page and "href='#energy-decode-external'" in page
+        assert set(re.findall(r"href='#([^']+)'", page)) <= set(re.findall(r" id='?([\w-]+)", page))
+        assert (out / "energy.csv").read_text().count("\n") == len(old["energy"]["lines"]) + 1
+        with pytest.raises(InputError, match=re.escape("result: field 'traffic' is missing")):
+            results.validate(old | {"schema": "ternbin-result/3"})
+        lines = {"energy": old["energy"], "traffic": example["traffic"], "schema": "ternbin-result/3"}
+        with pytest.raises(InputError, match=re.escape("field 'energy.lines[0].basis' is missing or mistyped")):
+            results.validate(old | lines)
+    with pytest.raises(InputError, match="^result: schema must be 'ternbin-result/3', not 'list'$"):
+        results.validate([])
 
 
 @pytest.mark.parametrize("ids", [["0,5,9,2"], ["0,5,9,2", "90,28"]], ids=["one text", "two texts"])
