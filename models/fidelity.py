@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ternbin.graph import golden
-from ternbin.graph.ir import Lowered, Node, Residual
+from ternbin.graph.ir import Lowered, Node, Residual, is_op
+from ternbin.graph.ops.ends import LmHead
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import Attention, QuantLinear
@@ -71,19 +72,19 @@ def compare(reference: Reference, lowered: Lowered, pairs: Sequence[Pair]) -> li
 
 def _tally(table: dict[str, Agreement], reference: Reference, values: dict[Node, Tensor]) -> None:
     for node, got in values.items():
-        if node.op not in CHECKED:
+        if node.op.opname not in CHECKED:
             continue
         inputs = [values[source] for source in node.src]
         real, want = reference.result(node, inputs)
-        got = got[..., 0] if node.op == "lm_head" else got
+        got = got[..., 0] if node.op.opname == "lm_head" else got
         wrong = want != got
         one = Agreement(
             name=node.name,
-            op=node.op,
+            op=node.op.opname,
             total=got.numel(),
             equal=int((~wrong).sum()),
             largest=int((want - got).abs().max()),
-            farthest=0.0 if node.op == "lm_head" else _farthest(real[wrong], got[wrong]),
+            farthest=0.0 if node.op.opname == "lm_head" else _farthest(real[wrong], got[wrong]),
         )
         before = table.get(node.name)
         table[node.name] = one if before is None else _sum(before, one)
@@ -125,21 +126,21 @@ class Reference:
         """`(real, codes)`: the result in steps before rounding and clipping, and the integers it rounds to."""
         module = self.modules[node.name]
         values = [x.double() for x in inputs]
-        if node.op == "embed":
+        if node.op.opname == "embed":
             return self.embed(module, inputs[0], node)
-        if node.op == "layernorm":
+        if node.op.opname == "layernorm":
             x = values[0] * 2.0 ** -node.src[0].type.frac
             y = F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
             return _on_grid(y, node.type)
-        if node.op == "quant":
+        if node.op.opname == "quant":
             return _codes(values[0] * 2.0 ** -node.src[0].type.frac, module)
-        if node.op == "linear_residual":
+        if node.op.opname == "linear_residual":
             return self.residual(module, *values, node.type)
-        if node.op == "softmax_codes":
-            return self.probabilities(module, values[0], node["causal"])
-        if node.op in ("context_codes", "context_codes8"):
+        if node.op.opname == "softmax_codes":
+            return self.probabilities(module, values[0], node.op.causal)
+        if node.op.opname in ("context_codes", "context_codes8"):
             return self.context(module, *values)
-        if node.op == "lm_head":
+        if node.op.opname == "lm_head":
             return self.next_token(module, values[0])
         return self.projection(module, values[0])
 
@@ -228,14 +229,14 @@ def likelihood(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Li
 def _logits(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Per text: logits of the integer model, logits of the fake-quant model (both [T, V], float64), labels [T]."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
-    head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
-    mul, bias = lowered.weights[head["mul"]], lowered.weights[head["bias"]]
-    weight = lowered.weights[head["weight"]]
+    head = next(node for node in lowered.decoder.nodes() if is_op(node, LmHead))
+    mul, bias = lowered.weights[head.op.mul], lowered.weights[head.op.bias]
+    weight = lowered.weights[head.op.weight]
     for source, target in pairs:
         ids, labels = torch.as_tensor(source), torch.as_tensor(target)
         shifted = torch.cat([torch.tensor([lowered.meta["decoder_start_id"]]), labels[:-1]])
         kept = decoder({"ids": shifted} | outputs(lowered.encoder, encoder({"ids": ids})))
         acc = golden.linear_acc(kept[head.src[0]], weight)
-        integer = golden.lm_logits(acc, mul, bias) * 2.0 ** -head["logit_scale_log2"]
+        integer = golden.lm_logits(acc, mul, bias) * 2.0**-head.op.logit_scale_log2
         real = model(input_ids=ids[None], decoder_input_ids=shifted[None], use_cache=False).logits[0]
         yield integer.double(), real.double(), labels

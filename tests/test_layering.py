@@ -26,7 +26,7 @@ ALLOWED = {
     ),
     "contract": "errors graph numpy",
     "contract.effects": "contract numpy",
-    "counting": "contract contract.effects counting.cycles decoding errors graph",
+    "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
     "emulation": "contract contract.effects graph numpy torch",
@@ -41,14 +41,14 @@ ALLOWED = {
         "models.task transformers"
     ),
     "flow": (
-        "contract counting counting.cycles decoding energy errors graph mapping models passes "
-        "progress results rtl.verilog sim version"
+        "contract counting counting.cycles decoding energy errors graph mapping models models.bart "
+        "passes progress results rtl.verilog sim version"
     ),
     "graph": "errors graph.ops numpy onnx torch",
     "graph.ops": "errors graph torch",
-    "mapping": "contract contract.effects errors graph numpy",
+    "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "errors graph graph.ops models.bart passes torch transformers",
-    "models.bart": "errors graph models passes torch transformers",
+    "models.bart": "errors graph graph.ops models passes torch transformers",
     "models.task": "decoding errors models models.bart passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ternbin.contract.program import Program
-from ternbin.graph.ir import Graph, Lowered, Weights
+from ternbin.graph.ir import Graph, Lowered, Shape, Weights
+from ternbin.graph.ops.attention import Attended, Scores
+from ternbin.graph.ops.linear import Product
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Work:
     weights: int = 0
 
 
-def _bound(shape: tuple[int | str, ...], dims: dict[str, int]) -> tuple[int, ...]:
+def _bound(shape: Shape, dims: dict[str, int]) -> tuple[int, ...]:
     return tuple(dims[d] if isinstance(d, str) else d for d in shape)
 
 
@@ -24,17 +26,16 @@ def work(graph: Graph, weights: Weights, dims: dict[str, int]) -> dict[str, Work
     whatever its bits."""
     result: dict[str, Work] = {}
     for node in graph.nodes():
-        attrs = {key: str(value) for key, value in dict(node.attrs).items() if key in ("name", "weight")}
-        if "weight" in attrs:
-            out_features, in_features = weights[attrs["weight"]].shape
+        if isinstance(node.op, Product):
+            out_features, in_features = weights[node.op.weight].shape
             (tokens, *_) = _bound(node.src[0].type.shape, dims)
-            result[attrs["name"]] = Work(tokens * out_features * in_features, out_features * in_features)
-        elif node.op == "scores":
+            result[node.name] = Work(tokens * out_features * in_features, out_features * in_features)
+        elif isinstance(node.op, Scores):
             _, queries, keys = _bound(node.type.shape, dims)
-            result[attrs["name"]] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
-        elif node.op.startswith("context"):
+            result[node.name] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
+        elif isinstance(node.op, Attended):
             _, queries, keys = _bound(node.src[0].type.shape, dims)
-            result[attrs["name"]] = Work(queries * keys * _bound(node.src[1].type.shape, dims)[-1])
+            result[node.name] = Work(queries * keys * _bound(node.src[1].type.shape, dims)[-1])
     return result
 
 
