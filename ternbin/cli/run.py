@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)"
     )
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
+    options.add_characterisation(parser)
     options.add_beams(parser)
     options.add_search(parser)
     options.add_restart(parser)
@@ -32,6 +33,7 @@ def call(args: argparse.Namespace) -> int:
     from ternbin import results
     from ternbin.contract.hw import load_hw
     from ternbin.counting.external import MemoryModel
+    from ternbin.energy import figures
     from ternbin.flow import Job, summarise
     from ternbin.report import tables, write_report
 
@@ -47,7 +49,8 @@ def call(args: argparse.Namespace) -> int:
         memory=MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed),
         dram=args.dram,
     )
-    result, artefacts = summarise(job, checkpoint=out / "checkpoint.npz", restart=args.restart)
+    with figures.using(args.characterisation):
+        result, artefacts = summarise(job, checkpoint=out / "checkpoint.npz", restart=args.restart)
     write_report(result, out)
     for name, text in artefacts.items():
         results.write_text(out / name, text)

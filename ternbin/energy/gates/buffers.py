@@ -6,7 +6,6 @@ from ternbin.energy.gates.netlist import Netlist, Placed
 from ternbin.energy.gates.roles import MOST, roles
 
 
-
 def buffered(netlist: Netlist) -> Netlist:
     """``netlist`` with at most ``MOST`` cell pins on every net but clocks and constants. Buffers are named after the net's driver."""
     clocks = set(netlist.domains)

@@ -46,7 +46,9 @@ def parse_group(text: str) -> Group:
                 i = _complex(tokens, i, stack)
     except (IndexError, ValueError):
         pass
-    raise InputError(f"a Liberty group must have an end, but one of {(root.groups or [root])[0].kind or 'text'!r} has none")
+    raise InputError(
+        f"a Liberty group must have an end, but one of {(root.groups or [root])[0].kind or 'text'!r} has none"
+    )
 
 
 def _simple(tokens: list[str], i: int, group: Group) -> int:
@@ -68,5 +70,7 @@ def _complex(tokens: list[str], i: int, stack: list[Group]) -> int:
         stack.append(group)
         return close + 2
     values = stack[-1].values
-    values[name] = values.get(name, []) + args if name == "fanout_length" else args  # the one attribute that is repeated
+    values[name] = (
+        values.get(name, []) + args if name == "fanout_length" else args
+    )  # the one attribute that is repeated
     return close + 1

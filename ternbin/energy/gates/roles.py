@@ -202,7 +202,9 @@ def _buffer(library: Library, found: _Found, gate: Cell) -> str:
     named = library.declared.buffer
     buffers = {name: library.cell(name) for name, (count, tables) in found.items() if (count, tables) == (1, [BUFFER])}
     if not buffers or named not in (None, *buffers):
-        raise InputError(f"{library.path}: buffer must be a cell that gives its input ({', '.join(buffers)}), not {named!r}")
+        raise InputError(
+            f"{library.path}: buffer must be a cell that gives its input ({', '.join(buffers)}), not {named!r}"
+        )
     if named:
         return named
     load = _ROOM * (MOST * gate.pins[gate.inputs[0]].cap + library.wire_cap(MOST))

@@ -73,9 +73,7 @@ def _clock_gate(cell: Cell) -> str:
     gate = cell.gate
     assert gate
     low = "".join(f", .{pin}(1'b0)" for pin in gate.low)
-    box = (
-        f"(* blackbox *) module {cell.name} (input {gate.clock}, input {gate.enable}, output {gate.output}); endmodule\n"
-    )
+    box = f"(* blackbox *) module {cell.name} (input {gate.clock}, input {gate.enable}, output {gate.output}); endmodule\n"
     return f"""
 {box if cell.name == BUILT_GATE else ""}module ternbin_clock_gate (input clk, input enable, output gated);
   {cell.name} gate (.{gate.clock}(clk), .{gate.enable}(enable), .{gate.output}(gated){low});

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from ternbin.energy.gates.netlist import Netlist, Placed
 
 
-
 @dataclass(frozen=True)
 class Timing:
     """``slew[net]``: (rise, fall); ``delays``: (cell name, output pin) -> related pin -> (rise, fall) in library time units."""
