@@ -70,6 +70,14 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
 
 
+def add_characterisation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--characterisation",
+        metavar="FILE",
+        help="gate-level figures of another cell library, as energy --rebuild --store wrote them (default: the stored ones)",
+    )
+
+
 def add_beams(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)"

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)"
     )
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
+    options.add_characterisation(parser)
     options.add_beams(parser)
     options.add_search(parser)
     options.add_restart(parser)
@@ -30,21 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     from ternbin import api, results
+    from ternbin.energy import figures
 
     out = options.check_writable(Path(args.out))
-    run = api.summarise(
-        **options.sources(args),
-        model=args.model,
-        bits=args.bits,
-        hw=args.hw,
-        max_new_tokens=args.max_new_tokens,
-        beams=args.beams,
-        **options.search_settings(args, args.beams),
-        memory=options.memory(args),
-        dram=args.dram,
-        checkpoint=out / "checkpoint.npz",
-        restart=args.restart,
-    )
+    with figures.using(args.characterisation):
+        run = api.summarise(
+            **options.sources(args),
+            model=args.model,
+            bits=args.bits,
+            hw=args.hw,
+            max_new_tokens=args.max_new_tokens,
+            beams=args.beams,
+            **options.search_settings(args, args.beams),
+            memory=options.memory(args),
+            dram=args.dram,
+            checkpoint=out / "checkpoint.npz",
+            restart=args.restart,
+        )
     page = run.save(out)
     if args.json:
         results.write_json(args.json, run.result)

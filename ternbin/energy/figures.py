@@ -1,14 +1,17 @@
 """Energy figures, each with range, tier and source: gate-level characterisation, SRAM and DRAM tables.
 
 Tiers: ``measured`` (gate level or RTL counter), ``derived`` (computed here from cited or measured parts), ``table`` (cited).
-All at 45 nm; nothing is scaled to another node.
+Gates at the node of the characterised library (the stored one: 45 nm), memories and adders at 45 nm; nothing is scaled to another node.
 """
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from ternbin.contract.hw import HwConfig
@@ -44,10 +47,65 @@ class Figure:
         return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source, self.record)
 
 
+SCHEMA = "ternbin-energy/1"
+STORED = Path(__file__).with_name("characterisation.json")
+
+
+def read_characterisation(path: str | Path) -> dict:
+    """A file that ``ternbin energy --rebuild --store`` wrote. Raises InputError for anything else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: must be JSON: {error}") from None
+    schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {schema!r}")
+    missing = [name for name in ("provenance", "blocks", "core") if name not in found]
+    if missing:
+        raise InputError(f"{path}: field {missing[0]!r} is missing")
+    return found
+
+
+class _Chosen:
+    """The characterisation that figures come from: the stored one, but within ``using``."""
+
+    path: Path = STORED
+
+
+@contextmanager
+def using(path: str | Path | None) -> Iterator[None]:
+    """Figures come from the characterisation in ``path`` while it lasts; None: from what they came from before.
+
+    Raises InputError for a file that is none.
+    """
+    before = _Chosen.path
+    try:
+        if path is not None:
+            _choose(Path(path))
+        yield
+    finally:
+        _choose(before)
+
+
+def chosen() -> Path:
+    """The file that figures come from."""
+    return _Chosen.path
+
+
+def _choose(path: Path) -> None:
+    if path != _Chosen.path:
+        read_characterisation(path)
+        _Chosen.path = path
+        characterisation.cache_clear()
+        block.cache_clear()
+
+
 @cache
 def characterisation() -> dict[str, Any]:
-    """The stored gate-level characterisation (docs/energy.md)."""
-    return json.loads(resources.files("ternbin.energy").joinpath("characterisation.json").read_text())
+    """The gate-level characterisation (docs/energy.md): the stored one, or that of ``using``."""
+    return read_characterisation(_Chosen.path)
 
 
 @cache
@@ -84,7 +142,7 @@ def operand_bit(kind: str, lanes: int | None = None) -> Figure:
 
 
 def lane(kind: str) -> Figure:
-    """One result of a lane of the epilogue or the vector unit (rtl/lanes.py): datapath and the registers in front, no clock."""
+    """One result of a lane of the vector unit (``exp``: the softmax's exponential): datapath and the registers in front, no clock."""
     record = block(kind)
     held = record["fj_per_event"]["operand held"]
     pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))

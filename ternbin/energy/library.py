@@ -1,7 +1,7 @@
 """What is a fact of one cell library or node and cannot be read from its Liberty file: said in a small TOML file beside it.
 
-``NAME.cells.toml`` beside ``NAME.lib``; every line may be missing (docs/cell-library.md). Everything else (supply, units, which cell is a full
-adder or a clock gate) is read from the Liberty text by ternbin/energy/gates/roles.py.
+``NAME.cells.toml`` beside ``NAME.lib``; every line may be missing (docs/cell-library.md). Everything else (supply, units, which cell is a
+full adder or a clock gate) is read from the Liberty text by ternbin/energy/gates/roles.py.
 """
 
 import tomllib
@@ -18,8 +18,9 @@ class Declared:
     """Facts of one library. Times in nanoseconds; None: found in the Liberty file.
 
     ``ram_access_ns``: data of a memory bank after the clock. ``input_delay_ns``: inputs of a block, which come from registers elsewhere.
-    ``clock_slew_ns``: edge of a buffered clock, and of inputs. ``wire_load``: name of a ``wire_load`` group. ``full_adder``, ``clock_gate``: a
-    cell, or "gates". ``buffer``: what splits nets of many sinks. ``dont_use``: cells that synthesis leaves alone, * and ? as in file names.
+    ``clock_slew_ns``: edge of a buffered clock, and of inputs. ``wire_load``: name of a ``wire_load`` group.
+    ``full_adder``, ``clock_gate``: a cell, or "gates". ``buffer``: what splits nets of many sinks.
+    ``dont_use``: cells that synthesis leaves alone, * and ? as in file names.
     """
 
     node_nm: float | None = None
@@ -67,7 +68,7 @@ _KNOWN = {"NangateOpenCellLibrary": "nangate45.cells.toml"}  # libraries whose f
 
 
 def declared_for(liberty: Path, name: str, cells: Path | None = None) -> Declared:
-    """The facts of the library ``name`` in the file ``liberty``: of ``cells``, else of NAME.cells.toml beside it, else what is known here."""
+    """Facts of the library ``name`` in the file ``liberty``: from ``cells``, else NAME.cells.toml beside it, else what is known here."""
     beside = liberty.with_suffix(".cells.toml")
     if cells is None and beside.exists():
         cells = beside

@@ -10,8 +10,9 @@ array of whole cores are a cross-check (tests/ternbin/test_energy.py), all other
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 
 from ternbin.contract.counters import DRAINED
 from ternbin.contract.hw import HwConfig
@@ -27,12 +28,14 @@ MULTIPLY = "multiply-accumulate"
 
 @dataclass(frozen=True)
 class Setting:
-    """What rates depend on. ``scaled``: field of Traffic -> bits there over bits in the program's memory, where they are not one."""
+    """What rates depend on. ``scaled``: field of Traffic -> bits there over bits in the program's memory, where they are not one.
+    ``characterised``: the file of gate-level figures."""
 
     hw: HwConfig
     precision: Precision
     dram: str
     scaled: tuple[tuple[str, float], ...] = ()
+    characterised: Path = field(default_factory=tables.chosen)
 
     @property
     def columns(self) -> str:

@@ -156,8 +156,10 @@ class Pin:
 
 @dataclass(frozen=True)
 class State:
-    """A plain flip-flop or a ``latch``: pins ``clock`` and ``data``, names of what it holds as outputs' functions have them. ``inverted``: it
-    takes its data at the falling edge, or while the clock is low."""
+    """A plain flip-flop or a ``latch``: pins ``clock`` and ``data``, names of what it holds as outputs' functions have them.
+
+    ``inverted``: it takes its data at the falling edge, or while the clock is low.
+    """
 
     clock: str
     data: str

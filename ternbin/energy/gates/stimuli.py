@@ -135,39 +135,16 @@ def normalised(values: list[float]) -> list[float]:
     return [v / scale for v in values]
 
 
-def lane_rows(kind: str, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
-    """Parameters and data of a lane (rtl/lanes.py) in the ranges that the numerics give them."""
+def exp_rows(rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+    """Parameters (maximum, factor, shift) and data (score, table entry) of the softmax's lane in the ranges that the numerics give them."""
 
-    def fields(*parts: tuple[int, int]) -> int:
-        word = at = 0
-        for value, bits in parts:
-            word |= (value & (1 << bits) - 1) << at
-            at += bits
-        return word
-
-    def normal(sigma: float) -> int:
-        return round(rng.gauss(0, sigma))
-
-    scale = lambda: (normal(1 << 21), 24)  # noqa: E731 - M and G are normalised to below 2^23
-    parameters = {
-        "scale": lambda: fields(scale(), (normal(1 << 28), 40), (16, 5)),
-        "threshold": lambda: fields((rng.randint(-60, 0), 16), (rng.randint(0, 60), 16)),
-        "sum": lambda: 0,
-        "norm": lambda: fields(
-            (normal(1 << 18), 32), (rng.randrange(1 << 24, (1 << 24) + (1 << 22)), 25), scale(), (normal(1 << 34), 40)
-        ),
-        "exp": lambda: fields((60, 24), (rng.randrange(1 << 15, 1 << 16), 16), (12, 6)),
-    }[kind]
-    values = {
-        "scale": lambda: fields((normal(60), 24), (normal(1 << 11), 16)),
-        "threshold": lambda: normal(60) & (1 << 24) - 1,
-        "sum": lambda: normal(1 << 11) & 0xFFFF,
-        "norm": lambda: normal(1 << 11) & 0xFFFF,
-        "exp": lambda: fields((60 - abs(normal(40)), 24), (rng.randrange(1 << 15), 16)),
-    }[kind]
-
-    def stream(value: Callable[[], int]) -> Iterator[int]:
+    def data() -> Iterator[int]:
         while True:
-            yield value()
+            score = 60 - abs(round(rng.gauss(0, 40)))
+            yield score & 0xFFFFFF | rng.randrange(1 << 15) << 24
 
-    return stream(parameters), stream(values)
+    def parameters() -> Iterator[int]:
+        while True:
+            yield 60 | rng.randrange(1 << 15, 1 << 16) << 24 | 12 << 40
+
+    return parameters(), data()
