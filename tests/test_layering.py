@@ -32,8 +32,8 @@ ALLOWED = {
     "emulation": "contract contract.effects graph numpy torch",
     "energy": "contract counting errors graph",
     "energy.gates": (
-        "contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
-        "rtl.array rtl.parts rtl.verilog sim version amaranth numpy scipy torch"
+        "contract counting energy errors graph graph.ops mapping models models.bart passes rtl.array "
+        "rtl.parts rtl.vector rtl.verilog sim version amaranth numpy scipy torch"
     ),
     "errors": "",
     "explore": (
