@@ -8,8 +8,9 @@ import pytest
 from accounts import check_counts, check_links, check_records
 
 from ternbin.contract.counters import COUNTERS
+from ternbin.contract.effects.table import counts
 from ternbin.contract.hw import NAMED, HwConfig
-from ternbin.counting.events import add, instruction_events
+from ternbin.counting.events import add
 from ternbin.counting.phases import Phase
 from ternbin.counting.traffic import Traffic
 from ternbin.counting.workload import Work
@@ -234,7 +235,7 @@ def _array_counters(row: dict, hw: HwConfig) -> dict[str, int]:
     """The array's counters of a run that was simulated gate by gate: they follow from its instructions."""
     program = map_model(_lowered(), hw, int(row["workload"].split()[2]), 2, contents=False)
     number = 0 if row["call"] == "encoder" else 1
-    counted = add(instruction_events(program.hw, i) for i in program.instructions(number))
+    counted = add(counts(program.hw, i) for i in program.instructions(number))
     return defaultdict(int, dict.fromkeys(COUNTERS, 0) | counted)
 
 
