@@ -252,7 +252,8 @@ def _decode_codes(hw: HwConfig, shape: Memory, view: View, raw: np.ndarray) -> n
     words = from_bytes(raw)[..., : shape.bits].reshape(*raw.shape[:2], hw.planes, hw.lanes)
     if kind_of(view.kind).eight_bit:
         weights = INT8_WEIGHTS if view.kind == "int8" else UINT8_WEIGHTS
-        return sum(int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights))
+        planes = [int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights)]
+        return np.sum(planes, axis=0)
     return from_stored(_gather(hw, view, word_codes(hw, words), 0), view.kind)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
-from ternbin.contract.memories import ceil_div
+from ternbin.contract.memories import PARAM_BITS, ceil_div
 from ternbin.contract.pipeline import MUL_BITS, SCALE_WORDS
 from ternbin.contract.transfers import TRITS, bank_words
 
@@ -145,7 +145,7 @@ def scale_words(hw: HwConfig, mul: np.ndarray, bias: np.ndarray) -> np.ndarray:
 def scale_values(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parameter words ``[.., 4, n]`` to M and B ``[.., n]``."""
     halves = words.astype(np.int64) & 0xFFFF
-    both = sum(halves[..., j, :] << 16 * j for j in range(SCALE_WORDS))
+    both = np.sum([halves[..., j, :] << PARAM_BITS * j for j in range(SCALE_WORDS)], axis=0)
     return both << (64 - MUL_BITS) >> (64 - MUL_BITS), both >> MUL_BITS
 
 

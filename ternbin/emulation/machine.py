@@ -99,7 +99,8 @@ def run_call(
         instants.setdefault((probe.unit, probe.index), []).append(probe)
 
     def observe(unit: Unit, index: int, instruction: Instruction) -> None:
-        for probe in instants.get((unit, index), ()) if on_probe else ():
-            on_probe(probe, machine.raw(probe.region))
+        for probe in instants.get((unit, index), ()):
+            if on_probe is not None:
+                on_probe(probe, machine.raw(probe.region))
 
     machine.run(program.instructions(call), observe, rng)

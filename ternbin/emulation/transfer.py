@@ -5,7 +5,7 @@ import numpy as np
 from ternbin.contract.effects.access import READ, WRITE, Access
 from ternbin.contract.effects.table import out_of_range
 from ternbin.contract.isa import ErrorCode, Instruction, Mem, Op
-from ternbin.contract.memories import CODE_MEMORIES, PARAM_BITS, TABLE_BITS, TABLES
+from ternbin.contract.memories import CODE_MEMORIES, ID_BITS, PARAM_BITS, TABLE_BITS, TABLES
 from ternbin.contract.rows import (
     bytes_int,
     code_row_bytes,
@@ -18,8 +18,8 @@ from ternbin.contract.rows import (
 from ternbin.contract.transfers import bank_words, external_rows, packs_trits, transfer_banks, transfer_words
 from ternbin.emulation.state import MachineError, State
 
+ID_MASK = (1 << ID_BITS) - 1
 KEPT = {Mem.LUTV: 0xFFFF, Mem.LUTX: 0xFF}  # of a table's entry
-ID_MASK = 0xFFFFFFFF
 
 
 def load(s: State, i: Instruction) -> None:
@@ -85,7 +85,7 @@ def _steps(s: State, i: Instruction, count: int) -> list[int]:
         return list(range(count))
     entries = i["index"] + np.arange(count)
     inside = s.touch(Mem.IDBUF, entries[entries < transfer_words(s.hw, Mem.IDBUF)], False)
-    return s.memories[Mem.IDBUF][inside, 0].tolist()
+    return (s.memories[Mem.IDBUF][inside, 0] & ID_MASK).tolist()
 
 
 def _check(s: State, starts: list[int], size: int, write: bool, word: str | None) -> None:

@@ -7,7 +7,7 @@ from ternbin.contract.isa import Instruction, Kind, Mem
 from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.contract.rows import scale_values, word_codes
 from ternbin.contract.transfers import transfer_words
-from ternbin.emulation.state import State
+from ternbin.emulation.state import State, Undefined
 from ternbin.graph import golden
 from ternbin.graph.qtypes import to_stored
 
@@ -81,6 +81,8 @@ def _mask(s: State, i: Instruction, shape: tuple[int, ...], words: int) -> np.nd
     bits = s.memories[Mem.PBUF][s.touch(Mem.PBUF, i["mask_addr"] + np.arange(words), False)].reshape(-1)
     valid = np.zeros(shape, dtype=bool)
     valid[:, : i["keys"]] = bits[: i["keys"]] >> (i["mask_bit"] + np.arange(i["queries"]))[:, None] & 1
+    if not valid.any(axis=1).all():
+        raise Undefined("a query sees no key")
     return valid
 
 

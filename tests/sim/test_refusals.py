@@ -71,6 +71,8 @@ def a_transfer(hw: HwConfig, rng: random.Random, op: Op) -> dict[str, int]:
     fields = {"mem": mem, "bank": bank, "inner": inner, "outer": outer, "expand": expand}
     fields["addr"] = rng.randint(0, max(0, transfer_words(hw, mem) - rounds * inner))
     fields["dram"] = rng.randrange(DATA, SIZE // 2, hw.axi_bytes) + SIZE // 4 * (op == Op.STORE)
+    if rng.random() < 0.08:
+        fields["dram"] = rng.randrange(SIZE - 64, SIZE + (1 << 12), hw.axi_bytes)  # from there on, nothing answers
     fields["stride"] = size if rng.random() < 0.5 else size + hw.axi_bytes * rng.randrange(9)
     if op == Op.LOAD and rng.random() < 0.2:
         fields |= {"indirect": 1, "index": rng.randint(0, SMALL_IDS - outer)}

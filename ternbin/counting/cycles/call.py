@@ -220,12 +220,12 @@ class Call:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
         for the next one."""
         cycle, work = self.start[number], self.d.work[number]
-        handed, freed = max(cycle + 1, back[0]) - cycle, [max(at - cycle, 0) for at in back[1:]]
+        handed, freed, before = max(cycle + 1, back[0]) - cycle, max(back[1] - cycle, 0), max(back[2] - cycle, 0)
         held = sorted(self.columns + self.rows) if work.keys and self.rows else self.columns
         columns = ()
         if held and held[-1][1] > cycle:
             columns = tuple((first - cycle, end - cycle) for first, end in held)
-        times = (gemm if columns else undisturbed)(self.hw, work, handed, *freed, columns)
+        times = (gemm if columns else undisturbed)(self.hw, work, handed, freed, before, columns)
         self.gemms = [item for item in self.gemms if item[0] != cycle] + [(cycle, times)]
         done, free = cycle + times.done, cycle + times.free
         if self.due.get(number) != done:

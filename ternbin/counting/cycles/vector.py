@@ -99,6 +99,7 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     def sums(count: int) -> None:
         nonlocal loaded, divided
         for _ in range(count):
+            at = 0
             for _ in range(words):
                 at = _past(blocks, reads.ask())
                 reads.taken.append(at)
