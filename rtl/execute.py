@@ -74,6 +74,11 @@ class ExecuteUnit(wiring.Component):
             }
         )
 
+    @property
+    def awake(self) -> Value:
+        """Whether the unit needs its clock."""
+        return self.port.busy | self.port.instruction.valid | self.lutx_w.valid
+
     def elaborate(self, platform):
         m = Module()
         front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))

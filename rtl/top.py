@@ -1,6 +1,9 @@
 # amaranth: UnusedElaboratable=no
 """The accelerator: units, memories, control, bus, registers and counters, connected."""
 
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
 from amaranth import Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
@@ -59,8 +62,20 @@ def memories(hw: HwConfig) -> dict[str, BankedMemory]:
     }
 
 
-APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}  # units whose modules are generated apart
-UNITS = {"load": LoadUnit, "execute": ExecuteUnit, "vector": VectorUnit, "store": StoreUnit}
+@dataclass(frozen=True)
+class Units:
+    """The units by the names of isa.Unit, in the order of their counters."""
+
+    load: LoadUnit
+    execute: ExecuteUnit
+    vector: VectorUnit
+    store: StoreUnit
+
+
+UNITS: dict[str, Any] = get_type_hints(Units)
+# Compute units by the module that each is generated as, apart. They sleep without work and are reset after an error; load and store first
+# finish what the bus has begun.
+APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}
 
 
 def top_ports(hw: HwConfig) -> dict:
@@ -96,21 +111,15 @@ class Top(wiring.Component):
         m.submodules.axi = self._axi = AxiMaster(self.hw)
         self._banked, self._scores = memories(self.hw), ScoreMemory(banked(self.hw)["sbuf"], SCORES)
         self._memories = {**self._banked, "sbuf": self._scores}
-        self._load, self._execute = LoadUnit(self.hw), ExecuteUnit(self.hw)
-        self._vector, self._store = VectorUnit(self.hw), StoreUnit(self.hw)
-        self._units = {"load": self._load, "execute": self._execute, "vector": self._vector, "store": self._store}
+        self._units = Units(**{name: part(self.hw) for name, part in UNITS.items()})
         for name, memory in self._memories.items():
             m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
-        for name, unit in self._units.items():
-            # Compute units are reset after an error; load and store first finish what the bus has begun.
-            if isinstance(unit, LoadUnit | StoreUnit):
-                m.submodules[name] = unit
+        for name, unit in vars(self._units).items():
+            if name in APART:
+                sleep = gated(m, f"{name}_clock", unit.awake, ResetSignal() | control.abort)
+                m.submodules[name] = sleep(apart(APART[name], unit))
             else:
-                table = unit.lutv_w if isinstance(unit, VectorUnit) else unit.lutx_w
-                awake = unit.port.busy | unit.port.instruction.valid | table.valid
-                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(
-                    apart(APART[name], unit)
-                )
+                m.submodules[name] = unit
             wiring.connect(m, getattr(control, f"unit_{name}"), unit.port)
         self._connect_memories(m)
         self._connect_bus(m)
@@ -122,18 +131,21 @@ class Top(wiring.Component):
         for kind, table in (("r", READERS), ("w", WRITERS)):
             for name, ports in table.items():
                 for unit, port in ports.items():
-                    wiring.connect(m, getattr(self._units[unit], port), getattr(self._banked[name], f"{kind}_{unit}"))
+                    wiring.connect(
+                        m, getattr(getattr(self._units, unit), port), getattr(self._banked[name], f"{kind}_{unit}")
+                    )
         for name, (unit, port) in TRANSPOSED.items():
-            wiring.connect(m, getattr(self._units[unit], port), getattr(self._banked[name], f"t_{unit}"))
+            wiring.connect(m, getattr(getattr(self._units, unit), port), getattr(self._banked[name], f"t_{unit}"))
+        units = self._units
         for port in SCORES:
-            wiring.connect(m, getattr(self._vector, port), getattr(self._scores, port))
-        wiring.connect(m, self._execute.sbuf_w, self._scores.tile)
-        wiring.connect(m, self._vector.sbuf_w, self._scores.word)
-        wiring.connect(m, self._load.lutx_w, self._execute.lutx_w)
-        wiring.connect(m, self._load.lutv_w, self._vector.lutv_w)
+            wiring.connect(m, getattr(units.vector, port), getattr(self._scores, port))
+        wiring.connect(m, units.execute.sbuf_w, self._scores.tile)
+        wiring.connect(m, units.vector.sbuf_w, self._scores.word)
+        wiring.connect(m, units.load.lutx_w, units.execute.lutx_w)
+        wiring.connect(m, units.load.lutv_w, units.vector.lutv_w)
 
     def _connect_bus(self, m: Module) -> None:
-        axi, control, load, store = self._axi, self._control, self._load, self._store
+        axi, control, load, store = self._axi, self._control, self._units.load, self._units.store
         for source, sink in (
             (load.ar, axi.load_ar),
             (axi.load_r, load.r),
@@ -182,7 +194,7 @@ class Top(wiring.Component):
             bank.index.eq(registers.index),
             registers.value.eq(bank.value),
         ]
-        parts = {"control": control, "axi": self._axi, **self._units, **self._memories}
+        parts = {"control": control, "axi": self._axi, **vars(self._units), **self._memories}
         for instance, own in events(self.hw).items():
             for event in own:
                 source = getattr(parts[instance], f"ev_{event}")

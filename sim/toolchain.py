@@ -69,15 +69,6 @@ class ModelSpec:
         return hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
 
 
-def top_ports(text: str, top: str) -> dict[str, str]:
-    """Ports of module ``top`` in the Verilog ``text``: name -> "input" or "output", with the range of a vector ("input [7:0]")."""
-    module = re.search(rf"^\s*module\s+{re.escape(top)}\b(.*?)^\s*endmodule\b", text, re.S | re.M)
-    if module is None:
-        raise ValueError(f"Verilog must contain module {top!r}")
-    found = re.findall(r"\b(input|output)\s+(?:(?:wire|reg|logic|signed)\s+)*(\[[^]]*\])?\s*(\w+)", module[1])
-    return {name: f"{direction} {bits}".strip() for direction, bits, name in found}
-
-
 def cache_dir() -> Path:
     """Folder of compiled models: $TERNBIN_CACHE, else ternbin in $XDG_CACHE_HOME or ~/.cache; created if missing."""
     base = os.environ.get("TERNBIN_CACHE")

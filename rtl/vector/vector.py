@@ -91,6 +91,11 @@ class VectorUnit(wiring.Component):
             }
         )
 
+    @property
+    def awake(self) -> Value:
+        """Whether the unit needs its clock."""
+        return self.port.busy | self.port.instruction.valid | self.lutv_w.valid
+
     def elaborate(self, platform):
         m = Module()
         hw = self.hw

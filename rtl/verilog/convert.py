@@ -17,7 +17,7 @@ def convert(parts: Mapping[str, Elaboratable]) -> str:
     collecting = gc.isenabled()
     gc.disable()  # millions of objects that live to the end: looking for garbage among them takes a third of the time
     try:
-        return clocked(_renumbered(_convert(parts)))
+        return clocked(renumbered(_convert(parts)))
     finally:
         if collecting:
             gc.enable()
@@ -35,7 +35,7 @@ def _convert(parts: Mapping[str, Elaboratable]) -> str:
     return translate("\n".join(texts), strip_internal_attrs=True)
 
 
-def _renumbered(text: str) -> str:
+def renumbered(text: str) -> str:
     """Ports without a name are called after cells of Amaranth's netlist; numbered in order of appearance instead, they stay what they are
     when a change elsewhere moves those cells, and compiled simulators stay valid."""
     numbers: dict[str, str] = {}

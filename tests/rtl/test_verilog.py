@@ -13,6 +13,7 @@ from ternbin.contract.hw import NAMED
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
 from ternbin.rtl.verilog.clocked import clocked
+from ternbin.rtl.verilog.convert import renumbered
 from ternbin.rtl.verilog.generate import TOP, generate, manifest
 from ternbin.sim.toolchain import verilator
 
@@ -86,6 +87,14 @@ def test_same_text_every_time():
     first = dict(generate(NAMED["tiny"]))
     generate.cache_clear()
     assert generate(NAMED["tiny"]) == first
+
+
+def test_unnamed_ports_are_numbered_in_order_of_appearance():
+    """Not after cells of the netlist, whose numbers a change elsewhere moves."""
+    text = r"module a (\port$120$0 , \port$120$1 , \port$7$0 ); b c (.\port$7$0 (\port$120$0 ), .x(port));"
+    assert renumbered(text) == text.replace("$120$", "$0$").replace("$7$", "$1$")
+    numbers = re.findall(r"\\port\$(\d+)", generate(NAMED["tiny"])[f"{TOP}.v"])
+    assert 0 < max(map(int, numbers)) < len(set(numbers))
 
 
 def test_manifest():

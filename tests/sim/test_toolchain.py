@@ -8,7 +8,8 @@ import pytest
 
 from ternbin.errors import MissingToolError
 from ternbin.sim import toolchain
-from ternbin.sim.toolchain import BuildError, ModelSpec, compile_model, top_ports
+from ternbin.sim.bench import top_ports
+from ternbin.sim.toolchain import BuildError, ModelSpec, compile_model
 
 COUNTER = """module counter(input clk, output reg [7:0] n);
     always @(posedge clk) n <= n + 1;
