@@ -1,10 +1,11 @@
 """Energy lines counted again from what a result stores, and the links of its page followed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 
-def check_counts(lines: list[dict], counted: dict[str, dict[str, float]]) -> None:
+def check_counts(lines: list[dict], counted: Mapping[str, Mapping[str, float]]) -> None:
     """Every line of a phase is its factor times what its counter counted; ``counted``: basis -> counter -> count. What is not a hardware
     counter's is a kind of external bytes."""
     for line in lines:

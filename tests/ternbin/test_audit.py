@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from ternbin.explore.audit import audit_subject
 from ternbin.explore.place import CASES, Subject, best, place, reference_config, same_area, whole_codes
 from ternbin.explore.sweeps import batched, crossing, resident
 from ternbin.mapping.mapper import map_model
+from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.bart.shape import shape_model
 from ternbin.models.task.paper import bart_base, count, paper_table
@@ -77,9 +79,9 @@ def test_a_program_without_contents_has_the_same_instructions(bits, pack):
 
 
 def test_shape_model_has_the_shapes_of_the_model_itself():
-    dims = dict(d_model=32, heads=2, ffn=64, layers=2, vocab=211, activation="gelu", positions=64)
+    dims: dict[str, Any] = dict(d_model=32, heads=2, ffn=64, layers=2, vocab=211, activation="gelu", positions=64)
     shape = shape_model("2-2", **dims)
-    real = audits.prepare.fold(audits.prepare.lower(random_quant_bart("2-2", **dims)))
+    real = prepare.fold(prepare.lower(random_quant_bart("2-2", **dims)))
     for graph in ("encoder", "decoder"):
         nodes = {node.name: node for node in getattr(real, graph).nodes()}
         for node in getattr(shape, graph).nodes():
