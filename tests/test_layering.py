@@ -18,7 +18,7 @@ ALLOWED = {
     "ternbin": "",
     "cli": (
         "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.bart models.task progress report results rtl.verilog sim verify"
+        "models.bart models.task passes progress report results rtl.verilog sim verify"
     ),
     "contract": "errors graph numpy torch",
     "contract.effects": "",

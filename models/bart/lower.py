@@ -90,7 +90,7 @@ class _Lowering:
 
     def run(self) -> Lowered:
         encoder, decoder = Graph("encoder", self.encoder()), Graph("decoder", self.decoder())
-        return Lowered(encoder, decoder, self.b.weights, describe(self.model))
+        return Lowered((encoder, decoder), self.b.weights, describe(self.model))
 
     def encoder(self) -> tuple[Node, ...]:
         """Source ids to the keys and values of every cross-attention."""
