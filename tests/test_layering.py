@@ -22,7 +22,7 @@ ALLOWED = {
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.bart models.task progress report results sim version"
+        "models.bart models.task passes progress report results sim version"
     ),
     "contract": "errors graph numpy",
     "contract.effects": "contract numpy",
