@@ -225,9 +225,7 @@ def likelihood(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Li
 
 
 @torch.no_grad()
-def _logits(
-    model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _logits(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Per text: logits of the integer model, logits of the fake-quant model (both [T, V], float64), labels [T]."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")

@@ -22,7 +22,7 @@ from ternbin.graph.ir import Lowered
 from ternbin.graph.picture import picture
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare
-from ternbin.models.bart.fidelity import compare
+from ternbin.models.prepare import compare
 from ternbin.passes import fold
 from ternbin.progress import Forecast, bar, stage
 from ternbin.rtl.verilog.generate import manifest

@@ -69,9 +69,7 @@ class Bart(Family[QuantBartForConditionalGeneration]):
             options={"scale_embedding": rng.random() < 0.5},
         )
 
-    def random(
-        self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16
-    ) -> QuantBartForConditionalGeneration:
+    def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantBartForConditionalGeneration:
         encoder, decoder = sizes.layers
         return random_model.random_quant_bart(
             bits,

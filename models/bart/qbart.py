@@ -13,7 +13,6 @@ from typing import Any, Protocol, cast
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration
 
 from ternbin.errors import InputError
