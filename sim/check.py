@@ -71,7 +71,11 @@ _NOT_WRITTEN = ("input", "output", "cache")  # other names for what another op w
 
 def _written(values: dict) -> dict:
     """Tensors that a call writes, by node name."""
-    return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
+    return {
+        node.op.label: value
+        for node, value in values.items()
+        if node.op.label is not None and node.op.opname not in _NOT_WRITTEN
+    }
 
 
 def reference(

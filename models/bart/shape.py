@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ternbin.graph.ir import Lowered
+from ternbin.graph.ops.ends import Embed, LmHead
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.modules import Attention
@@ -33,14 +34,14 @@ def shape_model(bits: str, *, layers: int, vocab: int, **options) -> Lowered:
         stack.layers = torch.nn.ModuleList([first] * layers)
     lowered = fold(lower(model.pack()))
     rows = torch.arange(vocab) % VOCAB
-    head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
+    head = next(node.op for node in lowered.decoder.nodes() if isinstance(node.op, LmHead))
     tables = {
-        node[name]
+        name
         for graph in (lowered.encoder, lowered.decoder)
         for node in graph.nodes()
-        if node.op == "embed"
-        for name in ("table", "scale")
-    } | {head[name] for name in ("weight", "mul", "bias")}
+        if isinstance(node.op, Embed)
+        for name in (node.op.table, node.op.scale)
+    } | {head.weight, head.mul, head.bias}
     weights = {name: value[rows] if name in tables else value for name, value in lowered.weights.items()}
     dims = {"vocab_size": vocab, "encoder_layers": layers, "decoder_layers": layers}
     return Lowered(lowered.encoder, lowered.decoder, weights, lowered.meta | dims)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from ternbin.graph.ir import Graph, Weights
+from ternbin.graph.ir import Graph, Shape, Weights
+from ternbin.graph.ops.attention import Attended, Scores
+from ternbin.graph.ops.linear import Product
 
 PHASES = ("prefill", "decode")
 
@@ -15,24 +17,23 @@ class Work:
     weights: int = 0
 
 
-def _bound(shape: tuple, dims: dict[str, int]) -> tuple[int, ...]:
+def _bound(shape: Shape, dims: dict[str, int]) -> tuple[int, ...]:
     return tuple(dims[d] if isinstance(d, str) else d for d in shape)
 
 
 def work(graph: Graph, weights: Weights, dims: dict[str, int]) -> dict[str, Work]:
     """Op name -> Work for the ops that multiply; ``dims`` binds S, T, P, N. One operand pair is one multiply-accumulate,
     whatever its bits."""
-    result = {}
+    result: dict[str, Work] = {}
     for node in graph.nodes():
-        attrs = dict(node.attrs)
-        if "weight" in attrs:
-            out_features, in_features = weights[attrs["weight"]].shape
+        if isinstance(node.op, Product):
+            out_features, in_features = weights[node.op.weight].shape
             (tokens, *_) = _bound(node.src[0].type.shape, dims)
-            result[attrs["name"]] = Work(tokens * out_features * in_features, out_features * in_features)
-        elif node.op == "scores":
-            heads, queries, keys = _bound(node.type.shape, dims)
-            result[attrs["name"]] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
-        elif node.op.startswith("context"):
+            result[node.name] = Work(tokens * out_features * in_features, out_features * in_features)
+        elif isinstance(node.op, Scores):
+            _, queries, keys = _bound(node.type.shape, dims)
+            result[node.name] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
+        elif isinstance(node.op, Attended):
             _, queries, keys = _bound(node.src[0].type.shape, dims)
-            result[attrs["name"]] = Work(queries * keys * _bound(node.src[1].type.shape, dims)[-1])
+            result[node.name] = Work(queries * keys * _bound(node.src[1].type.shape, dims)[-1])
     return result

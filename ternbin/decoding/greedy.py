@@ -13,7 +13,8 @@ from torch import Tensor
 from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
 from ternbin.graph import golden
-from ternbin.graph.ir import Graph, Lowered
+from ternbin.graph.ir import Graph, Lowered, is_op
+from ternbin.graph.ops.ends import LmHead, Output
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.registry import typed
 
@@ -103,8 +104,8 @@ class Batched:
         self.meta, self.device, self.batch_size = lowered.meta, device, batch_size
         self.encoder = Interpreter(lowered.encoder, lowered.weights, device, keep=False)
         self.decoder = Interpreter(lowered.decoder, lowered.weights, device, keep=False)
-        (self.head,) = (node for node in self.decoder.nodes if node.op == "lm_head")
-        hidden = typed(lowered.weights, "output", self.head.src, {"name": "hidden"})
+        (self.head,) = (node for node in self.decoder.nodes if is_op(node, LmHead))
+        hidden = typed(lowered.weights, Output(name="hidden"), *self.head.src)
         self.body = Interpreter(Graph("decoder", (hidden,)), lowered.weights, device, keep=False)
 
     def generate(
@@ -187,7 +188,7 @@ class Batched:
 
     def _row_nll(self, hidden: Tensor, target: Sequence[int]) -> float:
         weights = self.decoder.weights
-        acc = golden.linear_acc(hidden, weights[self.head["weight"]])
-        logits = golden.lm_logits(acc, weights[self.head["mul"]], weights[self.head["bias"]])
-        log_probs = (logits * 2.0 ** -self.head["logit_scale_log2"]).to(torch.float64).log_softmax(-1)
+        acc = golden.linear_acc(hidden, weights[self.head.op.weight])
+        logits = golden.lm_logits(acc, weights[self.head.op.mul], weights[self.head.op.bias])
+        log_probs = (logits * 2.0**-self.head.op.logit_scale_log2).to(torch.float64).log_softmax(-1)
         return -float(log_probs[torch.arange(len(target)), torch.tensor(target)].sum())

@@ -19,6 +19,7 @@ from ternbin.energy.lines import Line, Precision
 from ternbin.energy.model import account, total_pj
 from ternbin.errors import InputError
 from ternbin.graph.ir import Lowered, Node
+from ternbin.graph.ops.codes import Quant
 from ternbin.graph.ops.registry import typed
 from ternbin.mapping.mapper import map_model
 from ternbin.models.task.paper import Parameters
@@ -132,10 +133,10 @@ def whole_codes(lowered: Lowered) -> Lowered:
     table = dict(lowered.weights)
 
     def visit(node: Node, src: tuple[Node, ...]) -> Node:
-        attrs = dict(node.attrs)
-        if node.op == "quant":
-            attrs |= {"name": f"{src[0].name}.operand", "kind": "ternary", "thresholds": (0, 1), "mul": 0, "shift": 0}
-        return typed(table, node.op, src, attrs)
+        op = node.op
+        if isinstance(op, Quant):
+            op = Quant(name=f"{src[0].name}.operand", kind="ternary", thresholds=(0, 1), mul=0, shift=0)
+        return typed(table, op, *src)
 
     return replace(
         lowered, encoder=lowered.encoder.rebuild(visit), decoder=lowered.decoder.rebuild(visit), weights=table

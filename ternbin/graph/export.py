@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,9 @@ from torch import Tensor
 from ternbin.errors import InputError
 from ternbin.graph import ir
 from ternbin.graph.dump import dump, labels
-from ternbin.graph.ir import Graph, Node, Type, Weights
-from ternbin.graph.ops.registry import OPS, typed, verify
+from ternbin.graph.ir import Graph, Node, Op, Type, Weights, declared
+from ternbin.graph.ops.ends import Input
+from ternbin.graph.ops.registry import OPS, operation, typed, verify, weight_names
 from ternbin.graph.picture import picture, to_svg
 
 __all__ = ["dump", "from_onnx", "picture", "save_onnx", "to_onnx", "to_svg"]
@@ -28,17 +30,17 @@ def to_onnx(graph: Graph, weights: Weights):
     from onnx import helper  # slow to import, needed here only
 
     names, nodes = labels(graph), []
-    used = {value: weights[value] for node in graph.nodes() for _, value in _weight_attrs(node, weights)}
+    used = {name: weights[name] for name in weight_names(graph)}
     clash = set(used) & set(names.values())
     if clash:
         raise InputError(f"weight name must differ from every node name, not {min(clash)!r}")
     for node in graph.nodes():
-        if node.op == "output":
+        if node.op.opname == "output":
             nodes.append(helper.make_node("Identity", [names[node.src[0]]], [names[node]], names[node]))
-        elif node.op != "input":
-            nodes.append(_onnx_node(node, names, weights))
+        elif node.op.opname != "input":
+            nodes.append(_onnx_node(node, names))
     info = {node: _value_info(node.type, names[node]) for node in graph.nodes()}
-    inner = [info[n] for n in graph.nodes() if n.op not in ("input", "output")]
+    inner = [info[n] for n in graph.nodes() if n.op.opname not in ("input", "output")]
     body = helper.make_graph(
         nodes,
         graph.name,
@@ -68,36 +70,37 @@ def from_onnx(model) -> tuple[Graph, Weights]:
         raise InputError(f"ONNX model must import the domain {DOMAIN}, not {[e.domain for e in model.opset_import]}")
     body = model.graph
     weights = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in body.initializer}
-    made = {i.name: typed(weights, "input", (), {"name": i.name, "of": _type_of(i.doc_string)}) for i in body.input}
+    made: dict[str, Node[Op]] = {
+        i.name: typed(weights, Input(name=i.name, of=_type_of(i.doc_string))) for i in body.input
+    }
     for entry in body.node:
         src = tuple(made[name] for name in entry.input if name in made)
-        attrs = {a.name: _plain(helper.get_attribute_value(a)) for a in entry.attribute}
-        keys, op = attrs.pop("weights", ()), entry.op_type if entry.op_type in OPS else "output"
+        attrs: dict[str, Any] = {a.name: _plain(helper.get_attribute_value(a)) for a in entry.attribute}
+        keys, name = attrs.pop("weights", ()), entry.op_type if entry.op_type in OPS else "output"
         attrs |= dict(zip(keys, entry.input[len(src) :], strict=True))
-        named = {"name": entry.name} if "name" in OPS[op].attrs else {}
-        full = {key: attrs.get(key) for key in OPS[op].attrs} | named
-        made[entry.output[0]] = typed(weights, op, src, full)
+        made[entry.output[0]] = typed(weights, operation(name, _attributes(OPS[name], attrs, entry.name)), *src)
     graph = Graph(body.name, tuple(made[o.name] for o in body.output))
     verify(graph, weights)
     return graph, weights
 
 
-def _weight_attrs(node: Node, weights: Weights) -> list[tuple[str, str]]:
-    """Attributes that name weights."""
-    return [(k, v) for k, v in node.attrs if k not in ("name", "kind") and isinstance(v, str) and v in weights]
+def _attributes(op: type[Op], attrs: dict[str, object], name: str) -> dict[str, object]:
+    """Attributes of ``op`` from those of its ONNX node: None is left out there, a bool an integer, the name that of the node."""
+    known = {
+        key: bool(attrs[key]) if of is bool else attrs.get(key) for key, of in declared(op).items() if key != "name"
+    }
+    return known | ({"name": name} if "name" in declared(op) else {})
 
 
-def _onnx_node(node: Node, names: dict[Node, str], weights: Weights):
+def _onnx_node(node: Node[Op], names: dict[Node[Op], str]):
     from onnx import helper
 
-    refs = _weight_attrs(node, weights)
-    entry = helper.make_node(
-        node.op, [names[s] for s in node.src] + [v for _, v in refs], [names[node]], names[node], domain=DOMAIN
-    )
-    skip = {"name", *(k for k, _ in refs)}
-    values = {k: v for k, v in node.attrs if k not in skip and v is not None}
+    refs = node.op.weight_names()
+    inputs = [names[s] for s in node.src] + list(refs.values())
+    entry = helper.make_node(node.op.opname, inputs, [names[node]], names[node], domain=DOMAIN)
+    values = {k: v for k, v in node.op.attributes().items() if k not in {"name", *refs} and v is not None}
     if refs:
-        values["weights"] = tuple(k for k, _ in refs)
+        values["weights"] = tuple(refs)
     entry.attribute.extend(_attribute(k, v) for k, v in values.items())
     return entry
 

@@ -17,7 +17,7 @@ __all__ = ["FOLD", "RulePass", "fold", "prune", "run_passes"]
 
 def prune(weights: Weights, *graphs: Graph) -> Weights:
     """The entries of the side table that some graph uses."""
-    used = {name for graph in graphs for node in graph.nodes() for name in weight_names(node, weights)}
+    used = {name for graph in graphs for name in weight_names(graph)}
     return {name: tensor for name, tensor in weights.items() if name in used}
 
 

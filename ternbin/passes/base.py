@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ternbin.errors import InputError
-from ternbin.graph.ir import Graph, Node, Weights
+from ternbin.graph.ir import Graph, WeightName, Weights
 from ternbin.graph.ops.registry import verify
 from ternbin.graph.rewrite import Rule, rewrite
 
@@ -31,13 +31,9 @@ def run_passes(graph: Graph, weights: Weights, passes: tuple[RulePass, ...]) -> 
     return graph, weights
 
 
-def enter(weights: Weights, name: str, tensor: torch.Tensor) -> str:
+def enter(weights: Weights, name: str, tensor: torch.Tensor) -> WeightName:
     """Add an integer tensor to the side table under ``name``; returns the name."""
     if name in weights and not torch.equal(weights[name], tensor):
         raise InputError(f"weight name must be new, not {name!r}")
     weights[name] = tensor.to(torch.int64)
-    return name
-
-
-def attrs_of(node: Node, *keys: str) -> dict[str, object]:
-    return {key: node[key] for key in keys}
+    return WeightName(name)

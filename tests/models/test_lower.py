@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ternbin.errors import InputError
+from ternbin.graph.ir import is_op
+from ternbin.graph.ops.codes import LinearCodes
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.registry import verify
 from ternbin.models.bart.checkpoint import load_packed
@@ -79,9 +81,9 @@ def test_folded_graph_agrees_op_by_op(bits, activation):
 def test_a_wrong_threshold_is_found():
     model = random_quant_bart("2-2")
     folded = fold(lower(model))
-    node = next(n for n in folded.encoder.nodes() if n.op == "linear_codes" and n.name == "enc.0.fc1")
+    node = next(n for n in folded.encoder.nodes() if is_op(n, LinearCodes) and n.name == "enc.0.fc1")
     weights = dict(folded.weights)
-    weights[node["thresholds"]] = weights[node["thresholds"]] + 2
+    weights[node.op.thresholds] = weights[node.op.thresholds] + 2
     report = compare(model, replace(folded, weights=weights), PAIRS)
     assert [row.name for row in report if row.rate < 0.98] == ["enc.0.fc1"]
 

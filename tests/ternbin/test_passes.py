@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -16,8 +17,8 @@ from ternbin.graph import golden
 from ternbin.graph.activations import ACTIVATIONS, FUNCTIONS
 from ternbin.graph.build import Builder
 from ternbin.graph.ir import Codes, Graph, Ids, Residual, make
+from ternbin.graph.ops.ends import Input
 from ternbin.graph.ops.interpreter import Interpreter
-from ternbin.graph.ops.registry import OPS
 from ternbin.graph.rewrite import Pattern, Rule
 from ternbin.passes import FOLD, RulePass, fold, prune, run_passes
 from ternbin.passes import steps as steps_module
@@ -201,12 +202,12 @@ def compare(lowered, folded, ids, tokens):
         values = interpreter.named(interpreter(inputs, record.past, caches, forced=record.tensors))
         assert set(values) == set(record.tensors)
         for node in final.nodes():
-            got, want = record.tensors[node["name"]], values[node["name"]]
-            if node.op in ("lm_head", "output") and got.dim() == 2 and got.shape[-1] == 2:
+            got, want = record.tensors[node.name], values[node.name]
+            if node.op.opname in ("lm_head", "output") and got.dim() == 2 and got.shape[-1] == 2:
                 got, want = got[..., 0], want[..., 0]
-            wrong, total, worst = table.get(node.op, (0, 0, 0))
+            wrong, total, worst = table.get(node.op.opname, (0, 0, 0))
             difference = (got - want).abs()
-            table[node.op] = (
+            table[node.op.opname] = (
                 wrong + int((difference > 0).sum()),
                 total + got.numel(),
                 max(worst, int(difference.max())),
@@ -231,9 +232,9 @@ def test_folding_leaves_final_ops_every_name_and_only_used_weights():
     before = dict(lowered.weights)
     folded = fold(lowered)
     for name in ("encoder", "decoder"):
-        old, new = ({n["name"] for n in getattr(m, name).nodes() if n.get("name")} for m in (lowered, folded))
+        old, new = ({n.op.label for n in getattr(m, name).nodes() if n.op.label} for m in (lowered, folded))
         assert old == new
-        assert all(OPS[n.op].stage != "real" for n in getattr(folded, name).nodes())
+        assert all(n.op.stage != "real" for n in getattr(folded, name).nodes())
     assert not any(t.is_floating_point() for t in folded.weights.values())
     assert folded.weights.keys() == prune(folded.weights, folded.encoder, folded.decoder).keys()
     assert lowered.weights.keys() == before.keys()
@@ -255,10 +256,10 @@ def test_layernorm_constants_follow_the_definition():
     )
     graph, weights = run_passes(Graph("g", (b.op("output", node, name="o"),)), b.weights, FOLD)
     (ln,) = graph.outputs[0].src
-    assert ln["shift"] == 20 + 19 - 11  # 9 * 2^20 would not fit 23 bits
-    assert weights[ln["gamma"]].tolist() == [round(v * 2**19) for v in gamma]
-    assert weights[ln["beta"]].tolist() == [round(v * 2**31) for v in beta]
-    assert ln["eps"] == max(1, round(Fraction(1e-5) * 16 * 4**7))
+    assert ln.op.shift == 20 + 19 - 11  # 9 * 2^20 would not fit 23 bits
+    assert weights[ln.op.gamma].tolist() == [round(v * 2**19) for v in gamma]
+    assert weights[ln.op.beta].tolist() == [round(v * 2**31) for v in beta]
+    assert ln.op.eps == max(1, round(Fraction(1e-5) * 16 * 4**7))
 
 
 @pytest.mark.parametrize("alpha, f", [(0.5, 8), (0.3, 11), (2.0**-9, 8), (7.0, 4)])
@@ -281,7 +282,7 @@ def test_softmax_mode_follows_the_range_of_scores():
         q = b.input("q", Codes(("T", width), kind))
         p = b.probabilities(b.op("scores", q, q, name="s", heads=1), "p", 0.01, False, 0.2, "ternary_nn")
         graph, _ = run_passes(Graph("g", (b.op("output", p, name="o"),)), b.weights, FOLD)
-        return graph.outputs[0].src[0]["power"]
+        return graph.outputs[0].src[0].op.power
 
     assert [mode("ternary", 127), mode("ternary", 128), mode("int8", 4)] == [False, True, True]
 
@@ -319,10 +320,8 @@ def test_a_pass_that_breaks_the_graph_is_caught():
         "broken",
         (
             Rule(
-                Pattern("input"),
-                lambda match, _: make(
-                    "input", (), dict(match["input"].attrs) | {"of": Ids(("S",))}, Codes(("S", 3), "int8")
-                ),
+                Pattern(Input),
+                lambda match, _: make(replace(match[Input].op, of=Ids(("S",))), (), Codes(("S", 3), "int8")),
             ),
         ),
     )

@@ -49,7 +49,10 @@ def bundled_tensors() -> RealTensors:
     """Layer fc1 of the first encoder layer of the bundled model, on its first bundled text."""
     import torch
 
+    from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
+    from ternbin.graph.ops.ends import Embed
     from ternbin.graph.ops.interpreter import Interpreter
+    from ternbin.graph.ops.stream import Layernorm
     from ternbin.models import prepare
     from ternbin.passes import fold
 
@@ -60,13 +63,13 @@ def bundled_tensors() -> RealTensors:
     )
     interpreter = Interpreter(lowered.encoder, lowered.weights)
     values = interpreter({"ids": torch.tensor(ids)})
-    linear = next(node for node in values if node.op.startswith("linear_codes") and "fc1" in node.name)
-    embed = next(node for node in values if node.op == "embed")
-    norm = next(node for node in values if node.op == "layernorm")
+    linear = next(node for node in values if isinstance(node.op, LinearCodes | LinearCodes8) and "fc1" in node.name)
+    embed = next(node.op for node in values if isinstance(node.op, Embed))
+    norm = next(node for node in values if isinstance(node.op, Layernorm))
     return RealTensors(
         linear.name,
-        lowered.weights[linear["weight"]].int().tolist(),
+        lowered.weights[linear.op.weight].int().tolist(),
         values[linear.src[0]].int().tolist(),
-        _unit(lowered.weights[embed["pos"]].double().tolist()),
+        _unit(lowered.weights[embed.pos].double().tolist()),
         _unit(values[norm].double().tolist()),
     )
