@@ -17,8 +17,8 @@ HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_s
 ALLOWED = {
     "ternbin": "",
     "cli": (
-        "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.bart models.task progress report results rtl.verilog sim verify"
+        "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping "
+        "models.prepare models.task progress report results rtl.verilog sim verify"
     ),
     "contract": "errors graph numpy torch",
     "contract.effects": "",
@@ -28,24 +28,26 @@ ALLOWED = {
     "emulation": "contract graph mapping numpy torch",
     "energy": "contract counting errors graph",
     "energy.gates": (
-        "ternbin contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
-        "rtl.array rtl.parts rtl.verilog sim amaranth numpy scipy torch"
+        "ternbin contract counting energy errors graph graph.ops mapping models models.families "
+        "models.prepare passes rtl rtl.array rtl.parts rtl.verilog sim amaranth numpy scipy torch"
     ),
     "errors": "",
     "explore": (
-        "contract counting counting.cycles energy errors graph graph.ops mapping models models.bart "
-        "models.task transformers"
+        "contract counting counting.cycles energy errors graph graph.ops mapping models.bart "
+        "models.prepare models.task transformers"
     ),
     "flow": (
-        "ternbin contract counting counting.cycles decoding energy errors graph mapping models "
-        "models.bart passes progress results rtl.verilog sim"
+        "ternbin contract counting counting.cycles decoding energy errors graph mapping "
+        "models.prepare passes progress results rtl.verilog sim"
     ),
     "graph": "errors graph.ops numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract errors graph graph.ops numpy",
-    "models": "errors graph models.bart passes torch transformers",
+    "models": "errors graph graph.ops torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.task": "decoding errors models.bart passes numpy rouge_score torch transformers",
+    "models.families": "errors models models.bart",
+    "models.prepare": "errors graph models models.families passes transformers",
+    "models.task": "decoding errors models models.families passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "results matplotlib",
@@ -60,7 +62,7 @@ ALLOWED = {
     "rtl.verilog": "ternbin contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
-    "verify": "contract counting decoding errors graph mapping models.bart passes sim",
+    "verify": "contract counting decoding errors mapping models models.families passes sim",
 }
 
 
