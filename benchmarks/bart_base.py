@@ -44,8 +44,8 @@ def checkpoint(args: argparse.Namespace) -> Path:
     """The folder of the model, made where there is none."""
     if args.model:
         return args.model
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     folder = args.work / f"bart-base-{args.bits}"
     if not (folder / "config.json").exists():

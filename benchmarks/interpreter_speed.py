@@ -18,10 +18,11 @@ import torch
 
 from ternbin.decoding.greedy import reference_run
 from ternbin.graph.ir import Lowered
-from ternbin.models.bart.calibrate import calibrate
 from ternbin.models.bart.lower import lower
-from ternbin.models.bart.qbart import QuantConfig, quantize_model
+from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.bart.random_model import random_stock_bart
+from ternbin.models.calibrate import calibrate
+from ternbin.models.config import QuantConfig
 from ternbin.models.prepare import calibration_batches
 from ternbin.passes import fold
 

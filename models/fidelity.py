@@ -17,25 +17,29 @@ from torch import Tensor
 
 from ternbin.graph import golden
 from ternbin.graph.ir import Lowered, Node, Residual, is_op
-from ternbin.graph.ops.ends import LmHead
+from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, SoftmaxCodes
+from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
+from ternbin.graph.ops.ends import Embed, LmHead
 from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.ops.stream import Layernorm, LinearResidual
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import Attention, QuantLinear
 from ternbin.models.quantizers import ActQuantizer, nearest_codes, step_of
 
 Pair = tuple[Sequence[int], Sequence[int]]
-CHECKED = {
-    "embed",
-    "layernorm",
-    "quant",
-    "linear_codes",
-    "linear_codes8",
-    "linear_residual",
-    "softmax_codes",
-    "context_codes",
-    "context_codes8",
-    "lm_head",
-}
+CHECKED = (
+    Embed,
+    Layernorm,
+    Quant,
+    LinearCodes,
+    LinearCodes8,
+    LinearResidual,
+    SoftmaxCodes,
+    ContextCodes,
+    ContextCodes8,
+    LmHead,
+)
+"""The ops that compute; the others are ends and copies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +76,11 @@ def compare(reference: Reference, lowered: Lowered, pairs: Sequence[Pair]) -> li
 
 def _tally(table: dict[str, Agreement], reference: Reference, values: dict[Node, Tensor]) -> None:
     for node, got in values.items():
-        if node.op.opname not in CHECKED:
+        if not isinstance(node.op, CHECKED):
             continue
         inputs = [values[source] for source in node.src]
         real, want = reference.result(node, inputs)
-        got = got[..., 0] if node.op.opname == "lm_head" else got
+        got = got[..., 0] if isinstance(node.op, LmHead) else got
         wrong = want != got
         one = Agreement(
             name=node.name,
@@ -84,7 +88,7 @@ def _tally(table: dict[str, Agreement], reference: Reference, values: dict[Node,
             total=got.numel(),
             equal=int((~wrong).sum()),
             largest=int((want - got).abs().max()),
-            farthest=0.0 if node.op.opname == "lm_head" else _farthest(real[wrong], got[wrong]),
+            farthest=0.0 if isinstance(node.op, LmHead) else _farthest(real[wrong], got[wrong]),
         )
         before = table.get(node.name)
         table[node.name] = one if before is None else _sum(before, one)
@@ -126,27 +130,26 @@ class Reference:
         """`(real, codes)`: the result in steps before rounding and clipping, and the integers it rounds to."""
         module = self.modules[node.name]
         values = [x.double() for x in inputs]
-        if node.op.opname == "embed":
-            return self.embed(module, inputs[0], node)
-        if node.op.opname == "layernorm":
-            x = values[0] * 2.0 ** -node.src[0].type.frac
-            y = F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
-            return _on_grid(y, node.type)
-        if node.op.opname == "quant":
-            return _codes(values[0] * 2.0 ** -node.src[0].type.frac, module)
-        if node.op.opname == "linear_residual":
-            return self.residual(module, *values, node.type)
-        if node.op.opname == "softmax_codes":
-            return self.probabilities(module, values[0], node.op.causal)
-        if node.op.opname in ("context_codes", "context_codes8"):
-            return self.context(module, *values)
-        if node.op.opname == "lm_head":
-            return self.next_token(module, values[0])
-        return self.projection(module, values[0])
-
-    def embed(self, stack: Any, ids: Tensor, node: Node) -> tuple[Tensor, Tensor]:
-        x = stack.embed_tokens(ids[None])[0] + stack.embed_positions(ids[None])[0]
-        return _on_grid(x, node.type)
+        match node.op:
+            case Embed():
+                x = module.embed_tokens(inputs[0][None])[0] + module.embed_positions(inputs[0][None])[0]
+                return _on_grid(x, node.expect(Residual))
+            case Layernorm():
+                x = _real(node.src[0], values[0])
+                y = F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+                return _on_grid(y, node.expect(Residual))
+            case Quant():
+                return _codes(_real(node.src[0], values[0]), module)
+            case LinearResidual():
+                return self.residual(module, values[0], values[1], node.expect(Residual))
+            case SoftmaxCodes(causal=causal):
+                return self.probabilities(module, values[0], causal)
+            case ContextCodes() | ContextCodes8():
+                return self.context(module, values[0], values[1])
+            case LmHead():
+                return self.next_token(module, values[0])
+            case _:
+                return self.projection(module, values[0])
 
     def residual(self, linear: QuantLinear, x: Tensor, h: Tensor, grid: Residual) -> tuple[Tensor, Tensor]:
         y = _product(linear, x, linear.x_quant) * 2.0**grid.frac
@@ -175,6 +178,11 @@ class Reference:
             return _codes(_product(module, x, module.x_quant) * module.y_scale, module.head_quant)
         y = _product(module.fc1, x, module.fc1.x_quant)
         return _codes(module.activation_fn(y), module.fc2.x_quant)
+
+
+def _real(node: Node, integers: Tensor) -> Tensor:
+    """The values of a node on the residual stream."""
+    return integers * 2.0 ** -node.expect(Residual).frac
 
 
 def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:

@@ -33,11 +33,12 @@ Model = TypeVar("Model", bound=QuantModel)
 class PackedModel(QuantModel):
     """A quantized model whose `save_pretrained` and `from_pretrained`, beside what the library's do, take packed checkpoints."""
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
         """As the library's; a packed model is written by `save_packed`."""
-        if not self.is_packed:
-            return super().save_pretrained(save_directory, *args, **kwargs)
-        return save_packed(self, save_directory)
+        if self.is_packed:
+            save_packed(self, save_directory)
+        else:
+            super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -73,7 +74,9 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
 def load_packed(cls: type[Model], folder: str | Path) -> Model:
     """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
     folder = files.checked_folder(folder)
-    model = files.empty_model(folder, lambda values: cls(cls.config_class.from_dict(values)))  # pyright: ignore[reportOptionalMemberAccess]
+    config_class = cls.config_class
+    assert config_class is not None, f"{cls.__name__} must say its config_class"
+    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
     tensors = files.read_tensors(folder / PACKED_FILE)
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)

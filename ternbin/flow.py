@@ -30,8 +30,8 @@ from ternbin.graph.ir import Lowered
 from ternbin.graph.picture import picture
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare as models
-from ternbin.models.bart.fidelity import Agreement, compare
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration
+from ternbin.models.fidelity import Agreement
+from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 from ternbin.progress import Forecast, bar, stage
 from ternbin.rtl.verilog.generate import manifest
@@ -92,7 +92,7 @@ class Prepared:
     job: Job
     hw: HwConfig
     folder: Path
-    model: QuantBartForConditionalGeneration = field(repr=False)
+    model: QuantModel = field(repr=False)
     tokenizer: models.PreTrainedTokenizerFast | None
 
 
@@ -274,7 +274,7 @@ def compare_tensors(before: Simulated) -> Checked:
     if len(entries) > 1 and verdict.bit_exact:
         _check_alone(before, entries)
     fed = [(entry["input_ids"], [start, *entry["tokens"][:-1]]) for entry in entries]
-    agreements = compare(before.model, before.lowered, fed)
+    agreements = models.compare(before.model, before.lowered, fed)
     return Checked(**vars(before), verdict=verdict, entries=entries, agreements=agreements)
 
 

@@ -15,14 +15,13 @@ HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_s
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
-    "ternbin": "api version",
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping models models.bart "
-        "models.task progress report results rtl.verilog sim verify"
+        "contract counting decoding energy errors explore flow graph mapping models.bart "
+        "models.prepare models.task progress report results rtl.verilog sim verify"
     ),
     "cli": (
-        "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.bart models.task passes progress report results sim version"
+        "api contract counting decoding energy energy.gates errors explore flow graph mapping "
+        "models.prepare models.task passes progress report results sim version"
     ),
     "contract": "errors graph numpy",
     "contract.effects": "contract numpy",
@@ -32,24 +31,27 @@ ALLOWED = {
     "emulation": "contract contract.effects graph numpy torch",
     "energy": "contract counting errors graph",
     "energy.gates": (
-        "contract counting energy errors graph graph.ops mapping models models.bart passes rtl.array "
-        "rtl.parts rtl.vector rtl.verilog sim version amaranth numpy scipy torch"
+        "contract counting energy errors graph graph.ops mapping models models.families "
+        "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim version amaranth numpy "
+        "scipy torch"
     ),
     "errors": "",
     "explore": (
-        "contract counting counting.cycles energy errors graph graph.ops mapping models models.bart "
-        "models.task transformers"
+        "contract counting counting.cycles energy errors graph graph.ops mapping models.bart "
+        "models.prepare models.task transformers"
     ),
     "flow": (
-        "contract counting counting.cycles decoding energy errors graph mapping models models.bart "
+        "contract counting counting.cycles decoding energy errors graph mapping models models.prepare "
         "passes progress results rtl.verilog sim version"
     ),
     "graph": "errors graph.ops numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors graph graph.ops models.bart passes torch transformers",
+    "models": "errors graph graph.ops torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.task": "decoding errors models models.bart passes numpy rouge_score torch transformers",
+    "models.families": "errors models models.bart",
+    "models.prepare": "errors graph models models.families passes transformers",
+    "models.task": "decoding errors models models.families passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "results matplotlib",
@@ -64,7 +66,8 @@ ALLOWED = {
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
-    "verify": "contract counting decoding errors graph mapping models.bart passes sim",
+    "ternbin": "api version",
+    "verify": "contract counting decoding errors mapping models models.families passes sim",
     "version": "",
 }
 

@@ -188,8 +188,8 @@ def test_quantize_lower_sim(tmp_path, capsys):
 def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
     from ternbin.decoding.search import Search
     from ternbin.models import prepare
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     model, out = tmp_path / "model", tmp_path / "lowered"
     save_packed(random_quant_bart("2-2"), model)
@@ -231,8 +231,8 @@ def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
 def test_run_and_report(tmp_path, capsys):
     """A whole run on a small random model: documented result, page without outside links, exit code 0."""
     from ternbin import results
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
     from ternbin.report.layers import kind, layer, parts
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
@@ -273,8 +273,8 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     from ternbin import results
     from ternbin.contract.hw import NAMED
     from ternbin.flow import Job, summarise
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
     from ternbin.report import compare
     from ternbin.report.layers import layer, parts
 
@@ -323,8 +323,8 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
 
 def test_a_text_of_a_batch_that_is_not_the_references(tmp_path, capsys, monkeypatch):
     from ternbin import flow
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
     monkeypatch.setattr(
@@ -391,8 +391,8 @@ def test_schemas_of_earlier_versions_are_still_read(tmp_path, capsys):
 def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch, ids):
     """Stopped after its first call, a run goes on from its checkpoint; with --restart, or with other texts, it does not."""
     from ternbin import flow, results
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
     from ternbin.sim.resume import Checkpoint
 
     class Interrupted(Checkpoint):

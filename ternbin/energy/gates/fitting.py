@@ -42,8 +42,8 @@ class Workload:
 
 def random_workloads() -> list[Workload]:
     """Untrained models that use every unit in every way: what the energies are fitted to."""
-    from ternbin.models.bart.lower import lower
-    from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.families import FAMILIES
+    from ternbin.models.family import Sizes
     from ternbin.passes import fold
 
     shapes = [
@@ -55,12 +55,12 @@ def random_workloads() -> list[Workload]:
     ]
     result = []
     for bits, activation, d, heads, length, seed in shapes:
-        model = random_quant_bart(
-            bits, d_model=d, heads=heads, ffn=2 * d, layers=1, vocab=90, activation=activation, seed=seed
-        )
+        family = FAMILIES[0]
+        sizes = Sizes(heads=heads, head_dim=d // heads, ffn=2 * d, layers=(1, 1), vocab=90, activation=activation)
+        model = family.random(bits, sizes, seed=seed)
         memory = MemoryModel(latency=20 * seed, bandwidth=1.0 if seed % 2 else 0.5)
         result.append(
-            Workload(f"random {bits}, d {d}, {activation}", fold(lower(model)), range(5, 5 + length), 3, memory)
+            Workload(f"random {bits}, d {d}, {activation}", fold(family.lower(model)), range(5, 5 + length), 3, memory)
         )
     return result
 
