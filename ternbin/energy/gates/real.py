@@ -65,8 +65,8 @@ def bundled_tensors() -> RealTensors:
     norm = next(node for node in values if node.op == "layernorm")
     return RealTensors(
         linear.name,
-        lowered.weights[linear["weight"]].int().tolist(),
+        lowered.weights[str(linear["weight"])].int().tolist(),
         values[linear.src[0]].int().tolist(),
-        _unit(lowered.weights[embed["pos"]].double().tolist()),
+        _unit(lowered.weights[str(embed["pos"])].double().tolist()),
         _unit(values[norm].double().tolist()),
     )
