@@ -28,8 +28,8 @@ ALLOWED = {
     "emulation": "contract graph mapping numpy torch",
     "energy": "contract counting errors graph",
     "energy.gates": (
-        "ternbin contract counting energy errors graph graph.ops mapping models models.bart passes rtl "
-        "rtl.array rtl.parts rtl.verilog sim amaranth numpy scipy torch"
+        "ternbin contract counting energy errors graph graph.ops mapping models models.bart passes "
+        "rtl.array rtl.parts rtl.vector rtl.verilog sim amaranth numpy scipy torch"
     ),
     "errors": "",
     "explore": (
