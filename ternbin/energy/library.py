@@ -7,6 +7,7 @@ full adder or a clock gate) is read from the Liberty text by ternbin/energy/gate
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ternbin.errors import InputError
 
@@ -40,7 +41,7 @@ _NUMBERS = ("node_nm", "ram_access_ns", "input_delay_ns", "clock_slew_ns")
 def read_declared(path: Path) -> Declared:
     """The facts that a TOML file declares. Raises InputError with file and field for what cannot be one."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -50,7 +51,7 @@ def read_declared(path: Path) -> Declared:
         if name not in known:
             raise InputError(f"{path}: a field must be one of {', '.join(known)}, not {name!r}")
         _check(path, name, value)
-    return Declared(**found | ({"dont_use": tuple(found["dont_use"])} if "dont_use" in found else {}))
+    return Declared(**found | {"dont_use": tuple(found.get("dont_use", ()))})
 
 
 def _check(path: Path, name: str, value: object) -> None:

@@ -5,6 +5,7 @@ import random
 import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from ternbin.energy.figures import SCHEMA
 from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, exp_block, mac_block
@@ -119,7 +120,7 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
     }
 
 
-def _rounded(value):
+def _rounded(value: Any) -> Any:
     """Six significant digits: more would only be noise in the stored file."""
     if isinstance(value, float):
         return float(f"{value:.6g}")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -170,9 +171,9 @@ def _ram(ram: Ram, domains: Mapping[int, int]) -> list[int]:
     return [domains[ram.pins["clk"][0]], *sizes, *(net for port in ports for net in ram.pins[port])]
 
 
-def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, list]:
+def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, Any]:
     unit = netlist.library.time_unit
-    a: dict[str, list] = {name: [] for name in _ARRAYS}
+    a: dict[str, Any] = {name: [] for name in _ARRAYS}
     a["gate_first"].append(0)
     group = [0] * netlist.nets
     for placed in netlist.cells:

@@ -79,7 +79,7 @@ class _Structure:
         module = self._modules[name]
         nets = {port: module["ports"][port]["bits"] for port in ports}
         cells = [self._cell(cell) for cell in module["cells"].values()]
-        colour: dict = defaultdict(int, {bit: _hash(bit) for bit in "01xz"})
+        colour = defaultdict[int | str, int](int, {bit: _hash(bit) for bit in "01xz"})
         for port, bits in nets.items():
             for place, bit in enumerate(bits):
                 if isinstance(bit, int):

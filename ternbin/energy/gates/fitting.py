@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -80,12 +81,13 @@ def real_workloads() -> list[Workload]:
     return result
 
 
-def _windows(recording: Recording, hw: HwConfig) -> tuple[list[dict], np.ndarray]:
+def _windows(recording: Recording, hw: HwConfig) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
     """Events of every window by part, and the first cycles of the windows."""
     first = np.arange(recording.starts[0], recording.cycles, WINDOW)
-    counted = {name: np.add.reduceat(steps, first) for name, steps in recording.events.items()}
-    lengths = np.diff([*first, recording.cycles])
-    return events(counted | {"cycles": lengths}, hw), first
+    counted: dict[str, Any] = {name: np.add.reduceat(steps, first) for name, steps in recording.events.items()}
+    counted["cycles"] = np.diff(np.append(first, recording.cycles))
+    by_part: dict[str, dict[str, Any]] = {part: dict(own) for part, own in events(counted, hw).items()}
+    return by_part, first
 
 
 @dataclass
@@ -132,7 +134,7 @@ def fit(measurements: Sequence[Measurement], mode: str) -> dict[str, dict[str, f
 def predicted(measurement: Measurement, energies: dict[str, dict[str, float]]) -> dict[str, np.ndarray]:
     """Femtojoules of every window by part, by the event model."""
     return {
-        part: sum(count * energies[part][name] for name, count in own.items())
+        part: sum((count * energies[part][name] for name, count in own.items()), np.zeros(()))
         for part, own in measurement.events.items()
     }
 
