@@ -25,4 +25,4 @@ def main(text: str = TEXT, max_new_tokens: int = 12, out: str = "reports/example
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else TEXT)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ternbin.report.layers import KINDS, kind, layer, parts
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

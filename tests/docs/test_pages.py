@@ -242,3 +242,15 @@ def test_every_verb_and_every_name_has_a_row():
 def test_the_example_accelerator_is_one():
     values = tomllib.loads((ROOT / "examples" / "accelerator.toml").read_text())
     assert HwConfig(**values).peak_macs == values["rows"] * values["cols"] * values["lanes"]
+
+
+def test_docstrings_name_pages_and_sections_that_exist():
+    sources = [path for top in ("ternbin", "rtl", "sim", "models", "tests") for path in (ROOT / top).rglob("*.py")]
+    named = 0
+    for path in sources:
+        for page, title in re.findall(r'docs/([\w-]+\.md)(?:, "([^"]+)")?', path.read_text()):
+            assert (DOCS / page).exists(), f"{path}: {page}"
+            titles = re.findall(r"^#+ (.*)$", (DOCS / page).read_text(), re.MULTILINE)
+            assert not title or title in titles, f"{path}: {page}, {title}"
+            named += bool(title)
+    assert named >= 5
