@@ -162,7 +162,7 @@ async def bench_argmax(dut):
         fields = {"epilogue": Mode.ARGMAX, "index": index, "first": first, "last": 1}
         await bench.run(fields, [column], [{"addr": 9}])
         logits = [(column[r] * mul[r] + bias[r], -(index + r)) for r in range(ROWS)]
-        best = max(logits if first else [*logits, best])
+        best = max([*logits, *([best] if best is not None and not first else [])])
         word = bench.idbuf.words[0][9]
         assert (drivers.signed(word >> 32, 64), -(word & 0xFFFFFFFF)) == best
 

@@ -1,6 +1,7 @@
 """Field combinations of LOAD and STORE that are refused, against the machine model; beats of packed trits."""
 
 import random
+from typing import Any
 
 import pytest
 from amaranth import Module, Signal
@@ -11,7 +12,7 @@ from ternbin.contract.isa import ErrorCode, Instruction, Mem, Op
 from ternbin.emulation.machine import Machine, MachineError
 from ternbin.rtl.transfer.words import Transfer, fifth, transfer_fault
 
-WORDS = {f"{name}_words": 64 for name in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
+WORDS: dict[str, Any] = {f"{name}_words": 64 for name in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
 CONFIGS = {
     "a word of 2 beats": HwConfig(rows=8, lanes=32, axi_data_bits=32, **WORDS),
     "a word a beat": HwConfig(rows=8, lanes=16, axi_data_bits=32, **WORDS),
