@@ -30,6 +30,10 @@ BUILDERS = {
     "ternbin.sim.runner.run",
     "ternbin.sim.toolchain.compile_model",
     "ternbin.sim.toolchain.verilator",
+    "ternbin.flow.summarise",
+    "ternbin.simulate",
+    "ternbin.summarise",
+    "ternbin.verify_cases",
     "ternbin.verify.verify_case",
 }
 # Tests that build run in this order of files, those that take longest first; files that are not named come last.
@@ -93,8 +97,11 @@ def _builds(function: Callable[..., Any]) -> bool:
     function = inspect.unwrap(function)
     if not inspect.isfunction(function):
         return False
-    for name in set(_names(function.__code__)):
+    names = set(_names(function.__code__))
+    for name in names:
         value = function.__globals__.get(name)
+        if isinstance(value, ModuleType) and any(f"{value.__name__}.{other}" in BUILDERS for other in names):
+            return True
         if isinstance(value, ModuleType) or value is None or value is function:
             continue
         module = getattr(value, "__module__", "")

@@ -230,4 +230,4 @@ async def bench_errors_in_flight(dut):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_top(config):
-    run_bench(generate(CONFIGS[config]), __name__, name=TOP, parameters={"config": config})
+    run_bench(generate(CONFIGS[config]), __name__, name=TOP, parameters={"config": config}, fast="-O0")
