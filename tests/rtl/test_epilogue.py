@@ -1,5 +1,6 @@
 """The epilogue alone, at the ends of its ranges: extreme accumulators, parameters and shifts against Python integers."""
 
+import functools
 import random
 
 import cocotb
@@ -167,6 +168,11 @@ async def bench_argmax(dut):
         assert (drivers.signed(word >> 32, 64), -(word & 0xFFFFFFFF)) == best
 
 
+@functools.cache
+def texts() -> dict[str, str]:
+    return to_verilog(Epilogue(HW), "epilogue") | shared_verilog(HW)
+
+
 @pytest.mark.parametrize("testcase", ["bench_residual", "bench_codes8", "bench_argmax"])
 def test_epilogue(testcase):
-    run_bench(to_verilog(Epilogue(HW), "epilogue") | shared_verilog(HW), __name__, name="epilogue", testcase=testcase)
+    run_bench(texts(), __name__, name="epilogue", testcase=testcase)
