@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 ASKED = {
     "bit_exact": ("==", True),
@@ -34,7 +35,7 @@ ASKED = {
     "bit_exact_1024": ("==", True),
 }
 HOLDS = {"==": lambda a, b: a == b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
-SHAPE = dict(
+SHAPE: dict[str, Any] = dict(
     d_model=768, heads=12, ffn=3072, layers=6, vocab=50265, activation="gelu", positions=1024, scale_embedding=False
 )
 SOURCE, NEW, LONG, LONGEST = 128, 32, 512, 1024
@@ -225,7 +226,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hw", default="base")
     parser.add_argument("--bits", default="2-2")
     parser.add_argument("--model", type=Path)

@@ -53,7 +53,7 @@ def measure(args: argparse.Namespace) -> dict:
 
     def full_precision() -> int:
         with torch.no_grad():
-            out = stock.generate(
+            out = stock.generate(  # pyright: ignore[reportAttributeAccessIssue]  # transformers mixes it in
                 ids[None],
                 num_beams=1,
                 do_sample=False,
@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bits", default="2-2")
     for name, value in (
         ("d", 768),

@@ -68,6 +68,7 @@ def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: b
         control="\n".join(["`verilator_config", *visible, ""]),
         cpp={"cocotb_main.cpp": main.read_text()},
         output=top,
+        headers=("memory", "string", "verilated.h", "verilated_dpi.h", "verilated_vpi.h"),
         verilator_flags=("--vpi", "--timescale", "1ns/1ps", *(("--trace",) if waves else ())),
         link_flags=(f"-Wl,-rpath,{libs}", f"-L{libs}", "-lcocotbvpi_verilator"),
         fast=fast,

@@ -64,7 +64,10 @@ def model_spec(
         verilog={**verilog, "bench.v": wrapper(manifest["top"], manifest["ports"])},
         top="bench",
         control=_VISIBLE + _PORTS * ports,
-        cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
+        cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")}
+        | {
+            "axi_bytes.h": f"#define AXI_BYTES {axi_bytes}\n"
+        },  # no flag: Verilator's run time is the same for every width
         output="simulator.so",
         verilator_flags=(
             "-O3",
@@ -78,7 +81,6 @@ def model_spec(
             *trace,
         ),
         cxx_flags=(
-            f"-DAXI_BYTES={axi_bytes}",
             "-DVL_TIME_CONTEXT",
             "-fPIC",
             "-fvisibility=hidden",

@@ -1,6 +1,7 @@
 """LOAD and STORE against the pure functions of tests/rtl/benches/transfers.py: random transfers, random stalls, every memory."""
 
 import random
+from typing import Any
 
 import cocotb
 import pytest
@@ -17,7 +18,7 @@ from ternbin.sim.tb import drivers
 
 EXTERNAL = 1 << 17  # bytes: the low half is read, the high half is written
 HALF = EXTERNAL // 2
-WORDS = {
+WORDS: dict[str, Any] = {
     f"{name}_words": depth
     for name, depth in zip(("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf"), (40, 24, 32, 50, 33, 32), strict=True)
 }
@@ -105,6 +106,7 @@ class Bench:
                 yield random.random() < probability
 
         read, write = self.slave.read_if, self.slave.write_if
+        assert read is not None and write is not None
         for channel in (read.ar_channel, read.r_channel, write.aw_channel, write.w_channel, write.b_channel):
             channel.set_pause_generator(pauses())
 

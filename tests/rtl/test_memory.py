@@ -64,7 +64,7 @@ async def bench_random(dut):
     if p["transposed"]:
         ports["t_execute"] = transposed
     await drivers.start(dut)
-    held = dict.fromkeys(ports)
+    held: dict[str, dict[str, int] | None] = dict.fromkeys(ports)
     expected, taken_count, faults = {}, 0, 0
     for _ in range(2000):
         for name, fields in ports.items():
@@ -81,12 +81,10 @@ async def bench_random(dut):
             for name in ports:
                 if name[0] in side and held[name]:
                     assert drivers.get(dut, f"{name}__ready") == (name == first), name
-            if first is None:
+            request = held[first] if first is not None else None
+            if first is None or request is None:
                 continue
-            request, unit = (
-                held[first],
-                Unit.LOAD if first == "w_load" else Unit.STORE if first == "r_store" else Unit.EXECUTE,
-            )
+            unit = Unit.LOAD if first == "w_load" else Unit.STORE if first == "r_store" else Unit.EXECUTE
             taken_count += 1
             if request["addr"] >= DEPTH:
                 fault |= 1 << unit

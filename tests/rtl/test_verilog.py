@@ -107,7 +107,7 @@ def test_manifest():
         assert f"  {port['direction']} {bits}{port['name']};" in text
     for memory in data["memories"]:
         assert len(memory["instances"]) == memory["banks"]
-        module = re.search(rf"module \\{TOP}\.{memory['name']} .*?endmodule", text, re.S)[0]
+        (module,) = re.findall(rf"module \\{TOP}\.{memory['name']} .*?endmodule", text, re.S)
         for instance in memory["instances"]:
             assert f" {instance.partition('.')[2]} (" in module
     assert [c["offset"] for c in data["counters"]] == list(range(0x400, 0x400 + 8 * len(data["counters"]), 8))

@@ -124,6 +124,7 @@ def test_a_wrong_row_of_weights_is_found(job):
     result = check(program, lowered, IDS, policy.prompt[0], run(other, ids=IDS, policy=policy))
     assert not result.bit_exact and result.mismatches > 0
     first = result.first_divergence
+    assert first is not None
     assert (first.call, first.op, first.index[-1]) == (0, node.name, 1) and first.expected != first.actual
 
 

@@ -46,6 +46,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.build
 def test_builds_once_when_two_start_together(cache):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_toolchain as t; print(t.compile_model(t.spec(), print))"
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]

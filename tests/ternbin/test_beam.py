@@ -71,7 +71,7 @@ def test_tokens_equal_those_of_hugging_face(options, forced):
             prompt = (2,) if forced is None else (2, forced)
             policy = Policy(prompt, 2, None if forced is None else 2, 9)
             found = beam_search(policy, Search(beams=beams, **options), stock_step(model, source, 31))
-            out = model.generate(
+            out = model.generate(  # pyright: ignore[reportAttributeAccessIssue]  # transformers mixes it in
                 torch.tensor([source]),
                 num_beams=beams,
                 max_new_tokens=9,

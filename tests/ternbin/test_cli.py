@@ -131,6 +131,7 @@ def test_lower_runs_the_passes_that_are_named(tmp_path, capsys):
     assert "after fold-residual:\ngraph encoder" in capsys.readouterr().out
 
 
+@pytest.mark.build
 def test_quantize_lower_sim(tmp_path, capsys):
     from ternbin.models.bart.random_model import random_stock_bart
 
@@ -184,6 +185,7 @@ def test_quantize_lower_sim(tmp_path, capsys):
     )
 
 
+@pytest.mark.build
 @pytest.mark.parametrize("beams", [1, 2])
 def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
     from ternbin.decoding.search import Search
@@ -228,6 +230,7 @@ def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
         )
 
 
+@pytest.mark.build
 def test_run_and_report(tmp_path, capsys):
     """A whole run on a small random model: documented result, page without outside links, exit code 0."""
     from ternbin import results
@@ -265,6 +268,7 @@ def test_run_and_report(tmp_path, capsys):
     assert "schema must be" in _refused(capsys, "report", str(out))
 
 
+@pytest.mark.build
 @pytest.mark.parametrize("beams", [1, 2])
 def test_run_of_a_batch(tmp_path, capsys, beams):
     """Two texts at a time: each gets the tokens it gets alone, and the totals are those of both."""
@@ -321,6 +325,7 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     assert row["decode_cycles_per_token"] < min(one["decode_cycles_per_token"] for one in rows)
 
 
+@pytest.mark.build
 def test_a_text_of_a_batch_that_is_not_the_references(tmp_path, capsys, monkeypatch):
     from ternbin import flow
     from ternbin.models.bart.random_model import random_quant_bart
@@ -387,6 +392,7 @@ def test_schemas_of_earlier_versions_are_still_read(tmp_path, capsys):
         results.validate([])
 
 
+@pytest.mark.build
 @pytest.mark.parametrize("ids", [["0,5,9,2"], ["0,5,9,2", "90,28"]], ids=["one text", "two texts"])
 def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch, ids):
     """Stopped after its first call, a run goes on from its checkpoint; with --restart, or with other texts, it does not."""

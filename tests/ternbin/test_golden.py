@@ -1,6 +1,7 @@
 """golden.py against naive references in Python integers and, where a rule approximates, against real arithmetic."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -244,7 +245,7 @@ def test_softmax_codes(seed, kind, power, step, alpha):
     scores, valid = ints(seed, (2, 4, 9), -limit, limit), ints(seed + 1, (4,), 1, 9)
     mul, shift = golden.exp_power_constants(step) if power else (0, 0)
     lut = golden.exp_lut_power() if power else golden.exp_lut_direct(step)
-    fixed = dict(
+    fixed: dict[str, Any] = dict(
         power=power,
         mul=mul,
         shift=shift,

@@ -1,6 +1,6 @@
 """The load and store units with their memories and the bus, without control: what the DMA benches drive."""
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,6 +20,8 @@ class DmaBench(wiring.Component):
 
     ``faults``: address faults of the units and the memories, then bus faults of load and store.
     """
+
+    faults: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -41,8 +43,8 @@ class DmaBench(wiring.Component):
         m.submodules.load_unit = load = LoadUnit(self.hw)
         m.submodules.store_unit = store = StoreUnit(self.hw)
         m.submodules.axi = axi = AxiMaster(self.hw)
-        wiring.connect(m, wiring.flipped(self.load), load.port)
-        wiring.connect(m, wiring.flipped(self.store), store.port)
+        for unit, name in ((load, "load"), (store, "store")):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), unit.port)
         memory_fault = 0
         for name in MEMORIES:
             readers = {"load": Unit.LOAD} if name == "idbuf" else {}
@@ -62,8 +64,7 @@ class DmaBench(wiring.Component):
             (store.aw, axi.aw),
             (store.w, axi.w),
             (axi.b, store.b),
-            (load.lutv_w, wiring.flipped(self.lutv_w)),
-            (load.lutx_w, wiring.flipped(self.lutx_w)),
+            *((getattr(load, name), wiring.flipped(getattr(self, name))) for name in ("lutv_w", "lutx_w")),
         ):
             wiring.connect(m, source, sink)
         for name, flow in master_ports(self.hw).items():

@@ -113,7 +113,9 @@ class UnitBench:
     def _compare(self, instruction: Instruction) -> None:
         """The memory that the instruction writes, with the machine's."""
         mem = _destination_memory(instruction)
-        for bank, words in enumerate(self.memories[mem].words if mem else ()):
+        if mem is None:
+            return
+        for bank, words in enumerate(self.memories[mem].words):
             for addr, (got, want) in enumerate(zip(words, words_of(self.machine, mem, bank), strict=True)):
                 assert got == want, f"{instruction}: {mem.name} bank {bank} word {addr}: {got:#x}, not {want:#x}"
 
