@@ -21,7 +21,7 @@ def _covering(hw: HwConfig, *seeds: int) -> list[int]:
 
 
 def _kinds(case: Case) -> tuple[str, str]:
-    return case.bits, case.activation
+    return case.bits, case.sizes.activation
 
 
 # Seed 2: thresholds that only matter once there are two keys.
