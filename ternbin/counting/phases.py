@@ -107,7 +107,9 @@ def _phase(
         instructions = program.instructions(number)
         seen.append(see(number, instructions))
         moved.append(traffic(program.hw, transfers(instructions), program.calls[number].count))
-    work, computed = (sum_work(call_work(lowered, program, number, own) for number in numbers) for own in (steps, ()))
+    computed = work = sum_work(call_work(lowered, program, number) for number in numbers)
+    if any(own < numbers.stop - program.encoders for own in steps):  # a text is done before the last call
+        work = sum_work(call_work(lowered, program, number, steps) for number in numbers)
     return Phase(
         name,
         tokens,
