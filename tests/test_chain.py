@@ -70,9 +70,9 @@ def test_random_models_with_a_bus_of_several_words(kind, seed, kv_external):
 def test_these_seeds_cover_what_they_should():
     cases = [draw_case(seed, NAMED["tiny"]) for seed in TINY]
     assert {case.bits for case in cases} == {"2-2", "1-1", "2-8", "1-8"}
-    assert {case.activation for case in cases} == {fn.name for fn in FUNCTIONS}
-    assert {case.layers for case in cases} > {(1, 1)}
-    assert any(case.heads * case.head_dim % NAMED["tiny"].rows for case in cases)
+    assert {case.sizes.activation for case in cases} == {fn.name for fn in FUNCTIONS}
+    assert {case.sizes.layers for case in cases} > {(1, 1)}
+    assert any(case.sizes.heads * case.sizes.head_dim % NAMED["tiny"].rows for case in cases)
     assert any(case.stall_seed is not None for case in cases)
 
 
