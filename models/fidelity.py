@@ -1,7 +1,7 @@
 """Fake-quant model against integer model: op by op on identical inputs, and by likelihood.
 
 Every op of a folded graph gets the inputs it has in the integer run; the module it came from computes the same step in
-float64.  Codes then agree except at rounding ties and at the fixed-point steps that docs/architecture.md lists.
+float64.  Codes then agree except at rounding ties and at the fixed-point steps that docs/numerics.md lists.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Quantized counterparts of stock modules: linear layers, embeddings, LayerNorms, activation functions, attention.
 
 They have the parameter names of the modules they replace, whatever the family; `ternbin.models.replace` puts them in place.
-The arithmetic is that of docs/architecture.md, in floating point.
+The arithmetic is that of docs/numerics.md, in floating point.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Quantizers of the fake-quant model: weights per row, activations by one learned step, residual grids.
 
-Codes are integers `q`, values `alpha * q + zero` (docs/architecture.md, "Code types").  Two forms exist:
+Codes are integers `q`, values `alpha * q + zero` (docs/numerics.md, "Code types").  Two forms exist:
 `deploy` has only static scales and constant zeros, so that it can be lowered to integers; `paper` computes
 the 8-bit range and the minimum of non-negative ternary codes at run time, for comparison.
 Formulas: Liu et al., "Binary and Ternary Natural Language Generation", ACL 2023.

@@ -28,7 +28,7 @@ from ternbin.rtl.parts.legality import impossible
 
 
 class ExecuteUnit(wiring.Component):
-    """Runs GEMM instructions as docs/architecture.md defines them; ``fault`` for what breaks a rule of ``contract.effects.gemm``.
+    """Runs GEMM instructions as docs/instruction-set.md defines them; ``fault`` for what breaks a rule of ``contract.effects.gemm``.
 
     The array works on the next instruction while the results of the one before it are drained and written.
 

@@ -149,6 +149,7 @@ def summarise(
     early_stopping: bool | str | None = None,
     memory: MemoryModel | None = None,
     dram: str = "lpddr4",
+    characterisation: str | Path | None = None,
     checkpoint: str | Path | None = None,
     restart: bool = False,
 ) -> Run:
@@ -157,12 +158,14 @@ def summarise(
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
     bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. beams above 1: beam search, with
     the settings named as on the command line, None for the model's own. memory: latency and bandwidth of external memory. dram: its
-    energy figure. checkpoint: a file that a long run keeps its state in, and goes on from unless ``restart``.
+    energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md). checkpoint: a file that a long
+    run keeps its state in, and goes on from unless ``restart``.
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError. Bits that differ raise nothing: look at
     ``bit_exact``.
     """
     from ternbin import flow
+    from ternbin.energy import figures
 
     if text is not None and ids is not None:
         raise InputError("text and ids must not be mixed")
@@ -180,7 +183,8 @@ def summarise(
         dram=dram,
     )
     keep = None if checkpoint is None else Path(checkpoint)
-    return Run(*flow.summarise(job, checkpoint=keep, restart=restart))
+    with figures.using(characterisation):
+        return Run(*flow.summarise(job, checkpoint=keep, restart=restart))
 
 
 def _each_text(ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
@@ -361,17 +365,18 @@ def verify_cases(
     return records
 
 
-def characterisation() -> dict:
-    """``ternbin energy``: the stored gate-level figures: ``provenance``, ``blocks``, ``core``."""
-    from ternbin.energy.figures import characterisation
+def characterisation(file: str | Path | None = None) -> dict:
+    """``ternbin energy``: gate-level figures, the stored ones or those of another file: ``provenance``, ``blocks``, ``core``."""
+    from ternbin.energy import figures
 
-    return characterisation()
+    return figures.read_characterisation(file or figures.STORED)
 
 
 def audit_claim(
     models: Sequence[str] = ("bundled", "bart-base"),
     *,
     dram: str = "lpddr4",
+    characterisation: str | Path | None = None,
     runs: Sequence[Run | str | Path] = (),
     step: Callable[[str], None] = lambda text: None,
 ) -> dict:
@@ -380,6 +385,7 @@ def audit_claim(
     models: which to audit; none: sizes, operations and gate level alone. runs: add the ratios of their own audits. step: called with
     what is being done. BART-base takes minutes.
     """
+    from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
     from ternbin.explore.audit import SUBJECTS, audit
     from ternbin.models.task.paper import paper_table
@@ -388,4 +394,5 @@ def audit_claim(
         if name not in SUBJECTS:
             raise InputError(f"models must be of {', '.join(SUBJECTS)}, not {name!r}")
     loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
-    return claim_report(paper_table(), loaded) | audit(list(models), dram, step)
+    with figures.using(characterisation):
+        return claim_report(paper_table(), loaded) | audit(list(models), dram, step)

@@ -1,4 +1,4 @@
-"""Lowering: a QuantBart to the encoder and decoder graphs of docs/architecture.md, built explicitly from its modules."""
+"""Lowering: a QuantBart to the encoder and decoder graphs of docs/graph.md, built explicitly from its modules."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Drain(wiring.Component):
         return m
 
     def _places(self, m: Module, f: data.View, place: Column, push: Value, tile_ends: Value, row_ends: Value) -> None:
-        """Address, bank and place in the word of the column; see "Codes go to dest" in docs/architecture.md."""
+        """Address, bank and place in the word of the column; see "Codes go to `dest`" in docs/instruction-set.md."""
         hw, mode = self._hw, Mode(f)
         row_bits, lane_bits = exact_log2(hw.rows), exact_log2(hw.lanes)
         granule_bits = lane_bits - row_bits

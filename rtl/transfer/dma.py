@@ -1,7 +1,7 @@
 """LOAD and STORE: bursts of external memory to and from words of on-chip memories.
 
 Each unit has two decoupled stages, so that the bus streams across instructions: ``Bursts`` turns a transfer into addresses of
-bursts, and a data stage walks the words. What every field means is in docs/architecture.md, "LOAD, STORE".
+bursts, and a data stage walks the words. What every field means is in docs/instruction-set.md, "LOAD, STORE".
 """
 
 from amaranth import C, Cat, Module, Mux, ResetInserter, Signal, Value

@@ -35,7 +35,7 @@ class State(enum.Enum, shape=3):
 
 
 class VectorUnit(wiring.Component):
-    """See docs/architecture.md, "Vector unit".
+    """See docs/instruction-set.md, "Vector unit".
 
     ``fault``: an opcode of another unit, or fields that break a rule of ``contract.effects.vector``.
     ``lutv_w`` takes one beat of the exp table (address: number

@@ -31,23 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     from ternbin import api, results
-    from ternbin.energy import figures
 
     out = options.check_writable(Path(args.out))
-    with figures.using(args.characterisation):
-        run = api.summarise(
-            **options.sources(args),
-            model=args.model,
-            bits=args.bits,
-            hw=args.hw,
-            max_new_tokens=args.max_new_tokens,
-            beams=args.beams,
-            **options.search_settings(args, args.beams),
-            memory=options.memory(args),
-            dram=args.dram,
-            checkpoint=out / "checkpoint.npz",
-            restart=args.restart,
-        )
+    run = api.summarise(
+        **options.sources(args),
+        model=args.model,
+        bits=args.bits,
+        hw=args.hw,
+        max_new_tokens=args.max_new_tokens,
+        beams=args.beams,
+        **options.search_settings(args, args.beams),
+        memory=options.memory(args),
+        dram=args.dram,
+        characterisation=args.characterisation,
+        checkpoint=out / "checkpoint.npz",
+        restart=args.restart,
+    )
     page = run.save(out)
     if args.json:
         results.write_json(args.json, run.result)

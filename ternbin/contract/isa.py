@@ -78,7 +78,7 @@ class Dest(IntEnum):
 
 
 class Kind(IntEnum):
-    """How a code is stored: see the code types in docs/architecture.md."""
+    """How a code is stored: see the code types in docs/numerics.md."""
 
     TERNARY = 0
     BINARY = 1

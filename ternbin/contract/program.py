@@ -42,7 +42,7 @@ class Region:
 class View:
     """How a tensor lies in a region; addresses count from the start of the region.
 
-    Layouts (docs/architecture.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
+    Layouts (docs/instruction-set.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
     "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual", "scores" [rows, width]; "ids"
     [rows, 2]: id, and logit, of which the hardware holds ``2^shift`` times the graph's; with ``groups`` above 1 [rows, groups, 2], a
     list of them every ``stride`` words, the last of which, (m, s) of rule 11, is as it is.

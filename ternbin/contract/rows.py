@@ -1,7 +1,7 @@
 """How values lie in the words of on-chip memories and in the rows of external memory: packing and unpacking.
 
 Bits are numpy uint8 arrays of 0 and 1. A code word has shape ``[planes, lanes]``: nz and neg on a ternary array, the
-one plane "positive" on a binary array. 8-bit codes are 8 such words, one a bit plane. docs/architecture.md, "Memories"
+one plane "positive" on a binary array. 8-bit codes are 8 such words, one a bit plane. docs/instruction-set.md, "Memories"
 and "LOAD, STORE", says the same in words.
 """
 

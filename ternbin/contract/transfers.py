@@ -1,4 +1,4 @@
-"""What LOAD and STORE move: words and banks on chip, rows and beats in external memory. docs/architecture.md, "LOAD, STORE"."""
+"""What LOAD and STORE move: words and banks on chip, rows and beats in external memory. docs/instruction-set.md, "LOAD, STORE"."""
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem

@@ -1,6 +1,6 @@
 """Functional model of the accelerator, instruction by instruction, without time.
 
-Executes every instruction as docs/architecture.md, "Hardware", says: what is legal is contract/effects' business, where values lie
+Executes every instruction as docs/instruction-set.md says: what is legal is contract/effects' business, where values lie
 contract/rows', what is computed golden's. Used to check programs without RTL, and as expected values for single instructions.
 """
 

@@ -2,7 +2,7 @@
 
 Programs are mapped and then counted and timed from their instructions (ternbin/counting), nothing is simulated: models of any
 size take seconds. The reference precisions (ternbin.contract.hw.ReferenceConfig) have the same geometry, schedule, bus and memory
-capacities in bits, wider codes and elements. docs/energy.md, "The audit", says what is compared and docs/result-schema.md lists the
+capacities in bits, wider codes and elements. docs/energy.md, "The claim", says what is compared and docs/result-schema.md lists the
 fields.
 """
 

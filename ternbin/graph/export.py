@@ -24,7 +24,7 @@ DOMAIN, DOMAIN_VERSION, OPSET = "ternbin", 1, 21
 def to_onnx(graph: Graph, weights: Weights):
     """The graph as an ``onnx.ModelProto`` that holds all of it: :func:`from_onnx` gives back graph and weights.
 
-    Every op becomes a node of the domain ``ternbin`` named as in docs/architecture.md, its weights initializers; outputs
+    Every op becomes a node of the domain ``ternbin`` named as in docs/graph.md, its weights initializers; outputs
     become Identity nodes. Symbolic dimensions keep their names; the type of each tensor is its ``doc_string``, as JSON.
     """
     from onnx import helper  # slow to import, needed here only

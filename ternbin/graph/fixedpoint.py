@@ -1,4 +1,4 @@
-"""Constants and tables of the exponential sum (rule 11 of docs/architecture.md) that interpreter and hardware share."""
+"""Constants and tables of the exponential sum (rule 11 of docs/numerics.md) that interpreter and hardware share."""
 
 import math
 

@@ -1,6 +1,6 @@
 """The integer semantics of every op: what hardware, compiler and documentation must follow.
 
-Pure functions on torch int64 tensors, CPU or GPU. Each is the definition of one rule of docs/architecture.md,
+Pure functions on torch int64 tensors, CPU or GPU. Each is the definition of one rule of docs/numerics.md,
 "Numerics"; the constants they take (multipliers, thresholds, tables) come from the passes. Leading dimensions are
 free: a function that documents ``[T, d]`` also takes ``[batch, T, d]``. Where a result saturates, ``count`` (a
 :class:`Saturation`) collects how many elements did.

@@ -6,7 +6,7 @@ integers as int64 and reals as float64. Dimensions are integers or the symbols S
 this call), P (past target tokens), N = P + T.
 
 Lowering (models/bart/lower.py) builds *real* ops with ``build.Builder``; the passes (ternbin/passes) fold them into the
-*final* ops of docs/architecture.md, "The graph". ternbin/graph/ops declares every op: its attributes, its type rule and what it
+*final* ops of docs/graph.md. ternbin/graph/ops declares every op: its attributes, its type rule and what it
 computes, side by side.
 
 What lowering composes from the real ops (``Builder`` has a method for each):

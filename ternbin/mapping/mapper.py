@@ -2,7 +2,7 @@
 
 Call 0 runs the stack of prefill on ``source_len`` tokens and leaves the keys and values that it hands over in KBUF (or, with
 ``kv_external``, in external memory); call 1+t runs the stack of decode for the token at position t, one or one a beam.
-docs/architecture.md, "Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
+docs/instruction-set.md says what the instructions do; ternbin/mapping/ holds the parts.
 """
 
 from collections.abc import Callable, Sequence

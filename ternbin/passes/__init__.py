@@ -1,4 +1,4 @@
-"""Passes: real ops to the integer ops of docs/architecture.md."""
+"""Passes: real ops to the integer ops of docs/graph.md."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Cycles of a program without simulating it: when every instruction starts and is done. docs/architecture.md, "Cycle model".
+"""Cycles of a program without simulating it: when every instruction starts and is done. docs/cycle-model.md.
 
 A call is a sequence of events - instructions fetched, dispatched, issued, done - whose times follow from each other by closed formulas
 for what each unit does in between. Times are cycles of the call, as the simulation's records count them.

@@ -1,6 +1,6 @@
 """Bench of the vector unit: random instructions on random memories, every word compared.
 
-Expected values come twice: from plain Python integers written from docs/architecture.md alone (benches/vector_plain.py), and from
+Expected values come twice: from plain Python integers written from docs/instruction-set.md alone (benches/vector_plain.py), and from
 ternbin.emulation.machine wherever its 64-bit arithmetic reaches. Parameters: ``hw`` (fields of HwConfig), ``ops`` (names), ``count`` (of
 rounds over ``ops``), ``stall``.
 """

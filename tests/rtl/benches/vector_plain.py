@@ -1,4 +1,4 @@
-"""The vector instructions on plain Python integers, written from docs/architecture.md alone: nothing of the package computes here."""
+"""The vector instructions on plain Python integers, written from docs/instruction-set.md alone: nothing of the package computes here."""
 
 import math
 import random
