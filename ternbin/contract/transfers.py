@@ -1,5 +1,7 @@
 """What LOAD and STORE move: words and banks on chip, rows and beats in external memory. docs/instruction-set.md, "LOAD, STORE"."""
 
+from typing import Any
+
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
 from ternbin.contract.memories import CODE_MEMORIES, TABLES, ceil_div, memories
@@ -62,7 +64,7 @@ def can_expand(hw: HwConfig, mem: Mem) -> bool:
     return hw.kind == "ternary" and mem in CODE_MEMORIES
 
 
-def packs_trits(hw: HwConfig, mem, expand):
+def packs_trits(hw: HwConfig, mem: Any, expand: Any) -> Any:
     """Whether a LOAD reads five codes from a byte; of integers or, in the RTL, values."""
     return (mem == Mem.WBUF) & (expand == 0) if hw.weight_pack == "5trit" else False
 
