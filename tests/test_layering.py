@@ -17,7 +17,7 @@ HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_s
 ALLOWED = {
     "ternbin": "",
     "cli": (
-        "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping "
+        "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping models "
         "models.prepare models.task progress report results rtl.verilog sim verify"
     ),
     "contract": "errors graph numpy torch",

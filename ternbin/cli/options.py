@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from ternbin.errors import InputError
+from ternbin.models import config
 
-BITS = ("2-2", "1-1", "2-8", "1-8")
+BITS = tuple(config.BITS)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
