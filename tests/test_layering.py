@@ -20,7 +20,7 @@ ALLOWED = {
         "models.prepare models.task progress report results rtl.verilog sim verify"
     ),
     "cli": (
-        "api contract counting decoding energy energy.gates errors explore flow graph mapping "
+        "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
         "models.prepare models.task passes progress report results sim version"
     ),
     "contract": "errors graph numpy",

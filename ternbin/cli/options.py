@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ternbin.errors import InputError
+from ternbin.models import config
 
 if TYPE_CHECKING:
     from ternbin.counting.external import MemoryModel
 
-BITS = ("2-2", "1-1", "2-8", "1-8")
+BITS = tuple(config.BITS)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,7 @@ def random_workloads() -> list[Workload]:
     ]
     result = []
     for bits, activation, d, heads, length, seed in shapes:
-        family = FAMILIES[0]
+        family = FAMILIES[0]  # the one the records were made with
         sizes = Sizes(heads=heads, head_dim=d // heads, ffn=2 * d, layers=(1, 1), vocab=90, activation=activation)
         model = family.random(bits, sizes, seed=seed)
         memory = MemoryModel(latency=20 * seed, bandwidth=1.0 if seed % 2 else 0.5)
