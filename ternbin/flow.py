@@ -222,6 +222,6 @@ def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str
     files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
     files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
     files["program.txt"] = listing(program)
-    files["graph.txt"] = dump(lowered.encoder) + "\n" + dump(lowered.decoder)
+    files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
     files["graph.svg"] = picture(lowered)
     return files

@@ -7,10 +7,25 @@ import pytest
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.errors import InputError
 from ternbin.graph.activations import FUNCTIONS
-from ternbin.verify import draw_case, draw_hw, verify_case
+from ternbin.verify import Case, draw_case, draw_hw, verify_case
+
+
+def _covering(hw: HwConfig, *seeds: int) -> list[int]:
+    """``seeds``, and the first others whose cases bring new bits or another activation function."""
+    chosen, seen = list(seeds), {value for seed in seeds for value in _kinds(draw_case(seed, hw))}
+    for seed in range(100):
+        new = set(_kinds(draw_case(seed, hw))) - seen
+        if new:
+            chosen, seen = [*chosen, seed], seen | new
+    return chosen
+
+
+def _kinds(case: Case) -> tuple[str, str]:
+    return case.bits, case.activation
+
 
 # Seed 2: thresholds that only matter once there are two keys.
-TINY, TINY_BINARY = (0, 1, 2, 5, 6, 9), (0, 3)
+TINY, TINY_BINARY = _covering(NAMED["tiny"], 2, 5, 9), (0, 3)
 WIDE_BUS = {  # 4, 2 and 2 code words a beat
     "ternary": replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128),
     "binary": replace(NAMED["tiny-binary"], name="wide-binary", rows=8, axi_data_bits=64),

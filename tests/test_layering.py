@@ -18,7 +18,7 @@ ALLOWED = {
     "ternbin": "",
     "cli": (
         "ternbin contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.prepare models.task progress report results rtl.verilog sim verify"
+        "models.prepare models.task passes progress report results rtl.verilog sim verify"
     ),
     "contract": "errors graph numpy torch",
     "contract.effects": "",
@@ -62,7 +62,7 @@ ALLOWED = {
     "rtl.verilog": "ternbin contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
-    "verify": "contract counting decoding errors mapping models models.families passes sim",
+    "verify": "contract counting decoding errors graph mapping models models.families passes sim",
 }
 
 

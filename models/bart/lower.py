@@ -14,7 +14,7 @@ def lower(model: QuantBartForConditionalGeneration) -> Lowered:
     check_lowerable(model)
     lowering = _BartLowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
-    return Lowered(encoder, decoder, lowering.b.weights, describe(model))
+    return Lowered((encoder, decoder), lowering.b.weights, describe(model))
 
 
 def describe(model: QuantBartForConditionalGeneration) -> dict:

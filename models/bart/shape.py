@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ternbin.graph.ir import Lowered
-from ternbin.graph.ops.ends import Embed, LmHead
+from ternbin.graph.ops.ends import Embed
+from ternbin.graph.shape import shape
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.modules import Attention
@@ -34,14 +35,14 @@ def shape_model(bits: str, *, layers: int, vocab: int, **options) -> Lowered:
         stack.layers = torch.nn.ModuleList([first] * layers)
     lowered = fold(lower(model.pack()))
     rows = torch.arange(vocab) % VOCAB
-    head = next(node.op for node in lowered.decoder.nodes() if isinstance(node.op, LmHead))
+    head = shape(lowered).head.op
     tables = {
         name
-        for graph in (lowered.encoder, lowered.decoder)
+        for graph in lowered.stacks
         for node in graph.nodes()
         if isinstance(node.op, Embed)
         for name in (node.op.table, node.op.scale)
     } | {head.weight, head.mul, head.bias}
     weights = {name: value[rows] if name in tables else value for name, value in lowered.weights.items()}
     dims = {"vocab_size": vocab, "encoder_layers": layers, "decoder_layers": layers}
-    return Lowered(lowered.encoder, lowered.decoder, weights, lowered.meta | dims)
+    return Lowered(lowered.stacks, weights, lowered.meta | dims)

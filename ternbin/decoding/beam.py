@@ -15,9 +15,9 @@ from ternbin.decoding.greedy import check_source, reference_run
 from ternbin.decoding.search import Candidates, Fed, Found, Policy, Search
 from ternbin.errors import InputError
 from ternbin.graph import golden
-from ternbin.graph.ir import Lowered, is_op
-from ternbin.graph.ops.ends import LmHead
+from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.shape import IDS, NEXT, shape
 
 DEAD = -1e9  # score of a beam that is none
 Step = Callable[[Sequence[int], Sequence[int], int], list[Candidates]]
@@ -222,23 +222,23 @@ def reference_beams(
     lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search, device: torch.device | str = "cpu"
 ) -> Found:
     """Beam search on the interpreter: a batch of beams, each with caches of its own that are copied when beams change places."""
-    encoder, decoder = (
-        Interpreter(graph, lowered.weights, device, keep=False) for graph in (lowered.encoder, lowered.decoder)
+    model = shape(lowered)
+    prefill, decode = (
+        Interpreter(stack.graph, lowered.weights, device, keep=False) for stack in (model.prefill, model.decode)
     )
     check_source(ids, lowered.meta)
     check_vocabulary(lowered.meta["vocab_size"], search.beams)
-    cross = outputs(lowered.encoder, encoder({"ids": torch.tensor([list(ids)], device=device)}))
-    cross = {name: value.expand(search.beams, -1, -1) for name, value in cross.items()}
+    given = outputs(prefill.graph, prefill({IDS: torch.tensor([list(ids)], device=device)}))
+    given = {name: value.expand(search.beams, -1, -1) for name, value in given.items()}
     caches: dict[str, Tensor] = {}
-    scale = head_scale(lowered)
+    scale = model.head.op.logit_scale_log2
 
     def step(tokens: Sequence[int], parents: Sequence[int], position: int) -> list[Candidates]:
         for name, value in caches.items():
             caches[name] = value[torch.tensor(list(parents), device=device)]
-        values = decoder(
-            {"ids": torch.tensor(tokens, device=device)[:, None], **cross}, position, caches, top=search.top
-        )
-        return candidates(outputs(lowered.decoder, values)["next"][:, -1], scale)
+        fed = {IDS: torch.tensor(tokens, device=device)[:, None], **given}
+        values = decode(fed, position, caches, top=search.top)
+        return candidates(outputs(decode.graph, values)[NEXT][:, -1], scale)
 
     return beam_search(Policy.of(lowered.meta, max_new_tokens), search, step)
 
@@ -252,8 +252,7 @@ def reference_tokens(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, 
 
 def head_scale(lowered: Lowered) -> int:
     """F of the language model head."""
-    (head,) = (node for node in lowered.decoder.nodes() if is_op(node, LmHead))
-    return head.op.logit_scale_log2
+    return shape(lowered).head.op.logit_scale_log2
 
 
 def check_vocabulary(vocab: int, beams: int) -> None:

@@ -138,9 +138,7 @@ def whole_codes(lowered: Lowered) -> Lowered:
             op = Quant(name=f"{src[0].name}.operand", kind="ternary", thresholds=(0, 1), mul=0, shift=0)
         return typed(table, op, *src)
 
-    return replace(
-        lowered, encoder=lowered.encoder.rebuild(visit), decoder=lowered.decoder.rebuild(visit), weights=table
-    )
+    return replace(lowered, stacks=tuple(graph.rebuild(visit) for graph in lowered.stacks), weights=table)
 
 
 def with_code_bits(hw: HwConfig, factor: float) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,6 +70,33 @@ def _gelu_digits(x: Fraction) -> Decimal:
 
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798")
 
+
+def _silu(x: Tensor) -> Tensor:
+    """``x / (1 + exp(-x))``."""
+    return x * torch.sigmoid(x)
+
+
+def _silu_digits(x: Fraction) -> Decimal:
+    with localcontext(prec=PRECISION):
+        return _sigmoid_times(decimal(x), decimal(x))
+
+
+def _gelu_new(x: Tensor) -> Tensor:
+    """``x/2 * (1 + tanh(u))`` with ``u = sqrt(2/pi) * (x + 0.044715*x^3)``, as ``x * sigmoid(2u)``: nothing cancels."""
+    return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
+def _gelu_new_digits(x: Fraction) -> Decimal:
+    with localcontext(prec=PRECISION):
+        value = decimal(x)
+        return _sigmoid_times(value, 2 * (2 / _PI).sqrt() * (value + Decimal("0.044715") * value**3))
+
+
+def _sigmoid_times(x: Decimal, u: Decimal) -> Decimal:
+    """``x / (1 + exp(-u))``; below -100,000 ``exp`` would overflow, and the result is 0 to 40,000 digits."""
+    return x / (1 + (-max(u, Decimal(-100_000))).exp())
+
+
 FUNCTIONS = (
     Activation(name="relu", exact=torch.relu, trained=torch.relu, minimum=0.0, monotone_from=0.0),
     Activation(
@@ -78,6 +106,23 @@ FUNCTIONS = (
         digits=_gelu_digits,
         minimum=-0.16997120747990369,
         monotone_from=-0.7517915246935645,
+    ),
+    Activation(
+        name="silu",
+        aliases=("swish",),
+        exact=_silu,
+        trained=torch.nn.functional.silu,
+        digits=_silu_digits,
+        minimum=-0.2784645427610738,
+        monotone_from=-1.2784645427610737,
+    ),
+    Activation(
+        name="gelu_new",
+        exact=_gelu_new,
+        trained=partial(torch.nn.functional.gelu, approximate="tanh"),
+        digits=_gelu_new_digits,
+        minimum=-0.17004075057125406,
+        monotone_from=-0.7524614220710163,
     ),
 )
 

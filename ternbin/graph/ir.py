@@ -261,13 +261,26 @@ class Graph:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A model: ``encoder`` (input ``ids`` [S]) and ``decoder`` (inputs ``ids`` [T], ``cross_k.i``, ``cross_v.i``).
+    """A model: its graphs, each called a *stack*, in the order in which they are called first; shape.py says when and with what.
 
     ``meta`` holds JSON values; running needs ``decoder_start_id``, ``eos_id``, ``pad_id``, ``forced_bos_id``,
     ``forced_eos_id`` (the last two may be None) and ``max_positions``; ``search`` may hold settings of a beam search.
     """
 
-    encoder: Graph
-    decoder: Graph
+    stacks: tuple[Graph, ...]
     weights: Weights
     meta: dict[str, Any]
+
+    def stack(self, name: str) -> Graph:
+        """The graph of this name."""
+        return next(graph for graph in self.stacks if graph.name == name)
+
+    @property
+    def encoder(self) -> Graph:
+        """Of an encoder-decoder model: input ``ids`` [S], outputs ``cross_k.i`` and ``cross_v.i``."""
+        return self.stack("encoder")
+
+    @property
+    def decoder(self) -> Graph:
+        """Of an encoder-decoder model: inputs ``ids`` [T], ``cross_k.i`` and ``cross_v.i``, output ``next``."""
+        return self.stack("decoder")

@@ -95,8 +95,8 @@ def to_svg(*graphs: Graph) -> str:
 
 
 def picture(lowered: Lowered) -> str:
-    """Encoder and decoder as one SVG document."""
-    return to_svg(lowered.encoder, lowered.decoder)
+    """All stacks of a model as one SVG document, side by side."""
+    return to_svg(*lowered.stacks)
 
 
 def _draw(graph: Graph) -> tuple[str, float, float]:

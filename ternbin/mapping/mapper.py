@@ -1,7 +1,7 @@
 """Mapping: a folded model and a hardware configuration to a program.
 
-Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values of every cross-attention in KBUF (or, with
-``kv_external``, in external memory); call 1+t runs the decoder for the token at position t, one or one a beam.
+Call 0 runs the stack of prefill on ``source_len`` tokens and leaves the keys and values that it hands over in KBUF (or, with
+``kv_external``, in external memory); call 1+t runs the stack of decode for the token at position t, one or one a beam.
 docs/architecture.md, "Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
 """
 
@@ -24,6 +24,7 @@ from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, Scores, Sof
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
 from ternbin.graph.ops.ends import Cache, Embed, Input, LmHead, Output
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
+from ternbin.graph.shape import shape
 from ternbin.mapping.allocator import Allocator, CapacityError, Image
 from ternbin.mapping.attention import NewKeys, Projection, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
@@ -80,6 +81,7 @@ class _Mapping:
     memo: dict[Any, Any] = field(default_factory=dict)  # of insert_tokens
 
     def __post_init__(self) -> None:
+        self.model = shape(self.lowered)
         self.kbuf = Allocator("KBUF", self.hw.kbuf_words)
 
     def run(self) -> Program:
@@ -96,8 +98,8 @@ class _Mapping:
         self._place_keys()
         writable = (0, self.image.size)
         self.sources = self.image.put(("sources",), self._visible_sources) if len(self.lengths) > 1 else None
-        items = [self._encoder(source, *text) for text in zip(starts, self.lengths, strict=True)]
-        items += [self._decoder(target, step) for step in range(self.max_new_tokens)]
+        items = [self._prefill(source, *text) for text in zip(starts, self.lengths, strict=True)]
+        items += [self._decode(target, step) for step in range(self.max_new_tokens)]
         names: dict[str, int] = {}
         calls, probes = [], []
         for number, call in enumerate(items):
@@ -136,7 +138,7 @@ class _Mapping:
     def _info(self) -> dict[str, Any]:
         meta = self.lowered.meta
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}
-        (head,) = (node for node in self.lowered.decoder.nodes() if is_op(node, LmHead))
+        head = self.model.head
         logits = {"logit_scale_log2": head.op.logit_scale_log2, "logit_shift": logit_shift(self.hw, head)}
         return (
             {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"], "search": meta.get("search", {})}
@@ -159,31 +161,31 @@ class _Mapping:
     def _place_keys(self) -> None:
         """Room, on chip or in external memory, for the keys and values that decoding keeps.
 
-        Those of cross-attention first: the encoder may use what is meant for the others.
+        What prefill hands over comes first: prefill itself may use what is meant for the others.
         """
         for kept in (Input, Cache):
-            for node in self.lowered.decoder.nodes():
+            for node in self.model.decode.graph.nodes():
                 if is_op(node, Scores, ContextCodes, ContextCodes8):  # of keys, of values
                     source, transposed = node.src[1], not is_op(node, Scores)
                     if is_op(source, kept) and source.name not in self.shapes:
                         self._place(source, node.op.heads, transposed)
             if kept is Input:
-                self.encoder_kbuf = self.kbuf.copy()
+                self.prefill_kbuf = self.kbuf.copy()
 
     def _place(self, source: Node[Input | Cache], heads: int, transposed: bool) -> None:
         hw = self.hw
         capacity = self.max_new_tokens * self.beams if is_op(source, Cache) else self.source_len
-        shape = _keys_shape(hw, source, heads, capacity, transposed)
-        self.shapes[source.name] = shape
+        keys = _keys_shape(hw, source, heads, capacity, transposed)
+        self.shapes[source.name] = keys
         if hw.kv_external:
-            rows = shape.lanes.groups * shape.lanes.pitch if transposed else capacity
-            self.homes[source.name] = self.image.reserve(rows * row_bytes(hw, Mem.KBUF, shape.stride))
+            rows = keys.lanes.groups * keys.lanes.pitch if transposed else capacity
+            self.homes[source.name] = self.image.reserve(rows * row_bytes(hw, Mem.KBUF, keys.stride))
             return
         try:
-            address = self.kbuf.take(shape.size, f"keys and values {source.name}")
+            address = self.kbuf.take(keys.size, f"keys and values {source.name}")
         except CapacityError as error:
             raise InputError(f"{error}; kv_external keeps them in external memory") from None
-        self.shapes[source.name] = replace(shape, addr=address)
+        self.shapes[source.name] = replace(keys, addr=address)
 
     def _keys(self, b: CallBuilder, name: str, count: int) -> Keys:
         """Where ``count`` earlier keys or values of ``name`` are on chip."""
@@ -197,15 +199,15 @@ class _Mapping:
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, ids: int, start: int, length: int) -> list[Item]:
+    def _prefill(self, ids: int, start: int, length: int) -> list[Item]:
         """The call for one text, whose tokens are ``length`` from ``start`` on among those of all."""
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.lowered.encoder, ids + start * self.hw.axi_bytes, 0, start)
+            self._stack(b, self.model.prefill.graph, ids + start * self.hw.axi_bytes, 0, start)
 
-        return self._fit(self.lowered.encoder, self.encoder_kbuf, length, 0, build)
+        return self._fit(self.model.prefill.graph, self.prefill_kbuf, length, 0, build)
 
-    def _decoder(self, slots: int, step: int) -> list[Item]:
+    def _decode(self, slots: int, step: int) -> list[Item]:
         size = self.beams * self.hw.axi_bytes
         address = slots + step * size
         result, mask = address + size, None
@@ -213,9 +215,9 @@ class _Mapping:
             result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.lowered.decoder, address, result)
+            self._stack(b, self.model.decode.graph, address, result)
 
-        return self._fit(self.lowered.decoder, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
+        return self._fit(self.model.decode.graph, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
 
     def _fit(
         self,

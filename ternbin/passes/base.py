@@ -1,6 +1,8 @@
 """What a pass is, and how passes run."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -8,6 +10,15 @@ from ternbin.errors import InputError
 from ternbin.graph.ir import Graph, WeightName, Weights
 from ternbin.graph.ops.registry import verify
 from ternbin.graph.rewrite import Rule, rewrite
+
+
+class Pass(Protocol):
+    """A function from a graph and its side table to others; the arguments are not changed."""
+
+    @property
+    def name(self) -> str: ...
+
+    def apply(self, graph: Graph, weights: Weights) -> tuple[Graph, Weights]: ...
 
 
 @dataclass(frozen=True)
@@ -18,16 +29,23 @@ class RulePass:
     rules: tuple[Rule, ...]
 
     def apply(self, graph: Graph, weights: Weights) -> tuple[Graph, Weights]:
-        """The rewritten graph and the side table with what the rules added. Arguments are not changed."""
+        """The rewritten graph and the side table with what the rules added."""
         return rewrite(graph, weights, self.rules)
 
 
-def run_passes(graph: Graph, weights: Weights, passes: tuple[RulePass, ...]) -> tuple[Graph, Weights]:
-    """Apply passes in order; the graph is verified before the first and after each."""
+After = Callable[[Pass, Graph, Weights], None]
+
+
+def run_passes(
+    graph: Graph, weights: Weights, passes: Sequence[Pass], after: After | None = None
+) -> tuple[Graph, Weights]:
+    """Apply passes in order; the graph is verified before the first and after each. ``after`` hears the result of each."""
     verify(graph, weights)
     for each in passes:
         graph, weights = each.apply(graph, weights)
         verify(graph, weights)
+        if after:
+            after(each, graph, weights)
     return graph, weights
 
 

@@ -65,6 +65,14 @@ def test_every_verb_has_help(capsys):
             "ternbin lower: texts times beams must be from 1 to 8, not 3 x 3",
         ),
         (
+            ["lower", "--passes", "fold-head,fold-heads"],
+            "ternbin lower: pass must be one of fold-residual, fold-softmax, fold-codes, fold-head, not 'fold-heads'",
+        ),
+        (
+            ["lower", "--passes", "fold-head,fold-codes", "--print-after", "fold-softmax"],
+            "ternbin lower: --print-after must be one of the passes that run (fold-head, fold-codes), not 'fold-softmax'",
+        ),
+        (
             ["sim", "/nonexistent.tbn", "--ids", "1"],
             "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
         ),
@@ -88,6 +96,38 @@ def test_rtl_writes_verilog_and_manifest(tmp_path, capsys):
     text = "".join(path.read_text() for path in (tmp_path / "rtl").glob("*.v"))
     assert f"module {manifest['top']}(" in text.replace(" (", "(")
     assert json.loads((tmp_path / "rtl" / "manifest.json").read_text()) == manifest
+
+
+def test_lower_runs_the_passes_that_are_named(tmp_path, capsys):
+    from ternbin.models.bart.random_model import random_stock_bart
+
+    stock, out = tmp_path / "stock", tmp_path / "out"
+    random_stock_bart().save_pretrained(stock)
+    arguments = [
+        "lower",
+        "--model",
+        str(stock),
+        "--bits",
+        "2-2",
+        "--hw",
+        "tiny",
+        "--out",
+        str(out),
+        "--json",
+        str(tmp_path / "s.json"),
+    ]
+    assert main([*arguments, "--passes", "fold-softmax,fold-head", "--print-after", "fold-head"]) == 0
+    printed, decoder = capsys.readouterr().out, (out / "decoder.txt").read_text()
+    assert printed.count("after fold-head:") == 2 and decoder in printed and "after fold-softmax" not in printed
+    assert " = softmax_codes(" in decoder and " = lm_head(" in decoder
+    assert " = real_layernorm(" in decoder and " = quantize(" in decoder and " = argmax(" not in decoder
+    assert json.loads((tmp_path / "s.json").read_text())["program"] == "none: these passes leave real ops"
+    assert not (out / "program.tbn").exists()
+    again = tmp_path / "again"
+    small = ["--source-len", "4", "--max-new-tokens", "2", "--print-after", "fold-residual"]
+    assert main([*arguments[:-4], "--out", str(again), *small]) == 0
+    assert (again / "program.tbn").exists() and "real_" not in (again / "decoder.txt").read_text()
+    assert "after fold-residual:\ngraph encoder" in capsys.readouterr().out
 
 
 def test_quantize_lower_sim(tmp_path, capsys):

@@ -170,7 +170,6 @@ def test_attributes_have_exactly_the_declared_types(b):
 
 
 def test_every_op_says_what_it_is(b):
-    assert len(OPS) == 26
     for name, op in OPS.items():
         assert op.opname == name and op.__doc__ and op.stage in ("real", "final", "both") and op.sources in (0, 1, 2)
         assert "infer" in vars(op) and "compute" in vars(op)

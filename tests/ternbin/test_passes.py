@@ -31,6 +31,8 @@ RELU, GELU = ACTIVATIONS["relu"], ACTIVATIONS["gelu"]
 SMOOTH = [fn for fn in FUNCTIONS if fn.smooth]
 PLAIN = {  # the smooth functions in plain Python
     "gelu": lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu_new": lambda x: x / (1 + math.exp(min(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3), 700))),
 }
 PHI_1 = "0.84134474606854294858523254563203792247791296672660"
 eighths = st.integers(1, 40).map(lambda n: n / 8)  # so that ties abound

@@ -57,7 +57,7 @@ class Tiny:
             forced_bos_id=0,
             forced_eos_id=2,
         )
-        return Lowered(encoder, decoder, self.b.weights, meta)
+        return Lowered((encoder, decoder), self.b.weights, meta)
 
     def embedding(self, prefix: str, ids: Node, past: int | str) -> Node:
         if "table" not in self.b.weights:
