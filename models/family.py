@@ -87,8 +87,8 @@ class Family(ABC, Generic[Model]):
     # -- random models -------------------------------------------------------------------------
 
     @abstractmethod
-    def draw(self, rng: random.Random) -> Sizes:
-        """Small random sizes, such that no tile divides them more often than not."""
+    def draw(self, rng: random.Random, activation: str) -> Sizes:
+        """Small random sizes with that activation function, such that no tile divides them more often than not."""
 
     @abstractmethod
     def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> Model:

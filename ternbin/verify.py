@@ -8,6 +8,7 @@ from ternbin.counting.external import MemoryModel
 from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
+from ternbin.graph.activations import FUNCTIONS
 from ternbin.mapping.mapper import map_model
 from ternbin.models.families import FAMILIES
 from ternbin.models.family import Family, Sizes
@@ -42,13 +43,18 @@ def draw_case(seed: int, hw: HwConfig) -> Case:
     rng = random.Random(seed)
     return Case(
         bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.kind == "ternary" else ["1-1"]),
-        sizes=family_for(seed).draw(rng),
+        sizes=family_for(seed).draw(rng, _draw_activation(seed)),
         source_len=rng.randint(1, 19),
         max_new_tokens=rng.randint(1, 4),
         latency=rng.choice([1, 5, 40, 150]),
         bandwidth=rng.choice([1.0, 0.5, 0.25]),
         stall_seed=rng.choice([None, rng.randrange(1000)]),
     )
+
+
+def _draw_activation(seed: int) -> str:
+    """Drawn apart, so that a new function changes nothing else of the case of a seed."""
+    return random.Random(f"activation {seed}").choice(FUNCTIONS).name
 
 
 def draw_hw(seed: int) -> HwConfig:

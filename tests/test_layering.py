@@ -67,7 +67,7 @@ ALLOWED = {
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
     "ternbin": "api version",
-    "verify": "contract counting decoding errors mapping models models.families passes sim",
+    "verify": "contract counting decoding errors graph mapping models models.families passes sim",
     "version": "",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from transformers import BartForConditionalGeneration, PreTrainedModel
 
 from ternbin.errors import InputError
-from ternbin.graph.activations import FUNCTIONS
 from ternbin.graph.ir import Lowered
 from ternbin.models.bart import checkpoint, lower, qbart, random_model, reference
 from ternbin.models.bart.qbart import QuantBartConfig, QuantBartForConditionalGeneration
@@ -58,16 +58,17 @@ class Bart(Family[QuantBartForConditionalGeneration]):
     def node_modules(self, model: QuantBartForConditionalGeneration) -> dict[str, Any]:
         return reference.node_modules(model)
 
-    def draw(self, rng: random.Random) -> Sizes:
-        return Sizes(
+    def draw(self, rng: random.Random, activation: str) -> Sizes:
+        sizes = Sizes(
             heads=rng.randint(1, 3),
             head_dim=rng.randint(3, 20),
             ffn=rng.randint(5, 70),
             layers=(rng.randint(1, 2), rng.randint(1, 2)),
             vocab=rng.randint(20, 90),
-            activation=rng.choice([fn.name for fn in FUNCTIONS]),
-            options={"scale_embedding": rng.random() < 0.5},
+            activation=activation,
         )
+        rng.randrange(2)  # where the activation function was drawn: a seed stays the case it was
+        return replace(sizes, options={"scale_embedding": rng.random() < 0.5})
 
     def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantBartForConditionalGeneration:
         encoder, decoder = sizes.layers

@@ -26,7 +26,7 @@ def family(request):
 
 @pytest.fixture(scope="module")
 def model(family):
-    return family.random("2-2", family.draw(random.Random(3)), seed=3)
+    return family.random("2-2", family.draw(random.Random(3), "gelu"), seed=3)
 
 
 def test_a_model_type_belongs_to_one_family():
