@@ -230,8 +230,9 @@ def rules_of(hw: HwConfig, i: Instruction) -> tuple[set[tuple[Op, str]], set[tup
     }
 
 
-def can_break(hw: HwConfig, op: Op, must: str) -> bool:
+def can_break(hw: HwConfig, rule: tuple[Op, str]) -> bool:
     """Whether some instruction breaks the rule on this accelerator."""
+    op, must = rule
     if "of a STORE" in must or "indirect" in must:
         return op == Op.STORE
     if "packed trits" in must:
@@ -247,7 +248,7 @@ def instructions(hw: HwConfig, seed: int, count: int) -> list[Instruction]:
         if broken_rule(hw, i) or quick(i):
             result.append(i)
     kept, broken = (set.union(*parts) for parts in zip(*(rules_of(hw, i) for i in result), strict=True))
-    while missing := {rule for rule in kept if can_break(hw, *rule)} - broken:
+    while missing := {rule for rule in kept if can_break(hw, rule)} - broken:
         i = one(hw, rng)
         _, more = rules_of(hw, i)
         if more & missing:
@@ -324,6 +325,7 @@ class Pair:
             for mem, regions in self.regions.items()
             for region in regions
         ]
+        raw: tuple[bytes, ...] = ()
         error = verdict = None
         try:
             raw = self.core.call(INSTRUCTION_BYTES, 2, probes).raw
@@ -377,7 +379,7 @@ def test_machine_and_core_refuse_the_same_instructions(pair):
         holds, breaks = rules_of(pair.hw, i)
         kept, broken = kept | holds, broken | breaks
         verdicts[i.op, pair.execute(i)] += 1
-    assert broken == {rule for rule in kept if can_break(pair.hw, *rule)}  # both sides of each were met
+    assert broken == {rule for rule in kept if can_break(pair.hw, rule)}  # both sides of each were met
     for op in LEGAL:
         expected = {ErrorCode.NONE, ErrorCode.FIELD, ErrorCode.ADDRESS}
         expected |= {ErrorCode.BUS_READ} if op == Op.LOAD else {ErrorCode.BUS_WRITE} if op == Op.STORE else set()
