@@ -213,7 +213,7 @@ def test_threshold_codes(seed, count, shared):
 def test_requant8(seed, shift, limits, use_lut):
     acc, lut = ints(seed, (4, 3), -(2**20), 2**20), ints(seed, (256,), 0, 255)
     mul, bias = ints(seed + 2, (3,), 0, 2**23 - 1), ints(seed + 3, (3,), -(2**38) + 1, 2**38 - 1)
-    got = golden.requant8(acc, mul, bias, shift, *limits, lut if use_lut else None)
+    got = golden.requant8(acc, mul, bias, shift, limits[0], limits[1], lut if use_lut else None)
     for t in range(4):
         for r in range(3):
             value = naive_rshift(int(acc[t, r]) * int(mul[r]) + int(bias[r]), shift)
