@@ -48,7 +48,7 @@ def decimal(x: Fraction) -> Decimal:
 
 def _gelu(x: Tensor) -> Tensor:
     """``x * Phi(x)`` without cancellation for negative x."""
-    return 0.5 * x * torch.special.erfc(-x * math.sqrt(0.5))
+    return 0.5 * x * torch.erfc(-x * math.sqrt(0.5))
 
 
 def _gelu_digits(x: Fraction) -> Decimal:

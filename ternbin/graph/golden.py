@@ -348,7 +348,7 @@ def exp_total(logits: Tensor, shift: int, before: tuple[int, int] = (NO_EXPONENT
 
 def _total(largest: Tensor, terms: Tensor, exponent: int, total: int) -> tuple[int, int]:
     """The terms added to ``total``; where the largest exponent grows, what has been added so far is shifted down, truncating."""
-    ends = [*(largest.diff().nonzero().flatten() + 1).tolist(), len(largest)]
+    ends: list[int] = [*(largest.diff().nonzero().flatten() + 1).tolist(), len(largest)]
     for start, end in zip([0, *ends], ends, strict=False):
         now = int(largest[start])
         total = (total >> min(now - exponent, 63)) + int(terms[start:end].sum())

@@ -14,7 +14,7 @@ O = TypeVar("O", bound=Op)  # noqa: E741
 class Match:
     """The matched nodes by the class of their op; a pattern names each class once."""
 
-    nodes: dict[type[Op], Node[Op]] = field(default_factory=dict)
+    nodes: dict[type[Op], Node[Op]] = field(default_factory=dict[type[Op], Node[Op]])
 
     def __getitem__(self, op: type[O]) -> Node[O]:
         return cast(Node[O], self.nodes[op])

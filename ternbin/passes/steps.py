@@ -70,7 +70,7 @@ def fold(
     if fn is not None:  # reaching a step at or below the minimum takes nothing
         least = Fraction(fn.minimum)
         always = [s.at < least or (s.at == least and s.inclusive) for s in all_steps]
-    rows = []
+    rows: list[list[int]] = []
     for s, b in zip(map(Fraction, scale.tolist()), map(Fraction, bias.tolist()), strict=True):
         rows.append(
             [
@@ -85,7 +85,9 @@ def fold(
 
 
 def _fold_smooth(fn: Activation, scale: Tensor, bias: Tensor, limit: int, all_steps: list[Step], lo: int) -> Folded:
-    columns, dirs, base = [], [], lo
+    columns: list[Tensor] = []
+    dirs: list[int] = []
+    base = lo
     for step in all_steps:
         if step.at < Fraction(fn.minimum):
             base += 1

@@ -17,7 +17,7 @@ class Call:
     weights: Weights
     inputs: dict[str, Tensor]
     past: int = 0
-    caches: dict[str, Tensor] = field(default_factory=dict)
+    caches: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     lengths: Tensor | None = None  # valid source tokens of each sequence, [batch]; None: all
     saturation: dict[str, golden.Saturation] | None = None
     mask: Tensor | None = None  # the tokens are beams at position ``past``: keys that each sees, bool [T, N]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NewType, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ def _fits(value: object, of: Any) -> bool:
     if get_origin(of) is Literal:
         return any(type(value) is type(each) and value == each for each in get_args(of))
     if isinstance(value, tuple) and get_origin(of) is tuple:
-        return all(_fits(each, get_args(of)[0]) for each in value)
+        return all(_fits(each, get_args(of)[0]) for each in cast(tuple[object, ...], value))
     return type(value) is _plain(of)
 
 
