@@ -51,7 +51,8 @@ def read_declared(path: Path) -> Declared:
         if name not in known:
             raise InputError(f"{path}: a field must be one of {', '.join(known)}, not {name!r}")
         _check(path, name, value)
-    return Declared(**found | {"dont_use": tuple(found.get("dont_use", ()))})
+    facts: dict[str, Any] = {**found, "dont_use": tuple(found.get("dont_use", ()))}
+    return Declared(**facts)
 
 
 def _check(path: Path, name: str, value: object) -> None:

@@ -19,7 +19,7 @@ def _measurement(hw, energies, seed) -> Measurement:
     rng = np.random.default_rng(seed)
     drawn: dict[str, Any] = {name: rng.integers(0, 256, 60) for name in counters(hw)}
     counted: Any = events(drawn, hw)
-    energy = {part: sum(n * energies[part][name] for name, n in own.items()) for part, own in counted.items()}
+    energy: Any = {part: sum(n * energies[part][name] for name, n in own.items()) for part, own in counted.items()}
     return Measurement("random", hw.name, 60 * 256, [0, 20], counted, {"glitch": energy, "zero_delay": energy})
 
 

@@ -251,7 +251,8 @@ def test_facts_of_the_default_library_are_known():
 )
 def test_a_library_that_cannot_serve_is_refused_in_one_line(tmp_path, capsys, edit, message):
     path = tmp_path / "bad.lib"
-    text, count = re.subn(*edit, PLAIN.read_text(), flags=re.S)
+    pattern, by = edit
+    text, count = re.subn(pattern, by, PLAIN.read_text(), flags=re.S)
     assert count
     path.write_text(text)
     assert main(["energy", "--rebuild", "--lib", str(path), "--store", str(tmp_path / "new.json")]) == 2
