@@ -271,6 +271,7 @@ def _energies(path: Path, block, rows) -> tuple[Measured, dict]:
     return measured, measured.energy(sequence(WARMUP + 64, *rows))
 
 
+@pytest.mark.build
 @pytest.mark.parametrize("which", ["ternary", "exp"])
 def test_a_block_on_a_library_without_adder_and_gate_equals_its_rtl(which):
     """Synthesis, every output in every cycle, energy."""
@@ -282,6 +283,7 @@ def test_a_block_on_a_library_without_adder_and_gate_equals_its_rtl(which):
     assert energy["glitch"].element >= energy["zero_delay"].element > 0 and energy["zero_delay"].operands > 0
 
 
+@pytest.mark.build
 def test_a_full_adder_of_inverted_outputs_is_used(tmp_path):
     rng = random.Random(2)
     block = mac_block("ternary", 16)

@@ -257,4 +257,4 @@ def test_command_line(tmp_path, capsys):
     assert {"paper_sizes_mib", "paper_flops_factors", "ratios", "gate_level_error", "subjects"} <= set(data)
     assert "39.6" in capsys.readouterr().out and (tmp_path / "claim.html").exists()
     assert main(["report", "--dram", "hbm2", str(tmp_path)]) == 2
-    assert "--models and --dram must be given with --claim" in capsys.readouterr().err
+    assert "--models, --dram and --characterisation must be given with --claim" in capsys.readouterr().err
