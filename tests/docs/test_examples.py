@@ -64,6 +64,7 @@ def test_blocks_of_a_page_run(page):
         assert names["predicted"] == pytest.approx(cycles, rel=0.005)
 
 
+@pytest.mark.build  # in its own process
 def test_the_notebook_runs():
     notebook = nbformat.read(EXAMPLES / "ternbin.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # committed without outputs
