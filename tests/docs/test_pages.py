@@ -1,6 +1,7 @@
 """Pages do not go stale: links, paths, names, command lines and tables of README and docs are those of the tree."""
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
@@ -228,6 +229,21 @@ def test_every_room_has_a_row():
     section = _section("architecture.md", "The folders")
     for room in {room.partition(".")[0] for room in rooms} - {"ternbin", "version", "errors", "progress"}:
         assert re.search(rf"`(?:ternbin/)?{room}(?:\.py)?`", section), room
+
+
+def test_the_arrows_are_those_of_the_allow_list():
+    tree = ast.parse((ROOT / "tests" / "test_layering.py").read_text())
+    values = {
+        n.targets[0].id: n.value for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+    }
+    heavy, arrows = ast.literal_eval(values["HEAVY"]), {}
+    for room, allowed in ast.literal_eval(values["ALLOWED"]).items():
+        own, *others = (name if name == "energy.gates" else name.partition(".")[0] for name in [room, *allowed.split()])
+        arrows.setdefault(own, set()).update({*others} - {own, *heavy, "errors", "progress", "version"})
+    rows = _rows(_section("architecture.md", "Who may import whom"), "folder", "may import")
+    shown = {folder.strip("`"): set(re.findall(r"`([\w.]+)`", others)) for folder, others in rows}
+    everything = {"api", "cli", "ternbin", "errors", "progress", "version"}
+    assert shown == {room: others for room, others in arrows.items() if room not in everything}
 
 
 def test_every_verb_and_every_name_has_a_row():
