@@ -39,6 +39,7 @@ def test_own_hardware(capsys):
     assert rows["wbuf_words = 16"] is None and "refused: enc.0.fc2" in capsys.readouterr().out
 
 
+@pytest.mark.build
 def test_summarise(tmp_path, capsys):
     run = _main("summarise")("A tool to draw maps.", 2, str(tmp_path))
     assert run.bit_exact and run.summary and len(run.tokens) == 2
@@ -46,13 +47,14 @@ def test_summarise(tmp_path, capsys):
     assert (tmp_path / "index.html").exists()
 
 
+@pytest.mark.build
 def test_bit_widths(capsys):
     runs = _main("bit_widths")(("1-1",), "small", None)
     assert runs["1-1"].bit_exact and runs["1-1"].result["bits"] == "1-1"
     assert "bit-exact True" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["python.md", "numerics.md"])
+@pytest.mark.parametrize("page", [pytest.param("python.md", marks=pytest.mark.build), "numerics.md"])
 def test_blocks_of_a_page_run(page):
     names = run_blocks(ROOT / "docs" / page)
     if page == "python.md":
@@ -61,6 +63,7 @@ def test_blocks_of_a_page_run(page):
         assert names["predicted"] == pytest.approx(cycles, rel=0.005)
 
 
+@pytest.mark.build
 def test_the_notebook_runs():
     notebook = nbformat.read(EXAMPLES / "ternbin.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # committed without outputs

@@ -1,10 +1,12 @@
 """docs/tutorial.md does what it says: its blocks run in order and print what the page shows."""
 
+import pytest
 from pages import ROOT, blocks, run_blocks
 
 PAGE = ROOT / "docs" / "tutorial.md"
 
 
+@pytest.mark.build
 def test_the_tutorial_runs(capsys):
     names = run_blocks(PAGE)
     printed = capsys.readouterr().out
