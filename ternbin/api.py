@@ -248,14 +248,14 @@ class Lowering:
 
 
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
-    """``ternbin quantize``: a BART checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
+    """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
 
     Without training the texts of the result mean nothing.
     """
     from ternbin.models import prepare
-    from ternbin.models.bart.checkpoint import save_packed
 
-    return save_packed(prepare.load_model(model, bits), out, model)
+    prepare.save(prepare.load_model(model, bits), out, model)
+    return Path(out)
 
 
 def lower(

@@ -174,6 +174,10 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
 def core_event(part: str, event: str) -> Figure:
     """One event of a part of the core (ternbin/energy/block_events.py): datapath, control and clock; the high end is twice the figure."""
     record = block(f"core {part}")
+    if event not in record["fj_per_event"]:
+        raise InputError(
+            f"characterisation: {record['name']} must have the event {event!r}; measure it again (ternbin energy)"
+        )
     fitted = record["fj_per_event"][event]
     pj, low = (fitted[mode]["total"] / 1e3 for mode in ("glitch", "zero_delay"))
     source = f"gate level: {record['name']}, {record['provenance']}"

@@ -54,8 +54,7 @@ def test_bit_widths(capsys):
     assert "bit-exact True" in capsys.readouterr().out
 
 
-@pytest.mark.build
-@pytest.mark.parametrize("page", ["python.md", "numerics.md"])
+@pytest.mark.parametrize("page", [pytest.param("python.md", marks=pytest.mark.build), "numerics.md"])
 def test_blocks_of_a_page_run(page):
     names = run_blocks(ROOT / "docs" / page)
     if page == "python.md":
@@ -64,7 +63,7 @@ def test_blocks_of_a_page_run(page):
         assert names["predicted"] == pytest.approx(cycles, rel=0.005)
 
 
-@pytest.mark.build  # in its own process
+@pytest.mark.build
 def test_the_notebook_runs():
     notebook = nbformat.read(EXAMPLES / "ternbin.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # committed without outputs

@@ -1,6 +1,7 @@
 """Pages do not go stale: links, paths, names, command lines and tables of README and docs are those of the tree."""
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
@@ -40,7 +41,8 @@ def test_links(page):
 
 @cache
 def _files() -> list[str]:
-    return [str(path.relative_to(ROOT)) for top in TOP.split("|")[:7] for path in (ROOT / top).rglob("*.*")]
+    inside = [str(path.relative_to(ROOT)) for top in TOP.split("|")[:7] for path in (ROOT / top).rglob("*.*")]
+    return [*inside, *(path.name for path in ROOT.glob("*.*"))]
 
 
 @each_page
@@ -91,7 +93,7 @@ def _complete(line: str) -> bool:
 def test_command_lines(page):
     """Every `ternbin VERB ...`: complete ones parse, of others every option exists."""
     for line in _commands(page.read_text()):
-        if not re.match(r"ternbin [a-z]+", line):
+        if not re.match(r"ternbin [a-z]+( |$)", line):  # not a message of a verb
             continue
         _, verb, *words = shlex.split(line)
         assert verb in VERBS, line
@@ -224,9 +226,24 @@ def test_every_op_of_the_graph_has_a_row():
 def test_every_room_has_a_row():
     source = (ROOT / "tests" / "test_layering.py").read_text()
     rooms = re.findall(r'^    "([a-z.]+)":', source, re.MULTILINE)
-    section = _section("architecture.md", "The house")
+    section = _section("architecture.md", "The folders")
     for room in {room.partition(".")[0] for room in rooms} - {"ternbin", "version", "errors", "progress"}:
         assert re.search(rf"`(?:ternbin/)?{room}(?:\.py)?`", section), room
+
+
+def test_the_arrows_are_those_of_the_allow_list():
+    tree = ast.parse((ROOT / "tests" / "test_layering.py").read_text())
+    values = {
+        n.targets[0].id: n.value for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+    }
+    heavy, arrows = ast.literal_eval(values["HEAVY"]), {}
+    for room, allowed in ast.literal_eval(values["ALLOWED"]).items():
+        own, *others = (name if name == "energy.gates" else name.partition(".")[0] for name in [room, *allowed.split()])
+        arrows.setdefault(own, set()).update({*others} - {own, *heavy, "errors", "progress", "version"})
+    rows = _rows(_section("architecture.md", "Who may import whom"), "folder", "may import")
+    shown = {folder.strip("`"): set(re.findall(r"`([\w.]+)`", others)) for folder, others in rows}
+    everything = {"api", "cli", "ternbin", "errors", "progress", "version"}
+    assert shown == {room: others for room, others in arrows.items() if room not in everything}
 
 
 def test_every_verb_and_every_name_has_a_row():

@@ -17,8 +17,8 @@ TWO_TOKENS = {"hw": "tiny", "ids": [0, 5, 9, 2], "max_new_tokens": 2}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """The folder of a small random model without tokenizer."""
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     return save_packed(random_quant_bart("2-2"), tmp_path_factory.mktemp("model"))
 
