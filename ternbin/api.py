@@ -253,9 +253,9 @@ def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     Without training the texts of the result mean nothing.
     """
     from ternbin.models import prepare
-    from ternbin.models.bart.checkpoint import save_packed
 
-    return save_packed(prepare.load_model(model, bits), out, model)
+    prepare.save(prepare.load_model(model, bits), out, model)
+    return Path(out)
 
 
 def lower(
