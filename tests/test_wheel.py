@@ -66,8 +66,11 @@ def test_it_works_from_an_empty_folder(wheel, tmp_path):
     script = f"""
 import ternbin, ternbin.rtl
 from ternbin.cli import main
-from ternbin.models.packed import save_packed
+from ternbin.models.packed import (
+    save_packed,
+)
 from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.packed import save_packed
 
 for module in (ternbin, ternbin.rtl):
     assert module.__file__.startswith({str(installed)!r}), module.__file__

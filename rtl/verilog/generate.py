@@ -2,6 +2,7 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from typing import Any
 
 from amaranth import Shape
 from amaranth.lib.wiring import Out
@@ -77,7 +78,7 @@ def _counters(hw: HwConfig) -> list[dict]:
     ]
 
 
-def manifest(hw: HwConfig) -> dict:
+def manifest(hw: HwConfig) -> dict[str, Any]:
     """What the Verilog of ``generate`` contains, as data for JSON.
 
     ports; registers (name -> byte offset) and counters (in order, with byte offset and register signal) of the AXI4-Lite slave;

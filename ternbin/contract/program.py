@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -118,7 +119,7 @@ class Program:
     source_len: int
     max_new_tokens: int
     writable: tuple[tuple[int, int], ...] = ()
-    info: dict = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict[str, Any])
     beams: int = 1
     mask_addr: int = 0
     result_addr: int = 0
@@ -155,7 +156,8 @@ class Program:
 
         Raises InputError, naming the instruction, for a damaged one.
         """
-        result, known = [], self._decoded
+        result: list[Instruction] = []
+        known = self._decoded
         for number, word in enumerate(self.words(call)):
             if word not in known:
                 try:
@@ -351,23 +353,23 @@ def load(path: str | Path) -> Program:
     return _from_header(json.loads(body[start:end]), body[end:])
 
 
-def _from_header(header: dict, image: bytes) -> Program:
-    plain = {name: header[name] for name in _HEADER if name in header}
-    return Program(
-        **plain
-        | {
-            "hw": HwConfig(**header["hw"]),
-            "image": image,
-            "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
-            "names": tuple(header["names"]),
-            "probes": tuple(_probe(*values) for values in header["probes"]),
-            "writable": tuple((a, n) for a, n in header["writable"]),
-            "source_lens": tuple(header.get("source_lens", ())),
-        }
-    )
+def _from_header(header: dict[str, Any], image: bytes) -> Program:
+    values: dict[str, Any] = {name: header[name] for name in _HEADER if name in header}
+    values |= {
+        "hw": HwConfig(**header["hw"]),
+        "image": image,
+        "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
+        "names": tuple(header["names"]),
+        "probes": tuple(_probe(*fields) for fields in header["probes"]),
+        "writable": tuple((a, n) for a, n in header["writable"]),
+        "source_lens": tuple(header.get("source_lens", ())),
+    }
+    return Program(**values)
 
 
-def _probe(call: int, unit: int, index: int, tensor: str, region: list, view: list, part: list) -> Probe:
+def _probe(
+    call: int, unit: int, index: int, tensor: str, region: list[int], view: list[Any], part: list[list[int]]
+) -> Probe:
     place = Region(Mem(region[0]), *region[1:])
     return Probe(call, Unit(unit), index, tensor, place, View(*view), tuple((a, b) for a, b in part))
 
@@ -377,7 +379,7 @@ def _probe(call: int, unit: int, index: int, tensor: str, region: list, view: li
 
 def listing(program: Program, calls: Sequence[int] | None = None) -> str:
     """The program as text: one line an instruction, under the name of the graph op it belongs to."""
-    lines = []
+    lines: list[str] = []
     for number in range(len(program.calls)) if calls is None else calls:
         call = program.calls[number]
         lines.append(f"call {number} ({program.title(number)}) at {call.address:#x}, {call.count} instructions")

@@ -6,13 +6,13 @@ Gates at the node of the characterised library (the stored one: 45 nm), memories
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
@@ -51,21 +51,21 @@ SCHEMA = "ternbin-energy/1"
 STORED = Path(__file__).with_name("characterisation.json")
 
 
-def read_characterisation(path: str | Path) -> dict:
+def read_characterisation(path: str | Path) -> dict[str, Any]:
     """A file that ``ternbin energy --rebuild --store`` wrote. Raises InputError for anything else."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found: object = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path}: must be JSON: {error}") from None
-    schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {schema!r}")
-    missing = [name for name in ("provenance", "blocks", "core") if name not in found]
+    contents = cast(dict[str, Any], found) if isinstance(found, dict) else {"schema": type(found).__name__}
+    if contents.get("schema") != SCHEMA:
+        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {contents.get('schema')!r}")
+    missing = [name for name in ("provenance", "blocks", "core") if name not in contents]
     if missing:
         raise InputError(f"{path}: field {missing[0]!r} is missing")
-    return found
+    return contents
 
 
 class _Chosen:
@@ -75,7 +75,7 @@ class _Chosen:
 
 
 @contextmanager
-def using(path: str | Path | None) -> Iterator[None]:
+def using(path: str | Path | None) -> Generator[None, None, None]:
     """Figures come from the characterisation in ``path`` while it lasts; None: from what they came from before.
 
     Raises InputError for a file that is none.

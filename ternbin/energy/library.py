@@ -7,7 +7,7 @@ full adder or a clock gate) is read from the Liberty text by ternbin/energy/gate
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ternbin.errors import InputError
 
@@ -60,7 +60,7 @@ def _check(path: Path, name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise InputError(f"{path}: {name} must be a positive number, not {value!r}")
     elif name == "dont_use":
-        if not isinstance(value, list) or not all(isinstance(cell, str) for cell in value):
+        if not isinstance(value, list) or not all(isinstance(cell, str) for cell in cast(list[object], value)):
             raise InputError(f"{path}: {name} must be a list of cell names, not {value!r}")
     elif not isinstance(value, str) or not value:
         raise InputError(f"{path}: {name} must be a name, not {value!r}")

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,12 +16,15 @@ from ternbin.graph.ops.ends import Input
 from ternbin.graph.ops.registry import OPS, operation, typed, verify, weight_names
 from ternbin.graph.picture import picture, to_svg
 
+if TYPE_CHECKING:
+    from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
 __all__ = ["dump", "from_onnx", "picture", "save_onnx", "to_onnx", "to_svg"]
 
 DOMAIN, DOMAIN_VERSION, OPSET = "ternbin", 1, 21
 
 
-def to_onnx(graph: Graph, weights: Weights):
+def to_onnx(graph: Graph, weights: Weights) -> "ModelProto":
     """The graph as an ``onnx.ModelProto`` that holds all of it: :func:`from_onnx` gives back graph and weights.
 
     Every op becomes a node of the domain ``ternbin`` named as in docs/graph.md, its weights initializers; outputs
@@ -29,7 +32,8 @@ def to_onnx(graph: Graph, weights: Weights):
     """
     from onnx import helper  # slow to import, needed here only
 
-    names, nodes = labels(graph), []
+    names = labels(graph)
+    nodes: list[NodeProto] = []
     used = {name: weights[name] for name in weight_names(graph)}
     clash = set(used) & set(names.values())
     if clash:
@@ -58,18 +62,19 @@ def save_onnx(graph: Graph, weights: Weights, path: Path) -> None:
     import onnx
 
     model = to_onnx(graph, weights)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    # Of both onnx leaves the type argument of a PathLike out.
+    onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]
+    onnx.save(model, str(path))  # pyright: ignore[reportUnknownMemberType]
 
 
-def from_onnx(model) -> tuple[Graph, Weights]:
+def from_onnx(model: "ModelProto") -> tuple[Graph, Weights]:
     """Inverse of :func:`to_onnx`. Raises InputError for a model that is not of this form."""
     from onnx import helper, numpy_helper
 
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         raise InputError(f"ONNX model must import the domain {DOMAIN}, not {[e.domain for e in model.opset_import]}")
     body = model.graph
-    weights = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in body.initializer}
+    weights = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in body.initializer}
     made: dict[str, Node[Op]] = {
         i.name: typed(weights, Input(name=i.name, of=_type_of(i.doc_string))) for i in body.input
     }
@@ -92,7 +97,7 @@ def _attributes(op: type[Op], attrs: dict[str, object], name: str) -> dict[str, 
     return known | ({"name": name} if "name" in declared(op) else {})
 
 
-def _onnx_node(node: Node[Op], names: dict[Node[Op], str]):
+def _onnx_node(node: Node[Op], names: dict[Node[Op], str]) -> "NodeProto":
     from onnx import helper
 
     refs = node.op.weight_names()
@@ -105,7 +110,7 @@ def _onnx_node(node: Node[Op], names: dict[Node[Op], str]):
     return entry
 
 
-def _attribute(key: str, value: object):
+def _attribute(key: str, value: object) -> "AttributeProto":
     from onnx import AttributeProto, TensorProto, helper
 
     if isinstance(value, float):  # ONNX's own float attribute has 32 bits
@@ -115,7 +120,7 @@ def _attribute(key: str, value: object):
     return helper.make_attribute(key, int(value) if isinstance(value, bool) else value)
 
 
-def _plain(value: object):
+def _plain(value: object) -> object:
     """An ONNX attribute value as the graph's attribute value."""
     from onnx import TensorProto, numpy_helper
 
@@ -123,16 +128,16 @@ def _plain(value: object):
         return float(numpy_helper.to_array(value))
     if isinstance(value, bytes):
         return value.decode()
-    return tuple(map(_plain, value)) if isinstance(value, list) else value
+    return tuple(map(_plain, cast(list[object], value))) if isinstance(value, list) else value
 
 
-def _initializer(name: str, tensor: Tensor):
+def _initializer(name: str, tensor: Tensor) -> "TensorProto":
     from onnx import numpy_helper
 
     return numpy_helper.from_array(tensor.cpu().numpy(), name)
 
 
-def _value_info(type: Type, name: str):
+def _value_info(type: Type, name: str) -> "ValueInfoProto":
     from onnx import TensorProto, helper
 
     element = TensorProto.DOUBLE if isinstance(type, ir.Real) else TensorProto.INT64

@@ -210,7 +210,7 @@ def requant8(
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """``[.., T, d]`` to ``[.., heads, T, d/heads]``."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(-3, -2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -348,7 +348,7 @@ def exp_total(logits: Tensor, shift: int, before: tuple[int, int] = (NO_EXPONENT
 
 def _total(largest: Tensor, terms: Tensor, exponent: int, total: int) -> tuple[int, int]:
     """The terms added to ``total``; where the largest exponent grows, what has been added so far is shifted down, truncating."""
-    ends: list[int] = [*(largest.diff().nonzero().flatten() + 1).tolist(), len(largest)]
+    ends: list[int] = [*(largest.diff().nonzero().flatten() + 1).cpu().numpy().tolist(), len(largest)]
     for start, end in zip([0, *ends], ends, strict=False):
         now = int(largest[start])
         total = (total >> min(now - exponent, 63)) + int(terms[start:end].sum())

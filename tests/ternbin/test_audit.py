@@ -25,6 +25,8 @@ from ternbin.explore import audit as audits
 from ternbin.explore.audit import audit_subject
 from ternbin.explore.place import CASES, Subject, best, place, reference_config, same_area, whole_codes
 from ternbin.explore.sweeps import batched, crossing, resident
+from ternbin.graph.ir import as_op
+from ternbin.graph.ops.codes import Quant
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
@@ -103,7 +105,7 @@ def test_whole_codes_have_no_bit_planes():
     model = whole_codes(lowered("2-2"))
     for graph in (model.encoder, model.decoder):
         quants = [node for node in graph.nodes() if node.op.opname == "quant"]
-        assert quants and all(node.op.kind == "ternary" for node in quants)
+        assert quants and all(as_op(node, Quant).op.kind == "ternary" for node in quants)
         assert len({node.src[0] for node in quants}) == len(quants)  # one for each hidden state
 
 

@@ -97,7 +97,7 @@ def test_saturation_is_counted_by_node():
 
 
 def policy(**fields) -> Policy:
-    return Policy(**(dict(prompt=(2, 0), eos=1, last=1, max_new_tokens=5) | fields))
+    return replace(Policy(prompt=(2, 0), eos=1, last=1, max_new_tokens=5), **fields)
 
 
 def test_greedy_loop_feeds_prompt_then_one_token_at_a_time():

@@ -1,8 +1,6 @@
 """LOAD and STORE: between rows of external memory and words on chip."""
 
 from collections.abc import Iterable
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import numpy as np
@@ -34,7 +32,10 @@ CARRIES = {
 
 
 def _any(conditions: Iterable[Any]) -> Any:
-    return reduce(or_, conditions, 0)
+    result: Any = 0
+    for condition in conditions:
+        result = result | condition
+    return result
 
 
 def rules(hw: HwConfig, i: Fields, store: Any) -> list[Rule]:

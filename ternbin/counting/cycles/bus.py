@@ -109,6 +109,24 @@ class Beats:
         return max(self.second + _BEAT * (number - 2), self.rate * (self.offered(number) - 1) + 1) + _BEAT
 
 
+# What a ReadChannel keeps to go back to.
+State = tuple[
+    deque[float],  # ends
+    deque[float],  # dues
+    float,  # accepted
+    int,  # load_done
+    tuple[tuple[int, int], ...],  # runs
+    int,  # position
+    int,  # left
+    int,  # length
+    float,  # wanted
+    float,  # taken
+    float,  # change
+    int,  # same
+    list[int],  # came
+]
+
+
 class ReadChannel:
     """The bursts of loads and fetch on their way to external memory and back, in order.
 
@@ -216,7 +234,7 @@ class ReadChannel:
             self.dues = deque([due + shift * self.memory.beats for due in self.dues], maxlen=OPEN_BURSTS)
             self.accepted, self.wanted, self.taken = (at + shift for at in (self.accepted, self.wanted, self.taken))
 
-    def keep(self) -> tuple:
+    def keep(self) -> State:
         return (
             self.ends.copy(),
             self.dues.copy(),
@@ -233,7 +251,7 @@ class ReadChannel:
             self.came.copy(),
         )
 
-    def back(self, state: tuple) -> None:
+    def back(self, state: State) -> None:
         (
             ends,
             dues,

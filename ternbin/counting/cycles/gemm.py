@@ -40,7 +40,7 @@ class GemmTimes:
     free: int
     freed: int
     freed_before: int
-    used: list[tuple[int, int, int]] = field(default_factory=list)
+    used: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
     row: int = 0
     period: int = 0
     repeats: int = 0

@@ -17,7 +17,7 @@ class Busy:
     comes before the array."""
 
     ports: tuple[Spans, ...] = field(default_factory=lambda: tuple([] for _ in range(PORTS)))
-    columns: Spans = field(default_factory=list)
+    columns: Spans = field(default_factory=list[tuple[int, int]])
 
 
 def take(spans: Spans, first: int, end: int) -> None:

@@ -153,7 +153,8 @@ class _Pass:
 
     def __init__(self, words: list[int], banks: int):
         self.words, self.banks = words, banks
-        self.query = self.read = self.head = self.taken = self.waiting = 0
+        self.query = self.read = self.taken = self.waiting = 0
+        self.head: int = 0
 
     @property
     def bank(self) -> int:
@@ -219,7 +220,7 @@ def softmax(
             elif stages[4][1]:
                 totals.append(now + 2)
             stages.appendleft(word)
-        taken = set()  # banks of SBUF, and the masks
+        taken: set[int] = set()  # banks of SBUF, and the masks
         if codes_ask:
             taken |= {codes.bank} if codes.read < valid[codes.query] else set()
             codes.ask()
@@ -241,7 +242,7 @@ class Vector:
     """An instruction of the vector unit: cycles and ports if nothing holds it up, and the function that says so with ``held``."""
 
     function: Callable[..., tuple[int, Busy]]
-    values: tuple
+    values: tuple[int, ...]
     cycles: int
     busy: Busy
 

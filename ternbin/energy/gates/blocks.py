@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from amaranth.back import verilog
-from amaranth.lib import wiring
+from amaranth.lib.wiring import Component
 
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
@@ -104,8 +105,10 @@ def exp_block() -> Block:
     )
 
 
-def _wrapped(element: wiring.Component, block: Block, pins: str = _ARRAY_PINS) -> Block:
-    text = verilog.convert(element, name=block.module, emit_src=False, strip_internal_attrs=True)
+def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -> Block:
+    text = verilog.convert(  # pyright: ignore[reportUnknownMemberType]  # its parameters have no types in the stubs
+        element, name=block.module, emit_src=False, strip_internal_attrs=True
+    )
     wrapper = _WRAPPER.format(
         top=block.top,
         module=block.module,

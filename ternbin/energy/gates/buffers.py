@@ -21,11 +21,12 @@ def buffered(netlist: Netlist) -> Netlist:
     buffer = netlist.library.cell(roles(netlist.library).buffer)
     (output,), (source,) = buffer.outputs, buffer.inputs
     pins = {id(p.pins): dict(p.pins) for p in netlist.cells}
-    cells, nets = [], netlist.nets
+    cells: list[Placed] = []
+    nets = netlist.nets
     for net in sorted(wide):
         left = [(pins[id(old)], pin) for old, pin in sinks[net]]
         while len(left) > MOST:
-            level = []
+            level: list[tuple[dict[str, int], str]] = []
             for at in range(0, len(left), MOST):
                 added = Placed(f"{driver.get(net, 'input')}.buffer{len(cells)}", buffer, {source: net, output: nets})
                 for taken, pin in left[at : at + MOST]:

@@ -74,7 +74,8 @@ def read_table(group: Group, templates: Mapping[str, Group]) -> Lookup:
     """A ``cell_rise``, ``rise_power``, ... group; ``scalar`` ones have no axes. ``templates`` say which axis is which, and name the
     points where the group does not; a table without its template is by slew, then by load."""
     template = templates.get(group.args[0]) if group.args else None
-    axes, names = [], []
+    axes: list[tuple[float, ...]] = []
+    names: list[str] = []
     for number, default in enumerate(("slew", "load"), start=1):
         points = group.values.get(f"index_{number}") or (template and template.values.get(f"index_{number}"))
         if points:
@@ -287,7 +288,9 @@ def _pair(tables: Mapping[str, Lookup], rise: str, fall: str, missing: Lookup | 
 
 
 def _pin(name: str, group: Group, templates: Mapping[str, Group]) -> Pin:
-    arcs, setup, power = [], None, []
+    arcs: list[Arc] = []
+    power: list[tuple[str, tuple[Lookup, Lookup]]] = []
+    setup: tuple[Lookup, Lookup] | None = None
     for timing in group.of("timing"):
         kind = timing.text("timing_type", "combinational")
         if kind not in ("setup_rising", "setup_falling", "rising_edge", "falling_edge") and "combinational" not in kind:

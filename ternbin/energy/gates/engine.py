@@ -154,7 +154,8 @@ def pack(widths: Mapping[str, int], stimuli: Mapping[str, Sequence[int]]) -> np.
 def unpack(widths: Mapping[str, int], rows: np.ndarray) -> dict[str, list[int]]:
     """The inverse of ``pack``."""
     words = [int.from_bytes(row.tobytes(), "little") for row in rows]
-    result, at = {}, 0
+    result: dict[str, list[int]] = {}
+    at = 0
     for name, width in widths.items():
         result[name] = [word >> at & (1 << width) - 1 for word in words]
         at += width
@@ -171,7 +172,9 @@ def _ram(ram: Ram, domains: Mapping[int, int]) -> list[int]:
     return [domains[ram.pins["clk"][0]], *sizes, *(net for port in ports for net in ram.pins[port])]
 
 
-def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, Any]:
+def _pack(
+    netlist: Netlist, timing: Timing, weights: np.ndarray | None, group_of: Callable[[Placed], int]
+) -> dict[str, Any]:
     unit = netlist.library.time_unit
     a: dict[str, Any] = {name: [] for name in _ARRAYS}
     a["gate_first"].append(0)

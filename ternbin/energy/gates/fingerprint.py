@@ -11,10 +11,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ternbin.energy.gates.yosys import run_passes, sources
 from ternbin.sim.toolchain import cache_dir
 
+Modules = dict[str, dict[str, Any]]  # by name, as Yosys's JSON has them
+Bit = int | str  # the number of a net, or a constant
 _ROUNDS = 4  # steps over cells that a difference spreads, and so is told from one elsewhere
 
 
@@ -32,7 +35,7 @@ def structure(verilog: Mapping[str, str], top: str) -> str:
     return kept.read_text()
 
 
-def _words(texts: Mapping[str, str], top: str) -> dict:
+def _words(texts: Mapping[str, str], top: str) -> Modules:
     """The modules as operators on words, as Yosys's JSON has them."""
     with TemporaryDirectory(dir=cache_dir()) as name:
         folder = Path(name)
@@ -43,14 +46,14 @@ def _words(texts: Mapping[str, str], top: str) -> dict:
         return json.loads((folder / "words.json").read_text())["modules"]
 
 
-def _hash(*what) -> int:
+def _hash(*what: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(what).encode(), digest_size=8).digest(), "little")
 
 
 class _Structure:
     """Colours nets by what hangs on them, again and again, module by module from the leaves up."""
 
-    def __init__(self, modules: dict):
+    def __init__(self, modules: Modules):
         self._modules = modules
         self._known: dict[str, tuple[int, dict[str, int]]] = {}
 
@@ -66,7 +69,7 @@ class _Structure:
             self._known[name] = self._module(name, first)
         return self._known[name]
 
-    def _cell(self, cell: dict) -> tuple[int, list[tuple[int, list]]]:
+    def _cell(self, cell: dict[str, Any]) -> tuple[int, list[tuple[int, list[Bit]]]]:
         """What kind of cell it is, and its pins: (hash, bits)."""
         inner = self._modules.get(cell["type"])
         if inner is None or not inner["cells"] and "blackbox" in inner["attributes"]:
@@ -77,9 +80,9 @@ class _Structure:
 
     def _module(self, name: str, ports: Mapping[str, int]) -> tuple[int, dict[str, int]]:
         module = self._modules[name]
-        nets = {port: module["ports"][port]["bits"] for port in ports}
+        nets: dict[str, list[Bit]] = {port: module["ports"][port]["bits"] for port in ports}
         cells = [self._cell(cell) for cell in module["cells"].values()]
-        colour = defaultdict[int | str, int](int, {bit: _hash(bit) for bit in "01xz"})
+        colour = defaultdict[Bit, int](int, {bit: _hash(bit) for bit in "01xz"})
         for port, bits in nets.items():
             for place, bit in enumerate(bits):
                 if isinstance(bit, int):
@@ -89,7 +92,7 @@ class _Structure:
             hashes = [
                 _hash(kind, sorted((pin, [colour[b] for b in bits]) for pin, bits in pins)) for kind, pins in cells
             ]
-            seen = defaultdict(list)
+            seen = defaultdict[int, list[tuple[int, int, int]]](list)
             for own, (_, pins) in zip(hashes, cells, strict=True):
                 for pin, bits in pins:
                     for place, bit in enumerate(bits):

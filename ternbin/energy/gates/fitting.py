@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]  # scipy has no types
 
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.counting.external import MemoryModel
@@ -54,7 +54,7 @@ def random_workloads() -> list[Workload]:
         ("1-8", "relu", 32, 1, 6, 4),
         ("2-2", "relu", 96, 3, 14, 5),
     ]
-    result = []
+    result: list[Workload] = []
     for bits, activation, d, heads, length, seed in shapes:
         family = FAMILIES[0]  # the one the records were made with
         sizes = Sizes(heads=heads, head_dim=d // heads, ffn=2 * d, layers=(1, 1), vocab=90, activation=activation)
@@ -74,7 +74,7 @@ def real_workloads() -> list[Workload]:
     folder = prepare.bundled_dir()
     lowered = fold(prepare.lower(prepare.load_model(folder, None)))
     tokenizer = prepare.load_tokenizer(folder)
-    result = []
+    result: list[Workload] = []
     for number, (demo, length) in enumerate(zip(prepare.demo_texts(), REAL_LENGTHS, strict=False), start=1):
         ids = prepare.encode_text(tokenizer, demo["source"], lowered.meta["max_positions"])[:length]
         result.append(Workload(f"bundled model, {length} tokens of text {number}", lowered, ids, 2))
@@ -105,7 +105,7 @@ class Measurement:
 def measure(core: Core, workload: Workload) -> Measurement:
     recording = workload.record(core.hw)
     counted, first = _windows(recording, core.hw)
-    energy = {}
+    energy: dict[str, dict[str, np.ndarray]] = {}
     for mode, timed in MODES.items():
         cycles = core.energy(recording, timed=timed)
         energy[mode] = {part: np.add.reduceat(values.sum(axis=1), first) for part, values in cycles.items()}
@@ -113,12 +113,18 @@ def measure(core: Core, workload: Workload) -> Measurement:
     return Measurement(workload.name, core.hw.name, recording.cycles - recording.starts[0], calls, counted, energy)
 
 
+def _nonnegative(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The x without negative elements of the least ``|matrix @ x - values|``."""
+    return cast(np.ndarray, nnls(matrix, values)[0])
+
+
 def fit(measurements: Sequence[Measurement], mode: str) -> dict[str, dict[str, float]]:
     """Part -> event -> femtojoules: non-negative least squares over all windows, relative to the part's mean of each core."""
-    result = {}
+    result: dict[str, dict[str, float]] = {}
     for part in PARTS:
         names = list(measurements[0].events[part])
-        rows, values = [], []
+        rows: list[np.ndarray] = []
+        values: list[np.ndarray] = []
         for core in {m.core for m in measurements}:
             own = [m for m in measurements if m.core == core]
             energy = np.concatenate([m.energy[mode][part] for m in own])
@@ -127,7 +133,7 @@ def fit(measurements: Sequence[Measurement], mode: str) -> dict[str, dict[str, f
             values.append(energy / energy.mean())
         matrix, energy = np.concatenate(rows), np.concatenate(values)
         scale = np.maximum(np.abs(matrix).max(axis=0), 1e-30)
-        result[part] = dict(zip(names, (nnls(matrix / scale, energy)[0] / scale).tolist(), strict=True))
+        result[part] = dict(zip(names, (_nonnegative(matrix / scale, energy) / scale).tolist(), strict=True))
     return result
 
 
@@ -139,13 +145,13 @@ def predicted(measurement: Measurement, energies: dict[str, dict[str, float]]) -
     }
 
 
-def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str, float]]]) -> list[dict]:
+def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """Every call of a workload, gate level beside the event model, in picojoules; ``energies``: mode -> what :func:`fit` gives."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     foretold = {mode: predicted(measurement, energies[mode]) for mode in MODES}
     ends = [*measurement.calls[1:], None]
     for number, (first, end) in enumerate(zip(measurement.calls, ends, strict=True)):
-        row = {
+        row: dict[str, Any] = {
             "workload": measurement.workload,
             "core": measurement.core,
             "call": "encoder" if number == 0 else f"decoder token {number}",
@@ -164,9 +170,9 @@ def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str,
     return rows
 
 
-def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str, float]]]) -> list[dict]:
+def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """A record of every part, as docs/energy.md describes them; figures of the largest core, ``sizes`` of all."""
-    records = []
+    records: list[dict[str, Any]] = []
     for part, events_of in energies["glitch"].items():
         sizes = [core.part(part) | {"core": core.hw.name, "size": size(part, core.hw)} for core in cores]
         records.append(
@@ -188,9 +194,13 @@ def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str,
     return records
 
 
-def characterise_cores(library: Library, progress: Callable[[str], None]) -> tuple[list[dict], dict]:
+def characterise_cores(
+    library: Library, progress: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared."""
-    cores, fitted, tested = [Core(hw, library) for hw in CORES], [], []
+    cores = [Core(hw, library) for hw in CORES]
+    fitted: list[Measurement] = []
+    tested: list[Measurement] = []
     for core in cores:
         for workloads, into in ((random_workloads(), fitted), (real_workloads(), tested)):
             for workload in workloads:

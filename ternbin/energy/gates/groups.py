@@ -14,8 +14,10 @@ class Group:
 
     kind: str
     args: list[str]
-    values: dict[str, list[str]] = field(default_factory=dict)  # simple and complex attributes; the last of a name wins
-    groups: list["Group"] = field(default_factory=list)
+    values: dict[str, list[str]] = field(
+        default_factory=dict[str, list[str]]
+    )  # simple and complex attributes; the last of a name wins
+    groups: list["Group"] = field(default_factory=list["Group"])
 
     def text(self, name: str, default: str = "") -> str:
         return self.values[name][0] if self.values.get(name) else default

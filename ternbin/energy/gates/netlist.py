@@ -2,9 +2,11 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ternbin.energy.gates.cells import Cell
 from ternbin.energy.gates.functions import truth_table
@@ -13,6 +15,8 @@ from ternbin.energy.gates.roles import kind_of
 from ternbin.errors import InputError
 
 ZERO, ONE = 0, 1  # the first two nets are constants
+# In Yosys JSON a number or a constant ("0", "1", "x", "z"); here also the end of an output that nothing is connected to.
+Bit = int | str | tuple[str, str, str]
 RAM = "ternbin_ram"  # the memory bank of rtl/primitives, a black box of netlists
 
 
@@ -56,8 +60,8 @@ class Netlist:
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     clock: int
-    rams: list[Ram] = field(default_factory=list)
-    names: dict[int, str] = field(default_factory=dict)
+    rams: list[Ram] = field(default_factory=list[Ram])
+    names: dict[int, str] = field(default_factory=dict[int, str])
 
     @cached_property
     def flops(self) -> list[Placed]:
@@ -66,7 +70,8 @@ class Netlist:
     @cached_property
     def clock_gates(self) -> list[Placed]:
         """Every one after the gate that its clock comes from."""
-        left, known, result = [c for c in self.cells if c.cell.gate], {self.clock}, []
+        left, known = [c for c in self.cells if c.cell.gate], {self.clock}
+        result: list[Placed] = []
         while left:
             ready = [c for c in left if c.clock in known]
             if not ready:
@@ -85,7 +90,7 @@ class Netlist:
     def gates(self) -> list[tuple[Placed, str, int]]:
         """(cell, output pin, truth table) of every combinational output."""
         tables: dict[tuple[str, str], int] = {}
-        result = []
+        result: list[tuple[Placed, str, int]] = []
         for placed in self.cells:
             if placed.cell.state or placed.cell.gate:
                 continue
@@ -98,7 +103,7 @@ class Netlist:
 
     @cached_property
     def sinks(self) -> dict[int, list[tuple[Placed, str]]]:
-        found = defaultdict(list)
+        found = defaultdict[int, list[tuple[Placed, str]]](list)
         for placed in self.cells:
             for pin in placed.cell.inputs:
                 found[placed.pins[pin]].append((placed, pin))
@@ -132,17 +137,17 @@ class _Reader:
 
     def __init__(self, path: str | Path, top: str, library: Library):
         self._path, self._library = path, library
-        self._module = json.loads(Path(path).read_text())["modules"][top]
-        self._numbers: dict = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
+        self._module: dict[str, Any] = json.loads(Path(path).read_text())["modules"][top]
+        self._numbers: dict[Bit, int] = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
         self.count = 2
 
-    def _net(self, bit) -> int:
+    def _net(self, bit: Bit) -> int:
         if bit not in self._numbers:
             self._numbers[bit] = self.count
             self.count += 1
         return self._numbers[bit]
 
-    def _nets(self, bits: list) -> list[int]:
+    def _nets(self, bits: Sequence[Bit]) -> list[int]:
         return [self._net(bit) for bit in bits]
 
     def ports(self) -> dict[str, tuple[str, list[int]]]:
@@ -150,7 +155,8 @@ class _Reader:
         return {name: (p["direction"], self._nets(p["bits"])) for name, p in self._module["ports"].items()}
 
     def instances(self) -> tuple[list[Placed], list[Ram]]:
-        cells, rams = [], []
+        cells: list[Placed] = []
+        rams: list[Ram] = []
         for name, instance in self._module["cells"].items():
             if instance["type"] == RAM:
                 pins = {port: self._nets(bits) for port, bits in instance["connections"].items()}
@@ -159,15 +165,15 @@ class _Reader:
                 cells.append(self._placed(name, instance))
         return cells, rams
 
-    def _placed(self, name: str, instance: dict) -> Placed:
+    def _placed(self, name: str, instance: dict[str, Any]) -> Placed:
         cell, connections = self._library.cell(instance["type"]), instance["connections"]
         plain = cell.state or cell.gate or all(cell.pins[pin].function for pin in cell.outputs)
         if cell.other or not plain:
             raise InputError(f"{self._path}: cells must be gates or plain flip-flops, not {cell.name}")
-        pins = {}
+        pins: dict[str, int] = {}
         for pin in cell.pins:
             bits = connections.get(pin, [])
-            open_end = ("open", name, pin) if cell.pins[pin].output else "0"
+            open_end: Bit = ("open", name, pin) if cell.pins[pin].output else "0"
             pins[pin] = self._net(bits[0] if bits else open_end)
         return Placed(name, cell, pins)
 

@@ -139,7 +139,8 @@ def _functions(library: Library, name: str) -> tuple[int, list[int]] | None:
     if _holds_state(library, name) or "clock_gating_integrated_cell" in text:
         return None
     starts = [*_PIN.finditer(text)]
-    inputs, functions = [], []
+    inputs: list[str] = []
+    functions: list[str] = []
     for start, end in zip(starts, [match.start() for match in starts[1:]] + [len(text)], strict=True):
         body = text[start.end() : end]
         function = re.search(r"\bfunction\s*:\s*\"([^\"]*)\"", body)
@@ -219,7 +220,7 @@ def _buffer(library: Library, found: _Found, gate: Cell) -> str:
 @lru_cache
 def _muxes() -> frozenset[int]:
     """Truth tables of a multiplexer with any of its three pins as the select, and of its complement."""
-    tables = set()
+    tables: set[int] = set()
     for order in permutations(range(3)):
         table = sum((_MUX >> sum((i >> order[j] & 1) << j for j in range(3)) & 1) << i for i in range(8))
         tables |= {table, table ^ 0xFF}

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 
 from ternbin.energy.gates.netlist import Netlist, Placed
 
+Edges = tuple[float, float]  # rise, fall
+Delays = dict[tuple[str, str], dict[str, Edges]]  # (cell name, output pin) -> related pin
+
 
 @dataclass(frozen=True)
 class Timing:
     """``slew[net]``: (rise, fall); ``delays``: (cell name, output pin) -> related pin -> (rise, fall) in library time units."""
 
-    slew: list[tuple[float, float]]
-    delays: dict[tuple[str, str], dict[str, tuple[float, float]]]
+    slew: list[Edges]
+    delays: Delays
     critical_path: float
 
 
@@ -45,7 +48,7 @@ def analyse(netlist: Netlist) -> Timing:
     access = netlist.library.nanoseconds(netlist.library.declared.ram_access_ns)
     slew = [(edge, edge)] * netlist.nets
     arrival = [(0.0, 0.0)] * netlist.nets
-    delays: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    delays: Delays = {}
     for placed in netlist.flops:
         for pin in placed.cell.outputs:
             net = placed.pins[pin]
@@ -70,10 +73,13 @@ def analyse(netlist: Netlist) -> Timing:
     return Timing(slew, delays, max(ends, default=0.0))
 
 
-def _propagate(placed: Placed, pin: str, loads, slew, arrival, delays) -> None:
+def _propagate(
+    placed: Placed, pin: str, loads: list[float], slew: list[Edges], arrival: list[Edges], delays: Delays
+) -> None:
+    """Adds slew, arrival and delays of an output ``pin`` whose cell's inputs have theirs."""
     out = placed.pins[pin]
     load = loads[out]
-    by_pin: dict[str, tuple[float, float]] = {}
+    by_pin: dict[str, Edges] = {}
     best, worst_slew = [0.0, 0.0], [0.0, 0.0]
     for arc in placed.cell.pins[pin].arcs:
         source = placed.pins[arc.related]

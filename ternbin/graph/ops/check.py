@@ -93,13 +93,14 @@ def dot_limit(a: str, b: str, depth: Dim) -> int:
 
 def _fits(value: object, of: Any) -> bool:
     """Whether a value is of a declared type: exactly, for a bool is no int."""
+    own = type(value)
     if get_origin(of) in (Union, UnionType):
         return any(_fits(value, each) for each in get_args(of))
     if get_origin(of) is Literal:
-        return any(type(value) is type(each) and value == each for each in get_args(of))
+        return any(own is type(each) and value == each for each in get_args(of))
     if isinstance(value, tuple) and get_origin(of) is tuple:
         return all(_fits(each, get_args(of)[0]) for each in cast(tuple[object, ...], value))
-    return type(value) is _plain(of)
+    return own is _plain(of)
 
 
 def _plain(of: Any) -> Any:

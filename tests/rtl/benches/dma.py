@@ -51,12 +51,13 @@ class DmaBench(wiring.Component):
             readers |= ({} if name == "wbuf" else {"store": Unit.STORE}) | {"probe": Unit.EXECUTE}
             memory = BankedMemory(banked(self.hw)[name], readers=readers, writers={"load": Unit.LOAD})
             m.submodules[name] = memory
-            wiring.connect(m, getattr(load, f"{name}_w"), memory.w_load)
+            users = {"w_load": getattr(load, f"{name}_w"), "r_probe": wiring.flipped(getattr(self, f"probe_{name}"))}
             if name != "wbuf":
-                wiring.connect(m, getattr(store, f"{name}_r"), memory.r_store)
-            wiring.connect(m, wiring.flipped(getattr(self, f"probe_{name}")), memory.r_probe)
+                users["r_store"] = getattr(store, f"{name}_r")
             if name == "idbuf":
-                wiring.connect(m, load.idbuf_r, memory.r_load)
+                users["r_load"] = load.idbuf_r
+            for port, user in users.items():
+                wiring.connect(m, user, getattr(memory, port))
             memory_fault = memory_fault | memory.fault.any()
         for source, sink in (
             (load.ar, axi.load_ar),
