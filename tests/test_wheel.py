@@ -66,9 +66,6 @@ def test_it_works_from_an_empty_folder(wheel, tmp_path):
     script = f"""
 import ternbin, ternbin.rtl
 from ternbin.cli import main
-from ternbin.models.packed import (
-    save_packed,
-)
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.packed import save_packed
 
