@@ -35,7 +35,7 @@ $(READY): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[dev]'
+	PYTHONWARNINGS='ignore:Editable installation' $(PIP) -e '.[dev]'  # a warning about folders named like the package
 	@for part in rtl sim models; do ln -sfn ../$$part ternbin/$$part; done  # for editors and the type checker
 	@touch $@
 
