@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 ASKED = {
     "bit_exact": ("==", True),
@@ -34,7 +35,7 @@ ASKED = {
     "bit_exact_1024": ("==", True),
 }
 HOLDS = {"==": lambda a, b: a == b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
-SHAPE = dict(
+SHAPE: dict[str, Any] = dict(
     d_model=768, heads=12, ffn=3072, layers=6, vocab=50265, activation="gelu", positions=1024, scale_embedding=False
 )
 SOURCE, NEW, LONG, LONGEST = 128, 32, 512, 1024
@@ -44,8 +45,8 @@ def checkpoint(args: argparse.Namespace) -> Path:
     """The folder of the model, made where there is none."""
     if args.model:
         return args.model
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     folder = args.work / f"bart-base-{args.bits}"
     if not (folder / "config.json").exists():
@@ -94,7 +95,7 @@ def part_run(args: argparse.Namespace) -> dict:
     from ternbin.contract.hw import load_hw
     from ternbin.counting.cycles import predict
     from ternbin.counting.external import MemoryModel
-    from ternbin.counting.phases import call_work
+    from ternbin.counting.workload import call_work
     from ternbin.decoding.search import Policy
     from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
@@ -144,7 +145,7 @@ def part_long(args: argparse.Namespace) -> dict:
     """The encoder on 512 tokens."""
     from ternbin.contract.hw import load_hw
     from ternbin.counting.external import MemoryModel
-    from ternbin.counting.phases import call_work
+    from ternbin.counting.workload import call_work
     from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
     from ternbin.sim.simulator import Simulator
@@ -161,7 +162,7 @@ def part_long(args: argparse.Namespace) -> dict:
 def part_longest(args: argparse.Namespace) -> dict:
     """As many tokens in as the model takes, 2 out, every tensor compared."""
     from ternbin.contract.hw import load_hw
-    from ternbin.counting.phases import call_work
+    from ternbin.counting.workload import call_work
     from ternbin.decoding.search import Policy
     from ternbin.mapping.mapper import map_model
     from ternbin.sim.build import build
@@ -225,7 +226,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hw", default="base")
     parser.add_argument("--bits", default="2-2")
     parser.add_argument("--model", type=Path)

@@ -18,10 +18,11 @@ import torch
 
 from ternbin.decoding.greedy import reference_run
 from ternbin.graph.ir import Lowered
-from ternbin.models.bart.calibrate import calibrate
 from ternbin.models.bart.lower import lower
-from ternbin.models.bart.qbart import QuantConfig, quantize_model
+from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.bart.random_model import random_stock_bart
+from ternbin.models.calibrate import calibrate
+from ternbin.models.config import QuantConfig
 from ternbin.models.prepare import calibration_batches
 from ternbin.passes import fold
 
@@ -52,7 +53,7 @@ def measure(args: argparse.Namespace) -> dict:
 
     def full_precision() -> int:
         with torch.no_grad():
-            out = stock.generate(
+            out = stock.generate(  # pyright: ignore[reportAttributeAccessIssue]  # transformers mixes it in
                 ids[None],
                 num_beams=1,
                 do_sample=False,
@@ -97,7 +98,7 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bits", default="2-2")
     for name, value in (
         ("d", 768),

@@ -1,1 +1,1 @@
-"""Quantized BART: quantizers, training, data, lowering, the bundled checkpoint."""
+"""Quantized models: families, quantizers, lowering, training, data, the bundled checkpoint."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import Lowered
-from ternbin.models.bart.calibrate import calibrate
-from ternbin.models.bart.checkpoint import load_any, quantized_weights
-from ternbin.models.bart.lower import lower
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.models.config import QuantConfig
+from ternbin.models.families import family_in, family_of
+from ternbin.models.fidelity import Agreement, Pair
+from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 
 CALIBRATION_TEXTS = 16
-CALIBRATION_LENGTH = 64
 DEFAULT_PACKAGE = "ejabberd-mod-irc"
 
 
@@ -50,50 +48,50 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast | None:
         raise InputError(f"{path}: not a usable tokenizer: {error}") from None
 
 
-def load_model(folder: str | Path, bits: str | None = None) -> QuantBartForConditionalGeneration:
-    """A calibrated model of any supported layout; ``bits`` quantizes a stock BART, or a quantized model anew.
+def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
+    """A calibrated model of any family and layout; ``bits`` quantizes a full-precision model, or a quantized one anew.
 
     Quantizing without training gives a model that runs and is exact, but whose texts mean nothing.
     """
-    quant = QuantConfig(bits=bits) if bits else None
-    model = load_any(folder, quant)
+    family, _ = family_in(folder)
+    model = family.load(Path(folder), QuantConfig(bits=bits) if bits else None)
     if bits and model.quant_config.bits != bits:
-        model = requantize(model, bits)
+        model = family.requantize(model, bits)
     if not model.quant_config.fracs:
-        calibrate(model, calibration_batches(model, load_tokenizer(folder)))
+        family.calibrate(model, calibration_batches(model, load_tokenizer(folder)))
     return model.eval()
 
 
-@torch.no_grad()
-def requantize(model: QuantBartForConditionalGeneration, bits: str) -> QuantBartForConditionalGeneration:
-    """The model's weights (of a packed one: scale times code) in another bit setting, steps and grids unset."""
-    config = BartConfig.from_dict(model.config.to_dict() | {"model_type": "bart"})
-    stock = BartForConditionalGeneration(config).eval()
-    state = {name: tensor for name, tensor in model.state_dict().items() if name in stock.state_dict()}
-    state |= {f"{name}.weight": module.quantized_weight() for name, module in quantized_weights(model).items()}
-    stock.load_state_dict(state, strict=False)
-    stock.tie_weights()
-    stock.generation_config = model.generation_config
-    return quantize_model(stock, replace(model.quant_config, bits=bits, fracs={}))
-
-
-def calibration_batches(model: QuantBartForConditionalGeneration, tokenizer) -> list[dict]:
+def calibration_batches(model: QuantModel, tokenizer: PreTrainedTokenizerFast | None) -> list[dict]:
     """Inputs for calibration: the bundled texts, or seeded random ids where there is no tokenizer."""
-    vocab, limit = model.config.vocab_size, min(CALIBRATION_LENGTH, model.config.max_position_embeddings)
-    if tokenizer is None:
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, vocab, (CALIBRATION_TEXTS, limit), generator=generator)
-        return [dict(input_ids=ids, decoder_input_ids=ids.flip(0))]
-    batches = []
-    for text in demo_texts()[:CALIBRATION_TEXTS]:
-        source = torch.tensor([tokenizer(text["source"]).input_ids[:limit]])
-        batches.append(dict(input_ids=source, labels=torch.tensor([tokenizer(text["target"]).input_ids[:limit]])))
-    return batches
+    texts = [] if tokenizer is None else demo_texts()[:CALIBRATION_TEXTS]
+    pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
+    return family_of(model).batches(model, pairs)
+
+
+def lower(model: QuantModel) -> Lowered:
+    """The graphs of a calibrated model, not folded."""
+    return family_of(model).lower(model)
+
+
+def compare(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
+    """Agreement of the folded graphs with the model, op by op, over (source ids, decoder input ids)."""
+    return family_of(model).compare(model, lowered, pairs)
+
+
+def save(model: QuantModel, folder: str | Path, tokenizer: str | Path | PreTrainedTokenizerFast | None = None) -> None:
+    """Write the packed checkpoint; ``tokenizer`` is one, or a folder that may hold one."""
+    family_of(model).save(model, Path(folder), tokenizer)
 
 
 def lowered_model(folder: str | Path, bits: str | None = None) -> Lowered:
     """Load, lower and fold."""
     return fold(lower(load_model(folder, bits).pack()))
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text, special ones included."""
+    return tokenizer(text).input_ids
 
 
 def encode_text(tokenizer: PreTrainedTokenizerFast | None, text: str, positions: int) -> list[int]:
@@ -102,7 +100,7 @@ def encode_text(tokenizer: PreTrainedTokenizerFast | None, text: str, positions:
         raise InputError("the model has no tokenizer.json: give token ids with --ids instead of a text")
     if not text.strip():
         raise InputError("the text must not be empty")
-    ids = tokenizer(text.strip()).input_ids
+    ids = token_ids(tokenizer, text.strip())
     if len(ids) > positions:
         raise InputError(f"the text must be at most {positions} tokens long for this model, not {len(ids)}")
     return ids

@@ -1,6 +1,6 @@
 """Quantizers of the fake-quant model: weights per row, activations by one learned step, residual grids.
 
-Codes are integers `q`, values `alpha * q + zero` (docs/architecture.md, "Code types").  Two forms exist:
+Codes are integers `q`, values `alpha * q + zero` (docs/numerics.md, "Code types").  Two forms exist:
 `deploy` has only static scales and constant zeros, so that it can be lowered to integers; `paper` computes
 the 8-bit range and the minimum of non-negative ternary codes at run time, for comparison.
 Formulas: Liu et al., "Binary and Ternary Natural Language Generation", ACL 2023.
@@ -16,11 +16,7 @@ from torch import nn
 
 from ternbin.errors import InputError
 
-GELU_MIN = -0.16997120747990369
-"""Minimum of x * Phi(x), attained at x = -0.75179."""
-
 MIN_ALPHA = 1e-6
-ZERO_OF_ACTIVATION = {"relu": 0.0, "gelu": GELU_MIN}
 
 
 class CodeKind(NamedTuple):
@@ -40,8 +36,6 @@ KINDS = {
     "uint8": CodeKind(0, 255, 255),
     "pre8": CodeKind(-128, 127, 127),
 }
-SIGNED_KIND = {1: "binary", 2: "ternary", 8: "int8"}
-NONNEGATIVE_KIND = {1: "binary_nn", 2: "ternary_nn", 8: "uint8"}
 
 
 # -- straight-through functions ----------------------------------------------------------------
@@ -55,7 +49,8 @@ class _Replace(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
+        (grad,) = grads
         return grad, None
 
 
@@ -67,7 +62,8 @@ class _Round(torch.autograd.Function):
         return (x * 2.0**frac).round_().mul_(2.0**-frac)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
+        (grad,) = grads
         return grad, None
 
 
@@ -85,7 +81,8 @@ class _LearnedStep(torch.autograd.Function):
         return value.add_(zero) if zero else value
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
+        (grad,) = grads
         scaled, codes = ctx.saved_tensors
         grad = grad.contiguous()
         # one kernel: `grad` strictly inside the limits, 0 elsewhere
@@ -106,7 +103,8 @@ class _LearnedSign(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
+        (grad,) = grads
         x, value, step = ctx.saved_tensors
         grad, limit = grad.contiguous(), step.item()
         grad_alpha = torch.dot(grad.view(-1), value.view(-1)) / step
@@ -190,12 +188,18 @@ class ActQuantizer(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.kind}, zero={self.zero}"
 
+    @property
+    def step(self) -> nn.Parameter:
+        """The learned step; a quantizer with a run-time range has none."""
+        assert self.alpha is not None, "a run-time range has no step"
+        return self.alpha
+
     @torch.no_grad()
     def start(self, x: torch.Tensor, zero: float) -> None:
         """Set alpha from `x` unless a saved value is there already."""
-        if self.alpha.item() == 0:
+        if self.step.item() == 0:
             estimate = min_error_alpha if self.by_error else paper_alpha
-            self.alpha.fill_(max(estimate(x, zero, self.kind), MIN_ALPHA))
+            self.step.fill_(max(estimate(x, zero, self.kind), MIN_ALPHA))
         self.ready = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -220,6 +224,11 @@ class ActQuantizer(nn.Module):
             return straight_through(x, ((values - zero) / alpha).round_() * alpha + zero)
         alpha = values.abs().max().clamp_min(MIN_ALPHA) / 127
         return straight_through(x, (values / alpha).round_() * alpha)
+
+
+def step_of(quantizer: ActQuantizer) -> float:
+    """The step that the forward pass uses."""
+    return max(quantizer.step.item(), MIN_ALPHA)
 
 
 # -- the residual stream -----------------------------------------------------------------------

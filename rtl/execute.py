@@ -1,22 +1,34 @@
 """The execute unit: GEMMs through sequencer and array (front), drain and epilogue (back), each working on one instruction."""
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import DRAIN_EVENTS, EPILOGUE_EVENTS, EXECUTE_EVENTS, SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.array import sequencer
+from ternbin.contract.isa import INSTRUCTION_BITS, Op
+from ternbin.contract.memories import ID_WORD_BITS
 from ternbin.rtl.array.array import Array
-from ternbin.rtl.array.drain import EVENTS as DRAIN_EVENTS
 from ternbin.rtl.array.drain import Drain
-from ternbin.rtl.epilogue import epilogue
-from ternbin.rtl.parts.gemm_fields import gemm_fields, impossible
-from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, UnitPort, WritePort, events_signature
+from ternbin.rtl.array.sequencer import Sequencer
+from ternbin.rtl.epilogue.epilogue import Epilogue
+from ternbin.rtl.parts.gemm_fields import gemm_fields
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    TransposedInterface,
+    TransposedWritePort,
+    UnitInterface,
+    UnitPort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
+from ternbin.rtl.parts.legality import impossible
 
 
 class ExecuteUnit(wiring.Component):
-    """Runs GEMM instructions as docs/architecture.md defines them; ``fault`` for what ``gemm.impossible`` lists.
+    """Runs GEMM instructions as docs/instruction-set.md defines them; ``fault`` for what breaks a rule of ``contract.effects.gemm``.
 
     The array works on the next instruction while the results of the one before it are drained and written.
 
@@ -24,7 +36,21 @@ class ExecuteUnit(wiring.Component):
     the table touch nothing. The Verilog needs ``pe.pe_verilog(hw)`` and the primitives beside it.
     """
 
-    EVENTS = sequencer.EVENTS | DRAIN_EVENTS | epilogue.EVENTS
+    port: UnitInterface
+    abuf: ReadInterface
+    wbuf: ReadInterface
+    kbuf: ReadInterface
+    pbuf: ReadInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    sbuf_w: WriteInterface
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
+    idbuf_w: WriteInterface
+    lutx_w: WriteInterface
+
+    EVENTS = EXECUTE_EVENTS
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -42,19 +68,24 @@ class ExecuteUnit(wiring.Component):
                 "abuf_w": Out(WritePort(hw.cols, code, hw.lanes)),
                 "kbuf_w": Out(WritePort(hw.rows, code, hw.lanes)),
                 "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
-                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "idbuf_w": Out(WritePort(1, ID_WORD_BITS, 1)),
                 "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
                 **events_signature(self.EVENTS),
             }
         )
 
+    @property
+    def awake(self) -> Value:
+        """Whether the unit needs its clock."""
+        return self.port.busy | self.port.instruction.valid | self.lutx_w.valid
+
     def elaborate(self, platform):
         m = Module()
         front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))
-        m.submodules.sequencer = seq = sequencer.Sequencer(self._hw)
+        m.submodules.sequencer = seq = Sequencer(self._hw)
         m.submodules.array = array = Array(self._hw)
         m.submodules.drain = drain = Drain(self._hw)
-        m.submodules.epilogue = epi = epilogue.Epilogue(self._hw)
+        m.submodules.epilogue = epi = Epilogue(self._hw)
         m.d.comb += [seq.instruction.eq(front), drain.instruction.eq(back), epi.instruction.eq(back)]
         self._control(m, front, back, seq, drain, epi)
         self._array(m, gemm_fields(front), seq, array, drain)
@@ -66,11 +97,11 @@ class ExecuteUnit(wiring.Component):
         ):
             for name in names:
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(part, name))
-        for part, events in ((seq, sequencer.EVENTS), (drain, DRAIN_EVENTS), (epi, epilogue.EVENTS)):
+        for part, events in ((seq, SEQUENCER_EVENTS), (drain, DRAIN_EVENTS), (epi, EPILOGUE_EVENTS)):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
-    def _control(self, m: Module, front, back, seq, drain, epi):
+    def _control(self, m: Module, front: Value, back: Value, seq: Sequencer, drain: Drain, epi: Epilogue) -> None:
         """Takes and checks instructions, hands them from the front to the back, reports them done.
 
         An instruction that cannot be run waits for the one before it, so that the fault is that of the oldest.
@@ -83,7 +114,7 @@ class ExecuteUnit(wiring.Component):
         )  # ahead: an instruction for the back is in the front
         working, started = Signal(), Signal()
         m.d.comb += [
-            wrong.eq(impossible(m, self._hw, front)),
+            wrong.eq(impossible(self._hw, front, Op.GEMM)),
             seq.start.eq(begin),
             drain.start.eq(started),
             epi.start.eq(started),
@@ -115,7 +146,7 @@ class ExecuteUnit(wiring.Component):
                     m.next = "idle"
             m.d.comb += self.port.busy.eq(~fsm.ongoing("idle") | working)
 
-    def _array(self, m: Module, f, seq, array, drain):
+    def _array(self, m: Module, f: data.View, seq: Sequencer, array: Array, drain: Drain) -> None:
         m.d.comb += [
             array.row.eq(Mux(f.row_kbuf, self.kbuf.data.as_value(), self.wbuf.data.as_value())),
             array.col.eq(self.abuf.data),

@@ -1,17 +1,22 @@
 # amaranth: UnusedElaboratable=no
 """The accelerator: units, memories, control, bus, registers and counters, connected."""
 
-from amaranth import Cat, Module, ResetSignal
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from amaranth import Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from ternbin.contract.counters import counter, counters, events
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import WATCHDOG_CYCLES, Unit
+from ternbin.contract.memories import banked
 from ternbin.rtl.control.control import Control
 from ternbin.rtl.control.counters import Counters
 from ternbin.rtl.control.registers import Registers, slave_ports
 from ternbin.rtl.execute import ExecuteUnit
-from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory, geometries
+from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
 from ternbin.rtl.parts.primitives import apart, gated
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
 from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
@@ -43,9 +48,9 @@ def _unit(name: str) -> Unit:
     return Unit[name.upper()]
 
 
-def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
-    """The memories of an accelerator by instance name."""
-    shapes = geometries(hw)
+def memories(hw: HwConfig) -> dict[str, BankedMemory]:
+    """The memories of an accelerator but SBUF, by instance name."""
+    shapes = banked(hw)
     return {
         name: BankedMemory(
             shapes[name],
@@ -54,31 +59,23 @@ def memories(hw: HwConfig) -> dict[str, BankedMemory | ScoreMemory]:
             transposed=(TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None,
         )
         for name in READERS
-    } | {"sbuf": ScoreMemory(shapes["sbuf"], SCORES)}
-
-
-APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}  # units whose modules are generated apart
-UNITS = {"load": LoadUnit, "execute": ExecuteUnit, "vector": VectorUnit, "store": StoreUnit}
-
-
-def _events(hw: HwConfig) -> dict[str, dict[str, int]]:
-    """Instance -> the events of its part, in the order of the counters."""
-    units = {name: part.EVENTS for name, part in UNITS.items() if hasattr(part, "EVENTS")}
-    return {"control": Control.EVENTS, "axi": AxiMaster.EVENTS, **units} | {
-        name: geometry.events for name, geometry in geometries(hw).items()
     }
 
 
-def _counter(instance: str, event: str) -> str:
-    return event if instance == "control" else f"{instance}_{event}"
+@dataclass(frozen=True)
+class Units:
+    """The units by the names of isa.Unit, in the order of their counters."""
+
+    load: LoadUnit
+    execute: ExecuteUnit
+    vector: VectorUnit
+    store: StoreUnit
 
 
-def counters(hw: HwConfig) -> dict[str, int]:
-    """Counter name -> bits that it may grow by in a cycle, in the order of the counter registers."""
-    pairs = [(_counter(part, event), bits) for part, events in _events(hw).items() for event, bits in events.items()]
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("two event counters must not have the same name")
-    return dict(pairs)
+UNITS: dict[str, Any] = get_type_hints(Units)
+# Compute units by the module that each is generated as, apart. They sleep without work and are reset after an error; load and store first
+# finish what the bus has begun.
+APART = {"execute": "ternbin_execute", "vector": "ternbin_vector"}
 
 
 def top_ports(hw: HwConfig) -> dict:
@@ -100,6 +97,10 @@ class Top(wiring.Component):
     cycle's clock edge. The Verilog needs that of the units in ``APART``.
     """
 
+    irq: Signal
+    trace_start: Signal
+    trace_done: Signal
+
     def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
         self.hw, self._watchdog = hw, watchdog
         super().__init__(top_ports(hw))
@@ -108,20 +109,17 @@ class Top(wiring.Component):
         m = Module()
         m.submodules.control = control = self._control = Control(self.hw, self._watchdog)
         m.submodules.axi = self._axi = AxiMaster(self.hw)
-        self._memories = memories(self.hw)
-        self._units = {name: part(self.hw) for name, part in UNITS.items()}
+        self._banked, self._scores = memories(self.hw), ScoreMemory(banked(self.hw)["sbuf"], SCORES)
+        self._memories = {**self._banked, "sbuf": self._scores}
+        self._units = Units(**{name: part(self.hw) for name, part in UNITS.items()})
         for name, memory in self._memories.items():
             m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
-        for name, unit in self._units.items():
-            # Compute units are reset after an error; load and store first finish what the bus has begun.
-            if hasattr(unit, "abort"):
-                m.submodules[name] = unit
+        for name, unit in vars(self._units).items():
+            if name in APART:
+                sleep = gated(m, f"{name}_clock", unit.awake, ResetSignal() | control.abort)
+                m.submodules[name] = sleep(apart(APART[name], unit))
             else:
-                table = unit.lutv_w if name == "vector" else unit.lutx_w
-                awake = unit.port.busy | unit.port.instruction.valid | table.valid
-                m.submodules[name] = gated(m, f"{name}_clock", awake, ResetSignal() | control.abort)(
-                    apart(APART[name], unit)
-                )
+                m.submodules[name] = unit
             wiring.connect(m, getattr(control, f"unit_{name}"), unit.port)
         self._connect_memories(m)
         self._connect_bus(m)
@@ -133,19 +131,21 @@ class Top(wiring.Component):
         for kind, table in (("r", READERS), ("w", WRITERS)):
             for name, ports in table.items():
                 for unit, port in ports.items():
-                    wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"{kind}_{unit}"))
+                    wiring.connect(
+                        m, getattr(getattr(self._units, unit), port), getattr(self._banked[name], f"{kind}_{unit}")
+                    )
         for name, (unit, port) in TRANSPOSED.items():
-            wiring.connect(m, getattr(self._units[unit], port), getattr(self._memories[name], f"t_{unit}"))
-        scores, execute, vector = self._memories["sbuf"], self._units["execute"], self._units["vector"]
+            wiring.connect(m, getattr(getattr(self._units, unit), port), getattr(self._banked[name], f"t_{unit}"))
+        units = self._units
         for port in SCORES:
-            wiring.connect(m, getattr(vector, port), getattr(scores, port))
-        wiring.connect(m, execute.sbuf_w, scores.tile)
-        wiring.connect(m, vector.sbuf_w, scores.word)
-        wiring.connect(m, self._units["load"].lutx_w, self._units["execute"].lutx_w)
-        wiring.connect(m, self._units["load"].lutv_w, self._units["vector"].lutv_w)
+            wiring.connect(m, getattr(units.vector, port), getattr(self._scores, port))
+        wiring.connect(m, units.execute.sbuf_w, self._scores.tile)
+        wiring.connect(m, units.vector.sbuf_w, self._scores.word)
+        wiring.connect(m, units.load.lutx_w, units.execute.lutx_w)
+        wiring.connect(m, units.load.lutv_w, units.vector.lutv_w)
 
     def _connect_bus(self, m: Module) -> None:
-        axi, control, load, store = self._axi, self._control, self._units["load"], self._units["store"]
+        axi, control, load, store = self._axi, self._control, self._units.load, self._units.store
         for source, sink in (
             (load.ar, axi.load_ar),
             (axi.load_r, load.r),
@@ -194,8 +194,8 @@ class Top(wiring.Component):
             bank.index.eq(registers.index),
             registers.value.eq(bank.value),
         ]
-        parts = {"control": control, "axi": self._axi, **self._units, **self._memories}
-        for instance, events in _events(self.hw).items():
-            for event in events:
+        parts = {"control": control, "axi": self._axi, **vars(self._units), **self._memories}
+        for instance, own in events(self.hw).items():
+            for event in own:
                 source = getattr(parts[instance], f"ev_{event}")
-                m.d.comb += getattr(bank, f"inc_{_counter(instance, event)}").eq(source)
+                m.d.comb += getattr(bank, f"inc_{counter(instance, event)}").eq(source)

@@ -20,6 +20,7 @@ unchanged block starts at once; concurrent runs are safe.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -32,7 +33,7 @@ from amaranth.hdl import Elaboratable
 from cocotb_tools.runner import get_runner
 
 from ternbin.rtl.parts.primitives import primitives
-from ternbin.sim.toolchain import ModelSpec, compile_model, top_ports
+from ternbin.sim.toolchain import ModelSpec, compile_model
 
 SEED = 1
 
@@ -40,6 +41,18 @@ SEED = 1
 def to_verilog(component: Elaboratable, name: str) -> dict[str, str]:
     """Verilog texts of a component as module ``name``, with the primitives."""
     return {f"{name}.v": verilog.convert(component, name=name, emit_src=False)} | primitives()
+
+
+def top_ports(text: str, top: str) -> dict[str, str]:
+    """Ports of module ``top`` in the Verilog ``text``: name -> "input" or "output", with the range of a vector ("input [7:0]").
+
+    Read from the text, for a bench may be given texts alone, and whether a component has a clock and a reset is not in its signature.
+    """
+    module = re.search(rf"^\s*module\s+{re.escape(top)}\b(.*?)^\s*endmodule\b", text, re.S | re.M)
+    if module is None:
+        raise ValueError(f"Verilog must contain module {top!r}")
+    found = re.findall(r"\b(input|output)\s+(?:(?:wire|reg|logic|signed)\s+)*(\[[^]]*\])?\s*(\w+)", module[1])
+    return {name: f"{direction} {bits}".strip() for direction, bits, name in found}
 
 
 def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: bool, fast: str) -> ModelSpec:
@@ -55,6 +68,7 @@ def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: b
         control="\n".join(["`verilator_config", *visible, ""]),
         cpp={"cocotb_main.cpp": main.read_text()},
         output=top,
+        headers=("memory", "string", "verilated.h", "verilated_dpi.h", "verilated_vpi.h"),
         verilator_flags=("--vpi", "--timescale", "1ns/1ps", *(("--trace",) if waves else ())),
         link_flags=(f"-Wl,-rpath,{libs}", f"-L{libs}", "-lcocotbvpi_verilator"),
         fast=fast,

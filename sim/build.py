@@ -4,14 +4,15 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ternbin.contract import hw as hw_module
-from ternbin.contract import isa
+from ternbin import contract
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError, MissingToolError
-from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst, top_ports
+from ternbin.graph import fixedpoint
+from ternbin.rtl.verilog.generate import generate, manifest
+from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst
 
 WAVES = (None, "vcd", "fst")
 _HARNESS = Path(__file__).parent / "harness"
@@ -24,29 +25,29 @@ public_flat_rd -module "*" -var "ctr_*"
 """
 
 
-def wrapper(top: str, ports: Mapping[str, str]) -> str:
+def wrapper(top: str, ports: Sequence[Mapping]) -> str:
     """Verilog of module ``bench``: ``top`` with a register at every input, so that no logic hangs on inputs of the model.
 
     Without it, all logic behind an input (reset alone reaches nearly everything) is evaluated three times a cycle.
-    ports: declaration ("input [3:0]", "output") by name, clk among them.
+    ports: those of a manifest, clk among them.
     """
-    inputs = [name for name, kind in ports.items() if kind.startswith("input") and name != "clk"]
-    lines = ["module bench (", ",\n".join(f"    {kind} {name}" for name, kind in ports.items()), ");"]
-    lines += [f"    {ports[name].replace('input', 'reg')} r_{name};" for name in inputs]
+    bits = {port["name"]: "" if port["bits"] == 1 else f"[{port['bits'] - 1}:0] " for port in ports}
+    inputs = [port["name"] for port in ports if port["direction"] == "input" and port["name"] != "clk"]
+    declared = [f"    {port['direction']} {bits[port['name']]}{port['name']}" for port in ports]
+    lines = ["module bench (", ",\n".join(declared), ");", *[f"    reg {bits[name]}r_{name};" for name in inputs]]
     lines += ["    always @(posedge clk) begin", *[f"        r_{name} <= {name};" for name in inputs], "    end"]
-    pins = [f".{name}({'r_' * (name in inputs)}{name})" for name in ports]
+    pins = [f".{name}({'r_' * (name in inputs)}{name})" for name in bits]
     return "\n".join([*lines, f"    {top} {top} ({', '.join(pins)});", "endmodule", ""])
 
 
 # The ports of the core, as the bench drives and sees them.
-_PORTS = """public_flat_rd -module "bench" -var "*"
-"""
+_PORTS = 'public_flat_rd -module "bench" -var "*"\n'
 
 
 def model_spec(
-    verilog: Mapping[str, str], *, axi_bytes: int, top: str = "ternbin", waves: str | None = None, ports: bool = False
+    verilog: Mapping[str, str], manifest: Mapping, *, axi_bytes: int, waves: str | None = None, ports: bool = False
 ) -> ModelSpec:
-    """The model of Verilog texts (file name -> text) whose module ``top`` has the ports of rtl/top.py.
+    """The model of Verilog texts (file name -> text) that ``manifest`` describes (rtl/verilog/generate.py).
 
     waves: None, "vcd" or "fst" (needs the headers of zlib and lz4): a slower model that can write waves. ports: the core's ports can be
     recorded.
@@ -60,10 +61,13 @@ def model_spec(
         )
     trace = {None: (), "vcd": ("--trace-vcd",), "fst": ("--trace-fst",)}[waves]
     return ModelSpec(
-        verilog={**verilog, "bench.v": wrapper(top, top_ports("\n".join(verilog.values()), top))},
+        verilog={**verilog, "bench.v": wrapper(manifest["top"], manifest["ports"])},
         top="bench",
         control=_VISIBLE + _PORTS * ports,
-        cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")},
+        cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")}
+        | {
+            "axi_bytes.h": f"#define AXI_BYTES {axi_bytes}\n"
+        },  # no flag: Verilator's run time is the same for every width
         output="simulator.so",
         verilator_flags=(
             "-O3",
@@ -77,7 +81,6 @@ def model_spec(
             *trace,
         ),
         cxx_flags=(
-            f"-DAXI_BYTES={axi_bytes}",
             "-DVL_TIME_CONTEXT",
             "-fPIC",
             "-fvisibility=hidden",
@@ -98,29 +101,27 @@ def build(
     ``waves``, ``ports``: as in :func:`model_spec`. ``progress`` is called with a line of text before a build. Raises InputError,
     MissingToolError, BuildError.
     """
-    return compile_model(model_spec(verilog(hw), axi_bytes=hw.axi_bytes, waves=waves, ports=ports), progress)
+    spec = model_spec(verilog(hw), manifest(hw), axi_bytes=hw.axi_bytes, waves=waves, ports=ports)
+    return compile_model(spec, progress)
 
 
 def verilog(hw: HwConfig) -> dict[str, str]:
     """What rtl.generate gives, kept between runs: elaboration takes longer than a short simulation.
 
-    The key is everything that decides it: configuration, sources of the generator, version of Amaranth.
+    The key is everything that decides it: configuration, version of Amaranth, every module and primitive of the generator and every
+    module of the contract.
     """
-    sources = [
-        *sorted(_RTL.rglob("*.py")),
-        *sorted(_RTL.rglob("*.v")),
-        *(Path(module.__file__) for module in (hw_module, isa)),
-    ]
+    folders = (_RTL, Path(contract.__file__).parent)
+    sources = [path for folder in folders for kind in ("*.py", "*.v") for path in sorted(folder.rglob(kind))]
+    sources.append(Path(fixedpoint.__file__))  # constants that generator and reference share
     parts = [
         repr(hw),
         importlib.metadata.version("amaranth"),
-        *(f"{path.name}\0{path.read_text()}" for path in sources),
+        *(f"{path.parent.name}/{path.name}\0{path.read_text()}" for path in sources),
     ]
     key = hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
     path = cache_dir() / f"verilog-{key}.json"
     if not path.exists():
-        from ternbin.rtl.verilog.generate import generate
-
         handle, temporary = tempfile.mkstemp(dir=cache_dir())
         with open(handle, "w") as file:
             json.dump(generate(hw), file)

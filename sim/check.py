@@ -13,10 +13,9 @@ from ternbin.counting.runs import CallRun, RunResult
 from ternbin.decoding.beam import visible
 from ternbin.decoding.search import Fed
 from ternbin.errors import CheckError
-from ternbin.graph.ir import Lowered
+from ternbin.graph.ir import HEAD, Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 
-HEAD = "lm_head"
 Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
 
 
@@ -71,7 +70,11 @@ _NOT_WRITTEN = ("input", "output", "cache")  # other names for what another op w
 
 def _written(values: dict) -> dict:
     """Tensors that a call writes, by node name."""
-    return {node["name"]: value for node, value in values.items() if node.op not in _NOT_WRITTEN and node.get("name")}
+    return {
+        node.op.label: value
+        for node, value in values.items()
+        if node.op.label is not None and node.op.opname not in _NOT_WRITTEN
+    }
 
 
 def reference(
@@ -84,6 +87,7 @@ def reference(
     each_cross = [outputs(lowered.encoder, values) for values in encoded]
     cross, caches = {name: torch.cat([own[name] for own in each_cross]) for name in each_cross[0]}, {}
     result = [_written(values) for values in encoded]
+    trace = [each for each in fed if not isinstance(each, int)]
     for past, each in enumerate(fed):
         if isinstance(each, int):
             values = decoder({"ids": torch.tensor([each]), **cross}, past, caches)
@@ -93,7 +97,7 @@ def reference(
                 {"ids": torch.tensor(tokens), **cross},
                 past,
                 caches,
-                mask=visible(fed[: past + 1]),
+                mask=visible(trace[: past + 1]),
                 sources=_sources(len(tokens), lengths),
                 top=top_tokens(len(tokens)),
             )
@@ -125,7 +129,9 @@ def check(program: Program, lowered: Lowered, ids: Sequence[int], start: int, re
     expected = reference(lowered, ids, fed_tokens(start, result), program.lengths)
     verdict = compare(program, expected, result.calls)
     for position in range(len(result.trace) if verdict.bit_exact else 0):
-        if not torch.equal(program.read_top(result.memory, position), expected[program.encoders + position][HEAD]):
+        best = expected[program.encoders + position][HEAD]
+        top = torch.from_numpy(program.read_top(result.memory, position))
+        if not (isinstance(best, Tensor) and torch.equal(top, best)):
             raise CheckError(f"decoder position {position}: the best tokens in external memory must be those on chip")
     return verdict
 
@@ -141,7 +147,8 @@ def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> 
         done = {(record.unit, record.index): record.done for record in call.records}
         differing: list[tuple[int, Divergence]] = []
         for probe, raw in zip(probes, call.raw, strict=True):
-            wanted, got = expected_part(probe, tensors[probe.tensor]), decode_probe(program.hw, probe, raw)
+            wanted = torch.from_numpy(expected_part(probe, tensors[probe.tensor]))
+            got = torch.from_numpy(decode_probe(program.hw, probe, raw))
             wrong = wanted != got if wanted.shape == got.shape else torch.ones_like(wanted, dtype=torch.bool)
             values += wanted.numel()
             seen[probe.tensor][_slices(probe)] = True

@@ -1,7 +1,7 @@
 """The driver of a run."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from ternbin.contract.program import Program
 from ternbin.counting.runs import CallRun
@@ -10,8 +10,13 @@ from ternbin.decoding.search import Candidates, Fed
 from ternbin.sim.simulator import Simulator
 
 
-class _Host:
-    """The driver's part of a run: puts ids in place, starts calls, reads tokens."""
+class Host:
+    """The driver's part of a run: puts ids in place, starts calls, reads tokens.
+
+    ``calls``: the runs of the calls done so far, also those of an earlier process, which are not done again. ``trace``: what the steps of
+    a beam search fed. ``progress(call, cycles, instructions done)`` hears of a call while it runs and when it is done, ``after_call()``
+    when the state of the run is complete again. Not ``probing``: probes of the program are not copied.
+    """
 
     def __init__(
         self,
@@ -33,7 +38,7 @@ class _Host:
     def call(self, number: int) -> None:
         call = self.program.calls[number]
         probes = self.program.probes_of_call[number] if self.probing else ()
-        report = None if self.progress is None else lambda cycles, done: self.progress(number, cycles, done)
+        report = None if self.progress is None else partial(self.progress, number)
         where = self.program.title(number)
         self.calls.append(self.simulator.call(call.address, call.count, probes, where=where, progress=report))
         self.finished(number)

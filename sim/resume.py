@@ -29,7 +29,7 @@ class State:
 
     calls: list[CallRun]
     model: bytes
-    memory: bytes
+    memory: bytes | bytearray
     seconds: float
 
 
@@ -42,7 +42,7 @@ def identity(program: Program, library: Path, *parts: object) -> str:
     ]
     about = (FORMAT, program.hw, calls, program.source_addr, program.target_addr, program.info, *parts)
     digest = hashlib.sha256(repr(about).encode())
-    digest.update(np.array(places, dtype=np.int64))
+    digest.update(np.array(places, dtype=np.int64).tobytes())
     for data in (program.image, library.read_bytes()):
         digest.update(hashlib.sha256(data).digest())
     return digest.hexdigest()
@@ -105,7 +105,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  # none of them is called allow_pickle
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

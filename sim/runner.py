@@ -12,7 +12,7 @@ from ternbin.decoding.greedy import greedy
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import InputError
 from ternbin.sim.build import build
-from ternbin.sim.host import _Host
+from ternbin.sim.host import Host
 from ternbin.sim.resume import Checkpoint, State, identity
 from ternbin.sim.simulator import Simulator, Waves
 
@@ -65,7 +65,7 @@ def run(
                 now = State(host.calls, simulator.save(), image, earlier + perf_counter() - built)
                 checkpoint.save(key, now)
 
-        host = _Host(program, simulator, progress, probes, keep)
+        host = Host(program, simulator, progress, probes, keep)
         if state is not None:
             image[:] = state.memory
             simulator.restore(state.model)

@@ -3,12 +3,13 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ternbin.contract import isa
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ErrorCode, Unit
-from ternbin.contract.memories import geometry
+from ternbin.contract.memories import memories
 from ternbin.contract.program import Probe, region_bytes
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun, Record
@@ -17,13 +18,8 @@ from ternbin.rtl.verilog.generate import manifest
 
 CYCLE_LIMIT = 1 << 34  # the core's own watchdog comes long before
 
-
-_START, _IRQ_ENABLE, _CLEAR = 1, 2, 4
-
-
+_START, _IRQ_ENABLE, _CLEAR = 1, 2, 4  # in CTRL
 _BUSY = 1  # in STATUS
-
-
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
@@ -64,7 +60,6 @@ class _Result(ctypes.Structure):
 
 _PROGRESS = ctypes.CFUNCTYPE(ctypes.c_int, _U64, _U64)
 
-
 _SIGNATURES = {
     "tb_new": (ctypes.c_void_p, [ctypes.c_void_p, _U64, _U64, _U32, _U32, _U64, _U32]),
     "tb_free": (None, [ctypes.c_void_p]),
@@ -100,8 +95,7 @@ _SIGNATURES = {
     ),
 }
 
-
-_DONE, _CYCLE_LIMIT, _STOPPED, _VIOLATION = range(4)
+_DONE, _CYCLE_LIMIT, _STOPPED, _VIOLATION = range(4)  # results of tb_call
 
 
 def _library(path: Path) -> ctypes.CDLL:
@@ -261,7 +255,7 @@ class Simulator:
         places, offset = (_Probe * max(len(probes), 1))(), 0
         for place, probe in zip(places, probes, strict=False):
             region = probe.region
-            shape = geometry(self.hw, region.mem)
+            shape = memories(self.hw)[region.mem]
             if region.bank + region.banks > shape.banks or region.addr + region.words > shape.words:
                 raise InputError(f"probe {probe.tensor}: region must lie in {region.mem.name}, not {region}")
             memory = self._memories[region.mem.name.lower()]
@@ -300,12 +294,12 @@ class _Hook:
     """A progress function as a C callback: an exception stops the simulation and is raised again after it."""
 
     def __init__(self, progress: Callable[[int, int], None] | None):
-        self._progress, self._error = progress, None
-        self.function = _PROGRESS() if progress is None else _PROGRESS(self._call)
+        self._error: BaseException | None = None
+        self.function = _PROGRESS() if progress is None else _PROGRESS(partial(self._call, progress))
 
-    def _call(self, cycles: int, instructions: int) -> int:
+    def _call(self, progress: Callable[[int, int], None], cycles: int, instructions: int) -> int:
         try:
-            self._progress(cycles, instructions)
+            progress(cycles, instructions)
         except BaseException as error:  # KeyboardInterrupt too: C code cannot pass it on
             self._error = error
             return 1

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from ternbin.errors import MissingToolError, TernbinError
 MINIMUM = (5, 36)  # what cocotb 2.1 asks for
 JOBS = 2
 PREFIX = "Vtop"
+_HEADER = "common.h"
 
 
 class BuildError(TernbinError):
@@ -46,8 +48,9 @@ class ModelSpec:
     """Everything that decides the bits of a compiled model; its fingerprint is the name in the cache.
 
     ``verilog``: file name -> text. ``top``: module. ``control``: text of a Verilator control file (visibility of signals).
-    ``cpp``: file name -> text of C++ sources compiled with the model. ``verilator_flags``, ``cxx_flags``, ``link_flags``: extra
-    arguments. ``fast``, ``slow``: optimisation of hot and of rarely executed code. ``output``: file name of the result.
+    ``cpp``: file name -> text of C++ sources compiled with the model. ``headers``: compiled once for all small models with the same
+    flags (90 MB in the cache). ``verilator_flags``, ``cxx_flags``, ``link_flags``: extra arguments. ``fast``, ``slow``: optimisation of
+    hot and of rarely executed code. ``output``: file name of the result.
     """
 
     verilog: Mapping[str, str]
@@ -55,6 +58,7 @@ class ModelSpec:
     control: str
     cpp: Mapping[str, str]
     output: str
+    headers: tuple[str, ...] = ()
     verilator_flags: tuple[str, ...] = ()
     cxx_flags: tuple[str, ...] = ()
     link_flags: tuple[str, ...] = ()
@@ -67,15 +71,6 @@ class ModelSpec:
         parts += [self.top, self.control, self.output, self.fast, self.slow, verilator().version, compiler_version()]
         parts += ["\0".join(flags) for flags in (self.verilator_flags, self.cxx_flags, self.link_flags)]
         return hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
-
-
-def top_ports(text: str, top: str) -> dict[str, str]:
-    """Ports of module ``top`` in the Verilog ``text``: name -> "input" or "output", with the range of a vector ("input [7:0]")."""
-    module = re.search(rf"^\s*module\s+{re.escape(top)}\b(.*?)^\s*endmodule\b", text, re.S | re.M)
-    if module is None:
-        raise ValueError(f"Verilog must contain module {top!r}")
-    found = re.findall(r"\b(input|output)\s+(?:(?:wire|reg|logic|signed)\s+)*(\[[^]]*\])?\s*(\w+)", module[1])
-    return {name: f"{direction} {bits}".strip() for direction, bits, name in found}
 
 
 def cache_dir() -> Path:
@@ -196,8 +191,10 @@ def _verilate(folder: Path, spec: ModelSpec) -> None:
     )
 
 
-def _make(folder: Path, spec: ModelSpec) -> None:
+def _make(folder: Path, spec: ModelSpec, *goals: str, include: Path | None = None) -> None:
+    """Run make; ``include``: the compiled headers, which a model of several files cannot use, as it compiles headers of its own."""
     compiler = _tool("g++", "g++")
+    use = include is not None and spec.headers and not _is_split(folder)
     settings = {
         "CXX": compiler,
         "LINK": compiler,
@@ -205,42 +202,62 @@ def _make(folder: Path, spec: ModelSpec) -> None:
         "PYTHON3": sys.executable,
         "CFG_CXXFLAGS_PCH_I": "-include",
         "CFG_LDLIBS_THREADS": "-pthread",
-        "OPT_FAST": spec.fast,
+        "OPT_FAST": f"{spec.fast} -include {shlex.quote(str(include))}" if use else spec.fast,
         "OPT_SLOW": spec.slow,
         "OPT_GLOBAL": spec.fast,
     }
     command = [_tool("make", "make"), f"-j{JOBS}", "-C", "obj", "-f", f"{PREFIX}.mk"]
-    _run(command + [f"{name}={value}" for name, value in settings.items()], folder, "make")
+    _run(command + [f"{name}={value}" for name, value in settings.items()] + [*goals], folder, "make")
 
 
-def _runtime_objects(spec: ModelSpec) -> Path:
-    """Folder of Verilator's own compiled run time, which depends on the flags but not on the design."""
+def _is_split(folder: Path) -> bool:
+    return "VM_PARALLEL_BUILDS = 1" in (folder / "obj" / f"{PREFIX}_classes.mk").read_text()
+
+
+def _runtime(spec: ModelSpec) -> Path:
+    """Folder of what depends on the flags but not on the design: Verilator's own compiled run time, and compiled ``spec.headers``."""
     parts = (
         verilator().version,
         str(verilator().root),
         compiler_version(),
         spec.fast,
+        *spec.headers,
         *spec.verilator_flags,
         *spec.cxx_flags,
     )
     return cache_dir() / f"runtime-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
+def _compile_headers(folder: Path, spec: ModelSpec) -> None:
+    """obj/common.h and obj/common.h.gch: most of compiling a small model is reading the headers of C++ and of Verilator."""
+    lines = [f'#include "{header}"\n' for header in spec.headers]
+    (folder / "obj" / _HEADER).write_text("".join(lines))
+    rule = f"{_HEADER}.gch: ; $(CXX) $(OPT_FAST) $(CXXFLAGS) $(CPPFLAGS) -x c++-header -o $@ {_HEADER}"
+    _make(folder, spec, f"--eval={rule}", f"{_HEADER}.gch")
+
+
 def _build(folder: Path, spec: ModelSpec) -> None:
     _write(folder, spec)
     _verilate(folder, spec)
-    runtime = _runtime_objects(spec)
-    if runtime.is_dir():
-        for path in runtime.iterdir():
-            shutil.copy(path, folder / "obj")  # newer than the makefile, so make takes them as they are
-    _make(folder, spec)
-    if not runtime.is_dir():
-        fresh = Path(tempfile.mkdtemp(dir=cache_dir()))
-        for path in (folder / "obj").glob("verilated*.o"):
-            shutil.copy(path, fresh)
-        with contextlib.suppress(OSError):  # another build may have been first
-            fresh.rename(runtime)
-        shutil.rmtree(fresh, ignore_errors=True)
+    runtime = _runtime(spec)
+    with _locked(runtime.with_suffix(".lock")):  # others with these flags wait and then have less to do
+        if not runtime.is_dir():
+            _build_runtime(folder, spec, runtime)
+            return
+    for path in runtime.glob("*.o"):
+        shutil.copy(path, folder / "obj")  # newer than the makefile, so make takes them as they are
+    _make(folder, spec, include=runtime / _HEADER)
+
+
+def _build_runtime(folder: Path, spec: ModelSpec, runtime: Path) -> None:
+    """Build a model from nothing, and keep what others can use of it."""
+    if spec.headers:  # before there is a program in the folder, which may be called <array>
+        _compile_headers(folder, spec)
+    _make(folder, spec, include=Path(_HEADER))
+    fresh = Path(tempfile.mkdtemp(dir=cache_dir()))
+    for path in (*(folder / "obj").glob("verilated*.o"), *(folder / "obj").glob(f"{_HEADER}*")):
+        shutil.copy(path, fresh)
+    fresh.rename(runtime)
 
 
 def compile_model(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path:

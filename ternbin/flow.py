@@ -1,35 +1,48 @@
-"""The main job, end to end: model, graph, program, simulation, check, result."""
+"""The main job, end to end, as stages: prepare, lower, plan, build, simulate, check, count, account, result.
+
+Each stage is a function of the frozen dataclass that the one before it gives, and adds to it what it found. :func:`summarise` is all of
+them; :func:`simulate` alone runs a program that is there already.
+"""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ternbin import __version__, results
+from tqdm import tqdm
+
+from ternbin import results
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.program import Program, listing
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
+from ternbin.counting.phases import Phase, simulated_phases
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
 from ternbin.decoding.search import Found, Policy, Search
-from ternbin.energy.account import summarize
+from ternbin.energy.account import Tariff, accounted
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
 from ternbin.graph.ir import Lowered
 from ternbin.graph.picture import picture
 from ternbin.mapping.mapper import map_model
-from ternbin.models import prepare
-from ternbin.models.bart.fidelity import compare
+from ternbin.models import prepare as models
+from ternbin.models.fidelity import Agreement
+from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 from ternbin.progress import Forecast, bar, stage
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.build import build, verilog
-from ternbin.sim.check import check
+from ternbin.sim.check import Check, check
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
+from ternbin.sim.simulator import Waves
+from ternbin.version import __version__
+
+Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,56 +59,340 @@ class Job:
     ids: Sequence[Sequence[int]] = ()
     max_new_tokens: int = 20
     beams: int = 1
-    search: dict = field(default_factory=dict)  # settings of beam.Search that are not the model's own
+    search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
     memory: MemoryModel = MemoryModel()
     dram: str = "lpddr4"
 
 
-def _sources(job: Job, tokenizer, meta: dict) -> list[tuple[list[int], str | None]]:
-    """Ids and text (None where ids were given) of every text."""
-    result = []
-    given = job.ids or job.texts or [prepare.default_text()]
+def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[Fields, dict[str, str]]:
+    """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
+
+    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
+    """
+    hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    with stage("loading and lowering the model"):
+        lowering = lower(prepare(job, hw))
+    with stage("mapping"):
+        planned = plan(lowering)
+    with stage("building the simulator (kept for the next run)"):
+        built = build_simulator(planned)
+    simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
+    with stage("comparing with the integer reference"):
+        checked = compare_tensors(simulated)
+    return result(account(count(checked))), artefacts(hw, planned.program, lowering.lowered)
+
+
+# ---- prepare, lower -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A job with its model loaded; ``hw`` is made for the beams of all texts."""
+
+    job: Job
+    hw: HwConfig
+    folder: Path
+    model: QuantModel = field(repr=False)
+    tokenizer: models.PreTrainedTokenizerFast | None
+
+
+def prepare(job: Job, hw: HwConfig) -> Prepared:
+    folder = Path(job.model_dir) if job.model_dir else models.bundled_dir()
+    model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
+    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one text is made of; ``text``: None where ids were given."""
+
+    ids: list[int]
+    text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowering(Prepared):
+    """The model as integer graph, the texts as ids, and how to decode."""
+
+    lowered: Lowered = field(repr=False)
+    sources: tuple[Source, ...]
+    policy: Policy
+    search: Search | None
+
+
+def lower(before: Prepared) -> Lowering:
+    """Raises InputError for texts, ids and settings that the model cannot take."""
+    job, lowered = before.job, fold(models.lower(before.model))
+    meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered.meta))
+    if job.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
+    search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
+    if before.hw.beams > 1:
+        check_vocabulary(meta["vocab_size"], before.hw.beams)
+    return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
+
+
+def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]) -> list[Source]:
+    """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
+    if job.ids:
+        return _each(
+            job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
+        )
+    texts = job.texts or [models.default_text()]
+    return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
+
+
+Given = TypeVar("Given")
+
+
+def _each(given: Sequence[Given], source: Callable[[Given], Source]) -> list[Source]:
+    found: list[Source] = []
     for number, each in enumerate(given, 1):
         try:
-            if job.ids:
-                result.append((prepare.check_ids(each, meta["vocab_size"], meta["max_positions"]), None))
-            else:
-                result.append((prepare.encode_text(tokenizer, each, meta["max_positions"]), each))
+            found.append(source(each))
         except InputError as error:
             raise InputError(f"text {number}: {error}" if len(given) > 1 else str(error)) from None
-    return result
+    return found
+
+
+# ---- plan, build, simulate ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Lowering):
+    """The model as a program of the accelerator; ``ids`` of the texts, one after the other."""
+
+    program: Program = field(repr=False)
+    ids: list[int]
+
+
+def plan(before: Lowering) -> Planned:
+    """Raises InputError where the model does not fit the hardware."""
+    lengths = [len(source.ids) for source in before.sources]
+    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.job.beams)
+    ids = [token for source in before.sources for token in source.ids]
+    return Planned(**vars(before), program=program, ids=ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built(Planned):
+    """``library``: the compiled simulator."""
+
+    library: Path
+
+
+def build_simulator(before: Planned) -> Built:
+    """Raises MissingToolError."""
+    return Built(**vars(before), library=build(before.hw))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated(Built):
+    """What the simulation gave."""
+
+    run: RunResult
+
+
+def run_simulation(before: Built, *, checkpoint: Path | None = None, restart: bool = False) -> Simulated:
+    """As :func:`simulate`."""
+    found = simulate(
+        before.program,
+        before.ids,
+        before.policy,
+        before.job.memory,
+        search=before.search,
+        library=before.library,
+        checkpoint=checkpoint,
+        restart=restart,
+    )
+    return Simulated(**vars(before), run=found)
 
 
 def simulate(
     program: Program,
-    ids: list[int],
+    ids: Sequence[int],
     policy: Policy,
     memory: MemoryModel,
     *,
+    search: Search | None = None,
+    library: Path | None = None,
+    waves: Waves | None = None,
     checkpoint: Path | None = None,
     restart: bool = False,
-    **options,
 ) -> RunResult:
-    """A run with a progress bar. ``checkpoint``: the file it goes on from (not with ``restart``) and keeps its state in."""
+    """A run with a progress bar. ``checkpoint``: the file it goes on from (not with ``restart``) and keeps its state in; all else as in
+    sim.runner. Raises CheckError where the core stops."""
     keeper = None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
     calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
-        if progress.disable:
-            return run(program, ids=ids, policy=policy, memory=memory, checkpoint=keeper, **options)
-        counts = [call.count for call in program.calls[:calls]]
-        forecast = Forecast([call.cycles for call in predict(program, memory, calls).calls], counts)
+        return run(
+            program,
+            ids=ids,
+            policy=policy,
+            search=search,
+            memory=memory,
+            progress=None if progress.disable else _reporter(progress, program, memory, calls),
+            waves=waves,
+            library=library,
+            checkpoint=keeper,
+        )
 
-        def report(call: int, cycles: int, done: int) -> None:
-            so_far, progress.total = forecast(call, cycles, done)
-            progress.set_postfix_str(f"call {call + 1} of at most {calls}", refresh=False)
-            progress.update(so_far - progress.n)
 
-        return run(program, ids=ids, policy=policy, memory=memory, progress=report, checkpoint=keeper, **options)
+def _reporter(progress: tqdm, program: Program, memory: MemoryModel, calls: int) -> Callable[[int, int, int], None]:
+    """Moves the bar by what is done of at most ``calls`` calls, beside the cycles predicted for them."""
+    predicted = predict(program, memory, calls).calls
+    forecast = Forecast([call.cycles for call in predicted], [call.count for call in program.calls[:calls]])
+
+    def report(call: int, cycles: int, done: int) -> None:
+        so_far, progress.total = forecast(call, cycles, done)
+        progress.set_postfix_str(f"call {call + 1} of at most {calls}", refresh=False)
+        progress.update(so_far - progress.n)
+
+    return report
 
 
-def describe_model(folder: Path, lowered: Lowered) -> dict:
+# ---- check, count, account ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked(Simulated):
+    """The run beside the integer reference, and that beside the fake-quant model; ``entries``: each text with what was generated."""
+
+    verdict: Check
+    entries: list[Fields]
+    agreements: list[Agreement]
+
+
+def compare_tensors(before: Simulated) -> Checked:
+    """Raises CheckError where a text of a batch has other tokens than the reference gives it alone."""
+    start = before.policy.prompt[0]
+    verdict = check(before.program, before.lowered, before.ids, start, before.run)
+    entries = _entries(before)
+    if len(entries) > 1 and verdict.bit_exact:
+        _check_alone(before, entries)
+    fed = [(entry["input_ids"], [start, *entry["tokens"][:-1]]) for entry in entries]
+    agreements = models.compare(before.model, before.lowered, fed)
+    return Checked(**vars(before), verdict=verdict, entries=entries, agreements=agreements)
+
+
+def _entries(before: Simulated) -> list[Fields]:
+    """Each text with what was generated for it."""
+    found = [text.tokens for text in before.run.found] or [before.run.tokens]
+    return [
+        {
+            "text": source.text,
+            "input_ids": source.ids,
+            "tokens": tokens,
+            "summary": _decoded(before.tokenizer, tokens),
+        }
+        for source, tokens in zip(before.sources, found, strict=True)
+    ]
+
+
+def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
+    return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+
+
+def _check_alone(before: Simulated, entries: Sequence[Fields]) -> None:
+    """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
+    for number, entry in enumerate(entries, 1):
+        wanted = reference_tokens(before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search)
+        if entry["tokens"] != wanted:
+            raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Checked):
+    """What each phase of the run did."""
+
+    phases: list[Phase] = field(repr=False)
+
+
+def count(before: Checked) -> Counted:
+    """Raises CheckError where counters do not fit the program."""
+    return Counted(**vars(before), phases=simulated_phases(before.program, before.lowered, before.run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounted(Counted):
+    """The fields of the result that follow from the phases: cycles, counters, energy, claim."""
+
+    numbers: Fields = field(repr=False)
+
+
+def account(before: Counted) -> Accounted:
+    meta = before.lowered.meta
+    tariff = Tariff(
+        hw=before.program.hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"], dram=before.job.dram
+    )
+    return Accounted(**vars(before), numbers=accounted(tariff, before.phases, before.run))
+
+
+# ---- result ---------------------------------------------------------------------------------------------------------
+
+
+def result(before: Accounted) -> Fields:
+    """The validated result.json."""
+    entries = before.entries
+    fields = {
+        "schema": results.SCHEMA,
+        "ternbin": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "name": before.folder.resolve().name,
+        "bits": before.lowered.meta["bits"],
+        "model": describe_model(before.folder, before.lowered),
+        "hardware": before.hw.asdict() | {"peak_macs": before.hw.peak_macs},
+        "memory": asdict(before.job.memory) | {"dram": before.job.dram},
+        **(entries[0] if len(entries) == 1 else _together(entries)),
+        **before.verdict.asdict(),
+        **before.numbers,
+        "fidelity": [_fidelity(agreement) for agreement in before.agreements],
+        "evaluation": evaluation(before.folder),
+        **_searched(before),
+    }
+    return results.validate(fields)
+
+
+def _searched(before: Accounted) -> Fields:
+    """The fields that only a beam search or a batch has."""
+    fields: Fields = {}
+    more = [found_fields(found, before.search) for found in before.run.found]
+    batch = len(before.entries) > 1
+    if before.search is not None:
+        fields["search"] = asdict(before.search) | ({} if batch else more[0])
+    if batch:
+        fields["texts"] = [entry | own for entry, own in zip(before.entries, more, strict=True)]
+    return fields
+
+
+def _together(entries: Sequence[Fields]) -> Fields:
+    """The fields of one text for a batch: ids and tokens one text after the other, so that they count those of all."""
+    joined = {name: [token for entry in entries for token in entry[name]] for name in ("input_ids", "tokens")}
+    return {"text": None, "summary": None} | joined
+
+
+def _fidelity(agreement: Agreement) -> Fields:
+    a = agreement
+    return {
+        "name": a.name,
+        "op": a.op,
+        "values": a.total,
+        "agree": a.rate,
+        "largest": a.largest,
+        "farthest": a.farthest,
+    }
+
+
+def found_fields(found: Found, search: Search | None) -> Fields:
+    """What a result says of a search, or of a text of a batch."""
+    fields: Fields = {"steps": len(found.trace)}
+    return fields if search is None else {"score": found.score, **fields, "short": found.short}
+
+
+def describe_model(folder: Path, lowered: Lowered) -> Fields:
     """The ``model`` field of a result."""
     meta = lowered.meta
     weights = {name: t.numel() for name, t in lowered.weights.items() if t.dim() == 2 and t.dtype.itemsize == 1}
@@ -104,117 +401,10 @@ def describe_model(folder: Path, lowered: Lowered) -> dict:
     }
 
 
-def evaluation(folder: Path) -> dict | None:
+def evaluation(folder: Path) -> Fields | None:
     """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
     path = folder / "eval.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[dict, dict[str, str]]:
-    """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
-
-    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
-    """
-    texts = len(job.ids or job.texts) or 1
-    hw = job.hw.searching(job.beams, texts)
-    folder = Path(job.model_dir) if job.model_dir else prepare.bundled_dir()
-    with stage("loading and lowering the model"):
-        model = prepare.load_model(folder, job.bits).pack()  # a quarter of the memory
-        lowered = fold(prepare.lower(model))
-        tokenizer = prepare.load_tokenizer(folder)
-    sources = _sources(job, tokenizer, lowered.meta)
-    ids = [token for own, _ in sources for token in own]
-    if job.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
-    policy = Policy.of(lowered.meta, min(job.max_new_tokens, lowered.meta["max_positions"]))
-    search = Search.of(lowered.meta, job.beams, **job.search) if job.beams != 1 else None
-    if hw.beams > 1:
-        check_vocabulary(lowered.meta["vocab_size"], hw.beams)
-    with stage("mapping"):
-        program = map_model(lowered, hw, [len(own) for own, _ in sources], policy.max_new_tokens, job.beams)
-    with stage("building the simulator (kept for the next run)"):
-        library = build(hw)
-    run_result = simulate(
-        program, ids, policy, job.memory, search=search, library=library, checkpoint=checkpoint, restart=restart
-    )
-    with stage("comparing with the integer reference"):
-        verdict = check(program, lowered, ids, policy.prompt[0], run_result)
-        entries = _entries(sources, run_result, tokenizer)
-        if texts > 1 and verdict.bit_exact:
-            _check_alone(lowered, entries, policy, search)
-        agreements = compare(
-            model, lowered, [(own["input_ids"], [policy.prompt[0], *own["tokens"][:-1]]) for own in entries]
-        )
-    result = {
-        "schema": results.SCHEMA,
-        "ternbin": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "name": folder.resolve().name,
-        "bits": lowered.meta["bits"],
-        "model": describe_model(folder, lowered),
-        "hardware": hw.asdict() | {"peak_macs": hw.peak_macs},
-        "memory": {
-            "latency": job.memory.latency,
-            "bandwidth": job.memory.bandwidth,
-            "stall_seed": job.memory.stall_seed,
-            "dram": job.dram,
-        },
-        **(entries[0] if texts == 1 else _together(entries)),
-        **verdict.asdict(),
-        **summarize(program, lowered, run_result, dram=job.dram),
-        "fidelity": [
-            {
-                "name": a.name,
-                "op": a.op,
-                "values": a.total,
-                "agree": a.rate,
-                "largest": a.largest,
-                "farthest": a.farthest,
-            }
-            for a in agreements
-        ],
-        "evaluation": evaluation(folder),
-    }
-    more = [found_fields(found, search) for found in run_result.found]
-    if search is not None:
-        result["search"] = asdict(search) | (more[0] if texts == 1 else {})
-    if texts > 1:
-        result["texts"] = [entry | own for entry, own in zip(entries, more, strict=True)]
-    return results.validate(result), artefacts(hw, program, lowered)
-
-
-def _entries(sources: Sequence[tuple[list[int], str | None]], run_result: RunResult, tokenizer) -> list[dict]:
-    """Each text with what was generated for it."""
-    found = [text.tokens for text in run_result.found] or [run_result.tokens]
-    return [
-        {
-            "text": text,
-            "input_ids": ids,
-            "tokens": tokens,
-            "summary": None if tokenizer is None else tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-        }
-        for (ids, text), tokens in zip(sources, found, strict=True)
-    ]
-
-
-def found_fields(found: Found, search: Search | None) -> dict:
-    """What a result says of a search, or of a text of a batch."""
-    fields = {"steps": len(found.trace)}
-    return fields if search is None else {"score": found.score, **fields, "short": found.short}
-
-
-def _together(entries: list[dict]) -> dict:
-    """The fields of one text for a batch: ids and tokens one text after the other, so that they count those of all."""
-    joined = {name: [token for entry in entries for token in entry[name]] for name in ("input_ids", "tokens")}
-    return {"text": None, "summary": None} | joined
-
-
-def _check_alone(lowered: Lowered, entries: Sequence[dict], policy: Policy, search: Search | None) -> None:
-    """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
-    for number, entry in enumerate(entries, 1):
-        wanted = reference_tokens(lowered, entry["input_ids"], policy.max_new_tokens, search)
-        if entry["tokens"] != wanted:
-            raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
@@ -222,6 +412,6 @@ def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str
     files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
     files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
     files["program.txt"] = listing(program)
-    files["graph.txt"] = dump(lowered.encoder) + "\n" + dump(lowered.decoder)
+    files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
     files["graph.svg"] = picture(lowered)
     return files

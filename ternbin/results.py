@@ -3,15 +3,20 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from ternbin.errors import InputError
 
-SCHEMA = "ternbin-result/2"
-READABLE = ("ternbin-result/1", SCHEMA)  # 1 has no batches, else the same
+Result = dict[str, Any]  # the fields of result.json
+Kinds = type | tuple[type, ...]
+
+SCHEMA = "ternbin-result/3"
+READABLE = ("ternbin-result/1", "ternbin-result/2", SCHEMA)  # what they lack: docs/result-schema.md
 
 # Field -> accepted types. Renderers rely on exactly these.
-FIELDS: dict[str, type | tuple[type, ...]] = {
+FIELDS: dict[str, Kinds] = {
     "schema": str,
     "ternbin": str,
     "created": str,
@@ -46,37 +51,72 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "timeline": list,
     "call_cycles": list,
 }
+TEXT_FIELDS = ("text", "input_ids", "tokens", "summary")  # of every text of a batch
+FIELDS_3: dict[str, type] = {"traffic": dict}  # from schema 3 on
+LINE_FIELDS: dict[str, Kinds] = {  # of an energy line, from schema 3 on
+    "phase": str,
+    "unit": str,
+    "event": str,
+    "group": str,
+    "basis": str,
+    "counter": str,
+    "factor": (int, float),
+    "count": (int, float),
+    "pj_each": (int, float),
+    "pj": (int, float),
+    "pj_low": (int, float),
+    "pj_high": (int, float),
+    "tier": str,
+    "table": str,
+    "record": str,
+    "source": str,
+}
 
 
-def validate(result: dict, where: str = "result") -> dict:
+def validate(result: Any, where: str = "result") -> Result:
     """The result itself, or InputError naming the first missing or mistyped field."""
-    if not isinstance(result, dict) or result.get("schema") not in READABLE:
-        found = result.get("schema") if isinstance(result, dict) else type(result).__name__
-        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {found!r}")
-    for name, kinds in FIELDS.items():
+    if not isinstance(result, dict):
+        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {type(result).__name__!r}")
+    found = cast(Result, result)
+    if found.get("schema") not in READABLE:
+        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {found.get('schema')!r}")
+    _fields(found, FIELDS, where)
+    if found["schema"] == SCHEMA:
+        _fields(found, FIELDS_3, where)
+        for number, line in enumerate(found["energy"].get("lines", ())):
+            _entry(line, LINE_FIELDS, f"{where}: field 'energy.lines[{number}]")
+    for number, entry in enumerate(texts(found)):
+        _entry(entry, {name: FIELDS[name] for name in TEXT_FIELDS}, f"{where}: field 'texts[{number}]")
+    return found
+
+
+def _fields(result: Result, fields: Mapping[str, Kinds], where: str) -> None:
+    for name, kinds in fields.items():
         if name not in result:
             raise InputError(f"{where}: field {name!r} is missing")
         if not isinstance(result[name], kinds) or (isinstance(result[name], bool) and kinds is int):
             raise InputError(f"{where}: field {name!r} must not be {type(result[name]).__name__}")
-    for number, entry in enumerate(texts(result)):
-        for name in ("text", "input_ids", "tokens", "summary"):
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), FIELDS[name]):
-                raise InputError(f"{where}: field 'texts[{number}].{name}' is missing or mistyped")
-    return result
 
 
-def texts(result: dict) -> list[dict]:
+def _entry(entry: Any, fields: Mapping[str, Kinds], where: str) -> None:
+    """One entry of a list; ``where`` ends in its place, in an open quote."""
+    for name, kinds in fields.items():
+        if not isinstance(entry, dict) or not isinstance(cast(Result, entry).get(name), kinds):
+            raise InputError(f"{where}.{name}' is missing or mistyped")
+
+
+def texts(result: Result) -> list[Result]:
     """``text``, ``input_ids``, ``tokens`` and ``summary`` of every text: those of a batch, or the result's own."""
     return result.get("texts", [result])
 
 
-def per_token(result: dict) -> tuple[float, float]:
+def per_token(result: Result) -> tuple[float, float]:
     """Cycles and picojoules of decoding for each generated token, of all texts."""
     tokens = max(1, len(result["tokens"]))
     return result["phases"][1]["cycles"] / tokens, result["energy"]["phases"][1]["pj"] / tokens
 
 
-def load(path: str | Path) -> dict:
+def load(path: str | Path) -> Result:
     """Reads and validates a result.json. InputError names the file and what is wrong."""
     path = Path(path)
     if path.is_dir():

@@ -8,9 +8,10 @@ from ternbin.counting.external import MemoryModel
 from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
+from ternbin.graph.activations import FUNCTIONS
 from ternbin.mapping.mapper import map_model
-from ternbin.models.bart.lower import lower
-from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.families import FAMILIES
+from ternbin.models.family import Family, Sizes
 from ternbin.passes import fold
 from ternbin.sim.check import check
 from ternbin.sim.runner import run
@@ -21,13 +22,7 @@ class Case:
     """What one seed stands for."""
 
     bits: str
-    heads: int
-    head_dim: int
-    ffn: int
-    layers: tuple[int, int]
-    vocab: int
-    activation: str
-    scale_embedding: bool
+    sizes: Sizes
     source_len: int
     max_new_tokens: int
     latency: int
@@ -35,11 +30,12 @@ class Case:
     stall_seed: int | None
 
     def __str__(self) -> str:
-        d = self.heads * self.head_dim
-        return (
-            f"{self.bits} {self.activation} d={d} heads={self.heads} ffn={self.ffn} layers={self.layers[0]}+{self.layers[1]} "
-            f"vocab={self.vocab} source={self.source_len} new={self.max_new_tokens}"
-        )
+        return f"{self.bits} {self.sizes} source={self.source_len} new={self.max_new_tokens}"
+
+
+def family_for(seed: int) -> Family:
+    """The families take turns."""
+    return FAMILIES[seed % len(FAMILIES)]
 
 
 def draw_case(seed: int, hw: HwConfig) -> Case:
@@ -47,19 +43,18 @@ def draw_case(seed: int, hw: HwConfig) -> Case:
     rng = random.Random(seed)
     return Case(
         bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.kind == "ternary" else ["1-1"]),
-        heads=rng.randint(1, 3),
-        head_dim=rng.randint(3, 20),
-        ffn=rng.randint(5, 70),
-        layers=(rng.randint(1, 2), rng.randint(1, 2)),
-        vocab=rng.randint(20, 90),
-        activation=rng.choice(["relu", "gelu"]),
-        scale_embedding=rng.random() < 0.5,
+        sizes=family_for(seed).draw(rng, _draw_activation(seed)),
         source_len=rng.randint(1, 19),
         max_new_tokens=rng.randint(1, 4),
         latency=rng.choice([1, 5, 40, 150]),
         bandwidth=rng.choice([1.0, 0.5, 0.25]),
         stall_seed=rng.choice([None, rng.randrange(1000)]),
     )
+
+
+def _draw_activation(seed: int) -> str:
+    """Drawn apart, so that a new function changes nothing else of the case of a seed."""
+    return random.Random(f"activation {seed}").choice(FUNCTIONS).name
 
 
 def draw_hw(seed: int) -> HwConfig:
@@ -100,27 +95,15 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     ``beams`` above 1: a beam search of random settings. ``texts`` above 1: as many texts, of random lengths, at a time. ``hw`` is made for
     the beams of all. Every text must also be the reference's.
     """
-    case, hw = draw_case(seed, hw), hw.searching(beams, texts)
-    model = random_quant_bart(
-        case.bits,
-        d_model=case.heads * case.head_dim,
-        heads=case.heads,
-        ffn=case.ffn,
-        layers=case.layers,
-        vocab=case.vocab,
-        activation=case.activation,
-        scale_embedding=case.scale_embedding,
-        seed=seed,
-        res_bits=hw.res_bits,
-    )
-    lowered = fold(lower(model))
+    case, hw, family = draw_case(seed, hw), hw.searching(beams, texts), family_for(seed)
+    lowered = fold(family.lower(family.random(case.bits, case.sizes, seed=seed, res_bits=hw.res_bits)))
     rng = random.Random(seed + 1)
     lengths = [case.source_len, *(rng.randint(1, 19) for _ in range(texts - 1))]
     try:
         program = map_model(lowered, hw, lengths, case.max_new_tokens, beams)
     except InputError:
         program = map_model(lowered, replace(hw, kv_external=True), lengths, case.max_new_tokens, beams)
-    sources = [[rng.randrange(case.vocab) for _ in range(length)] for length in lengths]
+    sources = [[rng.randrange(lowered.meta["vocab_size"]) for _ in range(length)] for length in lengths]
     ids = [token for source in sources for token in source]
     policy = Policy.of(lowered.meta, case.max_new_tokens)
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)

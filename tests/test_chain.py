@@ -6,10 +6,26 @@ import pytest
 
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.errors import InputError
-from ternbin.verify import draw_case, draw_hw, verify_case
+from ternbin.graph.activations import FUNCTIONS
+from ternbin.verify import Case, draw_case, draw_hw, verify_case
+
+
+def _covering(hw: HwConfig, *seeds: int) -> list[int]:
+    """``seeds``, and the first others whose cases bring new bits or another activation function."""
+    chosen, seen = list(seeds), {value for seed in seeds for value in _kinds(draw_case(seed, hw))}
+    for seed in range(100):
+        new = set(_kinds(draw_case(seed, hw))) - seen
+        if new:
+            chosen, seen = [*chosen, seed], seen | new
+    return chosen
+
+
+def _kinds(case: Case) -> tuple[str, str]:
+    return case.bits, case.sizes.activation
+
 
 # Seed 2: thresholds that only matter once there are two keys.
-TINY, TINY_BINARY = (0, 1, 2, 5, 6, 9), (0, 3)
+TINY, TINY_BINARY = _covering(NAMED["tiny"], 2, 5, 9), (0, 3)
 WIDE_BUS = {  # 4, 2 and 2 code words a beat
     "ternary": replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128),
     "binary": replace(NAMED["tiny-binary"], name="wide-binary", rows=8, axi_data_bits=64),
@@ -54,9 +70,9 @@ def test_random_models_with_a_bus_of_several_words(kind, seed, kv_external):
 def test_these_seeds_cover_what_they_should():
     cases = [draw_case(seed, NAMED["tiny"]) for seed in TINY]
     assert {case.bits for case in cases} == {"2-2", "1-1", "2-8", "1-8"}
-    assert {case.activation for case in cases} == {"relu", "gelu"}
-    assert {case.layers for case in cases} > {(1, 1)}
-    assert any(case.heads * case.head_dim % NAMED["tiny"].rows for case in cases)
+    assert {case.sizes.activation for case in cases} == {fn.name for fn in FUNCTIONS}
+    assert {case.sizes.layers for case in cases} > {(1, 1)}
+    assert any(case.sizes.heads * case.sizes.head_dim % NAMED["tiny"].rows for case in cases)
     assert any(case.stall_seed is not None for case in cases)
 
 

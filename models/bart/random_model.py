@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
-from ternbin.models.bart.calibrate import calibrate
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, quantize_model
+from ternbin.models.calibrate import calibrate
+from ternbin.models.config import QuantConfig
 
 
 def random_stock_bart(
@@ -29,7 +32,7 @@ def random_stock_bart(
     random too, so that no term of the arithmetic vanishes.  Special ids: bos 0, pad 1, eos = decoder start 2.
     """
     encoder_layers, decoder_layers = (layers, layers) if isinstance(layers, int) else layers
-    options = dict(
+    options: dict[str, Any] = dict(
         vocab_size=vocab,
         d_model=d_model,
         encoder_layers=encoder_layers,
@@ -73,14 +76,14 @@ def _randomize(model: BartForConditionalGeneration, generator: torch.Generator, 
         if isinstance(module, torch.nn.LayerNorm):
             normal(module.weight, 0.1, 1.0)
             # mixed signs: otherwise the tied head repeats the input token for ever
-            module.weight *= torch.randint(0, 2, module.weight.shape, generator=generator) * 2 - 1
+            module.weight.mul_(torch.randint(0, 2, module.weight.shape, generator=generator) * 2 - 1)
             normal(module.bias, 0.1)
         elif isinstance(module, torch.nn.Linear) and module is not model.lm_head:
             normal(module.weight, spread * module.in_features**-0.5)
             normal(module.bias, 0.1)
-    scale = model.model.shared.embed_scale
-    normal(model.model.shared.weight, 1 / scale)
-    model.model.shared.weight[model.config.pad_token_id] = 0
+    shared: Any = model.model.shared
+    normal(shared.weight, 1 / shared.embed_scale)
+    shared.weight[model.config.pad_token_id] = 0
     for stack in (model.model.encoder, model.model.decoder):
         normal(stack.embed_positions.weight, 0.5)
     normal(model.final_logits_bias, 0.1)

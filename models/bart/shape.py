@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ternbin.graph.ir import Lowered
+from ternbin.graph.ops.ends import Embed
+from ternbin.graph.shape import shape
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.modules import Attention
 from ternbin.passes import fold
 
 VOCAB = 97  # rows of the table that is really made
@@ -23,20 +28,21 @@ def shape_model(bits: str, *, layers: int, vocab: int, **options) -> Lowered:
     model = random_quant_bart(bits, layers=1, vocab=VOCAB, **options)
     model.set_fracs(dict.fromkeys(model.sites, FRAC))
     for stack in (model.model.encoder, model.model.decoder):
-        attention = stack.layers[0].self_attn
+        first: Any = stack.layers[0]
+        attention: Attention = first.self_attn
         for number, projection in enumerate((attention.q_proj, attention.k_proj, attention.v_proj)):
-            projection.x_quant.alpha.mul_(1 + number / 64)
-        stack.layers = torch.nn.ModuleList([stack.layers[0]] * layers)
+            projection.x_quant.step.mul_(1 + number / 64)
+        stack.layers = torch.nn.ModuleList([first] * layers)
     lowered = fold(lower(model.pack()))
     rows = torch.arange(vocab) % VOCAB
-    head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
+    head = shape(lowered).head.op
     tables = {
-        node[name]
-        for graph in (lowered.encoder, lowered.decoder)
+        name
+        for graph in lowered.stacks
         for node in graph.nodes()
-        if node.op == "embed"
-        for name in ("table", "scale")
-    } | {head[name] for name in ("weight", "mul", "bias")}
+        if isinstance(node.op, Embed)
+        for name in (node.op.table, node.op.scale)
+    } | {head.weight, head.mul, head.bias}
     weights = {name: value[rows] if name in tables else value for name, value in lowered.weights.items()}
     dims = {"vocab_size": vocab, "encoder_layers": layers, "decoder_layers": layers}
-    return Lowered(lowered.encoder, lowered.decoder, weights, lowered.meta | dims)
+    return Lowered(lowered.stacks, weights, lowered.meta | dims)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ class Batch:
     mask: torch.Tensor
     labels: torch.Tensor
 
-    def inputs(self) -> dict[str, torch.Tensor]:
+    def inputs(self) -> dict[str, Any]:
         """Keyword arguments for a BART forward pass; the decoder sees ``</s>`` and the labels shifted right."""
         shifted = self.labels.roll(1, dims=1).masked_fill(self.labels.roll(1, dims=1) == -100, dataset.PAD)
         shifted[:, 0] = dataset.EOS

@@ -8,7 +8,7 @@ import random
 import shutil
 from pathlib import Path
 
-from ternbin.models.bart.checkpoint import PACKED_FILE
+from ternbin.models.files import PACKED_FILE
 from ternbin.models.task import data as dataset
 from ternbin.models.task.evaluate import evaluate
 

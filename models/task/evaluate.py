@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ternbin.errors import InputError
+from ternbin.models.families import family_in
+from ternbin.models.model import QuantModel
 from ternbin.models.task import data as dataset
 from ternbin.models.task.batches import Row, encode_examples, epoch_batches, pad_rows
-from ternbin.models.task.scores import METRICS, first_sentence, first_words, rouge, strip_boilerplate
-
-# -- baselines ---------------------------------------------------------------------------------
-
-
-BASELINES: dict[str, Callable[[str], str]] = {
-    "first sentence": first_sentence,
-    "first 10 words": first_words,
-    "lead without boilerplate, 9 words": strip_boilerplate,
-}
-
+from ternbin.models.task.integer_eval import integer_scores
+from ternbin.models.task.scores import BASELINES, METRICS, rouge
 
 # -- scores ------------------------------------------------------------------------------------
 
@@ -61,18 +54,10 @@ def mean_nll(model, rows: Sequence[Row], batch_tokens: int = 4000) -> float:
 # -- a model folder ----------------------------------------------------------------------------
 
 
-def load_model(model_dir: Path):
-    """The stock or quantized BART saved in `model_dir`, in evaluation mode."""
-    from transformers import BartForConditionalGeneration
-
-    from ternbin.models.bart.checkpoint import load_any
-
-    path = Path(model_dir) / "config.json"
-    if not path.exists():
-        raise InputError(f"model folder must hold config.json, not {str(model_dir)!r}")
-    if json.loads(path.read_text()).get("model_type") == "bart":
-        return BartForConditionalGeneration.from_pretrained(model_dir).eval()
-    return load_any(model_dir)
+def load_model(model_dir: Path) -> Any:
+    """The full-precision or quantized model saved in `model_dir`, in evaluation mode."""
+    family, full_precision = family_in(model_dir)
+    return family.load_stock(model_dir) if full_precision else family.load(model_dir)
 
 
 def evaluate(
@@ -105,9 +90,7 @@ def evaluate(
         result["model"]["greedy" if count == 1 else f"beam {count}"] = rouge(texts, references)
         samples = zip(examples[:8], texts[:8], strict=True)
         result["samples"] = [dict(package=e.package, reference=e.target, model=text) for e, text in samples]
-    if model.config.model_type != "bart":
-        from ternbin.models.task.integer_eval import integer_scores
-
+    if isinstance(model, QuantModel):
         result["integer"] = integer_scores(model_dir, data_dir, limit=limit)
     return result
 
@@ -136,4 +119,4 @@ def main_evaluate(model_dir: Path, data_dir: Path, json_path: Path | None = None
 
 
 if __name__ == "__main__":
-    main_evaluate(*map(Path, sys.argv[1:]))
+    main_evaluate(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -28,9 +28,10 @@ class Budget:
     def __init__(self, minutes: float | None, steps: int | None):
         if (minutes is None) == (steps is None):
             raise InputError(f"budget must be either minutes or steps, not minutes={minutes!r} and steps={steps!r}")
-        if (minutes if steps is None else steps) <= 0:
+        self.by_steps = steps is not None
+        self.total = float(steps if steps is not None else minutes or 0)
+        if self.total <= 0:
             raise InputError(f"budget must be positive, not {minutes if steps is None else steps!r}")
-        self.minutes, self.steps = minutes, steps
         self.spent, self.step = 0.0, 0
         self._clock = time.monotonic()
 
@@ -43,7 +44,7 @@ class Budget:
 
     @property
     def progress(self) -> float:
-        return min(1.0, self.step / self.steps if self.steps else self.spent / 60 / self.minutes)
+        return min(1.0, (self.step if self.by_steps else self.spent / 60) / self.total)
 
 
 @dataclass(frozen=True, kw_only=True)

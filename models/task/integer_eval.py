@@ -1,12 +1,11 @@
-"""ROUGE and likelihood of the integer model: the same figures as models/task/evaluate.py gives for the fake-quant one."""
+"""ROUGE and likelihood of what runs on the accelerator, the integer model: the figures that evaluate.py gives for the model itself."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ternbin.decoding.greedy import Batched
-from ternbin.models.bart.checkpoint import load_any
-from ternbin.models.bart.lower import lower
+from ternbin.models.families import family_in
 from ternbin.models.task import data as dataset
 from ternbin.models.task.batches import encode_examples
 from ternbin.models.task.scores import rouge
@@ -16,7 +15,8 @@ from ternbin.passes import fold
 def integer_scores(model_dir: Path, data_dir: Path, *, limit: int | None = None, progress=lambda done: None) -> dict:
     """Greedy ROUGE of the quantized model in ``model_dir`` on the test texts, and nats a token on validation and test."""
     tokenizer = dataset.load_tokenizer(model_dir)
-    batched = Batched(fold(lower(load_any(model_dir))))
+    family, _ = family_in(model_dir)
+    batched = Batched(fold(family.lower(family.load(model_dir))))
     examples = dataset.read_examples(data_dir, "test")[:limit]
     rows = encode_examples(tokenizer, examples)
     tokens = batched.generate([source for source, _ in rows], dataset.MAX_TARGET, progress)

@@ -1,6 +1,7 @@
 """Sizes and operation factors of the paper's table (arXiv 2306.01841, BART-base), computed from the model's own shapes."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ def bart_base() -> BartForConditionalGeneration:
 def count(model: BartForConditionalGeneration) -> Parameters:
     """What the paper quantizes: every linear layer's weights and the token embedding, which the LM head shares."""
     matrices = {id(module.weight): module.weight for module in model.modules() if isinstance(module, nn.Linear)}
-    shared = model.get_input_embeddings().weight
+    shared = cast(nn.Embedding, model.get_input_embeddings()).weight
     matrices[id(shared)] = shared
     matrices.pop(id(model.lm_head.weight), None)
     matrices[id(shared)] = shared

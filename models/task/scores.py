@@ -1,25 +1,20 @@
-"""Scores of texts."""
+"""Scores of a synopsis against the written one, and the baselines: what a description's own first words score."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ternbin.errors import MissingToolError
 
 METRICS = ("rouge1", "rouge2", "rougeL")
-
 
 _OPENING = re.compile(
     r"^(?:this|the) (?:\w+ )?(?:package|module|library|program|gem|extension|tool) "
     r"(?:contains?|provides?|includes?|ships|installs|is|offers|implements|allows)\s+",
     re.IGNORECASE,
 )
-
-
 _IS_A = re.compile(r"^[\w.:+-]+(?: [\w.:+()-]+){0,2}? (?:is|are|provides?)\s+", re.IGNORECASE)
-
-
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 
 
@@ -39,6 +34,13 @@ def strip_boilerplate(source: str, words: int = 9) -> str:
     text = _IS_A.sub("", text) if text == source else text
     text = _ARTICLE.sub("", text)
     return first_words(text or source, words)
+
+
+BASELINES: dict[str, Callable[[str], str]] = {
+    "first sentence": first_sentence,
+    "first 10 words": first_words,
+    "lead without boilerplate, 9 words": strip_boilerplate,
+}
 
 
 def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:

@@ -10,16 +10,20 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from transformers import BartConfig, BartForConditionalGeneration
 
-from ternbin.models.bart.calibrate import calibrate
-from ternbin.models.bart.checkpoint import save_packed
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantConfig, quantize_model
+from ternbin.errors import InputError
+from ternbin.models.config import QuantConfig
+from ternbin.models.families import family_in
+from ternbin.models.family import Family
+from ternbin.models.model import QuantModel
 from ternbin.models.task import data as dataset
 from ternbin.models.task.batches import Batch, Row, encode_examples, epoch_batches
-from ternbin.models.task.evaluate import load_model, mean_nll
+from ternbin.models.task.evaluate import mean_nll
 from ternbin.models.task.fit import Budget, Schedule, fit, make_optimizer
 from ternbin.models.task.scores import strip_boilerplate
 
@@ -67,11 +71,9 @@ class StudentRecipe:
 # -- the teacher -------------------------------------------------------------------------------
 
 
-def teacher_config(**overrides):
+def teacher_config(**overrides: Any) -> BartConfig:
     """Configuration of the bundled teacher: a 2+2-layer ReLU BART with 3 heads of 64."""
-    from transformers import BartConfig
-
-    values = dict(
+    values: dict[str, Any] = dict(
         vocab_size=dataset.VOCAB_SIZE,
         d_model=192,
         encoder_layers=2,
@@ -100,16 +102,15 @@ def sinusoids(rows: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def init_teacher(config, seed: int = 0):
+def init_teacher(config: BartConfig, seed: int = 0) -> BartForConditionalGeneration:
     """Stock BART with Xavier matrices, scaled embeddings of unit variance and sinusoidal positions."""
-    from transformers import BartForConditionalGeneration
-
     torch.manual_seed(seed)
     model = BartForConditionalGeneration(config)
+    shared = cast(torch.nn.Embedding, model.get_input_embeddings())
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module is not model.lm_head:
             torch.nn.init.xavier_uniform_(module.weight)
-    torch.nn.init.normal_(model.model.shared.weight, std=config.d_model**-0.5)
+    torch.nn.init.normal_(shared.weight, std=shared.embedding_dim**-0.5)
     for stack in (model.model.encoder, model.model.decoder):
         table = stack.embed_positions.weight
         with torch.no_grad():
@@ -252,7 +253,7 @@ def train_student(
     recipe: StudentRecipe | None = None,
     save_every: float = 180.0,
 ) -> None:
-    """Distil the BART in `teacher_dir` into a `bits` model; save it packed, with its tokenizer, in `out_dir`.
+    """Distil the model in `teacher_dir` into a `bits` model; save it packed, with its tokenizer, in `out_dir`.
 
     The student starts from the teacher's weights.  ``out_dir/latent`` holds its latent weights.
     """
@@ -262,8 +263,11 @@ def train_student(
     tokenizer = dataset.load_tokenizer(data_dir)
     rows = encode_examples(tokenizer, dataset.read_examples(data_dir, "train"))
     validation = encode_examples(tokenizer, dataset.read_examples(data_dir, "validation"))
-    teacher = load_model(teacher_dir)
-    student = quantize_model(load_model(teacher_dir), QuantConfig(bits=bits))
+    family, full_precision = family_in(teacher_dir)
+    if not full_precision:
+        raise InputError(f"teacher must be a full-precision model, not the quantized one in {str(teacher_dir)!r}")
+    teacher = family.load_stock(teacher_dir)
+    student = family.quantize(family.load_stock(teacher_dir), QuantConfig(bits=bits))
     calibration = [batch.inputs() for batch in epoch_batches(rows[:CALIBRATION_ROWS], recipe.batch_tokens)]
     budget = Budget(minutes, steps)
     fit(
@@ -274,18 +278,18 @@ def train_student(
         out_dir=Path(out_dir),
         schedule=recipe.schedule,
         budget=budget,
-        checkpoint=lambda folder: save_student(student, tokenizer, calibration, folder),
+        checkpoint=lambda folder: save_student(family, student, tokenizer, calibration, folder),
         validate=lambda: mean_nll(student, validation),
         save_every=save_every,
     )
 
 
-def save_student(model: QuantBartForConditionalGeneration, tokenizer, calibration: list[dict], folder: Path) -> None:
+def save_student(family: Family[Any], model: QuantModel, tokenizer: Any, calibration: list[dict], folder: Path) -> None:
     """Save the packed model in `folder` and the latent one in ``folder/latent``, both with calibrated grids.
 
     The grids are taken off again: training goes on without them, since their rounding is far below a step.
     """
-    calibrate(model, calibration)
-    save_packed(model, folder, tokenizer)
+    family.calibrate(model, calibration)
+    family.save(model, folder, tokenizer)
     save_model(model, tokenizer, folder / "latent")
     model.set_fracs({})

@@ -11,7 +11,7 @@ from ternbin.rtl.parts.primitives import instance, shared_inputs
 ROW_MODULE = "ternbin_row"
 
 
-def _operand(m: Module, hw: HwConfig, name: str, value, load) -> Value:
+def _operand(m: Module, hw: HwConfig, name: str, value: Value, load: Value) -> Value:
     """A code word, each of its planes a register."""
     planes = [Signal(hw.lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(hw.planes)]
     with m.If(load):
@@ -22,6 +22,19 @@ def _operand(m: Module, hw: HwConfig, name: str, value, load) -> Value:
 class Row(wiring.Component):
     """A row of the array: operand register, elements, row sum, column selection. Ports as those of the array; ``en``, ``capture_col``,
     ``col`` and ``tile`` with the number of the column behind, for elements get scalars, not slices of a vector."""
+
+    row: Signal
+    row_load: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    any: Signal
+    rowsum: Signal
+    init: Signal
+    capture: Signal
+    column: Signal
+    o: Signal
+    tile_en: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -96,6 +109,23 @@ class Array(wiring.Component):
     copies finished sums to the result registers; ``tile[c][r]`` (0 without ``tile_en``) is the result of row r in column c plus the
     row's constant, modulo 2^acc_bits, ``o`` that of column ``column``.
     """
+
+    row: data.View
+    row_load: Signal
+    col: data.View
+    col_load: Signal
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    rowsum: Signal
+    init: Signal
+    capture: Signal
+    capture_cols: Signal
+    column: Signal
+    o: data.View
+    tile_en: Signal
+    tile: data.View
 
     def __init__(self, hw: HwConfig):
         self._hw = hw

@@ -1,22 +1,24 @@
 """Drain side of the execute unit: capture of finished tiles; one column a cycle to the epilogue, or a tile of scores to SBUF."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from ternbin.contract.counters import DRAIN_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, column_layout, gemm_fields
-from ternbin.rtl.parts.interfaces import WritePort, events_signature
-
-EVENTS = {"drained_scores": 7}
+from ternbin.rtl.parts.gemm_fields import POINTER, Column, Mode, address, clamp, column_layout, gemm_fields
+from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort, events_signature
 
 
 class Skid(wiring.Component):
     """Two-entry buffer; ``i.ready`` comes from a register, and so does everything of ``o``."""
 
-    def __init__(self, shape):
+    i: Stream[Column]
+    o: Stream[Column]
+
+    def __init__(self, shape: data.Layout):
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
@@ -44,6 +46,21 @@ class Drain(wiring.Component):
     last column.
     """
 
+    instruction: Signal
+    start: Signal
+    finish: Signal
+    finish_cols: Signal
+    capture: Signal
+    capture_cols: Signal
+    column: Signal
+    values: data.View
+    tile: Signal
+    tile_free: Signal
+    busy: Signal
+    o: Stream[Column]
+    sbuf_w: WriteInterface
+    ev_drained_scores: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -61,7 +78,7 @@ class Drain(wiring.Component):
                 "busy": Out(1),
                 "o": Out(stream.Signature(column_layout(hw))),
                 "sbuf_w": Out(WritePort(hw.cols, hw.score_word_bits * hw.cols, 1)),
-                **events_signature(EVENTS),
+                **events_signature(DRAIN_EVENTS),
             }
         )
 
@@ -119,8 +136,8 @@ class Drain(wiring.Component):
         self._places(m, f, skid.i.payload, push, last_column, last_column & last_col_tile)
         return m
 
-    def _places(self, m, f, place, push, tile_ends, row_ends):
-        """Address, bank and place in the word of the column; see "Codes go to dest" in docs/architecture.md."""
+    def _places(self, m: Module, f: data.View, place: Column, push: Value, tile_ends: Value, row_ends: Value) -> None:
+        """Address, bank and place in the word of the column; see "Codes go to `dest`" in docs/instruction-set.md."""
         hw, mode = self._hw, Mode(f)
         row_bits, lane_bits = exact_log2(hw.rows), exact_log2(hw.lanes)
         granule_bits = lane_bits - row_bits

@@ -19,6 +19,15 @@ class ProcessingElement(wiring.Component):
     All sums are modulo 2^acc_bits.
     """
 
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    capture: Signal
+    row: Signal
+    col: Signal
+    result: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -34,7 +43,7 @@ class ProcessingElement(wiring.Component):
             }
         )
 
-    def _dot(self, m: Module):
+    def _dot(self, m: Module) -> Signal:
         """The dot product, negated with ``subtract``, as wide as the accumulator."""
         lanes, bits = self._hw.lanes, self._hw.acc_bits
         if self._hw.kind == "binary":
@@ -68,6 +77,14 @@ class RowSum(wiring.Component):
     processing element. Without ``enable`` the popcount sees constant zeros, so that it does not switch.
     """
 
+    en: Signal
+    first: Signal
+    enable: Signal
+    capture: Signal
+    init: Signal
+    row: Signal
+    result: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -95,7 +112,7 @@ class RowSum(wiring.Component):
             m.d.sync += result.eq(acc)
         return m
 
-    def _sum(self, m: Module):
+    def _sum(self, m: Module) -> Signal:
         lanes, bits = self._hw.lanes, self._hw.acc_bits
         row = Signal(len(self.row))
         m.d.comb += row.eq(Mux(self.enable, self.row, 0))

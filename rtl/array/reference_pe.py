@@ -21,6 +21,15 @@ class ReferenceElement(wiring.Component):
     for the array's sake and unused.
     """
 
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    capture: Signal
+    row: Signal
+    col: Signal
+    result: Signal
+
     def __init__(self, bits: int, lanes: int):
         self._lanes = lanes
         super().__init__(

@@ -1,17 +1,17 @@
 """Issue side of the execute unit: the loops of a GEMM, paired reads of both operands, steps of the array."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from ternbin.contract.counters import SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
-from ternbin.rtl.parts.interfaces import ReadPort, events_signature
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, events_signature
 
-COUNT = 7  # bits of a number of columns
-EVENTS = {"array_active": 1, "array_columns": COUNT, "rowsum_active": 1, "stall_read": 1, "stall_drain": 1}
+COUNT = SEQUENCER_EVENTS["array_columns"]  # bits of a number of columns
 
 
 class Sequencer(wiring.Component):
@@ -26,6 +26,27 @@ class Sequencer(wiring.Component):
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``.
     """
+
+    instruction: Signal
+    start: Signal
+    tile_free: Signal
+    scores_open: Signal
+    abuf: ReadInterface
+    wbuf: ReadInterface
+    kbuf: ReadInterface
+    row_load: Signal
+    col_load: Signal
+    en: Signal
+    first: Signal
+    double: Signal
+    subtract: Signal
+    finish: Signal
+    running: Signal
+    ev_array_active: Signal
+    ev_array_columns: Signal
+    ev_rowsum_active: Signal
+    ev_stall_read: Signal
+    ev_stall_drain: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -46,7 +67,7 @@ class Sequencer(wiring.Component):
                 "subtract": Out(1),
                 "finish": Out(1),
                 "running": Out(1),
-                **events_signature(EVENTS),
+                **events_signature(SEQUENCER_EVENTS),
             }
         )
 
@@ -78,7 +99,7 @@ class Sequencer(wiring.Component):
         ]
         return m
 
-    def _credits(self, m, scores, running, fresh, issue, advance):
+    def _credits(self, m: Module, scores: Value, running: Value, fresh: Value, issue: Value, advance: Value) -> None:
         """May the next step be issued? ``credits`` more tiles may begin."""
         credits = Signal(2, init=2)
         taken = Signal()
@@ -91,7 +112,18 @@ class Sequencer(wiring.Component):
         with m.Elif(~taken & self.tile_free):
             m.d.sync += credits.eq(credits + 1)
 
-    def _loops(self, m, f, running, fresh, double, subtract, mask, columns, advance):
+    def _loops(
+        self,
+        m: Module,
+        f: data.View,
+        running: Value,
+        fresh: Value,
+        double: Value,
+        subtract: Value,
+        mask: Value,
+        columns: Value,
+        advance: Value,
+    ) -> Value:
         """Counters and pointers of the step to be issued. Returns whether it is the last of its tile."""
         row_tile, col_tile, chunk = Signal(16), Signal(10), Signal(12)
         pr, pc, next_pr, next_pc = Signal(3), Signal(3), Signal(3), Signal(3)
@@ -166,7 +198,7 @@ class Sequencer(wiring.Component):
         ]
         return last_chunk & last_pair
 
-    def _requests(self, m, f, issue, advance, mask):
+    def _requests(self, m: Module, f: data.View, issue: Value, advance: Value, mask: Value) -> None:
         """Reads of both operands; ``advance`` when the later of the two is taken."""
         col_taken, row_taken = Signal(), Signal()
         col_now, row_now = Signal(), Signal()
@@ -190,7 +222,7 @@ class Sequencer(wiring.Component):
             self.col_load.eq(Mux(col_now, mask, 0)),
         ]
 
-    def _steps(self, m, advance, step: dict, mask):
+    def _steps(self, m: Module, advance: Value, step: dict, mask: Value) -> None:
         """Two registers between issue and execution: read, operand register."""
         valid, late = Signal(), Signal()
         arrived = {name: Signal.like(value, name=f"arrived_{name}") for name, value in step.items()}

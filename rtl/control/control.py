@@ -5,6 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import CONTROL_EVENTS
+from ternbin.contract.effects.transfer import rules
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import (
     CHECK,
@@ -17,13 +19,12 @@ from ternbin.contract.isa import (
     Unit,
     layout,
 )
-from ternbin.contract.pipeline import IN_FLIGHT
+from ternbin.contract.pipeline import IN_FLIGHT, TOKEN_BITS
 from ternbin.rtl.control.fetch import Fetch
-from ternbin.rtl.parts.interfaces import UnitPort, events_signature
-from ternbin.rtl.transfer.axi import Burst, ReadBeat
-from ternbin.rtl.transfer.words import transfer_fault, transfer_view
-
-TOKEN_BITS = 8
+from ternbin.rtl.parts.interfaces import Record, Stream, UnitInterface, UnitPort, events_signature
+from ternbin.rtl.parts.legality import any_broken
+from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView
+from ternbin.rtl.transfer.words import transfer_view
 
 
 def header_field(word: Value, name: str) -> Value:
@@ -35,8 +36,16 @@ def header_field(word: Value, name: str) -> Value:
 class Queued(data.StructLayout):
     """What a unit's queue holds: the instruction and its byte address."""
 
+    word: Signal
+    addr: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"word": INSTRUCTION_BITS, "addr": hw.axi_addr_bits})
+
+
+class QueuedView(Record):
+    word: Value
+    addr: Value
 
 
 class UnitQueue(wiring.Component):
@@ -45,6 +54,19 @@ class UnitQueue(wiring.Component):
     ``tokens[v]``: a token from unit v is there; ``take[v]`` takes it, ``give[v]`` gives one to v. ``oldest``: byte address of the oldest
     instruction in flight, else of the one waiting. ``flush`` (level) empties it.
     """
+
+    i: Stream[QueuedView]
+    port: UnitInterface
+    flush: Signal
+    tokens: Signal
+    take: Signal
+    give: Signal
+    waiting: Signal
+    flying: Signal
+    oldest: Signal
+    started: Signal
+    done: Signal
+    wait_token: Signal
 
     def __init__(self, hw: HwConfig, unit: Unit):
         self.hw, self.unit = hw, unit
@@ -104,6 +126,9 @@ class Tokens(wiring.Component):
     ``overflow[v]``: unit v gave one more than fits.
     """
 
+    overflow: Signal
+    clear: Signal
+
     def __init__(self):
         units = len(Unit)
         ports = {
@@ -142,10 +167,28 @@ class Control(wiring.Component):
     Events, per unit: busy (has instructions in flight), wait_token (its next instruction waits for tokens), instructions.
     """
 
-    EVENTS = {
-        "cycles": 1,
-        **{f"{unit.name.lower()}_{kind}": 1 for unit in Unit for kind in ("busy", "wait_token", "instructions")},
-    }
+    start: Signal
+    clear: Signal
+    program: Signal
+    busy: Signal
+    done: Signal
+    error: Signal
+    error_addr: Signal
+    abort: Signal
+    ar: Stream[BurstView]
+    r: Stream[ReadBeatView]
+    address_fault: Signal
+    read_fault: Signal
+    read_addr: Signal
+    write_fault: Signal
+    write_addr: Signal
+    active: Signal
+    quiet: Signal
+    trace_start: Signal
+    trace_done: Signal
+    ev_cycles: Signal
+
+    EVENTS = CONTROL_EVENTS
 
     def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
         self.hw, self._watchdog = hw, watchdog
@@ -218,7 +261,7 @@ class Control(wiring.Component):
         item = fetch.o.payload
         opcode = header_field(item.word, "opcode")
         store, transfer = opcode == Op.STORE, (opcode == Op.LOAD) | (opcode == Op.STORE)
-        bad_field = transfer & transfer_fault(self.hw, m, transfer_view(item.word), store)
+        bad_field = transfer & any_broken(rules(self.hw, transfer_view(item.word), store))
         known, code, ended = Signal(), Signal(4), Signal()
         m.d.comb += known.eq(Cat(opcode == op for op in Op).any())
         reasons = [
@@ -253,7 +296,17 @@ class Control(wiring.Component):
             addr = Mux(queue.waiting | queue.flying, queue.oldest, addr)
         return still == self._watchdog, addr
 
-    def _errors(self, m, fetch, tokens, queues, refused, refused_code, stuck, stuck_addr):
+    def _errors(
+        self,
+        m: Module,
+        fetch: Fetch,
+        tokens: Tokens,
+        queues: dict[Unit, UnitQueue],
+        refused: Value,
+        refused_code: Value,
+        stuck: Value,
+        stuck_addr: Value,
+    ) -> tuple[Signal, Signal, Signal]:
         """The first error of this cycle: whether there is one, its code and its address."""
         found = [
             (self.read_fault, ErrorCode.BUS_READ, self.read_addr),
@@ -272,7 +325,17 @@ class Control(wiring.Component):
                 m.d.comb += [raised.eq(1), code.eq(reason), addr.eq(where)]
         return raised, code, addr
 
-    def _state(self, m, fetch, tokens, queues, ended, raised, code, addr) -> None:
+    def _state(
+        self,
+        m: Module,
+        fetch: Fetch,
+        tokens: Tokens,
+        queues: dict[Unit, UnitQueue],
+        ended: Value,
+        raised: Value,
+        code: Value,
+        addr: Value,
+    ) -> None:
         limit, align = self.hw.axi_addr_bits, INSTRUCTION_BYTES - 1
         unusable = self.program[limit:].any() | (self.program & align).any()
         idle = ~Cat(q.waiting | q.flying | q.port.busy for q in queues.values()).any()

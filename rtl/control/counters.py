@@ -15,6 +15,10 @@ class Counters(wiring.Component):
     names: name -> bits of the increment, in the order of the numbers. ``clear`` sets all to 0.
     """
 
+    clear: Signal
+    index: Signal
+    value: Signal
+
     def __init__(self, names: Mapping[str, int]):
         self.names = dict(names)
         super().__init__(

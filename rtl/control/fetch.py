@@ -1,6 +1,6 @@
 """Instruction fetch: reads the program upwards, ahead of what is needed, and puts 64-byte instructions together."""
 
-from amaranth import Cat, Module, Mux, ResetInserter, Signal
+from amaranth import Cat, Module, Mux, ResetInserter, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -8,14 +8,27 @@ from amaranth.lib.wiring import In, Out
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, INSTRUCTION_BYTES
 from ternbin.contract.pipeline import PREFETCH
-from ternbin.rtl.transfer.axi import Burst, ReadBeat
+from ternbin.rtl.parts.interfaces import Record, Stream
+from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView
 
 
 class Fetched(data.StructLayout):
     """An instruction, its byte address, the XOR of its halfwords, and whether the bus answered with an error."""
 
+    word: Signal
+    addr: Signal
+    check: Signal
+    bus_error: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"word": INSTRUCTION_BITS, "addr": hw.axi_addr_bits, "check": 16, "bus_error": 1})
+
+
+class FetchedView(Record):
+    word: Value
+    addr: Value
+    check: Value
+    bus_error: Value
 
 
 class Fetch(wiring.Component):
@@ -24,6 +37,14 @@ class Fetch(wiring.Component):
     It never asks for more than its buffer holds, so it always takes its beats and cannot block the channel for others. It reads
     up to PREFETCH instructions beyond the last one used. ``busy``: beats are due. Fetch ends at the end of the address space.
     """
+
+    start: Signal
+    stop: Signal
+    base: Signal
+    o: Stream[FetchedView]
+    ar: Stream[BurstView]
+    r: Stream[ReadBeatView]
+    busy: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

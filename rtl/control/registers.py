@@ -12,6 +12,28 @@ ADDRESS_BITS = 12
 MAX_COUNTERS = ((1 << ADDRESS_BITS) - isa.REG_COUNTERS) // 8
 
 
+class SlavePorts:
+    """The ports of the AXI4-Lite slave, for a type checker."""
+
+    s_axil_awaddr: Signal
+    s_axil_awvalid: Signal
+    s_axil_awready: Signal
+    s_axil_wdata: Signal
+    s_axil_wstrb: Signal
+    s_axil_wvalid: Signal
+    s_axil_wready: Signal
+    s_axil_bresp: Signal
+    s_axil_bvalid: Signal
+    s_axil_bready: Signal
+    s_axil_araddr: Signal
+    s_axil_arvalid: Signal
+    s_axil_arready: Signal
+    s_axil_rdata: Signal
+    s_axil_rresp: Signal
+    s_axil_rvalid: Signal
+    s_axil_rready: Signal
+
+
 def slave_ports() -> dict:
     """Ports of the AXI4-Lite slave: ``s_axil_awaddr``, ..."""
     return {
@@ -38,13 +60,25 @@ def slave_ports() -> dict:
     }
 
 
-class Registers(wiring.Component):
+class Registers(SlavePorts, wiring.Component):
     """Registers as ``ternbin.contract.isa`` lists them (REG_*), for ``counters`` counters.
 
     Writes of anything but whole aligned words, and of anything but CTRL, STATUS and PROGRAM, answer SLVERR and change nothing; so do
     reads beyond the registers. PROGRAM may be written while a program runs: it counts at the next start. The two halves of a
     counter are read apart: read counters when the core is idle. ``start`` is ignored by control while it is busy.
     """
+
+    irq: Signal
+    start: Signal
+    clear_status: Signal
+    clear_counters: Signal
+    program: Signal
+    busy: Signal
+    done: Signal
+    error: Signal
+    error_addr: Signal
+    index: Signal
+    value: Signal
 
     def __init__(self, counters: int):
         if counters > MAX_COUNTERS:

@@ -1,15 +1,18 @@
 """Running arg-max of logits, one best (id, logit) for each array column."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from collections.abc import Sequence
+from typing import cast
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.parts.gemm_fields import gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import WritePort
+from ternbin.contract.memories import ID_BITS, ID_WORD_BITS, LOGIT_BITS
+from ternbin.rtl.parts.gemm_fields import Place, PlacedValues, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort
 
-ID_BITS = 32
 LEVELS = 2  # of the reduction tree between registers
 
 
@@ -20,6 +23,12 @@ def logits_layout(hw: HwConfig, bits: int) -> data.StructLayout:
 class LogitUnit(wiring.Component):
     """Ports of what keeps the best logits: columns of ``rows`` logits of ``bits`` in, words of IDBUF out."""
 
+    instruction: Signal
+    start: Signal
+    i: Stream[PlacedValues]
+    idbuf_w: WriteInterface
+    busy: Signal
+
     def __init__(self, hw: HwConfig, bits: int):
         self._hw, self._bits = hw, bits
         super().__init__(
@@ -27,10 +36,13 @@ class LogitUnit(wiring.Component):
                 "instruction": In(INSTRUCTION_BITS),
                 "start": In(1),
                 "i": In(stream.Signature(logits_layout(hw, bits))),
-                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "idbuf_w": Out(WritePort(1, ID_WORD_BITS, 1)),
                 "busy": Out(1),
             }
         )
+
+    def elaborate(self, platform) -> Module:
+        raise NotImplementedError
 
 
 class ArgMax(LogitUnit):
@@ -72,16 +84,16 @@ class ArgMax(LogitUnit):
         with m.If(move):
             m.d.sync += self.idbuf_w.valid.eq(valid & place.last_tile & f.last)
             with m.If(valid):
-                wide = Signal(signed(64))
+                wide = Signal(signed(LOGIT_BITS))
                 m.d.comb += wide.eq(best_logit)
                 m.d.sync += [self.idbuf_w.data.eq(Cat(best_id, wide)), self.idbuf_w.addr.eq(place.addr)]
         m.d.comb += [self.idbuf_w.mask.eq(1), self.idbuf_w.lane_mask.eq(1)]
         return m
 
-    def _reduce(self, m: Module, move):
+    def _reduce(self, m: Module, move: Value) -> tuple[Value, Value, Value | int, Place]:
         """Tree over the rows, the lower row on ties, with a register behind every LEVELS levels."""
         valid, place = self.i.valid, self.i.payload.place
-        best = [(value, r) for r, value in enumerate(self.i.payload.values)]
+        best = [(self.i.payload.values[r], r) for r in range(self._hw.rows)]
         stages = []
         while len(best) > 1:
             for _ in range(LEVELS):
@@ -90,9 +102,12 @@ class ArgMax(LogitUnit):
             valid, place, best = self._register(m, move, valid, place, best)
             stages.append(valid)
         m.d.comb += self.busy.eq(Cat(stages).any() | self.idbuf_w.valid)
-        return valid, *best[0], place
+        logit, row = best[0]
+        return valid, logit, row, place
 
-    def _better(self, m: Module, low, high):
+    def _better(
+        self, m: Module, low: tuple[Value, Value | int], high: tuple[Value, Value | int]
+    ) -> tuple[Signal, Signal]:
         upper, logit, row = Signal(), Signal(signed(self._bits)), Signal(range(self._hw.rows))
         m.d.comb += [
             upper.eq(high[0] > low[0]),
@@ -101,7 +116,9 @@ class ArgMax(LogitUnit):
         ]
         return logit, row
 
-    def _register(self, m: Module, move, valid, place, best):
+    def _register(
+        self, m: Module, move: Value, valid: Value, place: Place, best: Sequence[tuple[Value, Value | int]]
+    ) -> tuple[Signal, Place, list[tuple[Signal, Signal]]]:
         later_valid, later_place = Signal(), Signal(place_layout(self._hw), reset_less=True)
         later = [
             (Signal(signed(self._bits), reset_less=True), Signal(range(self._hw.rows), reset_less=True)) for _ in best
@@ -115,4 +132,4 @@ class ArgMax(LogitUnit):
                     for pair, new in zip(later, best, strict=True)
                     for register, value in zip(pair, new, strict=True)
                 ]
-        return later_valid, later_place, later
+        return later_valid, cast(Place, later_place), later

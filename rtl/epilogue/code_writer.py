@@ -1,6 +1,6 @@
 """Writes of code columns: routing to tokens, keys or transposed codes; 8-bit codes as planes, with the table look-up."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -8,12 +8,12 @@ from amaranth.utils import exact_log2
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind
+from ternbin.contract.memories import TABLE_ENTRIES
 from ternbin.rtl.parts.arithmetic import clip
-from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import TransposedWritePort, WritePort
+from ternbin.rtl.parts.gemm_fields import POINTER, Mode, Place, PlacedValues, address, clamp, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import Stream, TransposedInterface, TransposedWritePort, WriteInterface, WritePort
 
 BYTE_RANGE = 11  # bits that hold every 8-bit code and tell what is beyond
-TABLE = 256
 
 
 class CodeWriter(wiring.Component):
@@ -21,6 +21,17 @@ class CodeWriter(wiring.Component):
 
     Combinational: ``ready`` is that of the port. On a binary array a code is its ``nz`` bit alone.
     """
+
+    instruction: Signal
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    place: Place
+    nz: Signal
+    neg: Signal
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -74,6 +85,10 @@ class CodeWriter(wiring.Component):
 class Table(wiring.Component):
     """LUTX: 256 bytes, ``reads`` combinational look-ups; written by beats of 16-bit entries whose low bytes it keeps."""
 
+    w: WriteInterface
+    index: data.View
+    value: data.View
+
     def __init__(self, hw: HwConfig, reads: int):
         self._per_beat, self._reads = hw.axi_data_bits // 16, reads
         super().__init__(
@@ -86,14 +101,14 @@ class Table(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=8, depth=TABLE, init=[])
+        m.submodules.memory = memory = Memory(shape=8, depth=TABLE_ENTRIES, init=[])
         m.d.comb += self.w.ready.eq(1)
         for e in range(self._per_beat):
             write = memory.write_port()
             m.d.comb += [
                 write.addr.eq(Cat(C(e, exact_log2(self._per_beat)), self.w.addr)),
                 write.data.eq(self.w.data.word_select(e, 16)[:8]),
-                write.en.eq(self.w.valid & (self.w.addr < TABLE // self._per_beat)),
+                write.en.eq(self.w.valid & (self.w.addr < TABLE_ENTRIES // self._per_beat)),
             ]
         for i in range(self._reads):
             read = memory.read_port(domain="comb")
@@ -108,6 +123,17 @@ def scaled_layout(hw: HwConfig) -> data.StructLayout:
 
 class ByteWriter(wiring.Component):
     """Scaled columns to 8-bit codes: clip, table look-up (a few rows a cycle), eight plane writes through a code writer."""
+
+    instruction: Signal
+    i: Stream[PlacedValues]
+    lutx_w: WriteInterface
+    busy: Signal
+    finished: Signal
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    place: Place
+    bits: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -166,7 +192,7 @@ class ByteWriter(wiring.Component):
             m.d.sync += [codes.eq(codes >> 1), pointer.eq(clamp(pointer + f.dst_plane)), plane.eq(plane + 1)]
         return m
 
-    def _code(self, value, f):
+    def _code(self, value: Value, f: data.View) -> Value:
         """The byte of a scaled value: the code, or the index into the table."""
         signed_code = clip(value, -127, 127)[:8]
         index = clip(value, -128, 127)[:8] ^ 0x80

@@ -1,30 +1,34 @@
 """The epilogue: finished columns to codes, 8-bit codes, residual words, the running arg-max or the best tokens of beams."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from typing import cast
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import EPILOGUE_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
-from ternbin.rtl.epilogue.argmax import ArgMax
+from ternbin.contract.memories import ID_WORD_BITS, PARAM_BITS
+from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS, SCALE_WORDS
 from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
-from ternbin.rtl.epilogue.params import WORDS, Parameters
-from ternbin.rtl.epilogue.toptokens import TopTokens
+from ternbin.rtl.epilogue.params import Parameters
+from ternbin.rtl.epilogue.toptokens import logit_units
 from ternbin.rtl.parts.arithmetic import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
-from ternbin.rtl.parts.gemm_fields import Mode, column_layout, gemm_fields, place_layout
-from ternbin.rtl.parts.interfaces import ReadPort, TransposedWritePort, WritePort, events_signature
+from ternbin.rtl.parts.gemm_fields import Column, Mode, Place, column_layout, gemm_fields, place_layout
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    Stream,
+    TransposedInterface,
+    TransposedWritePort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_epilogue_lane"
-MUL_BITS, BIAS_BITS = 24, 40
-EVENTS = {
-    "stall_write": 1,
-    "drained_codes": 1,
-    "drained_codes8": 1,
-    "drained_residual": 1,
-    "drained_argmax": 1,
-    "saturations": 7,
-}
 
 
 def sum_bits(hw: HwConfig) -> int:
@@ -41,13 +45,36 @@ class Lane(wiring.Component):
     ``add``: whether the logic before the registers works, and that behind the last one.
     """
 
+    acc: Signal
+    parameter: Signal
+    thresholds: Signal
+    base: Signal
+    dirs: Signal
+    shift: Signal
+    binary: Signal
+    decide: Signal
+    load_code: Signal
+    load_product: Signal
+    load_bias: Signal
+    load_sum: Signal
+    scale: Signal
+    load_scaled: Signal
+    add: Signal
+    old: Signal
+    nz: Signal
+    neg: Signal
+    sum: Signal
+    scaled: Signal
+    word: Signal
+    saturated: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         fields = instruction_fields(Op.GEMM).members
         super().__init__(
             {
                 "acc": In(signed(hw.acc_bits)),
-                "parameter": In(16 * WORDS),
+                "parameter": In(PARAM_BITS * SCALE_WORDS),
                 **{name: In(fields[name]) for name in ("thresholds", "base")},
                 **{name: In(fields[name]) for name in ("dirs", "shift")},
                 "binary": In(1),
@@ -128,6 +155,21 @@ class Epilogue(wiring.Component):
     write waits, and saturated residual values.
     """
 
+    instruction: Signal
+    start: Signal
+    i: Stream[Column]
+    busy: Signal
+    pbuf: ReadInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    abuf_w: WriteInterface
+    kbuf_w: WriteInterface
+    kbuf_t: TransposedInterface
+    idbuf_w: WriteInterface
+    lutx_w: WriteInterface
+    ev_stall_write: Signal
+    ev_saturations: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -142,9 +184,9 @@ class Epilogue(wiring.Component):
                 "abuf_w": Out(WritePort(hw.cols, hw.code_word_bits, hw.lanes)),
                 "kbuf_w": Out(WritePort(hw.rows, hw.code_word_bits, hw.lanes)),
                 "kbuf_t": Out(TransposedWritePort(hw.rows, hw.planes, hw.lanes)),
-                "idbuf_w": Out(WritePort(1, 96, 1)),
+                "idbuf_w": Out(WritePort(1, ID_WORD_BITS, 1)),
                 "lutx_w": In(WritePort(1, hw.axi_data_bits, 1)),
-                **events_signature(EVENTS),
+                **events_signature(EPILOGUE_EVENTS),
             }
         )
 
@@ -237,7 +279,7 @@ class Epilogue(wiring.Component):
         self._events(m, pop)
         return m
 
-    def _stage(self, m, name, free, valid, place):
+    def _stage(self, m: Module, name: str, free: Value, valid: Value, place: Place) -> tuple[Signal, Place]:
         """Valid flag and place of a pipeline stage that takes something whenever it is ``free``."""
         full = Signal(name=f"valid{name}")
         kept = Signal(place_layout(self._hw), name=f"place{name}", reset_less=True)
@@ -247,33 +289,34 @@ class Epilogue(wiring.Component):
                 m.d.sync += [
                     getattr(kept, member).eq(getattr(place, member)) for member in place_layout(self._hw).members
                 ]
-        return full, kept
+        return full, cast(Place, kept)
 
-    def _logits(self, m, valid, place, sums):
-        """Stage 3, ARGMAX and, with beams, TOP. Returns ready and busy."""
-        mode, write, bits = self._mode, self.idbuf_w, sum_bits(self._hw)
-        m.submodules.argmax = argmax = ArgMax(self._hw, bits)
-        takers = [(argmax, mode.argmax)]
-        if mode.top is not None:
-            m.submodules.top = top = TopTokens(self._hw, bits)
-            takers.append((top, mode.top))
-        for part, chosen in takers:
+    def _logits(self, m: Module, valid: Value, place: Place, sums: list[Signal]) -> tuple[Value, Value]:
+        """Stage 3, ARGMAX and, in an accelerator for searches, TOP. Returns ready and busy."""
+        mode, write = self._mode, self.idbuf_w
+        units = logit_units(self._hw, sum_bits(self._hw))
+        chosen = {"argmax": mode.argmax, "top": mode.top}
+        for name, unit in units.items():
+            m.submodules[name] = unit
             m.d.comb += [
-                part.instruction.eq(self.instruction),
-                part.start.eq(self.start),
-                part.i.valid.eq(valid & chosen),
-                part.i.payload.place.eq(place),
-                part.i.payload.values.eq(Cat(sums)),
+                unit.instruction.eq(self.instruction),
+                unit.start.eq(self.start),
+                unit.i.valid.eq(valid & chosen[name]),
+                unit.i.payload.place.eq(place),
+                unit.i.payload.values.eq(Cat(sums)),
             ]
-        if mode.top is None:
+
+        argmax, top = units["argmax"], units.get("top")
+        if top is None or mode.top is None:
             wiring.connect(m, wiring.flipped(write), argmax.idbuf_w)
             return argmax.i.ready, argmax.busy
-        for name in ("valid", "addr", "mask", "lane_mask", "data"):
-            m.d.comb += getattr(write, name).eq(Mux(mode.top, *(getattr(part.idbuf_w, name) for part in (top, argmax))))
-        m.d.comb += [part.idbuf_w.ready.eq(write.ready) for part in (top, argmax)]
+        for member in ("valid", "addr", "mask", "lane_mask", "data"):
+            of_top, of_argmax = (getattr(unit.idbuf_w, member) for unit in (top, argmax))
+            m.d.comb += getattr(write, member).eq(Mux(mode.top, of_top, of_argmax))
+        m.d.comb += [unit.idbuf_w.ready.eq(write.ready) for unit in (top, argmax)]
         return Mux(mode.top, top.i.ready, argmax.i.ready), argmax.busy | top.busy
 
-    def _old_values(self, m, valid2, place2, free3, done):
+    def _old_values(self, m: Module, valid2: Value, place2: Place, free3: Value, done: Value) -> Signal:
         """Reads the residual word of the column in stage 2; returns it as stage 3 sees it.
 
         The word arrives in the cycle after the request was taken, with the column still in stage 2 or already in stage 3; what
@@ -300,7 +343,9 @@ class Epilogue(wiring.Component):
             m.d.sync += kept3.eq(word2)
         return word3
 
-    def _residual(self, m, valid3, place3, words, saturated):
+    def _residual(
+        self, m: Module, valid3: Value, place3: Place, words: Value, saturated: Value
+    ) -> tuple[Signal, Signal]:
         """Stage 4, RESIDUAL: the write."""
         valid, free = Signal(name="valid4"), Signal(name="free4")
         load = Signal(name="load4")
@@ -318,7 +363,7 @@ class Epilogue(wiring.Component):
                 m.d.sync += [self.rbuf_w.data.eq(words), self.rbuf_w.addr.eq(place3.addr)]
         return free, valid
 
-    def _events(self, m, pop):
+    def _events(self, m: Module, pop: Value) -> None:
         waits = [
             port.valid & ~port.ready
             for port in (

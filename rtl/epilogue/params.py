@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
+from ternbin.contract.memories import PARAM_BITS
+from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
-from ternbin.rtl.parts.interfaces import ReadPort
-
-WORDS = 4  # parameter words of a row tile at most
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort
 
 
 class Parameters(wiring.Component):
@@ -18,6 +18,13 @@ class Parameters(wiring.Component):
     ``release``: pulse with the last column of a row tile; the next tile's parameters follow, if they were read, in the next cycle.
     With ``param_stride`` 0 all row tiles share one set, read once.
     """
+
+    instruction: Signal
+    start: Signal
+    release: Signal
+    pbuf: ReadInterface
+    valid: Signal
+    o: data.View
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -28,7 +35,7 @@ class Parameters(wiring.Component):
                 "release": In(1),
                 "pbuf": Out(ReadPort(1, hw.param_word_bits)),
                 "valid": Out(1),
-                "o": Out(data.ArrayLayout(16 * WORDS, hw.rows)),
+                "o": Out(data.ArrayLayout(PARAM_BITS * SCALE_WORDS, hw.rows)),
             }
         )
 
@@ -39,10 +46,10 @@ class Parameters(wiring.Component):
         reading, taken, word, pointer, tiles = Signal(), Signal(), Signal(2), Signal(POINTER), Signal(16)
         arrives, arriving, staged, active = Signal(), Signal(2), Signal(), Signal()
         last_word, copy = Signal(), Signal()
-        staging = [Signal(self._hw.param_word_bits, name=f"staging{j}", reset_less=True) for j in range(WORDS)]
-        values = Signal(16 * WORDS * self._hw.rows, name="values", reset_less=True)
+        staging = [Signal(self._hw.param_word_bits, name=f"staging{j}", reset_less=True) for j in range(SCALE_WORDS)]
+        values = Signal(PARAM_BITS * SCALE_WORDS * self._hw.rows, name="values", reset_less=True)
         m.d.comb += [
-            words.eq(Mux(mode.codes, f.thresholds, Mux(mode.scaled, 4, 0))),
+            words.eq(Mux(mode.codes, f.thresholds, Mux(mode.scaled, SCALE_WORDS, 0))),
             shared.eq(f.param_stride == 0),
             last_word.eq(word == words - 1),
             taken.eq(reading & self.pbuf.ready),
@@ -65,7 +72,7 @@ class Parameters(wiring.Component):
             m.d.sync += [active.eq(1), staged.eq(0), tiles.eq(tiles - 1), word.eq(0)]
             m.d.sync += [pointer.eq(clamp(pointer + f.param_stride)), reading.eq((tiles != 1) & ~shared)]
             m.d.sync += values.eq(
-                Cat(register.word_select(r, 16) for r in range(self._hw.rows) for register in staging)
+                Cat(register.word_select(r, PARAM_BITS) for r in range(self._hw.rows) for register in staging)
             )
         with m.Elif(self.release & ~shared):
             m.d.sync += active.eq(0)

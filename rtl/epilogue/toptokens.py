@@ -1,10 +1,15 @@
 """The largest logits and the sum of the exponentials of every beam (rule 11), a logit each of two beams a cycle."""
 
-from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, signed
+from typing import NamedTuple
 
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+
+from ternbin.contract.hw import HwConfig, SearchConfig
+from ternbin.contract.memories import ID_BITS, LOGIT_BITS
 from ternbin.contract.pipeline import ENGINES
 from ternbin.graph import fixedpoint
-from ternbin.rtl.epilogue.argmax import ID_BITS, LogitUnit
+from ternbin.rtl.epilogue.argmax import ArgMax, LogitUnit
 from ternbin.rtl.parts.arithmetic import clip
 from ternbin.rtl.parts.gemm_fields import POINTER, address, clamp, gemm_fields, place_layout
 
@@ -17,6 +22,20 @@ EXPONENT = OCTAVES - fixedpoint.OCTAVE_BITS
 TERM_BITS = fixedpoint.EXP_BITS + 1
 
 
+Entries = list[tuple[Signal, Signal]]  # of a list, largest first: logit, id
+Sum = tuple[Signal, Signal]  # m, s
+
+
+class Engine(NamedTuple):
+    """Whether it can take a column, whether it has one, whether terms of sums are under way; of each of its beams list and sum."""
+
+    free: Value
+    active: Value
+    adding: Value
+    best: list[Entries]
+    sums: list[Sum]
+
+
 class TopTokens(LogitUnit):
     """Columns of ``rows`` logits in, beam by beam; of each beam the ``top`` largest, the first to come on ties, and (m, s).
 
@@ -25,20 +44,24 @@ class TopTokens(LogitUnit):
     beam, once the last column has been worked through.
     """
 
+    def __init__(self, hw: HwConfig, search: SearchConfig, bits: int):
+        self._search = search
+        super().__init__(hw, bits)
+
     def elaborate(self, platform):
         m = Module()
-        hw, f = self._hw, gemm_fields(self.instruction)
+        hw, search, f = self._hw, self._search, gemm_fields(self.instruction)
         place = self.i.payload.place
         base, beam, before = (
             Signal(ID_BITS),
-            Signal(range(hw.beams)),
-            Signal(range(hw.beams)),
+            Signal(range(search.beams)),
+            Signal(range(search.beams)),
         )  # beam of this column, of the one before
         waiting, writing, take = Signal(), Signal(), Signal()
         m.d.comb += [beam.eq(Mux(place.first, 0, before + 1)), take.eq(self.i.valid & self.i.ready)]
         engines = [self._engine(m, f, number, take, base, beam) for number in range(ENGINES)]
-        working = Cat(active | adding for _, active, adding, _, _ in engines).any()
-        m.d.comb += self.i.ready.eq(~waiting & ~writing & Array(free for free, *_ in engines)[beam % ENGINES])
+        working = Cat(engine.active | engine.adding for engine in engines).any()
+        m.d.comb += self.i.ready.eq(~waiting & ~writing & Array(engine.free for engine in engines)[beam % ENGINES])
         with m.If(take):
             m.d.sync += [before.eq(beam), waiting.eq(place.last & place.last_tile & f.last)]
         with m.Elif(waiting & ~working):
@@ -47,19 +70,19 @@ class TopTokens(LogitUnit):
             m.d.sync += base.eq(f.index)
         with m.Elif(take & place.last):
             m.d.sync += base.eq(base + hw.rows)
-        best, sums = ([engines[b % ENGINES][part][b // ENGINES] for b in range(hw.beams)] for part in (3, 4))
+        best = [engines[b % ENGINES].best[b // ENGINES] for b in range(search.beams)]
+        sums = [engines[b % ENGINES].sums[b // ENGINES] for b in range(search.beams)]
         self._write(m, f, best, sums, before, writing)
         m.d.comb += self.busy.eq(working | waiting | writing)
         return m
 
-    def _engine(self, m: Module, f, number: int, take, base, beam):
-        """Works through a column of each of its beams in turn. Returns whether it can take one, whether it has one, whether terms of
-        the sum are under way, and of each of its beams the list and the sum."""
-        hw = self._hw
+    def _engine(self, m: Module, f: data.View, number: int, take: Value, base: Value, beam: Value) -> Engine:
+        """What works through a column of each of its beams in turn."""
+        hw, search = self._hw, self._search
         # the column that is worked through: its first value is the row's
         values = [Signal(signed(self._bits), name=f"value{number}_{r}", reset_less=True) for r in range(hw.rows)]
         place, active, row = Signal(place_layout(hw), reset_less=True), Signal(), Signal(range(hw.rows))
-        ident, own = Signal(ID_BITS), Signal(range(-(-hw.beams // ENGINES)))
+        ident, own = Signal(ID_BITS), Signal(range(-(-search.beams // ENGINES)))
         ends, fresh, count = Signal(), Signal(), Signal()
         m.d.comb += [
             ends.eq(active & (row == hw.rows - 1)),
@@ -68,7 +91,7 @@ class TopTokens(LogitUnit):
         ]
         with m.If(take & (beam % ENGINES == number)):
             m.d.sync += [
-                *(value.eq(new) for value, new in zip(values, self.i.payload.values, strict=True)),
+                *(value.eq(self.i.payload.values[r]) for r, value in enumerate(values)),
                 place.eq(self.i.payload.place),
                 active.eq(1),
                 row.eq(0),
@@ -83,14 +106,24 @@ class TopTokens(LogitUnit):
             ]
             with m.If(ends):
                 m.d.sync += active.eq(0)
-        beams = range(number, hw.beams, ENGINES)
+        beams = range(number, search.beams, ENGINES)
         best = self._list(m, beams, active, fresh, count, values[0], ident, own)
         sums, adding = self._sum(m, f, beams, active, fresh, count, values[0], own)
-        return ~active | ends, active, adding, best, sums
+        return Engine(~active | ends, active, adding, best, sums)
 
-    def _list(self, m: Module, beams: range, active, fresh, count, logit, ident, beam):
+    def _list(
+        self,
+        m: Module,
+        beams: range,
+        active: Value,
+        fresh: Value,
+        count: Value,
+        logit: Value,
+        ident: Value,
+        beam: Value,
+    ) -> list[Entries]:
         """The logit goes before the first smaller one. Returns (logit, id) of each of ``beams`` and place in the list."""
-        hw = self._hw
+        search = self._search
         least = C(-(1 << self._bits - 1), signed(self._bits))  # below every logit
         kept = [
             [
@@ -98,12 +131,12 @@ class TopTokens(LogitUnit):
                     Signal(least.shape(), name=f"logit{b}_{k}", init=least.value),
                     Signal(signed(25), name=f"id{b}_{k}", init=-1),
                 )
-                for k in range(hw.top)
+                for k in range(search.top)
             ]
             for b in beams
         ]
         before = []
-        for k in range(hw.top):
+        for k in range(search.top):
             old_logit, old_id = Signal(signed(self._bits), name=f"old_logit{k}"), Signal(signed(25), name=f"old_id{k}")
             m.d.comb += [
                 old_logit.eq(Mux(fresh, least, Array(entries[k][0] for entries in kept)[beam])),
@@ -122,7 +155,17 @@ class TopTokens(LogitUnit):
                     ]
         return kept
 
-    def _sum(self, m: Module, f, beams: range, active, fresh, count, logit, beam):
+    def _sum(
+        self,
+        m: Module,
+        f: data.View,
+        beams: range,
+        active: Value,
+        fresh: Value,
+        count: Value,
+        logit: Value,
+        beam: Value,
+    ) -> tuple[list[Sum], Value]:
         """Base-2 form of the logit; exponential; sum: a stage each. Returns (m, s) of each of ``beams``, and whether any is under way."""
         stages = [Signal(3, name=f"stage{i}") for i in range(3)]  # valid, fresh, count
         owners = [Signal.like(beam, name=f"beam{i}", reset_less=True) for i in range(3)]
@@ -169,13 +212,26 @@ class TopTokens(LogitUnit):
                 m.d.sync += [kept_m.eq(new_m), kept_s.eq(new_s)]
         return sums, Cat(stage[0] for stage in stages).any()
 
-    def _write(self, m: Module, f, best, sums, last_beam, writing):
+    def _write(
+        self,
+        m: Module,
+        f: data.View,
+        best: list[Entries],
+        sums: list[Sum],
+        last_beam: Value,
+        writing: Value,
+    ) -> None:
         """Of each beam up to ``last_beam`` a word a cycle: (id, logit), the logit's low half, its high half; for the last entry (m, s)."""
-        hw, port = self._hw, self.idbuf_w
-        beam, entry, part, pointer = Signal(range(hw.beams)), Signal(range(hw.top + 1)), Signal(2), Signal(POINTER)
-        ids = [Array([*(pair[1] for pair in best[b]), sums[b][0]])[entry] for b in range(hw.beams)]
-        values = [Array([*(pair[0] for pair in best[b]), sums[b][1]])[entry] for b in range(hw.beams)]
-        ident, value = Signal(signed(ID_BITS)), Signal(signed(64))
+        search, port = self._search, self.idbuf_w
+        beam, entry, part, pointer = (
+            Signal(range(search.beams)),
+            Signal(range(search.top + 1)),
+            Signal(2),
+            Signal(POINTER),
+        )
+        ids = [Array([*(pair[1] for pair in best[b]), sums[b][0]])[entry] for b in range(search.beams)]
+        values = [Array([*(pair[0] for pair in best[b]), sums[b][1]])[entry] for b in range(search.beams)]
+        ident, value = Signal(signed(ID_BITS)), Signal(signed(LOGIT_BITS))
         m.d.comb += [
             ident.eq(Array(ids)[beam]),
             value.eq(Array(values)[beam]),
@@ -190,6 +246,14 @@ class TopTokens(LogitUnit):
         with m.Elif(port.valid & port.ready):
             m.d.sync += [pointer.eq(clamp(pointer + 1)), part.eq(Mux(part == 2, 0, part + 1))]
             with m.If(part == 2):
-                m.d.sync += entry.eq(Mux(entry == hw.top, 0, entry + 1))
-                with m.If(entry == hw.top):
+                m.d.sync += entry.eq(Mux(entry == search.top, 0, entry + 1))
+                with m.If(entry == search.top):
                     m.d.sync += [beam.eq(Mux(beam == last_beam, 0, beam + 1)), writing.eq(beam != last_beam)]
+
+
+def logit_units(hw: HwConfig, bits: int) -> dict[str, LogitUnit]:
+    """What works on logits of ``bits``, by name: the running best of each column; for searches also the best of each beam."""
+    units: dict[str, LogitUnit] = {"argmax": ArgMax(hw, bits)}
+    if hw.search is not None:
+        units["top"] = TopTokens(hw, hw.search, bits)
+    return units

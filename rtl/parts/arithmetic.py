@@ -1,12 +1,15 @@
 """Building blocks of the vector unit: address walks, buffered reads, lane arithmetic."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ternbin.contract.isa import ADDR, FIELDS, HEADER, STRIDE, Op
-from ternbin.rtl.parts.interfaces import ReadPort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Record, Stream
 
 COUNT = 15  # bits of a loop count: tokens, or four times the words of a row
 WIDE = ADDR + 10  # bits in which no address sum overflows: base + 4095 strides + a loop count
@@ -30,7 +33,7 @@ def split_lanes(word: Value, lanes: int, bits: int) -> list[Value]:
     return [word[e * pitch : e * pitch + bits].as_signed() for e in range(lanes)]
 
 
-def round_shift(value: Value, shift: Value) -> Value:
+def round_shift(value: Value, shift: Value | int) -> Value:
     """``rshift`` of the numerics rules, exact for every shift: one bit more is kept, then rounded away."""
     return (((value << 1) >> shift) + 1) >> 1
 
@@ -50,14 +53,14 @@ def residual_range(bits: int) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
-def tree(op, values: list[Value]) -> Value:
+def tree(op: Callable[[Value, Value], Value], values: Sequence[Value]) -> Value:
     """Balanced reduction of ``values`` by the two-operand ``op``."""
     while len(values) > 1:
-        values = [op(*values[i : i + 2]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
+        values = [op(values[i], values[i + 1]) if i + 1 < len(values) else values[i] for i in range(0, len(values), 2)]
     return values[0]
 
 
-def add_tree(values: list[Value]) -> Value:
+def add_tree(values: Sequence[Value]) -> Value:
     return tree(lambda a, b: a + b, values)
 
 
@@ -67,6 +70,15 @@ def clip_address(value: Value) -> Value:
     return Mux(value > top, Const(top, ADDR), value[:ADDR])
 
 
+class WalkItem(Record):
+    addr: Value
+    mask: Value
+    sub: Value
+    keep: Value
+    row_last: Value
+    last: Value
+
+
 class Walk(wiring.Component):
     """Addresses of a two-dimensional region: for t < outer, for w < inner.
 
@@ -74,6 +86,14 @@ class Walk(wiring.Component):
     elements of the step (``elements`` of them) that lie below ``features``. ``start`` (one cycle, when idle) begins a walk; the
     inputs must then stay; ``outer`` and ``inner`` are at least 1.
     """
+
+    start: Signal
+    base: Signal
+    stride: Signal
+    outer: Signal
+    inner: Signal
+    features: Signal
+    o: Stream[WalkItem]
 
     def __init__(self, *, banks: int = 1, sub: int = 1, elements: int = 1):
         self.banks, self.sub, self.elements = banks, sub, elements
@@ -153,6 +173,18 @@ class Walk(wiring.Component):
         return m
 
 
+class Request(Record):
+    addr: Value
+    mask: Value
+    read: Value
+    tag: Any  # its shape is the user's
+
+
+class Word(Record):
+    data: Value
+    tag: Any
+
+
 class ReadBuffer(wiring.Component):
     """Turns a stream of addresses into a stream of words, in order, one a cycle; ``tag`` travels along.
 
@@ -160,7 +192,11 @@ class ReadBuffer(wiring.Component):
     ``o.ready`` within a cycle: a word that arrives while ``o`` is blocked waits in one of two places.
     """
 
-    def __init__(self, banks: int, word_bits: int, tag):
+    i: Stream[Request]
+    o: Stream[Word]
+    port: ReadInterface
+
+    def __init__(self, banks: int, word_bits: int, tag: data.Layout | int):
         self.item = data.StructLayout({"data": word_bits, "tag": tag})
         super().__init__(
             {

@@ -1,10 +1,13 @@
 """Digit recurrences: square root, division, and the reciprocal square root of LayerNorm. Each has its model beside it."""
 
 import math
+from typing import Generic
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from ternbin.rtl.parts.interfaces import Payload, Record, Stream
 
 NORMAL_BITS = 48  # a normalised variance: 2^46 <= Vn < 2^48
 ROOT_BITS = NORMAL_BITS // 2
@@ -27,8 +30,21 @@ def rsqrt_model(variance: int) -> tuple[int, int]:
     return (1 << 47) // math.isqrt(normal), 27 - k // 2
 
 
-class _Recurrence(wiring.Component):
+class Division(Record):
+    num: Value
+    den: Value
+
+
+class Root(Record):
+    r: Value
+    shift: Value
+
+
+class _Recurrence(wiring.Component, Generic[Payload]):
     """A loop of ``cycles`` steps between two streams: takes an input when idle, holds the result until it is taken."""
+
+    i: Stream[Payload]
+    o: Stream[Value]
 
     def control(self, m: Module, cycles: int) -> tuple[Signal, Signal]:
         """``(load, step)``: in this cycle the operands are taken; a step is done."""
@@ -49,7 +65,7 @@ class _Recurrence(wiring.Component):
         return load, step
 
 
-class Isqrt(_Recurrence):
+class Isqrt(_Recurrence[Value]):
     """``floor(sqrt(i))`` of a value of ``bits`` (even), ``steps`` result bits a cycle (a divisor of bits/2)."""
 
     def __init__(self, bits: int, *, steps: int = 2):
@@ -76,7 +92,7 @@ class Isqrt(_Recurrence):
         return m
 
 
-class Divide(_Recurrence):
+class Divide(_Recurrence[Division]):
     """``floor(num / den)``, ``steps`` quotient bits a cycle; all ones where ``den`` is 0.
 
     ``quotient_bits`` is rounded up to a multiple of ``steps``; ``num >> quotient_bits`` must be below ``den`` (or be 0).
@@ -120,6 +136,9 @@ class Rsqrt(wiring.Component):
 
     ``o``: ``r = floor(2^47 / isqrt(Vn))`` and ``shift = 27 - k/2`` of numerics rule 3. The variance is at least 1.
     """
+
+    i: Stream[Value]
+    o: Stream[Root]
 
     def __init__(self, bits: int, *, steps: int = 2):
         self.bits, self.steps = bits, steps

@@ -1,12 +1,13 @@
 """What the parts of the execute unit share: decoding of a GEMM, clamped addresses, the record of a drained column."""
 
-from amaranth.hdl import C, Module, Mux, Signal, Value, signed
+from amaranth.hdl import C, Mux, Value, signed
 from amaranth.lib import data
 from amaranth.utils import exact_log2
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import ADDR, Dest, Epilogue, Kind, Op
+from ternbin.contract.isa import ADDR, Dest, Epilogue, Op
 from ternbin.rtl.parts.arithmetic import fields_of
+from ternbin.rtl.parts.interfaces import Record
 
 POINTER = ADDR + 1  # an address whose top bit says that it has left the address space
 
@@ -24,6 +25,31 @@ def clamp(value: Value) -> Value:
 def address(pointer: Value) -> Value:
     """The address of a POINTER; the highest one where it has left the address space: the memory refuses it."""
     return pointer[:ADDR] | pointer[ADDR].replicate(ADDR)
+
+
+class Place(Record):
+    """See :func:`place_layout`."""
+
+    addr: Value
+    bank: Value
+    place: Value
+    first: Value
+    last: Value
+    first_tile: Value
+    last_tile: Value
+
+
+class PlacedValues(Record):
+    """A value a row, and the place of the column."""
+
+    values: data.View
+    place: Place
+
+
+class Column(Place):
+    """See :func:`column_layout`."""
+
+    values: data.View
 
 
 def column_layout(hw: HwConfig) -> data.StructLayout:
@@ -71,40 +97,3 @@ class Mode:
         self.tokens = self.any_codes & (fields.dest == Dest.TOKENS)
         self.keys = self.any_codes & (fields.dest == Dest.KEYS)
         self.transposed = self.any_codes & (fields.dest == Dest.TRANSPOSED)
-
-
-def impossible(m: Module, hw: HwConfig, instruction: Value) -> Signal:
-    """1 for a GEMM that this unit cannot run.
-
-    Zero counts; plane counts other than 1 and 8; signed single planes; row sums of bit planes; tokens that do not end in the last
-    column tile; an unknown epilogue or destination; a code kind that the epilogue or the array does not have; not 1 to 4 thresholds;
-    a lane that is no multiple of rows; ARGMAX over several column tiles; TOP of more tokens than beams, or with a shift of 16 or
-    more; residual rows that overlap.
-    """
-    f = gemm_fields(instruction)
-    mode = Mode(f, hw.beams)
-    opcode = instruction[:8]
-    low = exact_log2(hw.cols)
-    one_bit = (f.kind == Kind.BINARY) | ((f.kind == Kind.TERNARY) if hw.kind == "ternary" else 0)
-    problems = [
-        opcode != Op.GEMM,
-        (f.chunks == 0) | (f.row_tiles == 0) | (f.col_tiles == 0) | (f.tokens == 0),
-        (f.row_planes != 1) & (f.row_planes != 8),
-        (f.col_planes != 1) & (f.col_planes != 8),
-        (f.row_signed & (f.row_planes == 1)) | (f.col_signed & (f.col_planes == 1)),
-        f.rowsum & ((f.row_planes != 1) | (f.col_planes != 1)),
-        ((f.tokens - 1)[low:] + 1) != f.col_tiles,
-        f.epilogue > (Epilogue.TOP if hw.beams > 1 else Epilogue.ARGMAX),
-        mode.any_codes & (f.dest > max(Dest)),
-        mode.any_codes & (f.lane[: exact_log2(hw.rows)] != 0),
-        mode.codes & (~one_bit | (f.thresholds == 0) | (f.thresholds > 4)),
-        mode.codes8 & (f.kind != Kind.INT8) & (f.kind != Kind.UINT8),
-        mode.argmax & (f.col_tiles != 1),
-        *([] if mode.top is None else [mode.top & ((f.tokens > hw.beams) | f.shift[4:].any())]),
-        mode.residual & (f.tokens != 1) & (f.dst_stride < f.row_tiles),
-    ]
-    result = Signal(name="impossible")
-    for problem in problems:
-        with m.If(problem):
-            m.d.comb += result.eq(1)
-    return result

@@ -3,12 +3,44 @@
 All request ports use ready/valid: a request is taken in the cycle where both are 1. A requester may raise ``valid`` without
 waiting for ``ready`` and must then hold the request. Read data is valid in the cycle after the request was taken, for that
 cycle only. Reads see every write taken in earlier cycles. Addresses are checked by the memory, not by the units.
+
+A component names its ports in its class body, each with the type that a type checker needs: ``Signal``, ``Stream[payload]``, or one of
+the interfaces below; the signature that ``__init__`` builds gives direction and shape. Amaranth ignores such annotations.
 """
 
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from amaranth.hdl import Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.isa import ADDR, INSTRUCTION_BITS
+
+Payload = TypeVar("Payload", bound=Value | data.View)
+
+
+class Stream(Protocol[Payload]):
+    """What ``stream.Signature`` creates."""
+
+    payload: Payload
+    valid: Signal
+    ready: Signal
+    signature: wiring.Signature
+
+
+class Record(data.View):
+    """View whose fields a subclass names, for a type checker: other fields are errors. At run time it is a ``data.View``."""
+
+    if TYPE_CHECKING:
+        __getattr__: None  # pyright: ignore[reportIncompatibleMethodOverride]  # the stub's gives any name
+
+
+class ReadInterface(wiring.PureInterface):
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    mask: Signal
+    data: data.View
 
 
 class ReadPort(wiring.Signature):
@@ -24,6 +56,18 @@ class ReadPort(wiring.Signature):
                 "data": In(data.ArrayLayout(word_bits, banks)),
             }
         )
+
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> ReadInterface:
+        return ReadInterface(self, path=path, src_loc_at=1 + src_loc_at)
+
+
+class WriteInterface(wiring.PureInterface):
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    mask: Signal
+    data: Signal
+    lane_mask: Signal
 
 
 class WritePort(wiring.Signature):
@@ -46,6 +90,18 @@ class WritePort(wiring.Signature):
             }
         )
 
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> WriteInterface:
+        return WriteInterface(self, path=path, src_loc_at=1 + src_loc_at)
+
+
+class TransposedInterface(wiring.PureInterface):
+    valid: Signal
+    ready: Signal
+    addr: Signal
+    mask: Signal
+    lane: Signal
+    codes: Signal
+
 
 class TransposedWritePort(wiring.Signature):
     """Write code r of ``codes`` to bank r, at one address and one lane: [rows bits nz][rows bits neg] (binary: [rows bits])."""
@@ -61,6 +117,16 @@ class TransposedWritePort(wiring.Signature):
                 "codes": Out(rows * planes),
             }
         )
+
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> TransposedInterface:
+        return TransposedInterface(self, path=path, src_loc_at=1 + src_loc_at)
+
+
+class UnitInterface(wiring.PureInterface):
+    instruction: Stream[Value]
+    done: Signal
+    fault: Signal
+    busy: Signal
 
 
 class UnitPort(wiring.Signature):
@@ -80,7 +146,10 @@ class UnitPort(wiring.Signature):
             }
         )
 
+    def create(self, *, path: tuple[str | int, ...] = (), src_loc_at: int = 0) -> UnitInterface:
+        return UnitInterface(self, path=path, src_loc_at=1 + src_loc_at)
 
-def events_signature(names: dict[str, int]) -> dict:
+
+def events_signature(names: dict[str, int]) -> dict[str, wiring.Member]:
     """Out ports ``ev_<name>`` of a unit: every cycle the amount that counter ``<name>`` grows by (``names``: name -> bits)."""
     return {f"ev_{name}": Out(bits) for name, bits in names.items()}

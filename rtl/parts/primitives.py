@@ -77,9 +77,8 @@ def gated(m: Module, name: str, enable: Value, reset: Value | None = None) -> Do
     if reset is not None:
         register = Signal(name=f"{name}_reset", reset_less=True)
         m.d[name] += register.eq(reset)
-        m.d.comb += domain.rst.eq(register)
+        m.d.comb += domain.rst.eq(register)  # pyright: ignore[reportAttributeAccessIssue]  # not in the stub
         enable = enable | reset | register
-    m.submodules[f"{name}_gate"] = Instance(
-        "ternbin_clock_gate", i_clk=ClockSignal(), i_enable=enable, o_gated=domain.clk
-    )
+    clock = domain.clk  # pyright: ignore[reportAttributeAccessIssue]  # not in the stub
+    m.submodules[f"{name}_gate"] = Instance("ternbin_clock_gate", i_clk=ClockSignal(), i_enable=enable, o_gated=clock)
     return DomainRenamer(name)

@@ -1,11 +1,14 @@
 """AXI4 master: internal streams, the shared read channel, port names; a register slice for outputs that must hold."""
 
-from amaranth import Module, Signal
+from typing import Generic
+
+from amaranth import Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.counters import AXI_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.rtl.parts.interfaces import events_signature
+from ternbin.rtl.parts.interfaces import Payload, Record, Stream, events_signature
 
 ID_BITS = 1
 LOAD_ID, FETCH_ID = 0, 1
@@ -14,22 +17,55 @@ LOAD_ID, FETCH_ID = 0, 1
 class Burst(data.StructLayout):
     """One incrementing burst: byte address, aligned to the bus, and beats - 1 (``len``)."""
 
+    addr: Signal
+    len: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"addr": hw.axi_addr_bits, "len": 8})
+
+
+class BurstView(Record):
+    addr: Value
+    len: Value
+
+
+class TaggedBurst(Record):
+    burst: BurstView
+    id: Value
 
 
 class ReadBeat(data.StructLayout):
     """One beat of a read burst; ``error`` for any response but OKAY and EXOKAY."""
 
+    data: Signal
+    error: Signal
+    last: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"data": hw.axi_data_bits, "error": 1, "last": 1})
+
+
+class ReadBeatView(Record):
+    data: Value
+    error: Value
+    last: Value
 
 
 class WriteBeat(data.StructLayout):
     """One beat of a write burst; all bytes are written, or none (``strobe`` 0)."""
 
+    data: Signal
+    strobe: Signal
+    last: Signal
+
     def __init__(self, hw: HwConfig):
         super().__init__({"data": hw.axi_data_bits, "strobe": 1, "last": 1})
+
+
+class WriteBeatView(Record):
+    data: Value
+    strobe: Value
+    last: Value
 
 
 def _address_channel(hw: HwConfig, prefix: str) -> dict:
@@ -45,6 +81,46 @@ def _address_channel(hw: HwConfig, prefix: str) -> dict:
         f"{prefix}valid": Out(1),
         f"{prefix}ready": In(1),
     }
+
+
+class MasterPorts:
+    """The ports of the AXI4 master, for a type checker."""
+
+    m_axi_arid: Signal
+    m_axi_araddr: Signal
+    m_axi_arlen: Signal
+    m_axi_arsize: Signal
+    m_axi_arburst: Signal
+    m_axi_arlock: Signal
+    m_axi_arcache: Signal
+    m_axi_arprot: Signal
+    m_axi_arvalid: Signal
+    m_axi_arready: Signal
+    m_axi_awid: Signal
+    m_axi_awaddr: Signal
+    m_axi_awlen: Signal
+    m_axi_awsize: Signal
+    m_axi_awburst: Signal
+    m_axi_awlock: Signal
+    m_axi_awcache: Signal
+    m_axi_awprot: Signal
+    m_axi_awvalid: Signal
+    m_axi_awready: Signal
+    m_axi_rid: Signal
+    m_axi_rdata: Signal
+    m_axi_rresp: Signal
+    m_axi_rlast: Signal
+    m_axi_rvalid: Signal
+    m_axi_rready: Signal
+    m_axi_wdata: Signal
+    m_axi_wstrb: Signal
+    m_axi_wlast: Signal
+    m_axi_wvalid: Signal
+    m_axi_wready: Signal
+    m_axi_bid: Signal
+    m_axi_bresp: Signal
+    m_axi_bvalid: Signal
+    m_axi_bready: Signal
 
 
 def master_ports(hw: HwConfig) -> dict:
@@ -74,10 +150,13 @@ def master_ports(hw: HwConfig) -> dict:
     return {f"m_axi_{name}": flow for name, flow in ports.items()}
 
 
-class Slice(wiring.Component):
+class Slice(wiring.Component, Generic[Payload]):
     """Registers a stream: an offered payload stays until taken, whatever happens to the source. One item a cycle."""
 
-    def __init__(self, layout):
+    i: Stream[Payload]
+    o: Stream[Payload]
+
+    def __init__(self, layout: data.Layout):
         super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout))})
 
     def elaborate(self, platform):
@@ -88,7 +167,7 @@ class Slice(wiring.Component):
         return m
 
 
-class AxiMaster(wiring.Component):
+class AxiMaster(MasterPorts, wiring.Component):
     """The AXI4 master of the accelerator.
 
     Reads: ``load_ar``/``load_r`` and ``fetch_ar``/``fetch_r`` share one channel by ID, fetch first. The requester must take the beats
@@ -97,15 +176,24 @@ class AxiMaster(wiring.Component):
     no beat came (``read_stalls``) or a write beat was not taken (``write_stalls``).
     """
 
-    EVENTS = {
-        "load_beats": 1,
-        "fetch_beats": 1,
-        "write_beats": 1,
-        "read_bursts": 1,
-        "write_bursts": 1,
-        "read_stalls": 1,
-        "write_stalls": 1,
-    }
+    load_ar: Stream[BurstView]
+    load_r: Stream[ReadBeatView]
+    fetch_ar: Stream[BurstView]
+    fetch_r: Stream[ReadBeatView]
+    aw: Stream[BurstView]
+    w: Stream[WriteBeatView]
+    b: Stream[Value]
+    busy: Signal
+    active: Signal
+    ev_load_beats: Signal
+    ev_fetch_beats: Signal
+    ev_write_beats: Signal
+    ev_read_bursts: Signal
+    ev_write_bursts: Signal
+    ev_read_stalls: Signal
+    ev_write_stalls: Signal
+
+    EVENTS = AXI_EVENTS
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -139,10 +227,10 @@ class AxiMaster(wiring.Component):
         ]
         return m
 
-    def _address(self, m, name: str, payload, valid, ready) -> None:
+    def _address(self, m: Module, name: str, payload: BurstView, valid: Value, ready: Value) -> None:
         """Drive the address channel ``name`` ("ar" or "aw") with full-width incrementing bursts."""
 
-        def port(signal):
+        def port(signal: str) -> Signal:
             return getattr(self, f"m_axi_{name}{signal}")
 
         m.d.comb += [
@@ -155,9 +243,10 @@ class AxiMaster(wiring.Component):
             ready.eq(port("ready")),
         ]
 
-    def _reads(self, m) -> None:
+    def _reads(self, m: Module) -> None:
         tagged = data.StructLayout({"burst": Burst(self.hw), "id": ID_BITS})
-        m.submodules.ar = ar = Slice(tagged)
+        ar: Slice[TaggedBurst] = Slice(tagged)
+        m.submodules.ar = ar
         m.d.comb += [
             ar.i.valid.eq(self.fetch_ar.valid | self.load_ar.valid),
             self.fetch_ar.ready.eq(ar.i.ready),
@@ -190,9 +279,10 @@ class AxiMaster(wiring.Component):
         ]
         m.d.sync += waiting.eq(waiting + self.ev_read_bursts - (took & self.m_axi_rlast))
 
-    def _writes(self, m) -> None:
-        m.submodules.aw = aw = Slice(Burst(self.hw))
-        m.submodules.w = w = Slice(WriteBeat(self.hw))
+    def _writes(self, m: Module) -> None:
+        aw: Slice[BurstView] = Slice(Burst(self.hw))
+        w: Slice[WriteBeatView] = Slice(WriteBeat(self.hw))
+        m.submodules.aw, m.submodules.w = aw, w
         wiring.connect(m, aw.i, wiring.flipped(self.aw))
         wiring.connect(m, w.i, wiring.flipped(self.w))
         self._address(m, "aw", aw.o.payload, aw.o.valid, aw.o.ready)

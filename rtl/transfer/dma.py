@@ -1,7 +1,7 @@
 """LOAD and STORE: bursts of external memory to and from words of on-chip memories.
 
 Each unit has two decoupled stages, so that the bus streams across instructions: ``Bursts`` turns a transfer into addresses of
-bursts, and a data stage walks the words. What every field means is in docs/architecture.md, "LOAD, STORE".
+bursts, and a data stage walks the words. What every field means is in docs/instruction-set.md, "LOAD, STORE".
 """
 
 from amaranth import C, Cat, Module, Mux, ResetInserter, Signal, Value
@@ -11,27 +11,48 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Mem
-from ternbin.contract.pipeline import DESCRIPTORS
-from ternbin.rtl.parts.banks import geometries
-from ternbin.rtl.parts.interfaces import UnitPort, WritePort
-from ternbin.rtl.transfer.axi import Burst, ReadBeat, WriteBeat
+from ternbin.contract.memories import ID_BITS, TABLES, banked
+from ternbin.contract.pipeline import DESCRIPTORS, OUTSTANDING, READ_AHEAD
+from ternbin.contract.transfers import LOADABLE, STORABLE, transfer_banks, transfer_words, word_beats
+from ternbin.rtl.parts.banks import read_port, write_port
+from ternbin.rtl.parts.interfaces import ReadInterface, Stream, UnitInterface, UnitPort, WriteInterface, WritePort
+from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView, WriteBeat, WriteBeatView
 from ternbin.rtl.transfer.trits import Unpack
-from ternbin.rtl.transfer.words import (
-    Bursts,
-    Transfer,
-    Words,
-    bank_count,
-    lookup,
-    lut_beats,
-    packs_trits,
-    transfer_view,
-    word_beats,
-)
-
-OUTSTANDING = 16  # bursts asked for and not answered
+from ternbin.rtl.transfer.words import Bursts, Transfer, Words, lookup, packs, transfer_view
 
 
-def _descriptors(m: Module, unit, bursts: Bursts, words: Words) -> None:
+def _names(memories: tuple[Mem, ...]) -> list[str]:
+    return [mem.name.lower() for mem in memories]
+
+
+class TransferUnit(wiring.Component):
+    """Ports that LOAD and STORE have in common.
+
+    ``abort`` is held until ``busy`` of ``port`` is 0: what the bus has begun is finished, the rest dropped. ``address_fault``: an on-chip
+    or external address of the transfer is out of range. ``bus_fault``: an error response, to the burst at byte address ``bus_addr``.
+    """
+
+    port: UnitInterface
+    abort: Signal
+    address_fault: Signal
+    bus_fault: Signal
+    bus_addr: Signal
+
+    def __init__(self, hw: HwConfig, ports: dict[str, wiring.Member]):
+        self.hw = hw
+        super().__init__(
+            {
+                "port": In(UnitPort()),
+                "abort": In(1),
+                "address_fault": Out(1),
+                "bus_fault": Out(1),
+                "bus_addr": Out(hw.axi_addr_bits),
+                **ports,
+            }
+        )
+
+
+def _descriptors(m: Module, unit: TransferUnit, bursts: Bursts, words: Words) -> None:
     """An instruction goes to both stages at once; the data stage may lag by DESCRIPTORS transfers."""
     transfer = transfer_view(unit.port.instruction.payload)
     fifo = SyncFIFO(width=Transfer().size, depth=DESCRIPTORS)
@@ -49,38 +70,32 @@ def _descriptors(m: Module, unit, bursts: Bursts, words: Words) -> None:
     ]
 
 
-_UNIT_PORTS = {
-    "port": In(UnitPort()),
-    "abort": In(1),  # hold until ``busy`` is 0: finishes what the bus has begun, drops the rest
-    "address_fault": Out(1),  # an on-chip or external address of the transfer is out of range
-    "bus_fault": Out(1),  # an error response
-}
-
-
-class LoadUnit(wiring.Component):
+class LoadUnit(TransferUnit):
     """External memory to on-chip memories.
 
-    ``bus_addr``: byte address of the burst that ``bus_fault`` is about. Done: the last word was written. ``lutv``, ``lutx``: tables,
-    ``addr`` = beat number. ``busy`` of the port stays until every beat that was asked for has come.
+    Done: the last word was written. ``lutv``, ``lutx``: tables, ``addr`` = beat number. ``busy`` of the port stays until every beat that
+    was asked for has come.
     """
 
+    lutv_w: WriteInterface
+    lutx_w: WriteInterface
+    idbuf_r: ReadInterface
+    ar: Stream[BurstView]
+    r: Stream[ReadBeatView]
+
     def __init__(self, hw: HwConfig):
-        self.hw = hw
-        shapes = geometries(hw)
-        targets = {
-            f"{name}_w": Out(shapes[name].write_port()) for name in ("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf")
-        }
+        shapes = banked(hw)
+        targets = {f"{name}_w": Out(write_port(shapes[name])) for name in _names(LOADABLE) if name in shapes}
         super().__init__(
+            hw,
             {
-                **_UNIT_PORTS,
                 **targets,
-                "bus_addr": Out(hw.axi_addr_bits),
                 "lutv_w": Out(WritePort(1, hw.axi_data_bits, 1)),
                 "lutx_w": Out(WritePort(1, hw.axi_data_bits, 1)),
-                "idbuf_r": Out(shapes["idbuf"].read_port()),
+                "idbuf_r": Out(read_port(shapes["idbuf"])),
                 "ar": Out(stream.Signature(Burst(hw))),
                 "r": In(stream.Signature(ReadBeat(hw))),
-            }
+            },
         )
 
     def elaborate(self, platform):
@@ -94,13 +109,13 @@ class LoadUnit(wiring.Component):
         waiting = self._ask(m, bursts)
         beat_valid, beat, beat_ready = self._internal_beats(m, words)
         stored, full, taken, part = self._assemble(m, words, beat_valid, beat, beat_ready)
-        weights = self._codes(stored[: word_beats(hw)[Mem.WBUF]])
+        weights = self._codes(stored[: word_beats(hw, Mem.WBUF)])
         if hw.weight_pack == "5trit":
             weights, full = self._unpack(m, words, weights, full, taken)
         m.d.comb += words.next.eq(full & taken)
         self._write(m, words, stored, weights, full, taken, part)
         lut = (words.t.mem == Mem.LUTV) | (words.t.mem == Mem.LUTX)
-        over = full & (words.over | (lut & (words.addr >= lut_beats(hw))))
+        over = full & (words.over | (lut & (words.addr >= transfer_words(hw, Mem.LUTV))))
         m.d.comb += [
             self.address_fault.eq(bursts.fault | over),
             self.port.busy.eq(bursts.busy | words.active | waiting | words.i.valid),
@@ -123,12 +138,12 @@ class LoadUnit(wiring.Component):
         ]
         return fifo.r_rdy
 
-    def _internal_beats(self, m: Module, words: Words):
+    def _internal_beats(self, m: Module, words: Words) -> tuple[Signal, Signal, Signal]:
         """Beats as the memories see them: bus beats, or two for each (its halves as signs) with ``expand``."""
         half = Signal()
         valid, beat, ready = Signal(), Signal(self.hw.axi_data_bits), Signal()
         m.d.comb += [
-            valid.eq(self.r.valid & words.active & ~packs_trits(self.hw, words.t)),
+            valid.eq(self.r.valid & words.active & ~packs(self.hw, words.t)),
             beat.eq(self.r.payload.data),
             self.r.ready.eq(ready & words.active | self.abort),
         ]
@@ -146,10 +161,12 @@ class LoadUnit(wiring.Component):
                 m.d.sync += half.eq(0)
         return valid, beat, ready
 
-    def _assemble(self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal):
+    def _assemble(
+        self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal
+    ) -> tuple[list[Signal], Signal, Signal, Signal]:
         """Collects a word, or a beat of words; returns the beats, whether a word is there, the signal that says it is being written,
         and which word of a beat it is."""
-        beats = word_beats(self.hw)
+        beats = {mem: word_beats(self.hw, mem) for mem in LOADABLE}
         slot, last_slot = Signal(range(max(2, *beats.values()))), Signal(range(max(2, *beats.values())))
         stored = [Signal(self.hw.axi_data_bits, name=f"beat{i}") for i in range(max(beats.values()))]
         full, taken = Signal(), Signal()
@@ -184,7 +201,7 @@ class LoadUnit(wiring.Component):
 
     def _unpack(self, m: Module, words: Words, weights: Value, full: Signal, taken: Signal) -> tuple[Value, Value]:
         """Packed trits beside other words: returns what WBUF is written with, and whether a word is there."""
-        trits = words.active & packs_trits(self.hw, words.t)
+        trits = words.active & packs(self.hw, words.t)
         m.submodules.unpack = unpack = ResetInserter(self.abort)(Unpack(self.hw))
         m.d.comb += [
             unpack.i.payload.eq(self.r.payload.data),
@@ -200,7 +217,7 @@ class LoadUnit(wiring.Component):
     def _write(
         self, m: Module, words: Words, stored: list[Signal], weights: Value, full: Value, taken: Signal, part: Signal
     ) -> None:
-        count = word_beats(self.hw)
+        count = {mem: word_beats(self.hw, mem) for mem in LOADABLE}
         code = self._codes(stored[: count[Mem.ABUF]]).word_select(part, self.hw.code_word_bits)
         contents = {
             Mem.ABUF: code,
@@ -208,15 +225,15 @@ class LoadUnit(wiring.Component):
             Mem.KBUF: code,
             Mem.RBUF: Cat(stored[: count[Mem.RBUF]]),
             Mem.PBUF: Cat(stored[: count[Mem.PBUF]]),
-            Mem.IDBUF: stored[0][:32],
+            Mem.IDBUF: stored[0][:ID_BITS],
             Mem.LUTV: stored[0],
             Mem.LUTX: stored[0],
         }
         for mem, word in contents.items():
             port = getattr(self, f"{mem.name.lower()}_w")
             mine = full & (words.t.mem == mem)
-            banks = len(port.mask) // bank_count(self.hw)[mem]  # that one word of a transfer is for
-            limit = lut_beats(self.hw) if mem in (Mem.LUTV, Mem.LUTX) else 1 << ADDR
+            banks = len(port.mask) // transfer_banks(self.hw, mem)  # that one word of a transfer is for
+            limit = transfer_words(self.hw, mem) if mem in TABLES else 1 << ADDR
             m.d.comb += [
                 port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort),
                 port.addr.eq(words.addr),
@@ -228,28 +245,23 @@ class LoadUnit(wiring.Component):
                 m.d.comb += taken.eq(1)
 
 
-class StoreUnit(wiring.Component):
-    """On-chip memories to external memory. Done: every burst of the transfer was answered.
+class StoreUnit(TransferUnit):
+    """On-chip memories to external memory. Done: every burst of the transfer was answered."""
 
-    ``bus_addr``: byte address of the burst that ``bus_fault`` is about.
-    """
-
-    SOURCES = (Mem.ABUF, Mem.KBUF, Mem.RBUF, Mem.PBUF, Mem.IDBUF)
-    READ_AHEAD = 4  # words
+    aw: Stream[BurstView]
+    w: Stream[WriteBeatView]
+    b: Stream[Value]
 
     def __init__(self, hw: HwConfig):
-        self.hw = hw
-        shapes = geometries(hw)
-        sources = {f"{mem.name.lower()}_r": Out(shapes[mem.name.lower()].read_port()) for mem in self.SOURCES}
+        sources = {f"{name}_r": Out(read_port(banked(hw)[name])) for name in _names(STORABLE)}
         super().__init__(
+            hw,
             {
-                **_UNIT_PORTS,
                 **sources,
-                "bus_addr": Out(hw.axi_addr_bits),
                 "aw": Out(stream.Signature(Burst(hw))),
                 "w": Out(stream.Signature(WriteBeat(hw))),
                 "b": In(stream.Signature(1)),
-            }
+            },
         )
 
     def elaborate(self, platform):
@@ -298,15 +310,16 @@ class StoreUnit(wiring.Component):
 
         An entry holds a word, or all words of a beat.
         """
-        count = word_beats(self.hw)
-        bits = self.hw.axi_data_bits * max(count[mem] for mem in self.SOURCES)
+        count = {mem: word_beats(self.hw, mem) for mem in STORABLE}
+        bits = self.hw.axi_data_bits * max(count.values())
         last_bits = max(1, (bits // self.hw.axi_data_bits - 1).bit_length())
         layout = data.StructLayout({"word": bits, "last": last_bits})
-        fifo = SyncFIFO(width=layout.size, depth=self.READ_AHEAD)
+        fifo = SyncFIFO(width=layout.size, depth=READ_AHEAD)
         m.submodules.queue = ResetInserter(self.abort)(fifo)
         taken, mem, bank, row_last = Signal(), Signal(4), Signal.like(words.bank), Signal()
-        wanted = words.active & ~words.over & (fifo.level + taken < self.READ_AHEAD) & ~self.abort
-        for source in self.SOURCES:
+        level = fifo.level  # pyright: ignore[reportAttributeAccessIssue]  # not in the stub
+        wanted = words.active & ~words.over & (level + taken < READ_AHEAD) & ~self.abort
+        for source in STORABLE:
             port = getattr(self, f"{source.name.lower()}_r")
             m.d.comb += [
                 port.valid.eq(wanted & (words.t.mem == source)),
@@ -323,7 +336,7 @@ class StoreUnit(wiring.Component):
         ]
         word, last = Signal(bits), Signal(last_bits)
         with m.If(taken), m.Switch(mem):
-            for source in self.SOURCES:
+            for source in STORABLE:
                 with m.Case(source):
                     m.d.comb += [word.eq(self._beats(m, source, bank)), last.eq(count[source] - 1)]
         complete = Signal(init=1)
@@ -348,11 +361,11 @@ class StoreUnit(wiring.Component):
         words = getattr(self, f"{source.name.lower()}_r").data
         word = Signal(len(Value.cast(words[0])), name=f"{source.name.lower()}_word")
         with m.Switch(bank):
-            for number in range(bank_count(self.hw)[source]):
+            for number in range(transfer_banks(self.hw, source)):
                 with m.Case(number):
                     m.d.comb += word.eq(words[number])
         if source == Mem.IDBUF:
-            return word[:32]
+            return word[:ID_BITS]
         if self.hw.kind == "binary" or self.hw.beat_words > 1 or source not in (Mem.ABUF, Mem.KBUF):
             return word
         half, lanes = self.hw.axi_data_bits // 2, self.hw.lanes

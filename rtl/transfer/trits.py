@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
+from ternbin.rtl.parts.interfaces import Stream
 
 TRITS = 5  # of a byte
 
@@ -30,6 +31,11 @@ class Unpack(wiring.Component):
     The trits of a beat are axi_data_bits / 8 times 5, those of a word ``units`` times axi_data_bits / 8. ``drop`` with the transfer
     of a word: what is left of its last beat belongs to no word. ``last`` with it: the next beat must not be taken yet.
     """
+
+    i: Stream[Value]
+    o: Stream[Value]
+    drop: Signal
+    last: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw

@@ -6,11 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, FIELDS, HEADER, Mem, Op
+from ternbin.contract.memories import memories
 from ternbin.contract.pipeline import PAGE_BYTES
-from ternbin.rtl.parts.banks import geometries
-from ternbin.rtl.transfer.axi import Burst
+from ternbin.contract.transfers import LOADABLE, beat_words, packs_trits, tile_rows, transfer_banks, word_beats
+from ternbin.rtl.parts.banks import read_port
+from ternbin.rtl.parts.interfaces import ReadInterface, Record, Stream
+from ternbin.rtl.transfer.axi import Burst, BurstView
 
-LUT_ENTRIES = 256
 _HEADER_BITS = sum(width for _, width in HEADER)
 
 
@@ -27,38 +29,9 @@ def transfer_view(instruction: Value) -> data.View:
     return data.View(layout, instruction[_HEADER_BITS : _HEADER_BITS + layout.size])
 
 
-def word_beats(hw: HwConfig) -> dict[Mem, int]:
-    """Bus beats of one word of every memory that can be transferred, weights at 2 bits each; a power of two.
-
-    ABUF and KBUF: 1 also where a beat holds several words (``hw.beat_words``). A word of WBUF is ``hw.load_words`` code words.
-    """
-    bits = hw.axi_data_bits
-    code = max(1, hw.code_word_bits // bits)
-    return {
-        Mem.ABUF: code,
-        Mem.WBUF: hw.load_words * hw.code_word_bits // bits,
-        Mem.KBUF: code,
-        Mem.RBUF: hw.res_word_bits // bits,
-        Mem.PBUF: hw.param_word_bits // bits,
-        Mem.IDBUF: 1,
-        Mem.LUTV: 1,
-        Mem.LUTX: 1,
-    }
-
-
-def bank_count(hw: HwConfig) -> dict[Mem, int]:
-    """Banks of every memory that can be transferred; a power of two. WBUF's are ``hw.load_words`` banks each."""
-    banks = {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows // hw.load_words, Mem.KBUF: hw.rows}
-    return {mem: banks.get(mem, 1) for mem in word_beats(hw)}
-
-
-def lut_beats(hw: HwConfig) -> int:
-    return LUT_ENTRIES * 16 // hw.axi_data_bits
-
-
-def packs_trits(hw: HwConfig, transfer: data.View) -> Value:
+def packs(hw: HwConfig, transfer: data.View) -> Value:
     """Whether a load reads five codes from a byte."""
-    return (transfer.mem == Mem.WBUF) & ~transfer.expand if hw.weight_pack == "5trit" else C(0, 1)
+    return packs_trits(hw, transfer.mem, transfer.expand) if hw.weight_pack == "5trit" else C(0, 1)
 
 
 def lookup(m: Module, target: Signal, selector: Value, values: dict[Mem, int]) -> None:
@@ -73,42 +46,6 @@ def _saturated(value: Value, bits: int) -> Value:
     return Cat(value[:bits], value[bits:].any())
 
 
-def transfer_fault(hw: HwConfig, m: Module, transfer: data.View, store: Value) -> Value:
-    """1 for a combination of fields that no unit can execute.
-
-    These are: a memory that cannot be transferred (score words; tables and weights cannot be stored), a bank that does not exist, an empty
-    transfer, an address or stride that is not aligned to the bus, an external address beyond the bus, ``expand`` of anything but
-    a load of code words of a ternary array in whole beats, ``indirect`` on a store, packed trits of less than whole row tiles.
-    """
-    align = hw.axi_bytes - 1
-    banks, code, loadable, split = Signal(7), Signal(), Signal(), Signal(range(2 * hw.beat_words))
-    lookup(m, banks, transfer.mem, bank_count(hw))
-    codes = {Mem.ABUF: 1, Mem.WBUF: 1, Mem.KBUF: 1}
-    lookup(m, code, transfer.mem, codes)
-    lookup(m, loadable, transfer.mem, dict.fromkeys(word_beats(hw), 1))
-    load_only = (transfer.mem == Mem.LUTV) | (transfer.mem == Mem.LUTX) | (transfer.mem == Mem.WBUF)
-    code_bits = {mem: hw.code_word_bits * (hw.load_words if mem == Mem.WBUF else 1) for mem in codes}
-    lookup(m, split, transfer.mem, {mem: max(1, 2 * hw.axi_data_bits // bits) - 1 for mem, bits in code_bits.items()})
-    can_expand = code & ~store & ~(transfer.inner & split).any() if hw.kind == "ternary" else C(0, 1)
-    part_tile = (transfer.bank != 0) | (transfer.outer & (bank_count(hw)[Mem.WBUF] - 1)).any()
-    beyond = transfer.dram[hw.axi_addr_bits :].any() if hw.axi_addr_bits < len(transfer.dram) else C(0, 1)
-    fault = Signal(name="transfer_fault")
-    m.d.comb += fault.eq(
-        ~loadable
-        | (store & load_only)
-        | (transfer.bank >= banks)
-        | (transfer.inner == 0)
-        | (transfer.outer == 0)
-        | (transfer.dram & align).any()
-        | (transfer.stride & align).any()
-        | beyond
-        | (transfer.expand & ~can_expand)
-        | (transfer.indirect & store)
-        | (packs_trits(hw, transfer) & part_tile)
-    )
-    return fault
-
-
 def fifth(value: Value) -> Value:
     """``value`` / 5, rounded up."""
     bits = len(value) + 1
@@ -119,13 +56,18 @@ def _count_beats(hw: HwConfig, m: Module, row_beats: Signal, t: data.View) -> No
     """Bus beats of a row of ``t``; each may hold several words of ABUF or KBUF. Of packed trits a row is a row tile."""
     full = Signal.like(row_beats)
     with m.Switch(t.mem):
-        for mem, count in word_beats(hw).items():
-            shared = hw.beat_words if mem in (Mem.ABUF, Mem.KBUF) else 1
+        for mem in LOADABLE:
+            beats, words = word_beats(hw, mem), beat_words(hw, mem)
             with m.Case(mem):
-                m.d.comb += full.eq((t.inner << (count - 1).bit_length()) + shared - 1 >> (shared - 1).bit_length())
+                m.d.comb += full.eq((t.inner << (beats - 1).bit_length()) + words - 1 >> (words - 1).bit_length())
     m.d.comb += row_beats.eq(Mux(t.expand, full >> 1, full))
-    with m.If(packs_trits(hw, t)):
+    with m.If(packs(hw, t)):
         m.d.comb += row_beats.eq(fifth(t.inner << (hw.rows * hw.lanes // hw.axi_bytes - 1).bit_length()))
+
+
+class IssuedBurst(Record):
+    burst: BurstView
+    last: Value
 
 
 class Bursts(wiring.Component):
@@ -135,16 +77,21 @@ class Bursts(wiring.Component):
     may be picked by IDBUF. ``fault``: an external address is beyond the bus; the stage then waits for reset.
     """
 
+    i: Stream[data.View]
+    o: Stream[IssuedBurst]
+    fault: Signal
+    busy: Signal
+    idbuf_r: ReadInterface
+
     def __init__(self, hw: HwConfig, *, indirect: bool):
         self.hw, self._indirect = hw, indirect
-        idbuf = geometries(hw)["idbuf"]
         super().__init__(
             {
                 "i": In(stream.Signature(Transfer())),
                 "o": Out(stream.Signature(data.StructLayout({"burst": Burst(hw), "last": 1}))),
                 "fault": Out(1),
                 "busy": Out(1),
-                **({"idbuf_r": Out(idbuf.read_port())} if indirect else {}),
+                **({"idbuf_r": Out(read_port(memories(hw)[Mem.IDBUF]))} if indirect else {}),
             }
         )
 
@@ -153,7 +100,8 @@ class Bursts(wiring.Component):
         hw = self.hw
         bits, shift = hw.axi_addr_bits, (hw.axi_bytes - 1).bit_length()
         t = Signal(Transfer())
-        most = max(*word_beats(hw).values(), hw.rows * hw.lanes // hw.axi_bytes if hw.weight_pack == "5trit" else 1)
+        tile = hw.rows * hw.lanes // hw.axi_bytes
+        most = max(*(word_beats(hw, mem) for mem in LOADABLE), tile if hw.weight_pack == "5trit" else 1)
         row_beats = Signal(16 + most.bit_length())
         per_row, left = Signal.like(row_beats), Signal(len(row_beats) + 16)
         rows = Signal(16)
@@ -179,8 +127,8 @@ class Bursts(wiring.Component):
                     m.next = "COUNT"
             with m.State("COUNT"):
                 m.d.sync += per_row.eq(row_beats)
-                with m.If(packs_trits(hw, t)):
-                    m.d.sync += t.outer.eq(t.outer >> (bank_count(hw)[Mem.WBUF] - 1).bit_length())
+                with m.If(packs(hw, t)):
+                    m.d.sync += t.outer.eq(t.outer >> (tile_rows(hw) - 1).bit_length())
                 m.next = "SETUP"
             with m.State("SETUP"):
                 m.d.sync += [
@@ -234,6 +182,17 @@ class Words(wiring.Component):
     not fit ADDR bits. ``row_last``, ``tile_last``, ``last``: this is the last word of its row, of its row's round of all banks, of all.
     """
 
+    i: Stream[data.View]
+    active: Signal
+    next: Signal
+    t: data.View
+    bank: Signal
+    addr: Signal
+    over: Signal
+    row_last: Signal
+    tile_last: Signal
+    last: Signal
+
     def __init__(self, hw: HwConfig):
         self.hw = hw
         super().__init__(
@@ -255,7 +214,7 @@ class Words(wiring.Component):
         m = Module()
         base, word, row, last_bank = Signal(ADDR + 1), Signal(16), Signal(16), Signal(6)
         address = base + word
-        lookup(m, last_bank, self.t.mem, {mem: banks - 1 for mem, banks in bank_count(self.hw).items()})
+        lookup(m, last_bank, self.t.mem, {mem: transfer_banks(self.hw, mem) - 1 for mem in LOADABLE})
         m.d.comb += [
             self.i.ready.eq(~self.active),
             self.addr.eq(address),

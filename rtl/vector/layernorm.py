@@ -5,18 +5,21 @@ a word token by token, so that the four parameter words of a residual word serve
 the normalisation of the previous one, which hides the recurrences; state for two groups is kept.
 """
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Op
+from ternbin.contract.memories import PARAM_BITS
+from ternbin.contract.pipeline import MUL_BITS, NORM_GROUP, SCALE_WORDS
 from ternbin.rtl.parts.arithmetic import (
     COUNT,
     WIDE,
     ReadBuffer,
     Walk,
+    Word,
     add_tree,
     clip,
     clip_address,
@@ -27,18 +30,16 @@ from ternbin.rtl.parts.arithmetic import (
     split_lanes,
 )
 from ternbin.rtl.parts.divsqrt import RECIPROCAL_BITS, Rsqrt
-from ternbin.rtl.parts.interfaces import ReadPort, WritePort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Record, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 LANE = "ternbin_layernorm_lane"
-GROUP = 4  # tokens that share a fetch of parameters; as many as a residual word has parameter words
+GROUP = NORM_GROUP  # as many tokens as a residual word has parameter words
 SLOTS = 2 * GROUP
 SLOT_BITS = exact_log2(SLOTS)
 FEATURE_BITS = 14
 EPS_BITS = 64
 XHAT_BITS = 29  # sign, sqrt(16383) < 2^7, 20 fractional bits, one to spare for the truncated reciprocal
-PARAM_BITS = 16
-PARAM_WORDS = 4  # G (24 bits) and Bt (40 bits) of a feature
 
 
 def sum_bits(hw: HwConfig) -> int:
@@ -56,8 +57,22 @@ def variance_bits(hw: HwConfig) -> int:
     return max(2 * FEATURE_BITS + 2 * hw.res_bits - 2, EPS_BITS) + 1
 
 
+class NormItem(Record):
+    src: Value
+    dst: Value
+    slot: Value
+    word_last: Value
+    row_last: Value
+    last: Value
+
+
 class NormOrder(wiring.Component):
     """Order of the normalisation: groups, in them words, in them tokens. ``start`` as for Walk."""
+
+    start: Signal
+    f: data.View
+    group_end: Signal
+    o: Stream[NormItem]
 
     def __init__(self):
         super().__init__(
@@ -113,7 +128,7 @@ class NormOrder(wiring.Component):
         self._address(m, "dst", item.dst, f.dst_addr, f.dst_stride, take)
         return m
 
-    def _address(self, m: Module, name: str, out, base, stride, take) -> None:
+    def _address(self, m: Module, name: str, out: Value, base: Value, stride: Value, take: Value) -> None:
         group, column, addr = (Signal(WIDE, name=f"{name}_{part}") for part in ("group", "column", "addr"))
         next_column, next_group = Signal(WIDE, name=f"{name}_next_column"), Signal(WIDE, name=f"{name}_next_group")
         item = self.o.payload
@@ -132,8 +147,23 @@ class NormOrder(wiring.Component):
             m.d.sync += [group.eq(base), column.eq(base), addr.eq(base)]
 
 
+class SummedWord(Record):
+    word: Value
+    end: Value
+
+
+class Statistics(Record):
+    s: Value
+    v: Value
+
+
 class Variance(wiring.Component):
     """Sums of a token's words to ``s`` and ``V = n*q - s^2 + E``; five stages that wait together."""
+
+    features: Signal
+    eps: Signal
+    i: Stream[SummedWord]
+    o: Stream[Statistics]
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -189,7 +219,14 @@ class Variance(wiring.Component):
 
 
 class Parameters(wiring.Component):
-    """Fetches PARAM_WORDS words per residual word, the next ones while ``o`` shows the current ones (rows x 64 bits)."""
+    """Fetches SCALE_WORDS words per residual word, the next ones while ``o`` shows the current ones (rows x 64 bits)."""
+
+    start: Signal
+    addr: Signal
+    groups: Signal
+    words: Signal
+    port: ReadInterface
+    o: Stream[Value]
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -200,7 +237,7 @@ class Parameters(wiring.Component):
                 "groups": In(COUNT),
                 "words": In(12),
                 "port": Out(ReadPort(1, hw.param_word_bits)),
-                "o": Out(stream.Signature(hw.rows * PARAM_WORDS * PARAM_BITS)),
+                "o": Out(stream.Signature(hw.rows * SCALE_WORDS * PARAM_BITS)),
             }
         )
 
@@ -210,13 +247,13 @@ class Parameters(wiring.Component):
         m.submodules.walk = walk = Walk()
         m.submodules.buffer = buffer = ReadBuffer(1, hw.param_word_bits, data.StructLayout({}))
         wiring.connect(m, wiring.flipped(self.port), buffer.port)
-        collected = Signal(data.ArrayLayout(hw.param_word_bits, PARAM_WORDS))
-        count, full, move = Signal(exact_log2(PARAM_WORDS)), Signal(), Signal()
+        collected = Signal(data.ArrayLayout(hw.param_word_bits, SCALE_WORDS))
+        count, full, move = Signal(exact_log2(SCALE_WORDS)), Signal(), Signal()
         m.d.comb += [
             walk.start.eq(self.start),
             walk.base.eq(self.addr),
             walk.outer.eq(self.groups),
-            walk.inner.eq(self.words << exact_log2(PARAM_WORDS)),
+            walk.inner.eq(self.words << exact_log2(SCALE_WORDS)),
             buffer.i.valid.eq(walk.o.valid),
             walk.o.ready.eq(buffer.i.ready),
             buffer.i.payload.addr.eq(walk.o.payload.addr),
@@ -235,7 +272,7 @@ class Parameters(wiring.Component):
                     Cat(
                         collected[j][e * PARAM_BITS : (e + 1) * PARAM_BITS]
                         for e in range(hw.rows)
-                        for j in range(PARAM_WORDS)
+                        for j in range(SCALE_WORDS)
                     )
                 ),
             ]
@@ -249,8 +286,19 @@ class Parameters(wiring.Component):
 class Lane(wiring.Component):
     """What the normalisation does with one value: n*x - s; times r; shift; times G plus Bt; shift and saturate.
 
-    Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (24 bits), Bt (40). ``clips``: the last step saturates.
+    Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (MUL_BITS), Bt. ``clips``: the last step saturates.
     """
+
+    steps: Signal
+    features: Signal
+    s: Signal
+    r: Signal
+    r_shift: Signal
+    shift: Signal
+    x: Signal
+    parameter: Signal
+    y: Signal
+    clips: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -263,7 +311,7 @@ class Lane(wiring.Component):
                 "r_shift": In(6),
                 "shift": In(6),
                 "x": In(signed(hw.res_bits)),
-                "parameter": In(PARAM_WORDS * PARAM_BITS),
+                "parameter": In(SCALE_WORDS * PARAM_BITS),
                 "y": Out(signed(hw.res_container)),
                 "clips": Out(1),
             }
@@ -274,8 +322,8 @@ class Lane(wiring.Component):
         centred = Signal(signed(sum_bits(self._hw) + 1))
         scaled = Signal(signed(sum_bits(self._hw) + 1 + RECIPROCAL_BITS))
         normal = Signal(signed(XHAT_BITS))
-        affine, result = Signal(signed(XHAT_BITS + 24 + 1)), Signal(signed(XHAT_BITS + 24 + 1))
-        gamma, beta = self.parameter[:24].as_signed(), self.parameter[24:].as_signed()
+        affine, result = Signal(signed(XHAT_BITS + MUL_BITS + 1)), Signal(signed(XHAT_BITS + MUL_BITS + 1))
+        gamma, beta = self.parameter[:MUL_BITS].as_signed(), self.parameter[MUL_BITS:].as_signed()
         low, high = residual_range(self._hw.res_bits)
         m.d.comb += [result.eq(round_shift(affine, self.shift)), self.clips.eq(outside(result, low, high))]
         steps = (
@@ -293,6 +341,17 @@ class Lane(wiring.Component):
 
 class LayerNorm(wiring.Component):
     """The whole instruction. ``start`` (one cycle, when idle); ``f`` must then stay until ``done``, a pulse with the last write."""
+
+    start: Signal
+    done: Signal
+    f: data.View
+    rbuf_r: ReadInterface
+    pbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    ev_sum_words: Signal
+    ev_norm_words: Signal
+    ev_rsqrt: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -399,7 +458,7 @@ class LayerNorm(wiring.Component):
         with m.Else():
             m.d.sync += credit.eq(credit - finished + Mux(order.group_end, GROUP, 0))
 
-    def _normalise(self, m: Module, head, take, ready, s, r, shift) -> None:
+    def _normalise(self, m: Module, head: Word, take: Value, ready: Value, s: Value, r: Value, shift: Value) -> None:
         """The stages of the lanes; the last one is the write."""
         hw, f, port = self.hw, self.f, self.rbuf_w
         m.submodules.parameters = parameters = Parameters(hw)

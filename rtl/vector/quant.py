@@ -11,6 +11,8 @@ from ternbin.rtl.parts.arithmetic import (
     COUNT,
     ReadBuffer,
     Walk,
+    WalkItem,
+    Word,
     clip,
     clip_address,
     instruction_fields,
@@ -19,7 +21,7 @@ from ternbin.rtl.parts.arithmetic import (
     round_shift,
     split_lanes,
 )
-from ternbin.rtl.parts.interfaces import ReadPort, WritePort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, popcount, shared_inputs
 
 QUANT_LANE, EMBED_LANE = "ternbin_quant_lane", "ternbin_embed_lane"
@@ -32,6 +34,18 @@ class CodeWriter(wiring.Component):
     ``start`` (one cycle, when idle) begins ``tokens`` x ``words`` granules; the other inputs must then stay. Codes of features
     at or beyond ``features`` are written as all-zero bits. ``done`` is a pulse in the cycle in which the last write is taken.
     """
+
+    start: Signal
+    dst_addr: Signal
+    dst_stride: Signal
+    dst_plane: Signal
+    kind: Signal
+    tokens: Signal
+    words: Signal
+    features: Signal
+    done: Signal
+    i: Stream[Value]
+    port: WriteInterface
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -84,7 +98,7 @@ class CodeWriter(wiring.Component):
         m.d.comb += [port.addr.eq(clip_address(walk.o.payload.addr + offset)), port.mask.eq(walk.o.payload.mask)]
         return m
 
-    def _word(self, m: Module, groups: int, codes, plane, one_write, item) -> None:
+    def _word(self, m: Module, groups: int, codes: Value, plane: Value, one_write: Value, item: WalkItem) -> None:
         """The stored word: lane 0 of a word also writes all other lanes, with zero bits."""
         hw, lanes = self.hw, [codes[e * CODE_BITS : (e + 1) * CODE_BITS] for e in range(self.hw.rows)]
         bits, minus = Signal(hw.rows), Signal(hw.rows)
@@ -105,6 +119,18 @@ class CodeWriter(wiring.Component):
 
 class QuantLane(wiring.Component):
     """One value to its code, a cycle after ``load``. ``clipped``: an 8-bit code was, and the value counts (``keep``, with the code)."""
+
+    load: Signal
+    int8: Signal
+    binary: Signal
+    t0: Signal
+    t1: Signal
+    mul: Signal
+    shift: Signal
+    value: Signal
+    keep: Signal
+    code: Signal
+    clipped: Signal
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
@@ -145,6 +171,13 @@ class QuantLane(wiring.Component):
 
 class Quant(wiring.Component):
     """QUANT without its writes: residual words, in order of the writer's granules, to codes."""
+
+    start: Signal
+    f: data.View
+    rbuf_r: ReadInterface
+    o: Stream[Value]
+    ev_words: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -218,6 +251,14 @@ class Quant(wiring.Component):
 class EmbedLane(wiring.Component):
     """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was."""
 
+    take: Signal
+    scale: Signal
+    old: Signal
+    nonzero: Signal
+    negative: Signal
+    result: Signal
+    clipped: Signal
+
     def __init__(self, hw: HwConfig):
         self._hw = hw
         super().__init__(
@@ -244,6 +285,16 @@ class EmbedLane(wiring.Component):
 
 class Embed(wiring.Component):
     """EMBED: ``RBUF = sat(RBUF + code*scale)`` in place. ``done`` is a pulse in the cycle in which the last write is taken."""
+
+    start: Signal
+    done: Signal
+    f: data.View
+    rbuf_r: ReadInterface
+    abuf_r: ReadInterface
+    pbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    ev_words: Signal
+    ev_saturations: Signal
 
     def __init__(self, hw: HwConfig):
         self.hw = hw
@@ -309,7 +360,7 @@ class Embed(wiring.Component):
             m.d.comb += self.ev_saturations.eq(popcount(m, "saturations", clipped))
         return m
 
-    def _codes(self, m: Module, word, group) -> tuple[Signal, Signal]:
+    def _codes(self, m: Module, word: Value, group: Value) -> tuple[Signal, Signal]:
         """Of the codes of group ``group`` of a code word: which are not zero, which are negative."""
         hw, rows = self.hw, self.hw.rows
         nonzero, negative = Signal(rows, name="nonzero"), Signal(rows, name="negative")
@@ -320,7 +371,17 @@ class Embed(wiring.Component):
         m.d.comb += [nonzero.eq(both[0]), negative.eq(both[1])]
         return nonzero, negative
 
-    def _reader(self, m: Module, name: str, walk: Walk, port, base, stride, inner, tag):
+    def _reader(
+        self,
+        m: Module,
+        name: str,
+        walk: Walk,
+        port: ReadInterface,
+        base: Value,
+        stride: Value,
+        inner: Value,
+        tag: data.StructLayout | None,
+    ) -> Stream[Word]:
         """Stream of the words of a region, one row a token; ``tag`` (optional) takes the walk's fields of its names."""
         banks = len(port.mask)
         word_bits = len(Value.cast(port.data)) // banks

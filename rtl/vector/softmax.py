@@ -5,246 +5,65 @@ scores, and their sum; codes. They read a word a cycle each, from the banks of t
 comes first. Up to ``SLOTS`` queries wait between two passes, which hides the latency of reductions and, for 8-bit codes, of divisions.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 from amaranth.hdl import Array, C, Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import ADDR, Kind, Op
+from ternbin.contract.isa import Kind, Op
 from ternbin.contract.pipeline import SLOTS
-from ternbin.rtl.parts.arithmetic import (
-    WIDE,
-    ReadBuffer,
-    add_tree,
-    clip_address,
-    instruction_fields,
-    round_shift,
-    split_lanes,
-    tree,
-)
+from ternbin.rtl.parts.arithmetic import ReadBuffer, Word, add_tree, instruction_fields, split_lanes, tree
 from ternbin.rtl.parts.divsqrt import Divide
-from ternbin.rtl.parts.interfaces import ReadPort, WritePort
+from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, shared_inputs
 from ternbin.rtl.vector.quant import CODE_BITS
-
-EXP_LANE, CODE_LANE = "ternbin_exp_lane", "ternbin_code_lane"
-ENTRIES = 256
-ENTRY_BITS = 16
-KEY_BITS = 13  # keys a query may see: 4095 + 4094
-BEAM_BITS = 4  # of the number of a query in a mask
-TOTAL_BITS = ENTRY_BITS + KEY_BITS
-RECIP_BITS = 48  # of N
-POINT = 36  # fractional bits of R
+from ternbin.rtl.vector.scores import ScoreWalk
+from ternbin.rtl.vector.softmax_lanes import CODE_LANE, ENTRY_BITS, EXP_LANE, RECIP_BITS, TOTAL_BITS, ExpTable
 
 
-class ExpTable(wiring.Component):
-    """LUTV: 256 x 16 bits, ``rows`` lookups a cycle; ``entry`` follows ``index`` after an enabled edge.
+@dataclass(frozen=True)
+class Pass:
+    """The scores of a pass.
 
-    ``port`` writes beats: address = number of the beat, data = axi_data_bits / 16 entries. ``error``: a beat beyond the table.
+    ``begin``: the walk's item may be asked for. ``inside``: the elements below the number of keys. ``valid``: a word is there, with valid
+    keys ``keep``; ``taken`` takes it.
     """
 
-    def __init__(self, hw: HwConfig):
-        self.hw = hw
-        super().__init__(
-            {
-                "port": In(WritePort(1, hw.axi_data_bits, 1)),
-                "error": Out(1),
-                "enable": In(1),
-                "index": In(data.ArrayLayout(8, hw.rows)),
-                "entry": Out(data.ArrayLayout(ENTRY_BITS, hw.rows)),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        per_beat = self.hw.axi_data_bits // ENTRY_BITS
-        m.submodules.table = table = memory.Memory(shape=ENTRY_BITS, depth=ENTRIES, init=[])
-        inside = Signal()
-        m.d.comb += [
-            inside.eq(self.port.addr < ENTRIES // per_beat),
-            self.port.ready.eq(1),
-            self.error.eq(self.port.valid & self.port.mask & ~inside),
-        ]
-        for e in range(per_beat):
-            write = table.write_port()
-            m.d.comb += [
-                write.addr.eq(Cat(Const(e, exact_log2(per_beat)), self.port.addr)),
-                write.data.eq(self.port.data.word_select(e, ENTRY_BITS)),
-                write.en.eq(self.port.valid & self.port.mask & self.port.lane_mask & inside),
-            ]
-        for e in range(self.hw.rows):
-            read = table.read_port()
-            m.d.comb += [read.addr.eq(self.index[e]), read.en.eq(self.enable), self.entry[e].eq(read.data)]
-        return m
-
-
-class ScoreWalk(wiring.Component):
-    """Score words of a pass, query by query. ``start`` as for Walk.
-
-    A pass ``over_granules`` takes all words that its codes fill, else only those with valid keys. ``count`` keys of a word are valid,
-    from the first on; a word without any needs no read (``read`` = 0). ``end``: last word of a query; ``slot``: where its maximum and
-    its sum stand. With beams, ``mask_addr`` is the word of the mask that belongs to the scores, and ``beam`` the bit of its elements
-    that is the query's.
-    """
-
-    def __init__(self, hw: HwConfig, over_granules: bool = False):
-        self.hw, self.over_granules = hw, over_granules
-        super().__init__(
-            {
-                "start": In(1),
-                "f": In(instruction_fields(Op.SOFTMAX)),
-                "o": Out(
-                    stream.Signature(
-                        data.StructLayout(
-                            {
-                                "addr": ADDR,
-                                "mask": hw.cols,
-                                "read": 1,
-                                "count": exact_log2(hw.rows) + 1,
-                                "end": 1,
-                                "slot": range(SLOTS),
-                                **({"mask_addr": ADDR, "beam": BEAM_BITS} if hw.beams > 1 else {}),
-                            }
-                        )
-                    )
-                ),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        f, item, rows = self.f, self.o.payload, self.hw.rows
-        row, bank, word, queries_left = Signal(WIDE), Signal(self.hw.cols), Signal(12), Signal(12)
-        keys, left, next_keys = Signal(KEY_BITS), Signal(KEY_BITS), Signal(KEY_BITS)
-        m.d.comb += [
-            item.addr.eq(clip_address(row + word)),
-            item.mask.eq(bank),
-            item.read.eq(left != 0),
-            item.count.eq(Mux(left > rows, rows, left)),
-            next_keys.eq(keys + f.causal),
-            item.end.eq((word == f.granules - 1) if self.over_granules else (left <= rows)),
-        ]
-        if self.hw.beams > 1:
-            beam = Signal(BEAM_BITS)
-            m.d.comb += [item.mask_addr.eq(clip_address(f.mask_addr + word)), item.beam.eq(beam + f.mask_bit)]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += [word.eq(word + 1), left.eq(Mux(left > rows, left - rows, 0))]
-            with m.If(item.end):
-                m.d.sync += [
-                    word.eq(0),
-                    keys.eq(next_keys),
-                    left.eq(next_keys),
-                    item.slot.eq(item.slot + 1),
-                    bank.eq(bank.rotate_left(1)),
-                    row.eq(Mux(bank[-1], row + f.src_stride, row)),
-                    queries_left.eq(queries_left - 1),
-                    self.o.valid.eq(queries_left != 1),
-                ]
-                if self.hw.beams > 1:
-                    m.d.sync += beam.eq(beam + 1)
-        with m.If(self.start):
-            m.d.sync += [
-                self.o.valid.eq(1),
-                word.eq(0),
-                left.eq(f.keys),
-                keys.eq(f.keys),
-                queries_left.eq(f.queries),
-                row.eq(f.src_addr),
-                bank.eq(1),
-                item.slot.eq(0),
-                *([beam.eq(0)] if self.hw.beams > 1 else []),
-            ]
-        return m
-
-
-class ExpLane(wiring.Component):
-    """Exponential of a score. With ``advance``, every stage takes what the one before it has: distance (``take``), product
-    (``multiply``), table index and exponent, ``exponential`` of the table's ``entry``; 0 unless ``keep``, ``keep2`` as its stage sees it.
-    """
-
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
-        score = signed(hw.acc_bits)
-        super().__init__(
-            {
-                "advance": In(1),
-                "take": In(1),
-                "multiply": In(1),
-                "keep": In(1),
-                "keep2": In(1),
-                "score": In(score),
-                "maximum": In(score),
-                "power": In(1),
-                "mul": In(ENTRY_BITS),
-                "shift": In(6),
-                "index": Out(8),
-                "entry": In(ENTRY_BITS),
-                "exponential": Out(ENTRY_BITS),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        bits = self._hw.acc_bits
-        distance, product, scaled = Signal(bits), Signal(bits + ENTRY_BITS), Signal(bits + ENTRY_BITS)
-        exponent, exponent1 = Signal(5), Signal(5)
-        m.d.comb += scaled.eq(product >> self.shift)
-        with m.If(self.power):
-            m.d.comb += [self.index.eq(scaled[:8]), exponent.eq(Mux(scaled[8:] > 31, 31, scaled[8:13]))]
-        with m.Else():
-            m.d.comb += self.index.eq(Mux(scaled[8:].any(), 255, scaled[:8]))
-        with m.If(self.take):
-            m.d.sync += distance.eq(Mux(self.keep, self.maximum - self.score, 0))
-        with m.If(self.multiply):
-            m.d.sync += product.eq(distance * self.mul)
-        with m.If(self.advance):
-            m.d.sync += [exponent1.eq(exponent), self.exponential.eq(Mux(self.keep2, self.entry >> exponent1, 0))]
-        return m
-
-
-class CodeLane(wiring.Component):
-    """Code of an exponential, in the cycle after ``load``; of 0 unless ``keep``."""
-
-    def __init__(self, hw: HwConfig):
-        super().__init__(
-            {
-                "load": In(1),
-                "keep": In(1),
-                "exponential": In(ENTRY_BITS),
-                "c1": In(20 + TOTAL_BITS),
-                "c2": In(20 + TOTAL_BITS),
-                "recip": In(RECIP_BITS),
-                "uint8": In(1),
-                "binary": In(1),
-                "code": Out(CODE_BITS),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        exponential, above, probability = Signal(ENTRY_BITS), Signal(2), Signal(RECIP_BITS + ENTRY_BITS)
-        rounded = Signal(RECIP_BITS + ENTRY_BITS + 1 - POINT)
-        m.d.comb += [exponential.eq(Mux(self.keep, self.exponential, 0)), rounded.eq(round_shift(probability, POINT))]
-        with m.If(self.load):
-            m.d.sync += [
-                above.eq(Cat((exponential << 16) > self.c1, (exponential << 16) >= self.c2)),
-                probability.eq(Mux(self.uint8, exponential * self.recip, 0)),
-            ]
-        with m.If(self.uint8):
-            m.d.comb += self.code.eq(Mux(rounded > 255, 255, rounded[:8]))
-        with m.Elif(self.binary):
-            m.d.comb += self.code.eq(Mux(above[0], 1, 0xFF))
-        with m.Else():
-            m.d.comb += self.code.eq(above[0] + above[1] - 1)
-        return m
+    walk: ScoreWalk
+    buffer: ReadBuffer
+    begin: Signal
+    inside: Value
+    valid: Signal
+    taken: Signal
+    keep: Signal
 
 
 class Softmax(wiring.Component):
     """SOFTMAX without its writes of codes: these come in the order of the writer's granules. ``start`` (one cycle, when idle), ``f`` must
     stay."""
 
-    def __init__(self, hw: HwConfig):
+    Walk: ClassVar[type[ScoreWalk]] = ScoreWalk
+
+    start: Signal
+    f: data.View
+    sbuf_maximum: ReadInterface
+    sbuf_sum: ReadInterface
+    sbuf_codes: ReadInterface
+    sbuf_w: WriteInterface
+    lutv_w: WriteInterface
+    lutv_error: Signal
+    o: Stream[Value]
+    ev_max_words: Signal
+    ev_exp_words: Signal
+    ev_code_words: Signal
+    ev_divides: Signal
+
+    def __init__(self, hw: HwConfig, ports: Mapping[str, wiring.Member] | None = None):
         self.hw = hw
         scores = ReadPort(hw.cols, hw.score_word_bits)
         super().__init__(
@@ -258,18 +77,17 @@ class Softmax(wiring.Component):
                 "lutv_w": In(WritePort(1, hw.axi_data_bits, 1)),
                 "lutv_error": Out(1),
                 "o": Out(stream.Signature(hw.rows * CODE_BITS)),
-                **({"pbuf_r": Out(ReadPort(1, hw.param_word_bits))} if hw.beams > 1 else {}),
                 "ev_max_words": Out(1),
                 "ev_exp_words": Out(1),
                 "ev_code_words": Out(1),
                 "ev_divides": Out(1),
+                **(ports or {}),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         hw = self.hw
-        self._mask_ports = []
         every = (1 << SLOTS) - 1
         maxima = Array(Signal(signed(hw.acc_bits), name=f"maximum{i}") for i in range(SLOTS))
         maxima_free, maxima_ready = Signal(SLOTS, init=every), Signal(SLOTS)
@@ -277,15 +95,13 @@ class Softmax(wiring.Component):
         self._maximum(m, maxima, maxima_free, maxima_ready)
         self._sum(m, maxima, maxima_free, maxima_ready, totals_free, totals_ready)
         self._codes(m, totals_free, totals_ready)
-        if hw.beams > 1:
-            self._share(m)
         return m
 
-    def _words(self, m: Module, name: str, free: Value | None = None):
+    def _words(self, m: Module, name: str, free: Value | None = None) -> tuple[ScoreWalk, Word, Signal, Signal, Signal]:
         """The scores of a pass. A query is begun when its slot is ``free``. Returns their buffer, whether a word is there, what takes it,
         and its valid keys."""
         hw = self.hw
-        m.submodules[f"{name}_walk"] = walk = ScoreWalk(hw)
+        m.submodules[f"{name}_walk"] = walk = self.Walk(hw)
         tag = data.StructLayout({"count": exact_log2(hw.rows) + 1, "end": 1, "slot": range(SLOTS)})
         m.submodules[f"{name}_buffer"] = buffer = ReadBuffer(hw.cols, hw.score_word_bits, tag)
         wiring.connect(m, wiring.flipped(getattr(self, f"sbuf_{name}")), buffer.port)
@@ -302,52 +118,20 @@ class Softmax(wiring.Component):
             *(request.tag[field].eq(item[field]) for field in tag.members),
             begin.eq(walk.o.valid & (C(1, 1) if free is None else free.bit_select(item.slot, 1))),
         ]
-        if hw.beams == 1:
-            m.d.comb += [
-                buffer.i.valid.eq(begin),
-                walk.o.ready.eq(buffer.i.ready & begin),
-                buffer.o.ready.eq(taken),
-                valid.eq(buffer.o.valid),
-                keep.eq(inside),
-            ]
-            return walk, head, valid, taken, keep
-        m.submodules[f"{name}_masks"] = masks = ReadBuffer(1, hw.param_word_bits, BEAM_BITS)
-        self._mask_ports.append(masks.port)
-        had, has = Signal(2, name=f"{name}_had"), Signal(2, name=f"{name}_has")  # buffers that have the walk's item
-        seen = Cat(word.bit_select(masks.o.payload.tag, 1) for word in split_lanes(masks.o.payload.data, hw.rows, 16))
-        masked = self.f.masked
-        m.d.comb += [
-            buffer.i.valid.eq(begin & ~had[0]),
-            masks.i.valid.eq(begin & ~had[1]),
-            has.eq(had | Cat(buffer.i.ready, masks.i.ready)),
-            walk.o.ready.eq(begin & has.all()),
-            masks.i.payload.addr.eq(item.mask_addr),
-            masks.i.payload.mask.eq(1),
-            masks.i.payload.read.eq(masked),
-            masks.i.payload.tag.eq(item.beam),
-            valid.eq(buffer.o.valid & masks.o.valid),
-            buffer.o.ready.eq(valid & taken),
-            masks.o.ready.eq(valid & taken),
-            keep.eq(inside & (seen | (~masked).replicate(hw.rows))),
-        ]
-        with m.If(begin):
-            m.d.sync += had.eq(Mux(has.all(), 0, has))
+        self._join(m, name, Pass(walk, buffer, begin, inside, valid, taken, keep))
         return walk, head, valid, taken, keep
 
-    def _share(self, m: Module) -> None:
-        """Masks of two passes through one port; those of the sum first."""
-        maximum, total = self._mask_ports
+    def _join(self, m: Module, name: str, a: Pass) -> None:
+        """Connects walk and buffer of a pass; all keys inside are valid."""
         m.d.comb += [
-            self.pbuf_r.valid.eq(maximum.valid | total.valid),
-            self.pbuf_r.addr.eq(Mux(total.valid, total.addr, maximum.addr)),
-            self.pbuf_r.mask.eq(1),
-            total.ready.eq(self.pbuf_r.ready),
-            maximum.ready.eq(self.pbuf_r.ready & ~total.valid),
-            maximum.data.eq(self.pbuf_r.data),
-            total.data.eq(self.pbuf_r.data),
+            a.buffer.i.valid.eq(a.begin),
+            a.walk.o.ready.eq(a.buffer.i.ready & a.begin),
+            a.buffer.o.ready.eq(a.taken),
+            a.valid.eq(a.buffer.o.valid),
+            a.keep.eq(a.inside),
         ]
 
-    def _maximum(self, m: Module, maxima, free, ready) -> None:
+    def _maximum(self, m: Module, maxima: Array, free: Value, ready: Value) -> None:
         """Stage 1: largest valid score of a word. Stage 2: of the query."""
         hw, score = self.hw, signed(self.hw.acc_bits)
         walk, head, take, taken, keep = self._words(m, "maximum", free)
@@ -355,7 +139,7 @@ class Softmax(wiring.Component):
         valid, end, slot, started = Signal(), Signal(), Signal(range(SLOTS)), Signal()
         lowest = Const(-(1 << hw.acc_bits - 1), score)
 
-        def larger(a, b) -> Signal:
+        def larger(a: Value, b: Value) -> Signal:
             """A signal, for an expression that is used twice is built twice."""
             result = Signal(score, name="larger")
             m.d.comb += result.eq(Mux(a > b, a, b))
@@ -375,7 +159,9 @@ class Softmax(wiring.Component):
             with m.If(end):
                 m.d.sync += [maxima[slot].eq(overall), ready.bit_select(slot, 1).eq(1)]
 
-    def _sum(self, m: Module, maxima, maxima_free, maxima_ready, totals_free, totals_ready) -> None:
+    def _sum(
+        self, m: Module, maxima: Array, maxima_free: Value, maxima_ready: Value, totals_free: Value, totals_ready: Value
+    ) -> None:
         """Exponentials, which replace the scores, and their sum."""
         hw, f = self.hw, self.f
         _, head, valid, taken, keep = self._words(m, "sum")
@@ -404,7 +190,7 @@ class Softmax(wiring.Component):
             ]
         exponentials = [Signal(ENTRY_BITS, name=f"exponential{e}") for e in range(hw.rows)]
         self._exponentials(m, head, keep, tags, advance, take, maxima[slot], exponentials)
-        m.submodules.written = written = ScoreWalk(hw)
+        m.submodules.written = written = self.Walk(hw)
         m.d.comb += [
             written.start.eq(self.start),
             written.f.eq(f),
@@ -418,7 +204,17 @@ class Softmax(wiring.Component):
         ]
         self._totals(m, exponentials, tags, advance, go, totals_ready)
 
-    def _exponentials(self, m: Module, head, keep, tags, advance, take, maximum, exponentials) -> None:
+    def _exponentials(
+        self,
+        m: Module,
+        head: Word,
+        keep: Value,
+        tags: list[data.View],
+        advance: Value,
+        take: Value,
+        maximum: Value,
+        exponentials: list[Signal],
+    ) -> None:
         hw, f = self.hw, self.f
         m.submodules.table = table = ExpTable(hw)
         wiring.connect(m, wiring.flipped(self.lutv_w), table.port)
@@ -449,7 +245,9 @@ class Softmax(wiring.Component):
                 o_exponential=exponentials[e],
             )
 
-    def _totals(self, m: Module, exponentials, tags, advance, go, ready) -> None:
+    def _totals(
+        self, m: Module, exponentials: list[Signal], tags: list[data.View], advance: Value, go: Value, ready: Value
+    ) -> None:
         """Sum of the exponentials of a query, then c1*sum and c2*sum, or N/sum, by slot; ``go`` unless the division holds up the next."""
         f, before, last = self.f, tags[3], tags[4]
         m.submodules.divide = divide = Divide(RECIP_BITS, TOTAL_BITS, RECIP_BITS)
@@ -487,10 +285,10 @@ class Softmax(wiring.Component):
             with m.If(last.end):
                 m.d.sync += [total.eq(total_next), slot.eq(last.slot), waiting.eq(1)]
 
-    def _codes(self, m: Module, free, ready) -> None:
+    def _codes(self, m: Module, free: Value, ready: Value) -> None:
         """Codes of the exponentials that stand where the scores were."""
         hw, f = self.hw, self.f
-        m.submodules.codes_walk = walk = ScoreWalk(hw, over_granules=True)
+        m.submodules.codes_walk = walk = self.Walk(hw, over_granules=True)
         tag = data.StructLayout({"read": 1, "end": 1, "slot": range(SLOTS)})
         m.submodules.codes_buffer = buffer = ReadBuffer(hw.cols, hw.score_word_bits, tag)
         wiring.connect(m, wiring.flipped(self.sbuf_codes), buffer.port)

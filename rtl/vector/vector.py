@@ -5,11 +5,22 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 
+from ternbin.contract.counters import VECTOR_EVENTS
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
+from ternbin.contract.isa import INSTRUCTION_BITS, UNIT_OF, Op, Unit
 from ternbin.rtl.parts.arithmetic import fields_of
-from ternbin.rtl.parts.interfaces import ReadPort, UnitPort, WritePort, events_signature
+from ternbin.rtl.parts.interfaces import (
+    ReadInterface,
+    ReadPort,
+    UnitInterface,
+    UnitPort,
+    WriteInterface,
+    WritePort,
+    events_signature,
+)
+from ternbin.rtl.parts.legality import impossible as refused
 from ternbin.rtl.vector.layernorm import LayerNorm
+from ternbin.rtl.vector.masked_softmax import MaskedSoftmax
 from ternbin.rtl.vector.quant import CodeWriter, Embed, Quant
 from ternbin.rtl.vector.softmax import Softmax
 
@@ -24,10 +35,9 @@ class State(enum.Enum, shape=3):
 
 
 class VectorUnit(wiring.Component):
-    """See docs/architecture.md, "Vector unit".
+    """See docs/instruction-set.md, "Vector unit".
 
-    ``fault``: an opcode of another unit, a zero count, ``features`` that do not end in the last word, keys beyond the granules, a
-    kind that the operation or the array does not have, an epsilon of 0, a mask without beams or with ``causal``.
+    ``fault``: an opcode of another unit, or fields that break a rule of ``contract.effects.vector``.
     ``lutv_w`` takes one beat of the exp table (address: number
     of the beat) every cycle; ``lutv_error`` is a pulse for a beat beyond the table.
 
@@ -37,21 +47,30 @@ class VectorUnit(wiring.Component):
     8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
     """
 
-    EVENTS = {
-        "ln_sum_words": 1,
-        "ln_norm_words": 1,
-        "ln_rsqrt": 1,
-        "softmax_max_words": 1,
-        "softmax_exp_words": 1,
-        "softmax_code_words": 1,
-        "divides": 1,
-        "quant_words": 1,
-        "embed_words": 1,
-        "plane_writes": 1,
-        "stall_read": 1,
-        "stall_write": 1,
-        "saturations": 7,
-    }
+    port: UnitInterface
+    rbuf_r: ReadInterface
+    rbuf_w: WriteInterface
+    sbuf_w: WriteInterface
+    pbuf_r: ReadInterface
+    abuf_r: ReadInterface
+    abuf_w: WriteInterface
+    lutv_w: WriteInterface
+    lutv_error: Signal
+    ev_ln_sum_words: Signal
+    ev_ln_norm_words: Signal
+    ev_ln_rsqrt: Signal
+    ev_softmax_max_words: Signal
+    ev_softmax_exp_words: Signal
+    ev_softmax_code_words: Signal
+    ev_divides: Signal
+    ev_quant_words: Signal
+    ev_embed_words: Signal
+    ev_plane_writes: Signal
+    ev_stall_read: Signal
+    ev_stall_write: Signal
+    ev_saturations: Signal
+
+    EVENTS = VECTOR_EVENTS
 
     def __init__(self, hw: HwConfig):
         assert bits_for(hw.rows) <= self.EVENTS["saturations"]
@@ -72,17 +91,22 @@ class VectorUnit(wiring.Component):
             }
         )
 
+    @property
+    def awake(self) -> Value:
+        """Whether the unit needs its clock."""
+        return self.port.busy | self.port.instruction.valid | self.lutv_w.valid
+
     def elaborate(self, platform):
         m = Module()
         hw = self.hw
         m.submodules.layernorm = layernorm = LayerNorm(hw)
-        m.submodules.softmax = softmax = Softmax(hw)
+        m.submodules.softmax = softmax = Softmax(hw) if hw.search is None else MaskedSoftmax(hw)
         m.submodules.quant = quant = Quant(hw)
         m.submodules.embed = embed = Embed(hw)
         m.submodules.writer = writer = CodeWriter(hw)
         instruction, state, start = Signal(INSTRUCTION_BITS), Signal(State), Signal()
         opcode = instruction[:8]
-        impossible = self._impossible(instruction)
+        impossible = refused(hw, instruction, *(op for op, unit in UNIT_OF.items() if unit == Unit.VECTOR))
         done = layernorm.done | embed.done | writer.done
         m.d.comb += [
             self.port.instruction.ready.eq(state == State.IDLE),
@@ -110,40 +134,9 @@ class VectorUnit(wiring.Component):
         self._events(m, layernorm, embed, quant, softmax, writer)
         return m
 
-    def _impossible(self, instruction: Value) -> Value:
-        """Whether no unit state could execute the instruction."""
-        norm, soft, quant, embed = (fields_of(instruction, op) for op in (Op.LAYERNORM, Op.SOFTMAX, Op.QUANT, Op.EMBED))
-
-        lane_bits = exact_log2(self.hw.rows)
-
-        def shape(f) -> Value:
-            words = (f.features + (self.hw.rows - 1)) >> lane_bits
-            return (f.tokens == 0) | (f.features == 0) | (f.words != words)
-
-        most_keys = soft.keys + Mux(soft.causal, soft.queries - 1, 0)  # queries of 0 are refused on their own
-
-        no_ternary = Const(self.hw.kind == "binary", 1)
-        opcode = instruction[:8]
-        return Mux(
-            opcode == Op.LAYERNORM,
-            shape(norm) | (norm.eps == 0),
-            Mux(
-                opcode == Op.SOFTMAX,
-                (soft.queries == 0)
-                | (soft.keys == 0)
-                | (most_keys > soft.granules << lane_bits)
-                | (soft.masked & (soft.causal if self.hw.beams > 1 else 1))
-                | (soft.kind == Kind.INT8)
-                | ((soft.kind == Kind.TERNARY) & no_ternary),
-                Mux(
-                    opcode == Op.QUANT,
-                    shape(quant) | (quant.kind == Kind.UINT8) | ((quant.kind == Kind.TERNARY) & no_ternary),
-                    (opcode != Op.EMBED) | shape(embed),
-                ),
-            ),
-        )
-
-    def _writer(self, m: Module, writer, start, instruction, quant, softmax) -> None:
+    def _writer(
+        self, m: Module, writer: CodeWriter, start: Value, instruction: Value, quant: Quant, softmax: Softmax
+    ) -> None:
         """QUANT and SOFTMAX share the writer of codes."""
         q, s = fields_of(instruction, Op.QUANT), fields_of(instruction, Op.SOFTMAX)
         opcode = instruction[:8]
@@ -163,7 +156,16 @@ class VectorUnit(wiring.Component):
             softmax.o.ready.eq(writer.i.ready & ~is_quant),
         ]
 
-    def _memories(self, m: Module, opcode, layernorm, embed, quant, softmax, writer) -> None:
+    def _memories(
+        self,
+        m: Module,
+        opcode: Value,
+        layernorm: LayerNorm,
+        embed: Embed,
+        quant: Quant,
+        softmax: Softmax,
+        writer: CodeWriter,
+    ) -> None:
         for name in (*SCORES, "sbuf_w", "lutv_w"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(softmax, name))
         for mine, inner in ((self.abuf_r, embed.abuf_r), (self.abuf_w, writer.port)):
@@ -174,7 +176,7 @@ class VectorUnit(wiring.Component):
             (
                 self.pbuf_r,
                 {Op.LAYERNORM: layernorm.pbuf_r, Op.EMBED: embed.pbuf_r}
-                | ({Op.SOFTMAX: softmax.pbuf_r} if self.hw.beams > 1 else {}),
+                | ({Op.SOFTMAX: softmax.pbuf_r} if isinstance(softmax, MaskedSoftmax) else {}),
             ),
             (self.rbuf_w, {Op.LAYERNORM: layernorm.rbuf_w, Op.EMBED: embed.rbuf_w}),
         )
@@ -184,7 +186,9 @@ class VectorUnit(wiring.Component):
                     with m.Case(op):
                         wiring.connect(m, wiring.flipped(mine), inner)
 
-    def _events(self, m: Module, layernorm, embed, quant, softmax, writer) -> None:
+    def _events(
+        self, m: Module, layernorm: LayerNorm, embed: Embed, quant: Quant, softmax: Softmax, writer: CodeWriter
+    ) -> None:
         reads = (self.rbuf_r, *(getattr(self, name) for name in SCORES), self.pbuf_r, self.abuf_r)
         writes = (self.rbuf_w, self.abuf_w, self.sbuf_w)
         waits = lambda ports: sum((port.valid & ~port.ready for port in ports), Const(0, 1)) != 0  # noqa: E731

@@ -2,20 +2,22 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from typing import Any
 
 from amaranth import Shape
 from amaranth.lib.wiring import Out
 
-import ternbin
 from ternbin.contract import isa
+from ternbin.contract.counters import counters
 from ternbin.contract.hw import KINDS, HwConfig
+from ternbin.contract.memories import banked
 from ternbin.errors import InputError
 from ternbin.rtl.control.counters import COUNTER_BITS
-from ternbin.rtl.parts.banks import geometries
 from ternbin.rtl.parts.primitives import primitives
-from ternbin.rtl.top import APART, UNITS, Top, counters, top_ports
+from ternbin.rtl.top import APART, UNITS, Top, top_ports
 from ternbin.rtl.verilog.convert import convert
 from ternbin.rtl.verilog.shared import shared_verilog
+from ternbin.version import __version__
 
 TOP = "ternbin"
 
@@ -51,15 +53,15 @@ def _memories(hw: HwConfig) -> list[dict]:
     return [
         {
             "name": name,
-            "banks": shape.banks,
-            "depth": shape.depth,
-            "word_bits": shape.word_bits,
-            "elements": shape.elements,
-            "planes": shape.planes,
-            "instances": [f"{name}.bank{bank}" for bank in range(shape.banks)],
+            "banks": memory.banks,
+            "depth": memory.words,
+            "word_bits": memory.bits,
+            "elements": memory.elements,
+            "planes": memory.planes,
+            "instances": [f"{name}.bank{bank}" for bank in range(memory.banks)],
             "array": "mem",
         }
-        for name, shape in geometries(hw).items()
+        for name, memory in banked(hw).items()
     ]
 
 
@@ -76,7 +78,7 @@ def _counters(hw: HwConfig) -> list[dict]:
     ]
 
 
-def manifest(hw: HwConfig) -> dict:
+def manifest(hw: HwConfig) -> dict[str, Any]:
     """What the Verilog of ``generate`` contains, as data for JSON.
 
     ports; registers (name -> byte offset) and counters (in order, with byte offset and register signal) of the AXI4-Lite slave;
@@ -88,7 +90,7 @@ def manifest(hw: HwConfig) -> dict:
     }
     return {
         "top": TOP,
-        "version": ternbin.__version__,
+        "version": __version__,
         "hardware": hw.asdict(),
         "clock": "clk",
         "reset": {"name": "rst", "active": "high", "synchronous": True},

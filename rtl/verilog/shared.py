@@ -11,31 +11,38 @@ from amaranth.lib import wiring
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.array import array, pe
 from ternbin.rtl.epilogue import epilogue
-from ternbin.rtl.vector import layernorm, quant, softmax
+from ternbin.rtl.vector import layernorm, quant, softmax_lanes
 from ternbin.rtl.verilog.convert import convert
 
 
-def shared_verilog(hw: HwConfig) -> dict[str, str]:
-    """Verilog texts by file name of all that ``primitives.instance`` names in an accelerator.
-
-    The elements of the array have a body for synthesis, which uses the primitives, and one for simulation.
-    """
-    elements: dict[str, wiring.Component] = {pe.PE_MODULE: pe.ProcessingElement(hw), pe.ROWSUM_MODULE: pe.RowSum(hw)}
-    lanes: dict[str, wiring.Component] = {
-        softmax.EXP_LANE: softmax.ExpLane(hw),
-        softmax.CODE_LANE: softmax.CodeLane(hw),
+def shared_parts(hw: HwConfig) -> dict[str, wiring.Component]:
+    """All that ``primitives.instance`` names in an accelerator, by module; the elements of the array first."""
+    return {
+        pe.PE_MODULE: pe.ProcessingElement(hw),
+        pe.ROWSUM_MODULE: pe.RowSum(hw),
+        softmax_lanes.EXP_LANE: softmax_lanes.ExpLane(hw),
+        softmax_lanes.CODE_LANE: softmax_lanes.CodeLane(hw),
         layernorm.LANE: layernorm.Lane(hw),
         quant.QUANT_LANE: quant.QuantLane(hw),
         quant.EMBED_LANE: quant.EmbedLane(hw),
         epilogue.LANE: epilogue.Lane(hw),
         array.ROW_MODULE: array.Row(hw),
     }
+
+
+def shared_verilog(hw: HwConfig) -> dict[str, str]:
+    """Verilog texts of ``shared_parts`` by file name.
+
+    The elements of the array have a body for synthesis, which uses the primitives, and one for simulation.
+    """
+    parts = shared_parts(hw)
     texts = {
-        re.search(r"module (\w+)", text)[1]: f"{text}endmodule\n"
-        for text in convert(elements | lanes).split("endmodule\n")[:-1]
+        name: f"{before}module {name}{body}endmodule\n"
+        for before, name, body in re.findall(r"(.*?)module (\w+)(.*?)endmodule\n", convert(parts), re.S)
     }
+    elements = (pe.PE_MODULE, pe.ROWSUM_MODULE)
     synthesis = "\n".join(texts[name] for name in elements)
     return {
         "ternbin_pe.v": f"`ifdef SYNTHESIS\n{synthesis}\n`else\n{pe.simulated(hw)}\n`endif\n",
-        "ternbin_lanes.v": "\n".join(texts[name] for name in lanes),
+        "ternbin_lanes.v": "\n".join(texts[name] for name in parts if name not in elements),
     }

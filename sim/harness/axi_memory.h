@@ -8,6 +8,8 @@
 // Python; both must give the same cycle counts.
 #pragma once
 
+#include "axi_bytes.h"  // AXI_BYTES, written by sim/build.py
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import cocotb
 from cocotb.triggers import RisingEdge
 
-from ternbin.counting.external import MemoryModel
+from ternbin.counting.external import OPEN_BURSTS, MemoryModel
 
 AR, R, AW, W, B = range(5)
-QUEUE = 8
 OKAY, DECERR = 0, 3
 _MASK = (1 << 64) - 1
 
@@ -97,7 +96,7 @@ class CycleMemory:
         ):
             self._r_valid = True
             self._r_credit -= 64
-        self._ar_ready = len(self._reads) < QUEUE and not self._stall(AR)
+        self._ar_ready = len(self._reads) < OPEN_BURSTS and not self._stall(AR)
 
     def _step_write(self) -> None:
         if self._b_valid and self._get("bready"):
@@ -109,7 +108,7 @@ class CycleMemory:
             self._writes.append(self._burst("aw"))
         if not self._b_valid and self._replies and self.cycle + 1 >= self._replies[0].due and not self._stall(B):
             self._b_valid = True
-        self._aw_ready = len(self._writes) + len(self._replies) < QUEUE and not self._stall(AW)
+        self._aw_ready = len(self._writes) + len(self._replies) < OPEN_BURSTS and not self._stall(AW)
         self._w_credit = self._gain(self._w_credit)
         self._w_ready = bool(self._writes) and self._w_credit >= 64 and not self._stall(W)
 

@@ -1,6 +1,7 @@
 """The host's side of the accelerator in cocotb: registers over AXI4-Lite, external memory over AXI4."""
 
 import random
+from typing import Any
 
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
 
@@ -14,8 +15,9 @@ class Host:
 
     def __init__(self, dut, size: int):
         self.dut, self.region = dut, MemoryRegion(size)
-        self.slave = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, target=self.region)
-        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+        # Any: cocotbext-axi has no types, and what a checker infers of it is wrong.
+        self.slave: Any = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, target=self.region)
+        self.registers: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
 
     async def reset(self) -> None:
         """Two cycles of reset; the bus models start at its end."""
@@ -64,6 +66,7 @@ class Host:
     async def finish(self, limit: int = 100000) -> tuple[ErrorCode, int]:
         """Wait for the interrupt, then until the core is not busy; returns the error and its address."""
         await drivers.until(self.dut, lambda: drivers.get(self.dut, "irq") == 1, limit)
+        status = 1
         for _ in range(1000):
             status = await self.read(isa.REG_STATUS)
             if not status & 1:

@@ -9,6 +9,7 @@ import json
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
@@ -140,7 +141,7 @@ class _LiteRegisters:
     """Registers through cocotbext-axi's AXI4-Lite master."""
 
     def __init__(self, dut):
-        self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+        self.master: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
 
     async def write(self, address: int, value: int) -> None:
         response = await self.master.write(address, value.to_bytes(4, "little"))
@@ -160,7 +161,7 @@ async def bench_axi(dut):
     data = program.with_ids(parameters["ids"], parameters["start"])
     await reset(dut)
     size = 1 << max(12, (len(data) - 1).bit_length())
-    ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=size)
+    ram: Any = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=size)
     ram.write(0, bytes(data))
     for part in (ram.write_if, ram.read_if):
         part.log.setLevel(logging.WARNING)  # a line for every burst otherwise

@@ -5,8 +5,8 @@ import importlib
 import os
 import sys
 
-from ternbin import __version__
 from ternbin.errors import TernbinError
+from ternbin.version import __version__
 
 VERBS = {
     "run": "summarise a text on the simulated accelerator and report",

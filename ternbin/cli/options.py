@@ -2,10 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ternbin.errors import InputError
+from ternbin.models import config
 
-BITS = ("2-2", "1-1", "2-8", "1-8")
+if TYPE_CHECKING:
+    from ternbin.counting.external import MemoryModel
+
+BITS = tuple(config.BITS)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +44,19 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sources(args: argparse.Namespace) -> dict[str, list]:
-    """The ``texts`` and ``ids`` of a job."""
+def sources(args: argparse.Namespace) -> dict[str, list | None]:
+    """``text`` or ``ids`` of the texts, None for what was not given."""
     if (args.text != []) + (args.file != []) + (args.ids != []) > 1:
         raise InputError("--text, --file and --ids must not be mixed")
-    return {"texts": args.text + [read_text(path) for path in args.file], "ids": [parse_ids(each) for each in args.ids]}
+    texts, ids = args.text + [read_text(path) for path in args.file], [parse_ids(each) for each in args.ids]
+    return {"text": texts or None, "ids": ids or None}
+
+
+def memory(args: argparse.Namespace) -> "MemoryModel":
+    """The external memory of a simulation."""
+    from ternbin.counting.external import MemoryModel
+
+    return MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed)
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +69,14 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
         help="bus beats a cycle in each direction, on average, from 1/64 to 1 (default: 1)",
     )
     parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
+
+
+def add_characterisation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--characterisation",
+        metavar="FILE",
+        help="gate-level figures of another cell library, as energy --rebuild --store wrote them (default: the stored ones)",
+    )
 
 
 def add_beams(parser: argparse.ArgumentParser) -> None:
@@ -78,11 +99,11 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def search_settings(args: argparse.Namespace, beams: int) -> dict:
-    """Settings of a search of ``beams`` beams; None where none was given."""
+    """Settings of a search of ``beams`` beams, as the functions of ternbin/api.py take them; None where none was given."""
     early = {"true": True, "false": False}.get(args.early_stopping, args.early_stopping)
     settings = {
         "length_penalty": args.length_penalty,
-        "no_repeat_ngram_size": args.no_repeat_ngram,
+        "no_repeat_ngram": args.no_repeat_ngram,
         "early_stopping": early,
     }
     if beams == 1 and any(value is not None for value in settings.values()):

@@ -1,4 +1,4 @@
-"""Quantize a BART checkpoint folder and write a packed ternbin checkpoint.
+"""Quantize a checkpoint folder and write a packed ternbin checkpoint.
 
 Without training the texts of the result mean nothing: `ternbin train` distils a student that works.
 """
@@ -21,11 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
     from ternbin.models import prepare
-    from ternbin.models.bart.checkpoint import save_packed
 
     model = prepare.load_model(args.model, args.bits)
     out = options.check_writable(Path(args.out))
-    save_packed(model, out, args.model)
+    prepare.save(model, out, args.model)
     summary = {"bits": args.bits, "bytes": {path.name: path.stat().st_size for path in sorted(out.iterdir())}}
     print("\n".join(f"{out / name}  {size:,} bytes" for name, size in summary["bytes"].items()))
     if args.json:

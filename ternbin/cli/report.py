@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dram", choices=("lpddr4", "hbm2", "ddr3"), help="with --claim: external memory (default: lpddr4)"
     )
+    parser.add_argument(
+        "--characterisation",
+        metavar="FILE",
+        help="with --claim: gate-level figures of another cell library, as energy stores them",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
     parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
 
@@ -29,8 +34,8 @@ def call(args: argparse.Namespace) -> None:
 
     if args.claim:
         return _claim(args)
-    if args.models or args.dram:
-        raise InputError("--models and --dram must be given with --claim")
+    if args.models or args.dram or args.characterisation:
+        raise InputError("--models, --dram and --characterisation must be given with --claim")
     if not args.results:
         raise InputError("RESULT must be given, except with --claim")
     from ternbin.report import compare, tables, write_report
@@ -58,6 +63,7 @@ def _claim(args: argparse.Namespace) -> None:
 
     from ternbin import results
     from ternbin.cli import options
+    from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
     from ternbin.explore.audit import SUBJECTS, audit
     from ternbin.models.task.paper import paper_table
@@ -71,7 +77,8 @@ def _claim(args: argparse.Namespace) -> None:
             print(f"  {text} ...\033[K", end="\r", file=sys.stderr, flush=True)
 
     names = {None: list(SUBJECTS), "all": list(SUBJECTS), "none": []}.get(args.models, [args.models])
-    report = claim_report(paper_table(), loaded) | audit(names, args.dram or "lpddr4", step)
+    with figures.using(args.characterisation):
+        report = claim_report(paper_table(), loaded) | audit(names, args.dram or "lpddr4", step)
     step("")
     print(rendered.terminal(report))
     if args.json:

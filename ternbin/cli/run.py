@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)"
     )
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
+    options.add_characterisation(parser)
     options.add_beams(parser)
     options.add_search(parser)
     options.add_restart(parser)
@@ -29,30 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    from ternbin import results
-    from ternbin.contract.hw import load_hw
-    from ternbin.counting.external import MemoryModel
-    from ternbin.flow import Job, summarise
-    from ternbin.report import tables, write_report
+    from ternbin import api, results
 
     out = options.check_writable(Path(args.out))
-    job = Job(
-        model_dir=args.model,
-        bits=args.bits,
-        hw=load_hw(args.hw),
+    run = api.summarise(
         **options.sources(args),
+        model=args.model,
+        bits=args.bits,
+        hw=args.hw,
         max_new_tokens=args.max_new_tokens,
         beams=args.beams,
-        search=options.search_settings(args, args.beams),
-        memory=MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed),
+        **options.search_settings(args, args.beams),
+        memory=options.memory(args),
         dram=args.dram,
+        characterisation=args.characterisation,
+        checkpoint=out / "checkpoint.npz",
+        restart=args.restart,
     )
-    result, artefacts = summarise(job, checkpoint=out / "checkpoint.npz", restart=args.restart)
-    write_report(result, out)
-    for name, text in artefacts.items():
-        results.write_text(out / name, text)
+    page = run.save(out)
     if args.json:
-        results.write_json(args.json, result)
-    print(tables.terminal(result))
-    print(f"\nreport: {out / 'index.html'}")
-    return 0 if result["bit_exact"] else 1
+        results.write_json(args.json, run.result)
+    print(run)
+    print(f"\nreport: {page}")
+    return 0 if run.bit_exact else 1

@@ -46,12 +46,11 @@ def parse_window(text: str | None) -> tuple[int, int]:
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin import results
+    from ternbin import api, results
     from ternbin.contract.program import load
-    from ternbin.counting.external import MemoryModel
-    from ternbin.decoding.search import Policy, Search
+    from ternbin.decoding.search import Search
     from ternbin.errors import InputError
-    from ternbin.flow import found_fields, simulate
+    from ternbin.flow import found_fields
     from ternbin.models.prepare import check_ids
     from ternbin.sim.simulator import Waves
 
@@ -68,7 +67,7 @@ def call(args: argparse.Namespace) -> None:
             raise InputError(f"{which} must hold {length} ids, which {args.program} was lowered for, not {len(own)}")
     beams = program.beams // program.encoders
     settings = options.search_settings(args, beams)
-    search = Search.of(program.info, beams, **settings) if beams > 1 else None
+    search = Search(beams=beams) if beams > 1 else None  # only whether there is one decides what is said of a text
     checkpoint = Path(f"{args.program}.checkpoint.npz")
     if args.checkpoint:
         checkpoint = Path(args.checkpoint)
@@ -80,10 +79,15 @@ def call(args: argparse.Namespace) -> None:
             raise InputError("--checkpoint must be left out with --waves: waves cannot be continued")
         waves, checkpoint = Waves(path=args.waves, start=start, stop=stop), None
         options.check_writable(Path(args.waves).resolve().parent)
-    policy = Policy.of(program.info, args.max_new_tokens or program.max_new_tokens)
-    memory = MemoryModel(latency=args.latency, bandwidth=args.bandwidth, stall_seed=args.stall_seed)
-    result = simulate(
-        program, sum(ids, []), policy, memory, search=search, waves=waves, checkpoint=checkpoint, restart=args.restart
+    result = api.simulate(
+        program,
+        ids,
+        max_new_tokens=args.max_new_tokens,
+        **settings,
+        memory=options.memory(args),
+        waves=waves,
+        checkpoint=checkpoint,
+        restart=args.restart,
     )
     counters = {name: sum(call.counters[name] for call in result.calls) for name in result.calls[0].counters}
     texts = [{"tokens": found.tokens} | found_fields(found, search) for found in result.found] or [

@@ -23,21 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    from ternbin import results
-    from ternbin.contract.hw import load_hw
-    from ternbin.progress import bar
-    from ternbin.verify import verify_case
+    from ternbin import api, results
 
-    hw, records = load_hw(args.hw), []
-    for seed in bar(range(args.seed, args.seed + args.cases), label="verifying", unit="case"):
-        record = verify_case(seed, hw, args.beams, args.texts)
-        records.append(record)
+    def show(record: dict) -> None:
         verdict = (
             "equal" if record["mismatches"] == 0 else f"{record['mismatches']:,} DIFFER: {record['first_divergence']}"
         )
         print(
-            f"case {seed}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}"
+            f"case {record['seed']}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}"
         )
+
+    records = api.verify_cases(args.cases, seed=args.seed, hw=args.hw, beams=args.beams, texts=args.texts, each=show)
     failed = sum(record["mismatches"] > 0 for record in records)
     print(f"{len(records) - failed} of {len(records)} cases bit-exact")
     if args.json:

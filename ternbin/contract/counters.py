@@ -1,51 +1,100 @@
-"""Names of the event counters."""
+"""The event counters: their names and widths, said once for the RTL that counts, the model that predicts and the energies.
 
-from ternbin.contract.isa import Epilogue, Mem, Unit
+A counter's name is that of the part and that of its event, ``vector_divides``; of control the event alone, ``load_busy``. Every table
+is event -> bits that the counter may grow by in a cycle.
+"""
 
-UNITS = ("load", "execute", "vector", "store")
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import Mem, Unit
+from ternbin.contract.memories import TABLES, Memory, banked
+
+UNITS = tuple(unit.name.lower() for unit in Unit)
+_COLUMNS = 7  # bits of a number of columns or lanes: up to 64
+
+CONTROL_EVENTS = {"cycles": 1} | {
+    f"{unit}_{kind}": 1 for unit in UNITS for kind in ("busy", "wait_token", "instructions")
+}
+AXI_EVENTS = {
+    "load_beats": 1,
+    "fetch_beats": 1,
+    "write_beats": 1,
+    "read_bursts": 1,
+    "write_bursts": 1,
+    "read_stalls": 1,
+    "write_stalls": 1,
+}
+SEQUENCER_EVENTS = {"array_active": 1, "array_columns": _COLUMNS, "rowsum_active": 1, "stall_read": 1, "stall_drain": 1}
+DRAIN_EVENTS = {"drained_scores": _COLUMNS}
+EPILOGUE_EVENTS = {
+    "stall_write": 1,
+    "drained_codes": 1,
+    "drained_codes8": 1,
+    "drained_residual": 1,
+    "drained_argmax": 1,
+    "saturations": _COLUMNS,
+}
+EXECUTE_EVENTS = SEQUENCER_EVENTS | DRAIN_EVENTS | EPILOGUE_EVENTS
+VECTOR_EVENTS = {
+    "ln_sum_words": 1,
+    "ln_norm_words": 1,
+    "ln_rsqrt": 1,
+    "softmax_max_words": 1,
+    "softmax_exp_words": 1,
+    "softmax_code_words": 1,
+    "divides": 1,
+    "quant_words": 1,
+    "embed_words": 1,
+    "plane_writes": 1,
+    "stall_read": 1,
+    "stall_write": 1,
+    "saturations": _COLUMNS,
+}
+MEMORY_EVENTS = ("reads", "writes")
+PARTS = {"control": CONTROL_EVENTS, "axi": AXI_EVENTS, "execute": EXECUTE_EVENTS, "vector": VECTOR_EVENTS}
+
+DRAINED = tuple(name.removeprefix("drained_") for name in EXECUTE_EVENTS if name.startswith("drained_"))
+VECTOR_WORDS = tuple(name.removesuffix("_words") for name in VECTOR_EVENTS if name.endswith("_words"))
 
 
-VECTOR_WORDS = ("ln_sum", "ln_norm", "softmax_max", "softmax_exp", "softmax_code", "quant", "embed")
+def counter(part: str, event: str) -> str:
+    """Name of the counter of an event."""
+    return event if part == "control" else f"{part}_{event}"
 
 
-DRAINED = ("scores", "codes", "codes8", "residual", "argmax")
+def memory_events(memory: Memory) -> dict[str, int]:
+    """Events of a memory: banks accessed."""
+    return dict.fromkeys(MEMORY_EVENTS, memory.banks.bit_length())
 
 
-TABLES = (Mem.LUTV, Mem.LUTX)  # their accesses are not counted
+def events(hw: HwConfig) -> dict[str, dict[str, int]]:
+    """Part -> its events, in the order of the counter registers."""
+    return PARTS | {name: memory_events(memory) for name, memory in banked(hw).items()}
 
 
-TIMED = ("cycles", *(f"{unit.name.lower()}_busy" for unit in Unit), "axi_fetch_beats")
+def counters(hw: HwConfig) -> dict[str, int]:
+    """Counter -> bits, in the order of the counter registers."""
+    return {counter(part, event): bits for part, own in events(hw).items() for event, bits in own.items()}
 
 
-ARRAY = (
+# ---- what can be said of them without simulation ----------------------------------------------------------------------
+
+SINGLE_PLANE = (
     "steps_single_plane",
     "columns_single_plane",
-    "execute_array_active",
-    "execute_array_columns",
-    "execute_rowsum_active",
+)  # no registers: steps and columns of the array with whole codes
+ARRAY = (*SINGLE_PLANE, "execute_array_active", "execute_array_columns", "execute_rowsum_active")
+TIMED = ("cycles", *(f"{unit}_busy" for unit in UNITS), "axi_fetch_beats")  # as exact as the cycle model
+MEASURED = (
+    "wait_token",
+    "_bursts",
+    "_stalls",
+    "stall_read",
+    "stall_write",
+    "stall_drain",
+    "saturations",
+)  # only: their endings
+_NAMES = (
+    *(counter(part, event) for part, own in PARTS.items() for event in own),
+    *(f"{mem.name.lower()}_{event}" for mem in Mem if mem not in TABLES for event in MEMORY_EVENTS),
 )
-
-
-COUNTERS = (
-    *(f"{unit.name.lower()}_instructions" for unit in Unit),
-    "axi_load_beats",
-    "axi_write_beats",
-    *ARRAY,
-    *(f"execute_drained_{epilogue.name.lower()}" for epilogue in Epilogue if epilogue != Epilogue.TOP),
-    *(
-        f"vector_{name}"
-        for name in (
-            "ln_sum_words",
-            "ln_norm_words",
-            "ln_rsqrt",
-            "softmax_max_words",
-            "softmax_exp_words",
-            "softmax_code_words",
-            "divides",
-            "quant_words",
-            "embed_words",
-            "plane_writes",
-        )
-    ),
-    *(f"{mem.name.lower()}_{kind}" for mem in Mem if mem not in TABLES for kind in ("reads", "writes")),
-)
+COUNTERS = (*SINGLE_PLANE, *(name for name in _NAMES if name not in TIMED and not name.endswith(MEASURED)))

@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ternbin.errors import InputError
 
@@ -21,6 +21,14 @@ def _is_power_of_two(value: int) -> bool:
 def top_tokens(beams: int) -> int:
     """The most likely tokens that a search looks at for each beam: as many may end as go on, and four may be banned."""
     return 2 * beams + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What an accelerator for beam search has more: lists of the ``top`` best tokens of each of ``beams`` beams, masks in the softmax."""
+
+    beams: int
+    top: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +138,11 @@ class HwConfig:
         return top_tokens(self.beams)
 
     @property
+    def search(self) -> SearchConfig | None:
+        """None for an accelerator that decodes greedily only."""
+        return SearchConfig(beams=self.beams, top=self.top) if self.beams > 1 else None
+
+    @property
     def result_words(self) -> int:
         """Words of IDBUF that the results of a decoder call on all beams take: three for each token and for the normaliser."""
         return 3 * (self.top + 1) * self.beams
@@ -188,7 +201,7 @@ class HwConfig:
         """Multiply-accumulates of a step; a step takes a cycle for 1- and 2-bit codes."""
         return self.rows * self.cols * self.lanes
 
-    def asdict(self) -> dict:
+    def asdict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
@@ -203,7 +216,8 @@ class ReferenceConfig(HwConfig):
     KINDS: ClassVar[tuple[str, ...]] = tuple(REFERENCE_BITS)
 
     kind: str = "fp32"
-    step_cycles: float = 1.0
+    # A field here alone: configurations that are built have none to set.
+    step_cycles: float = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def planes(self) -> int:
@@ -212,7 +226,8 @@ class ReferenceConfig(HwConfig):
 
     @property
     def ternary(self) -> HwConfig:
-        values = self.asdict() | {"kind": "ternary"}
+        values = self.asdict()
+        values["kind"] = "ternary"
         del values["step_cycles"]
         return HwConfig(**values)
 
@@ -276,4 +291,5 @@ def load_hw(spec: str) -> HwConfig:
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(HwConfig)})
     if unknown:
         raise InputError(f"{path}: unknown field {unknown[0]!r}")
-    return HwConfig(**({"name": path.stem} | values))
+    values.setdefault("name", path.stem)
+    return HwConfig(**values)

@@ -78,7 +78,7 @@ class Dest(IntEnum):
 
 
 class Kind(IntEnum):
-    """How a code is stored: see the code types in docs/architecture.md."""
+    """How a code is stored: see the code types in docs/numerics.md."""
 
     TERNARY = 0
     BINARY = 1
@@ -226,7 +226,7 @@ class Instruction:
     """One operation with its field values (missing fields are 0) and the units it waits for and signals."""
 
     op: Op
-    fields: dict[str, int] = field(default_factory=dict)
+    fields: dict[str, int] = field(default_factory=dict[str, int])
     wait: frozenset[Unit] = frozenset()
     signal: frozenset[Unit] = frozenset()
 
@@ -237,7 +237,8 @@ class Instruction:
 @cache
 def layout(op: Op) -> dict[str, tuple[int, int, bool]]:
     """Field name -> (lowest bit, bits, signed), header included."""
-    result, low = {}, 0
+    result: dict[str, tuple[int, int, bool]] = {}
+    low = 0
     for name, width in HEADER + FIELDS[op]:
         result[name] = (low, abs(width), width < 0)
         low += abs(width)
@@ -282,7 +283,7 @@ def decode(word: int) -> Instruction:
         op = Op(word & 0xFF)
     except ValueError:
         raise InputError(f"opcode must be one of {[int(o) for o in Op]}, not {word & 0xFF}") from None
-    values = {}
+    values: dict[str, int] = {}
     for name, (low, bits, signed) in layout(op).items():
         value = word >> low & ((1 << bits) - 1)
         values[name] = value - (1 << bits) if signed and value >> bits - 1 else value

@@ -1,4 +1,4 @@
-"""On-chip memories: shape of every one of them."""
+"""The on-chip memories: what each is made of, said once for mapper, machine, RTL, simulator and energy."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -7,20 +7,35 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
 
 CODE_MEMORIES = (Mem.ABUF, Mem.WBUF, Mem.KBUF)
+TABLES = (
+    Mem.LUTV,
+    Mem.LUTX,
+)  # registers of the units that look up; not made of RAM banks, their accesses are not counted
+TABLE_ENTRIES, TABLE_BITS = 256, 16
+ID_BITS, LOGIT_BITS = 32, 64  # of a word of IDBUF
+ID_WORD_BITS = ID_BITS + LOGIT_BITS
+PARAM_BITS = 16  # of an element of PBUF
 
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """One memory: ``words`` per bank of ``bits`` bits; ``elements`` a word (lanes of codes, values)."""
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """``banks`` equal banks of ``words`` words of ``bits`` bits.
 
-    banks: int
+    ``elements`` are the parts of a word that can be written separately, ``planes`` how often the mask of elements repeats in it: bit e
+    of the mask covers ``bits / (elements * planes)`` bits of every plane. One write brings ``write_words`` words: word w for the
+    banks b with ``b % write_words == w``.
+    """
+
+    banks: int = 1
     words: int
     bits: int
-    elements: int
+    elements: int = 1
+    planes: int = 1
+    write_words: int = 1
 
     @property
     def word_bytes(self) -> int:
@@ -29,32 +44,24 @@ class Geometry:
 
 
 @cache
-def geometry(hw: HwConfig, mem: Mem) -> Geometry:
-    code = (hw.code_word_bits, hw.lanes)
+def memories(hw: HwConfig) -> dict[Mem, Memory]:
+    """All memories of an accelerator, in the order of ``Mem``."""
+    code = {"bits": hw.code_word_bits, "elements": hw.lanes, "planes": hw.planes}
+    table = Memory(words=TABLE_ENTRIES, bits=TABLE_BITS)
     return {
-        Mem.ABUF: Geometry(hw.cols, hw.abuf_words, *code),
-        Mem.WBUF: Geometry(hw.rows, hw.wbuf_words, *code),
-        Mem.KBUF: Geometry(hw.rows, hw.kbuf_words, *code),
-        Mem.RBUF: Geometry(1, hw.rbuf_words, hw.res_word_bits, hw.rows),
-        Mem.SBUF: Geometry(hw.cols, hw.sbuf_words, hw.score_word_bits, hw.rows),
-        Mem.PBUF: Geometry(1, hw.pbuf_words, hw.param_word_bits, hw.rows),
-        Mem.IDBUF: Geometry(1, hw.idbuf_words, 32 + 64, 1),
-        Mem.LUTV: Geometry(1, 256, 16, 1),
-        Mem.LUTX: Geometry(1, 256, 16, 1),
-    }[mem]
-
-
-ID_WORD_BITS = 96  # id (32 bits), then logit (64 bits)
-
-
-def memory_banks(hw: HwConfig) -> dict[str, tuple[int, int, int]]:
-    """Memory name -> (banks, words, word bits) of the on-chip memories that are SRAM."""
-    return {
-        "abuf": (hw.cols, hw.abuf_words, hw.code_word_bits),
-        "wbuf": (hw.rows, hw.wbuf_words, hw.code_word_bits),
-        "kbuf": (hw.rows, hw.kbuf_words, hw.code_word_bits),
-        "rbuf": (1, hw.rbuf_words, hw.res_word_bits),
-        "sbuf": (hw.cols, hw.sbuf_words, hw.score_word_bits),
-        "pbuf": (1, hw.pbuf_words, hw.param_word_bits),
-        "idbuf": (1, hw.idbuf_words, 96),
+        Mem.ABUF: Memory(banks=hw.cols, words=hw.abuf_words, **code),
+        Mem.WBUF: Memory(banks=hw.rows, words=hw.wbuf_words, write_words=hw.load_words, **code),
+        Mem.KBUF: Memory(banks=hw.rows, words=hw.kbuf_words, **code),
+        Mem.RBUF: Memory(words=hw.rbuf_words, bits=hw.res_word_bits, elements=hw.rows),
+        Mem.PBUF: Memory(words=hw.pbuf_words, bits=hw.param_word_bits, elements=hw.rows),
+        Mem.IDBUF: Memory(words=hw.idbuf_words, bits=ID_WORD_BITS),
+        Mem.LUTV: table,
+        Mem.LUTX: table,
+        Mem.SBUF: Memory(banks=hw.cols, words=hw.sbuf_words, bits=hw.score_word_bits, write_words=hw.cols),
     }
+
+
+@cache
+def banked(hw: HwConfig) -> dict[str, Memory]:
+    """The memories that are made of RAM banks, all but the tables, by the name of their instance and of their counters."""
+    return {mem.name.lower(): memory for mem, memory in memories(hw).items() if mem not in TABLES}

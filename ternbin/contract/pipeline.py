@@ -1,24 +1,22 @@
-"""Constants of the microarchitecture that the cycle model, the mapper and the RTL share."""
+"""Constants of the microarchitecture that more than one of RTL, cycle model, mapper and machine rest on."""
 
-SCALE_WORDS = 4  # parameter words of one (M, B) pair
+# parameters of the epilogue and of LAYERNORM
+MUL_BITS, BIAS_BITS = 24, 40  # a multiplier M and a bias B, signed, of one feature
+SCALE_WORDS = 4  # parameter words of PBUF that hold M and B
 
-
-MUL_BITS, BIAS_BITS = 24, 40
-
-
-PAGE_BYTES = 4096  # no burst crosses a multiple of this
-
-
-IN_FLIGHT = 8  # instructions of one unit that were issued and are not done
-
-
-DESCRIPTORS = 4  # transfers that the two stages of a unit may be apart
-
-
+# instructions
 PREFETCH = 4  # instructions asked for ahead
+IN_FLIGHT = 8  # instructions of one unit that were issued and are not done
+TOKEN_BITS = 8  # of a counter of tokens
+MAX_TOKENS = (1 << TOKEN_BITS) - 1  # that one unit may have given another, and the other not taken
 
+# transfers
+PAGE_BYTES = 4096  # no burst crosses a multiple of this
+DESCRIPTORS = 4  # transfers that the two stages of a unit may be apart
+OUTSTANDING = 16  # bursts of one unit that were asked for and not answered
+READ_AHEAD = 4  # words that STORE reads ahead
 
-ENGINES = 2  # columns that are worked through at the same time: beam b's by engine b % ENGINES
-
-
-SLOTS = 4  # queries between two passes
+# compute units
+ENGINES = 2  # columns of TOP that are worked through at the same time: beam b's by engine b % ENGINES
+NORM_GROUP = 4  # tokens of LAYERNORM that share a fetch of parameters
+SLOTS = 4  # queries between two passes of SOFTMAX

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, decode
-from ternbin.contract.memories import Geometry, geometry
+from ternbin.contract.memories import Memory, memories
 from ternbin.contract.rows import INT8_WEIGHTS, UINT8_WEIGHTS, bytes_int, from_bytes, word_codes
 from ternbin.errors import InputError
 from ternbin.graph.qtypes import from_stored, kind_of
@@ -29,7 +29,7 @@ LAYOUTS = ("tokens", "keys", "transposed", "residual", "scores", "ids")
 class Region:
     """``words`` words from ``addr`` of banks ``bank .. bank+banks-1`` of one memory.
 
-    Its raw form is bytes: bank by bank, word by word, ``geometry(hw, mem).word_bytes`` each, little end first.
+    Its raw form is bytes: bank by bank, word by word, ``Memory.word_bytes`` each, little end first.
     """
 
     mem: Mem
@@ -43,7 +43,7 @@ class Region:
 class View:
     """How a tensor lies in a region; addresses count from the start of the region.
 
-    Layouts (docs/architecture.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
+    Layouts (docs/instruction-set.md, "Memories"): "tokens" and "keys" are codes with a token's features along the lanes,
     "transposed" codes with keys along the lanes, all [rows, groups*width]; "residual", "scores" [rows, width]; "ids"
     [rows, 2]: id, and logit, of which the hardware holds ``2^shift`` times the graph's; with ``groups`` above 1 [rows, groups, 2], a
     list of them every ``stride`` words, the last of which, (m, s) of rule 11, is as it is.
@@ -119,7 +119,7 @@ class Program:
     source_len: int
     max_new_tokens: int
     writable: tuple[tuple[int, int], ...] = ()
-    info: dict = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict[str, Any])
     beams: int = 1
     mask_addr: int = 0
     result_addr: int = 0
@@ -152,14 +152,24 @@ class Program:
         return [int.from_bytes(self.image[a : a + INSTRUCTION_BYTES], "little") for a in steps]
 
     def instructions(self, call: int) -> list[Instruction]:
-        """The decoded instructions of a call. Raises InputError, naming the instruction, for a damaged one."""
-        result = []
+        """The decoded instructions of a call. Equal words, which calls have many of, are decoded once and are one object.
+
+        Raises InputError, naming the instruction, for a damaged one.
+        """
+        result: list[Instruction] = []
+        known = self._decoded
         for number, word in enumerate(self.words(call)):
-            try:
-                result.append(decode(word))
-            except InputError as error:
-                raise InputError(f"call {call}, instruction {number}: {error}") from None
+            if word not in known:
+                try:
+                    known[word] = decode(word)
+                except InputError as error:
+                    raise InputError(f"call {call}, instruction {number}: {error}") from None
+            result.append(known[word])
         return result
+
+    @cached_property
+    def _decoded(self) -> dict[int, Instruction]:
+        return {}
 
     @cached_property
     def probes_of_call(self) -> tuple[tuple[Probe, ...], ...]:
@@ -185,21 +195,25 @@ class Program:
             raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
         memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
 
-    def put_beams(self, memory: bytearray, position: int, tokens: Sequence[int], mask: Tensor) -> None:
+    def put_beams(self, memory: bytearray, position: int, tokens: Sequence[int], mask: ArrayLike) -> None:
         """What the decoder call at ``position`` reads: a token a beam, and which keys each sees, bool ``[beams, keys]``."""
         for beam, token in enumerate(tokens):
             self.put_id(memory, self.slot_addr(position) + beam * self.hw.axi_bytes, token)
-        bits = (mask.numpy().astype("<u2") << np.arange(self.beams, dtype="<u2")[:, None]).sum(0, dtype="<u2").tobytes()
+        bits = (
+            (np.asarray(mask).astype("<u2") << np.arange(self.beams, dtype="<u2")[:, None])
+            .sum(0, dtype="<u2")
+            .tobytes()
+        )
         memory[self.mask_addr : self.mask_addr + len(bits)] = bits
 
-    def read_top(self, memory: bytes | bytearray, position: int) -> Tensor:
-        """What the decoder call on beams at ``position`` gave, as rule 11 does: ``[beams, top + 1, 2]``."""
+    def read_top(self, memory: bytes | bytearray, position: int) -> np.ndarray:
+        """What the decoder call on beams at ``position`` gave, as rule 11 does: int64 ``[beams, top + 1, 2]``."""
         step, size = self.hw.axi_bytes, self.hw.result_words * self.hw.axi_bytes
         raw = np.frombuffer(memory, np.uint8, size, self.result_addr + position * size)
         raw = raw.reshape(self.beams, self.hw.top + 1, 3, step)[..., :4]
         ids, logits = bytes_int(raw[:, :, 0], 4), bytes_int(raw[:, :, 1:].reshape(*raw.shape[:2], 8), 8)
         logits[:, :-1] >>= self.info["logit_shift"]
-        return torch.from_numpy(np.concatenate([ids, logits], axis=-1))
+        return np.concatenate([ids, logits], axis=-1)
 
     def get_id(self, memory: bytes | bytearray, address: int) -> int:
         return int.from_bytes(memory[address : address + 4], "little")
@@ -210,12 +224,12 @@ class Program:
 
 def region_bytes(hw: HwConfig, region: Region) -> int:
     """Length of the region's raw form."""
-    return region.banks * region.words * geometry(hw, region.mem).word_bytes
+    return region.banks * region.words * memories(hw)[region.mem].word_bytes
 
 
-def decode_probe(hw: HwConfig, probe: Probe, raw: bytes) -> Tensor:
+def decode_probe(hw: HwConfig, probe: Probe, raw: bytes) -> np.ndarray:
     """The tensor, int64, in the values the integer reference uses, from the raw words of the probe's region."""
-    region, view, shape = probe.region, probe.view, geometry(hw, probe.region.mem)
+    region, view, shape = probe.region, probe.view, memories(hw)[probe.region.mem]
     if len(raw) != region_bytes(hw, region):
         raise InputError(f"probe {probe.tensor}: raw words must be {region_bytes(hw, region)} bytes, not {len(raw)}")
     words = np.frombuffer(raw, dtype=np.uint8).reshape(region.banks, region.words, shape.word_bytes)
@@ -225,22 +239,23 @@ def decode_probe(hw: HwConfig, probe: Probe, raw: bytes) -> Tensor:
         out = _decode_scores(hw, view, words)
     else:
         out = {"residual": _decode_residual, "ids": _decode_ids}[view.layout](hw, view, words[0])
-    out = torch.from_numpy(np.ascontiguousarray(out, dtype=np.int64))
-    return out.unsqueeze(0) if view.lead else out
+    out = np.ascontiguousarray(out, dtype=np.int64)
+    return out[None] if view.lead else out
 
 
-def expected_part(probe: Probe, value: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The slice of the reference tensor that :func:`decode_probe` must equal; ids and logits become columns."""
+def expected_part(probe: Probe, value: ArrayLike | tuple[ArrayLike, ...]) -> np.ndarray:
+    """The slice of the reference tensor that :func:`decode_probe` must equal, int64; ids and logits become columns."""
     if isinstance(value, tuple):
-        value = torch.stack([v.to(torch.int64) for v in value], dim=-1)
-    return value[tuple(slice(*p) for p in probe.part)].to(torch.int64)
+        value = np.stack([np.asarray(v, dtype=np.int64) for v in value], axis=-1)
+    return np.asarray(value)[tuple(slice(*p) for p in probe.part)].astype(np.int64)
 
 
-def _decode_codes(hw: HwConfig, shape: Geometry, view: View, raw: np.ndarray) -> np.ndarray:
+def _decode_codes(hw: HwConfig, shape: Memory, view: View, raw: np.ndarray) -> np.ndarray:
     words = from_bytes(raw)[..., : shape.bits].reshape(*raw.shape[:2], hw.planes, hw.lanes)
     if kind_of(view.kind).eight_bit:
         weights = INT8_WEIGHTS if view.kind == "int8" else UINT8_WEIGHTS
-        return sum(int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights))
+        planes = [int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights)]
+        return np.sum(planes, axis=0)
     return from_stored(_gather(hw, view, word_codes(hw, words), 0), view.kind)
 
 
@@ -338,23 +353,23 @@ def load(path: str | Path) -> Program:
     return _from_header(json.loads(body[start:end]), body[end:])
 
 
-def _from_header(header: dict, image: bytes) -> Program:
-    plain = {name: header[name] for name in _HEADER if name in header}
-    return Program(
-        **plain
-        | {
-            "hw": HwConfig(**header["hw"]),
-            "image": image,
-            "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
-            "names": tuple(header["names"]),
-            "probes": tuple(_probe(*values) for values in header["probes"]),
-            "writable": tuple((a, n) for a, n in header["writable"]),
-            "source_lens": tuple(header.get("source_lens", ())),
-        }
-    )
+def _from_header(header: dict[str, Any], image: bytes) -> Program:
+    values: dict[str, Any] = {name: header[name] for name in _HEADER if name in header}
+    values |= {
+        "hw": HwConfig(**header["hw"]),
+        "image": image,
+        "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
+        "names": tuple(header["names"]),
+        "probes": tuple(_probe(*fields) for fields in header["probes"]),
+        "writable": tuple((a, n) for a, n in header["writable"]),
+        "source_lens": tuple(header.get("source_lens", ())),
+    }
+    return Program(**values)
 
 
-def _probe(call: int, unit: int, index: int, tensor: str, region: list, view: list, part: list) -> Probe:
+def _probe(
+    call: int, unit: int, index: int, tensor: str, region: list[int], view: list[Any], part: list[list[int]]
+) -> Probe:
     place = Region(Mem(region[0]), *region[1:])
     return Probe(call, Unit(unit), index, tensor, place, View(*view), tuple((a, b) for a, b in part))
 
@@ -364,7 +379,7 @@ def _probe(call: int, unit: int, index: int, tensor: str, region: list, view: li
 
 def listing(program: Program, calls: Sequence[int] | None = None) -> str:
     """The program as text: one line an instruction, under the name of the graph op it belongs to."""
-    lines = []
+    lines: list[str] = []
     for number in range(len(program.calls)) if calls is None else calls:
         call = program.calls[number]
         lines.append(f"call {number} ({program.title(number)}) at {call.address:#x}, {call.count} instructions")

@@ -1,7 +1,7 @@
-"""How values lie in the on-chip memories and in external memory: geometry of every memory, packing, unpacking.
+"""How values lie in the words of on-chip memories and in the rows of external memory: packing and unpacking.
 
 Bits are numpy uint8 arrays of 0 and 1. A code word has shape ``[planes, lanes]``: nz and neg on a ternary array, the
-one plane "positive" on a binary array. 8-bit codes are 8 such words, one a bit plane. docs/architecture.md, "Memories"
+one plane "positive" on a binary array. 8-bit codes are 8 such words, one a bit plane. docs/instruction-set.md, "Memories"
 and "LOAD, STORE", says the same in words.
 """
 
@@ -9,15 +9,12 @@ import numpy as np
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
-from ternbin.contract.memories import ceil_div
+from ternbin.contract.memories import PARAM_BITS, ceil_div
 from ternbin.contract.pipeline import MUL_BITS, SCALE_WORDS
 from ternbin.contract.transfers import TRITS, bank_words
 
 INT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, -128], dtype=np.int64)
 UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)
-
-
-# ---- geometry -------------------------------------------------------------------------------------------------------
 
 
 # ---- code words -----------------------------------------------------------------------------------------------------
@@ -148,7 +145,7 @@ def scale_words(hw: HwConfig, mul: np.ndarray, bias: np.ndarray) -> np.ndarray:
 def scale_values(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parameter words ``[.., 4, n]`` to M and B ``[.., n]``."""
     halves = words.astype(np.int64) & 0xFFFF
-    both = sum(halves[..., j, :] << 16 * j for j in range(SCALE_WORDS))
+    both = np.sum([halves[..., j, :] << PARAM_BITS * j for j in range(SCALE_WORDS)], axis=0)
     return both << (64 - MUL_BITS) >> (64 - MUL_BITS), both >> MUL_BITS
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from ternbin.errors import InputError
 
+OPEN_BURSTS = 8  # that the external memory takes, of reads and of writes; as QUEUE of sim/harness/axi_memory.h
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryModel:

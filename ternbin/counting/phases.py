@@ -1,20 +1,23 @@
-"""Phases of a run: its calls grouped into prefill and decoding, with work, traffic and counters."""
+"""Phases of a run, simulated or predicted: its calls grouped into prefill and decoding, with events, traffic and work.
+
+Every call is decoded once, into what was counted (:class:`Seen`) and what its transfers carry; a phase adds them up.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from ternbin.contract.counters import ARRAY
+from ternbin.contract.effects.table import counts
 from ternbin.contract.isa import UNIT_OF, Instruction, Op, Unit
 from ternbin.contract.program import Program
-from ternbin.counting.events import add, instruction_events
-from ternbin.counting.runs import CallRun, RunResult
+from ternbin.counting.cycles import CallPrediction
+from ternbin.counting.events import add, call_events
+from ternbin.counting.runs import PHASES, CallRun, RunResult
 from ternbin.counting.traffic import Traffic, traffic
-from ternbin.counting.workload import PHASES, Work, work
+from ternbin.counting.workload import Work, call_work, sum_work
 from ternbin.errors import CheckError
 from ternbin.graph.ir import Lowered
-
-HEAD = "lm_head"
 
 
 @dataclass(frozen=True)
@@ -30,101 +33,129 @@ class Executed:
     counters: dict[str, int]
 
 
-def executed(program: Program, number: int, call: CallRun) -> list[Executed]:
-    """The instructions of a call that a unit ran (END is no unit's), with the graph op each belongs to."""
-    queues: dict[Unit, list[tuple[Instruction, str]]] = defaultdict(list)
-    for instruction, op in zip(program.instructions(number), program.calls[number].ops, strict=True):
-        if instruction.op != Op.END:
-            queues[UNIT_OF[instruction.op]].append((instruction, program.names[op]))
-    result = []
-    for record in call.records:
-        instruction, op = queues[record.unit][record.index]
-        counters = dict(record.counters)
-        if instruction.op == Op.GEMM:  # the array runs ahead of the results that the record's counters are taken with
-            own = instruction_events(program.hw, instruction)
-            counters |= {name: own[name] for name in ARRAY}
-        result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
-    return result
+@dataclass(frozen=True)
+class Seen:
+    """One call of a program: its cycles and counters; instructions as they ran, of a simulated call."""
+
+    cycles: int
+    counters: dict[str, int]
+    executed: tuple[Executed, ...] = ()
 
 
-def call_work(lowered: Lowered, program: Program, number: int, steps: Sequence[int] = ()) -> dict[str, Work]:
-    """Work by op of one program call: the encoder on a text, or the decoder at a position: each beam with its own keys. ``steps``: decoder
-    calls of each text until it was done, beyond which its beams count as no work (default: all calls)."""
-    if number < program.encoders:
-        return work(lowered.encoder, lowered.weights, {"S": program.lengths[number]})
-    past = number - program.encoders
-    total: dict[str, Work] = {}
-    for length in [own for text, own in enumerate(program.lengths) if not steps or past < steps[text]]:
-        dims = {"S": length, "T": program.beams // program.encoders, "P": past, "N": past + 1}
-        for name, own in work(lowered.decoder, lowered.weights, dims).items():
-            total[name] = Work(own.macs + total.get(name, Work()).macs, own.weights)
-    return total
-
-
-def _sum_work(parts: Iterable[dict[str, Work]]) -> dict[str, Work]:
-    total: dict[str, Work] = {}
-    for part in parts:
-        for op, item in part.items():
-            before = total.get(op, Work())
-            total[op] = Work(before.macs + item.macs, before.weights + item.weights)
-    return total
-
-
-def _sum_traffic(parts: Iterable[Traffic]) -> Traffic:
-    parts = list(parts)
-    return Traffic(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(Traffic)})
+See = Callable[[int, list[Instruction]], Seen]  # call number, its instructions -> what was seen of it
 
 
 @dataclass(frozen=True)
-class PhaseRun:
+class Phase:
     """Everything that one phase did. ``tokens``: of the texts in prefill; in decode the positions computed for each text until it was
-    done. ``work`` is for these; ``computed`` counts every text in every call, for the array goes on with those that are done."""
+    done. ``work`` is for these; ``computed`` counts every text in every call, for the array goes on with those that are done.
+    ``instructions``: as they ran, of a simulated phase."""
 
     name: str
     tokens: int
-    calls: list[CallRun]
-    instructions: list[Executed]
+    calls: int
+    cycles: int
+    instructions: tuple[Executed, ...]
     counters: dict[str, int]
     traffic: Traffic
     work: dict[str, Work]
     computed: dict[str, Work]
 
     @property
-    def cycles(self) -> int:
-        return sum(call.cycles for call in self.calls)
-
-    @property
     def macs(self) -> int:
         return sum(item.macs for item in self.work.values())
 
 
-def phase_run(
-    name: str, program: Program, lowered: Lowered, calls: dict[int, CallRun], tokens: int, steps: Sequence[int]
-) -> PhaseRun:
-    """Adds up the calls of one phase (program call number -> what it did); ``steps`` as in :func:`call_work`."""
-    instructions = [item for number, call in calls.items() for item in executed(program, number, call)]
-    counters = add(call.counters for call in calls.values())
-    for key in ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns"):
-        total = sum(item.counters.get(key, 0) for item in instructions)
-        if counters.setdefault(key, total) != total:
-            raise CheckError(f"{name}: {key} must be {total}, from the instructions, not {counters[key]}")
-    moved = _sum_traffic(
-        traffic(
-            program.hw,
-            [i for i in program.instructions(number) if i.op in (Op.LOAD, Op.STORE)],
-            program.calls[number].count,
-        )
-        for number in calls
-    )
-    work, computed = (_sum_work(call_work(lowered, program, number, own) for number in calls) for own in (steps, ()))
-    return PhaseRun(name, tokens, list(calls.values()), instructions, counters, moved, work, computed)
+def simulated_phases(program: Program, lowered: Lowered, run: RunResult) -> list[Phase]:
+    """Prefill (the encoder calls) and decode (all decoder calls) of a run. Raises CheckError where the array's counters are not those of
+    its instructions."""
+
+    def see(number: int, instructions: list[Instruction]) -> Seen:
+        call = run.calls[number]
+        ran = executed(program, number, instructions, call)
+        return Seen(call.cycles, _checked(number, call.counters, ran), tuple(ran))
+
+    return _phases(program, lowered, len(run.calls), run.steps, see)
 
 
-def phase_runs(program: Program, lowered: Lowered, run: RunResult) -> list[PhaseRun]:
-    """Prefill (the encoder calls) and decode (all decoder calls)."""
-    numbered = list(enumerate(run.calls))
-    groups = (
-        (dict(numbered[: program.encoders]), program.source_len),
-        (dict(numbered[program.encoders :]), sum(run.steps)),
+def predicted_phases(program: Program, lowered: Lowered, timing: Sequence[CallPrediction]) -> list[Phase]:
+    """The same without a simulation: all calls that ``timing`` has, every text going on to the last."""
+
+    def see(number: int, instructions: list[Instruction]) -> Seen:
+        return Seen(timing[number].cycles, call_events(program, number, timing[number], instructions))
+
+    steps = [len(timing) - program.encoders] * program.encoders
+    return _phases(program, lowered, len(timing), steps, see)
+
+
+def _phases(program: Program, lowered: Lowered, calls: int, steps: Sequence[int], see: See) -> list[Phase]:
+    first = program.encoders
+    groups = ((range(first), program.source_len), (range(first, calls), sum(steps)))
+    return [
+        _phase(name, program, lowered, numbers, tokens, steps, see)
+        for name, (numbers, tokens) in zip(PHASES, groups, strict=True)
+    ]
+
+
+def _phase(
+    name: str, program: Program, lowered: Lowered, numbers: range, tokens: int, steps: Sequence[int], see: See
+) -> Phase:
+    """Adds up the calls ``numbers``; ``steps`` as in :func:`call_work`."""
+    seen: list[Seen] = []
+    moved: list[Traffic] = []
+    for number in numbers:
+        instructions = program.instructions(number)
+        seen.append(see(number, instructions))
+        moved.append(traffic(program.hw, transfers(instructions), program.calls[number].count))
+    computed = work = sum_work(call_work(lowered, program, number) for number in numbers)
+    if any(own < numbers.stop - program.encoders for own in steps):  # a text is done before the last call
+        work = sum_work(call_work(lowered, program, number, steps) for number in numbers)
+    return Phase(
+        name,
+        tokens,
+        len(numbers),
+        sum(call.cycles for call in seen),
+        tuple(item for call in seen for item in call.executed),
+        add(call.counters for call in seen),
+        _sum_traffic(moved),
+        work,
+        computed,
     )
-    return [phase_run(name, program, lowered, *group, run.steps) for name, group in zip(PHASES, groups, strict=True)]
+
+
+def transfers(instructions: Iterable[Instruction]) -> list[Instruction]:
+    """Those that move data between external memory and the chip."""
+    return [i for i in instructions if i.op in (Op.LOAD, Op.STORE)]
+
+
+def _sum_traffic(parts: Sequence[Traffic]) -> Traffic:
+    return Traffic(**{f.name: sum(getattr(part, f.name) for part in parts) for f in fields(Traffic)})
+
+
+def executed(program: Program, number: int, instructions: Sequence[Instruction], call: CallRun) -> list[Executed]:
+    """The instructions of a call that a unit ran (END is no unit's), with the graph op each belongs to."""
+    queues: dict[Unit, list[tuple[Instruction, str]]] = defaultdict(list)
+    for instruction, op in zip(instructions, program.calls[number].ops, strict=True):
+        if instruction.op != Op.END:
+            queues[UNIT_OF[instruction.op]].append((instruction, program.names[op]))
+    result: list[Executed] = []
+    for record in call.records:
+        instruction, op = queues[record.unit][record.index]
+        counters = dict(record.counters)
+        if instruction.op == Op.GEMM:  # the array runs ahead of the results that the record's counters are taken with
+            own = counts(program.hw, instruction)
+            counters |= {name: own[name] for name in ARRAY}
+        result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
+    return result
+
+
+_FROM_INSTRUCTIONS = ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns")
+
+
+def _checked(number: int, counters: dict[str, int], ran: Sequence[Executed]) -> dict[str, int]:
+    """The counters with those of the array that only instructions tell; the others must be what the instructions say."""
+    told = {name: sum(item.counters.get(name, 0) for item in ran) for name in _FROM_INSTRUCTIONS}
+    for name, total in told.items():
+        if counters.get(name, total) != total:
+            raise CheckError(f"call {number}: {name} must be {total}, from the instructions, not {counters[name]}")
+    return counters | told

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from ternbin.contract.isa import Unit
 from ternbin.decoding.search import Fed, Found
 
+PHASES = ("prefill", "decode")  # the encoder calls; the decoder calls
+
 
 @dataclass(frozen=True)
 class Record:
@@ -43,8 +45,8 @@ class RunResult:
     memory: bytearray = field(repr=False)
     sim_seconds: float
     build_seconds: float
-    found: list[Found] = field(default_factory=list)
-    trace: list[Fed] = field(default_factory=list, repr=False)
+    found: list[Found] = field(default_factory=list[Found])
+    trace: list[Fed] = field(default_factory=list[Fed], repr=False)
 
     @property
     def cycles(self) -> int:

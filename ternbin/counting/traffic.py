@@ -1,11 +1,12 @@
 """External bytes of a call by what they carry, from the transfers of its program."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ternbin.contract.effects.table import moves
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import INSTRUCTION_BYTES, Instruction, Mem, Op
-from ternbin.contract.transfers import external_rows
+from ternbin.contract.isa import INSTRUCTION_BYTES, Instruction
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,11 @@ class Traffic:
         return self.weights + self.embedding + self.parameters + self.program + self.other_reads + self.writes
 
 
-_CARRIES = {
-    Mem.WBUF: "weights",
-    Mem.ABUF: "embedding",
-    Mem.PBUF: "parameters",
-    Mem.RBUF: "parameters",
-    Mem.LUTV: "parameters",
-    Mem.LUTX: "parameters",
-}
-
-
-def transfer_bytes(hw: HwConfig, instruction: Instruction) -> int:
-    """Bytes on the bus of one LOAD or STORE, 0 for other operations."""
-    if instruction.op not in (Op.LOAD, Op.STORE):
-        return 0
-    mem = Mem(instruction["mem"])
-    rows, size = external_rows(hw, mem, instruction["inner"], instruction["outer"], bool(instruction["expand"]))
-    return rows * size
-
-
-def traffic(hw: HwConfig, instructions: list[Instruction], fetched: int) -> Traffic:
-    """Bytes of these instructions' transfers; ``fetched`` instructions were read from memory."""
+def traffic(hw: HwConfig, instructions: Iterable[Instruction], fetched: int) -> Traffic:
+    """Bytes that these instructions move; ``fetched`` instructions were read from memory."""
     sums: Counter[str] = Counter(program=fetched * INSTRUCTION_BYTES)
     for instruction in instructions:
-        kind = "writes" if instruction.op == Op.STORE else _CARRIES.get(Mem(instruction["mem"]), "other_reads")
-        sums[kind] += transfer_bytes(hw, instruction)
+        moved = moves(hw, instruction)
+        if moved is not None:
+            sums[moved[0]] += moved[1]
     return Traffic(**sums)

@@ -1,10 +1,12 @@
-"""How much work a graph is: multiply-accumulates and weights of every op, for one call."""
+"""How much work a graph is: multiply-accumulates and weights of every op, for one call or for several."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ternbin.graph.ir import Graph, Weights
-
-PHASES = ("prefill", "decode")
+from ternbin.contract.program import Program
+from ternbin.graph.ir import Graph, Lowered, Shape, Weights
+from ternbin.graph.ops.attention import Attended, Scores
+from ternbin.graph.ops.linear import Product
 
 
 @dataclass(frozen=True)
@@ -15,24 +17,47 @@ class Work:
     weights: int = 0
 
 
-def _bound(shape: tuple, dims: dict[str, int]) -> tuple[int, ...]:
+def _bound(shape: Shape, dims: dict[str, int]) -> tuple[int, ...]:
     return tuple(dims[d] if isinstance(d, str) else d for d in shape)
 
 
 def work(graph: Graph, weights: Weights, dims: dict[str, int]) -> dict[str, Work]:
     """Op name -> Work for the ops that multiply; ``dims`` binds S, T, P, N. One operand pair is one multiply-accumulate,
     whatever its bits."""
-    result = {}
+    result: dict[str, Work] = {}
     for node in graph.nodes():
-        attrs = dict(node.attrs)
-        if "weight" in attrs:
-            out_features, in_features = weights[attrs["weight"]].shape
+        if isinstance(node.op, Product):
+            out_features, in_features = weights[node.op.weight].shape
             (tokens, *_) = _bound(node.src[0].type.shape, dims)
-            result[attrs["name"]] = Work(tokens * out_features * in_features, out_features * in_features)
-        elif node.op == "scores":
-            heads, queries, keys = _bound(node.type.shape, dims)
-            result[attrs["name"]] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
-        elif node.op.startswith("context"):
+            result[node.name] = Work(tokens * out_features * in_features, out_features * in_features)
+        elif isinstance(node.op, Scores):
+            _, queries, keys = _bound(node.type.shape, dims)
+            result[node.name] = Work(queries * keys * _bound(node.src[0].type.shape, dims)[-1])
+        elif isinstance(node.op, Attended):
             _, queries, keys = _bound(node.src[0].type.shape, dims)
-            result[attrs["name"]] = Work(queries * keys * _bound(node.src[1].type.shape, dims)[-1])
+            result[node.name] = Work(queries * keys * _bound(node.src[1].type.shape, dims)[-1])
     return result
+
+
+def call_work(lowered: Lowered, program: Program, number: int, steps: Sequence[int] = ()) -> dict[str, Work]:
+    """Work by op of one program call: the encoder on a text, or the decoder at a position: each beam with its own keys. ``steps``: decoder
+    calls of each text until it was done, beyond which its beams count as no work (default: all calls)."""
+    if number < program.encoders:
+        return work(lowered.encoder, lowered.weights, {"S": program.lengths[number]})
+    past = number - program.encoders
+    total: dict[str, Work] = {}
+    for length in [own for text, own in enumerate(program.lengths) if not steps or past < steps[text]]:
+        dims = {"S": length, "T": program.beams // program.encoders, "P": past, "N": past + 1}
+        for name, own in work(lowered.decoder, lowered.weights, dims).items():
+            total[name] = Work(own.macs + total.get(name, Work()).macs, own.weights)
+    return total
+
+
+def sum_work(parts: Iterable[dict[str, Work]]) -> dict[str, Work]:
+    """Sums by op."""
+    total: dict[str, Work] = {}
+    for part in parts:
+        for op, item in part.items():
+            before = total.get(op, Work())
+            total[op] = Work(before.macs + item.macs, before.weights + item.weights)
+    return total

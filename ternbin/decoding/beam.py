@@ -7,6 +7,7 @@ everything else is computed here, so that equal integers give equal tokens.
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ternbin.errors import InputError
 from ternbin.graph import golden
 from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.shape import IDS, NEXT, shape
 
 DEAD = -1e9  # score of a beam that is none
 Step = Callable[[Sequence[int], Sequence[int], int], list[Candidates]]
@@ -41,14 +43,14 @@ def beam_search(policy: Policy, search: Search, step: Step) -> Found:
 def together(policy: Policy, search: Search | None, texts: int, step: Step) -> list[Found]:
     """Searches (without one: greedily) for several texts at a time: ``step`` sees the beams of all, text by text. Those of a text that
     is done go on being fed, with their last tokens, until all are."""
-    running = [_search(policy, search) if search else _greedy(policy) for _ in range(texts)]
+    running = [_Search(policy, search).run() if search else _greedy(policy) for _ in range(texts)]
     size, position = search.beams if search else 1, 0
     feeds: list[Fed] = [((policy.prompt[-1],) * size, tuple(range(size)))] * texts
     found: list[Found | None] = [None] * texts
 
     def advance(text: int, listed: list[Candidates] | None) -> None:
         try:
-            feeds[text] = running[text].send(listed)
+            feeds[text] = next(running[text]) if listed is None else running[text].send(listed)
         except StopIteration as stop:
             found[text], feeds[text] = stop.value, (feeds[text][0], tuple(range(size)))
 
@@ -62,7 +64,7 @@ def together(policy: Policy, search: Search | None, texts: int, step: Step) -> l
         for text in range(texts):
             if found[text] is None:
                 advance(text, listed[text * size : (text + 1) * size])
-    return found
+    return [each for each in found if each is not None]
 
 
 Searching = Generator[Fed, list[Candidates], Found]  # yields what to feed, is sent the candidates, returns the text
@@ -70,103 +72,125 @@ Searching = Generator[Fed, list[Candidates], Found]  # yields what to feed, is s
 
 def _greedy(policy: Policy) -> Searching:
     """As :func:`ternbin.decoding.greedy.greedy`."""
-    tokens, feed, trace, score = policy.first(), list(policy.prompt), [], 0.0
+    tokens, feed, score = policy.first(), list(policy.prompt), 0.0
+    trace: list[Fed] = []
     while not policy.done(tokens):
         token = policy.forced_next(tokens)
         if token is None:
+            listed: list[Candidates] = []
             for each in feed:
                 trace.append(((each,), (0,)))
-                ((best, *_),) = yield trace[-1]
-            token, logp = best
+                listed = yield trace[-1]
+            (((token, logp), *_),) = listed
             score += logp
         tokens.append(token)
         feed = [token]
     return Found(tokens, score, trace, 0)
 
 
-def _search(policy: Policy, search: Search) -> Searching:
-    trace, short = [], 0
+class _Search:
+    """A search in progress: the running texts, best first, and the best of those that have ended."""
 
-    def feed(tokens: Sequence[int], parents: Sequence[int]) -> Searching:
-        trace.append((tuple(tokens), tuple(parents)))
-        return [own[: search.top] for own in (yield trace[-1])]
+    def __init__(self, policy: Policy, search: Search):
+        self.policy, self.search = policy, search
+        every = range(search.beams)
+        self.beams = [_Text(policy.prompt, 0.0 if b == 0 else DEAD) for b in every]
+        self.parents: Sequence[int] = every  # the beam that each running text was continued from
+        self.finished = [_Text((), DEAD) for _ in every]
+        self.length, self.most = len(policy.prompt), policy.max_new_tokens + 1
+        self.open_ended = True  # a running beam may still become the best
+        self.trace: list[Fed] = []
+        self.short = 0
 
-    every = range(search.beams)
-    beams = [_Text(policy.prompt, 0.0 if b == 0 else DEAD) for b in every]
-    finished = [_Text((), DEAD) for _ in every]
-    most, length = policy.max_new_tokens + 1, len(policy.prompt)
-    if length >= most:
-        return Found(list(policy.prompt[1:]), 0.0, trace, 0)
-    for token in policy.prompt[:-1]:
-        yield from feed([token] * search.beams, every)
-    parents: Sequence[int] = every
-    open_ended = True  # a running beam may still become the best
-    while length < most:
-        forced = policy.forced_next(beams[0].tokens[1:])
-        if forced is None:
-            listed = yield from feed([beam.tokens[-1] for beam in beams], parents)
-            allowed = [
-                [c for c in own if c[0] not in _banned(beam.tokens, search, policy.eos)]
-                for own, beam in zip(listed, beams, strict=True)
-            ]
-        else:
-            listed = allowed = [[(forced, 0.0)]] * search.beams
-        ranked = sorted((-(beam.score + logp), b, token) for b, beam in enumerate(beams) for token, logp in allowed[b])[
-            : search.chosen
+    def run(self) -> Searching:
+        prompt = self.policy.prompt
+        if self.length >= self.most:
+            return Found(list(prompt[1:]), 0.0, self.trace, 0)
+        for token in prompt[:-1]:
+            yield from self._feed([token] * self.search.beams)
+        while self.length < self.most and not self._over():
+            forced = self.policy.forced_next(self.beams[0].tokens[1:])
+            if forced is None:
+                listed = yield from self._feed([beam.tokens[-1] for beam in self.beams])
+                allowed = self._allowed(listed)
+            else:
+                listed = allowed = [[(forced, 0.0)]] * self.search.beams
+            self._continue(self._ranked(listed, allowed))
+        best = self.finished[0]
+        return Found(list(best.tokens[1:]), best.score, self.trace, self.short)
+
+    def _feed(self, tokens: Sequence[int]) -> Generator[Fed, list[Candidates], list[Candidates]]:
+        """The ``search.top`` candidates of each beam after its token."""
+        self.trace.append((tuple(tokens), tuple(self.parents)))
+        return [own[: self.search.top] for own in (yield self.trace[-1])]
+
+    def _allowed(self, listed: list[Candidates]) -> list[Candidates]:
+        return [
+            [c for c in own if c[0] not in _banned(beam.tokens, self.search, self.policy.eos)]
+            for own, beam in zip(listed, self.beams, strict=True)
         ]
-        short += any(
-            len(own) < len(full) and (len(ranked) < search.chosen or -ranked[-1][0] < beam.score + full[-1][1])
-            for own, full, beam in zip(allowed, listed, beams, strict=True)
-        )
+
+    def _ranked(self, listed: list[Candidates], allowed: list[Candidates]) -> list[tuple[float, int, int]]:
+        """The best continuations as (cost, beam, token); counts the step in ``short`` where ``listed`` may be too short for it."""
+        every = ((-(beam.score + logp), b, token) for b, beam in enumerate(self.beams) for token, logp in allowed[b])
+        ranked = sorted(every)[: self.search.chosen]
         if not ranked:
             raise InputError("beam search: every candidate of every beam is a repeated n-gram")
-        length += 1
-        chosen = [
-            (_Text((*beams[b].tokens, token), -cost, token == policy.eos or length == most), b)
-            for cost, b, token in ranked
-        ]
-        finished = _finish(search, finished, [text for text, _ in chosen], length - 1, open_ended)
+        self.short += any(
+            len(own) < len(full) and (len(ranked) < self.search.chosen or -ranked[-1][0] < beam.score + full[-1][1])
+            for own, full, beam in zip(allowed, listed, self.beams, strict=True)
+        )
+        return ranked
+
+    def _continue(self, ranked: list[tuple[float, int, int]]) -> None:
+        """Go on with the best continuations that do not end, and keep those that do."""
+        self.length += 1
+        chosen: list[tuple[_Text, int]] = []
+        for cost, b, token in ranked:
+            ended = token == self.policy.eos or self.length == self.most
+            chosen.append((_Text((*self.beams[b].tokens, token), -cost, ended), b))
+        self._finish([text for text, _ in chosen])
+        beams = self.search.beams
         going = [(text, b) for text, b in chosen if not text.ended] or chosen
-        going += [(_Text(going[-1][0].tokens, DEAD), going[-1][1])] * (search.beams - len(going))
-        beams, parents = [text for text, _ in going[: search.beams]], [b for _, b in going[: search.beams]]
-        open_ended = open_ended and _may_improve(search, beams[0].score, finished, length - 1, most - 1)
-        if not open_ended or (search.early_stopping is True and all(text.ended for text in finished)):
-            break
-    return Found(list(finished[0].tokens[1:]), finished[0].score, trace, short)
+        going += [(_Text(going[-1][0].tokens, DEAD), going[-1][1])] * (beams - len(going))
+        self.beams, self.parents = [text for text, _ in going[:beams]], [b for _, b in going[:beams]]
+        self.open_ended = self.open_ended and self._may_improve()
 
+    def _full(self) -> bool:
+        """Whether as many texts have ended as an early stop asks for."""
+        return self.search.early_stopping is True and all(text.ended for text in self.finished)
 
-def _finish(search: Search, finished: list[_Text], chosen: list[_Text], count: int, open_ended: bool) -> list[_Text]:
-    """The best ended texts, among them those of the first ``beams`` of ``chosen``, which have ``count`` tokens."""
-    full = search.early_stopping is True and all(text.ended for text in finished)
-    if full or not open_ended:
-        return finished
-    new = [
-        _Text(text.tokens, text.score / count**search.length_penalty, True)
-        for text in chosen[: search.beams]
-        if text.ended
-    ]
-    return sorted(finished + new, key=lambda text: -text.score)[: search.beams]
+    def _over(self) -> bool:
+        return not self.open_ended or self._full()
 
+    def _finish(self, chosen: list[_Text]) -> None:
+        """Keep the best ended texts, among them those of the first ``beams`` of ``chosen``."""
+        if self._over():
+            return
+        beams, divisor = self.search.beams, (self.length - 1) ** self.search.length_penalty
+        new = [_Text(text.tokens, text.score / divisor, True) for text in chosen[:beams] if text.ended]
+        self.finished = sorted(self.finished + new, key=lambda text: -text.score)[:beams]
 
-def _may_improve(search: Search, best: float, finished: list[_Text], count: int, most: int) -> bool:
-    """Whether the best running beam, of ``count`` tokens, may yet beat the worst finished text: Hugging Face's estimate."""
-    expected = most if search.early_stopping == "never" and search.length_penalty > 0 else count
-    worst = finished[-1].score if all(text.ended for text in finished) else DEAD
-    return best / expected**search.length_penalty > worst
+    def _may_improve(self) -> bool:
+        """Whether the best running beam may yet beat the worst finished text: Hugging Face's estimate."""
+        to_the_end = self.search.early_stopping == "never" and self.search.length_penalty > 0
+        expected = self.most - 1 if to_the_end else self.length - 1
+        worst = self.finished[-1].score if all(text.ended for text in self.finished) else DEAD
+        return self.beams[0].score / expected**self.search.length_penalty > worst
 
 
 def _banned(tokens: tuple[int, ...], search: Search, eos: int) -> set[int]:
     """Tokens that would repeat an n-gram, and the end of a text that is too short."""
-    banned, n = {eos} if len(tokens) < search.min_length else set(), search.no_repeat_ngram_size
+    banned, n = {eos} if len(tokens) < search.min_length else set[int](), search.no_repeat_ngram_size
     if n:
         last = tokens[len(tokens) - n + 1 :]
         banned |= {tokens[i + n - 1] for i in range(len(tokens) - n + 1) if tokens[i : i + n - 1] == last}
     return banned
 
 
-def candidates(top: Tensor, log2_scale: int) -> list[Candidates]:
+def candidates(top: Tensor | np.ndarray, log2_scale: int) -> list[Candidates]:
     """Log-probabilities from what rule 11 gives, ``[beams, top + 1, 2]``, for logits in units of ``2^-log2_scale``."""
-    result = []
+    result: list[Candidates] = []
     for *best, (exponent, total) in top.tolist():
         normaliser = golden.log_total(exponent, total)
         result.append([(token, logit * 2.0**-log2_scale - normaliser) for token, logit in best])
@@ -199,23 +223,23 @@ def reference_beams(
     lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search, device: torch.device | str = "cpu"
 ) -> Found:
     """Beam search on the interpreter: a batch of beams, each with caches of its own that are copied when beams change places."""
-    encoder, decoder = (
-        Interpreter(graph, lowered.weights, device, keep=False) for graph in (lowered.encoder, lowered.decoder)
+    model = shape(lowered)
+    prefill, decode = (
+        Interpreter(stack.graph, lowered.weights, device, keep=False) for stack in (model.prefill, model.decode)
     )
     check_source(ids, lowered.meta)
     check_vocabulary(lowered.meta["vocab_size"], search.beams)
-    cross = outputs(lowered.encoder, encoder({"ids": torch.tensor([list(ids)], device=device)}))
-    cross = {name: value.expand(search.beams, -1, -1) for name, value in cross.items()}
+    given = outputs(prefill.graph, prefill({IDS: torch.tensor([list(ids)], device=device)}))
+    given = {name: value.expand(search.beams, -1, -1) for name, value in given.items()}
     caches: dict[str, Tensor] = {}
-    scale = head_scale(lowered)
+    scale = model.head.op.logit_scale_log2
 
     def step(tokens: Sequence[int], parents: Sequence[int], position: int) -> list[Candidates]:
         for name, value in caches.items():
             caches[name] = value[torch.tensor(list(parents), device=device)]
-        values = decoder(
-            {"ids": torch.tensor(tokens, device=device)[:, None], **cross}, position, caches, top=search.top
-        )
-        return candidates(outputs(lowered.decoder, values)["next"][:, -1], scale)
+        fed = {IDS: torch.tensor(tokens, device=device)[:, None], **given}
+        values = decode(fed, position, caches, top=search.top)
+        return candidates(outputs(decode.graph, values)[NEXT][:, -1], scale)
 
     return beam_search(Policy.of(lowered.meta, max_new_tokens), search, step)
 
@@ -229,8 +253,7 @@ def reference_tokens(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, 
 
 def head_scale(lowered: Lowered) -> int:
     """F of the language model head."""
-    (head,) = (node for node in lowered.decoder.nodes() if node.op == "lm_head")
-    return head["logit_scale_log2"]
+    return shape(lowered).head.op.logit_scale_log2
 
 
 def check_vocabulary(vocab: int, beams: int) -> None:

@@ -1,6 +1,6 @@
 """Running a lowered model on the interpreter: greedy generation and likelihood, one text or batches.
 
-The host's part, which the accelerator's driver repeats: the encoder runs once; the first decoder call takes the start
+The host's part, which the accelerator's driver repeats: prefill runs once; the first decode call takes the start
 token and the forced first token, later calls one token each; a forced last token is not computed.
 """
 
@@ -14,15 +14,17 @@ from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
 from ternbin.graph import golden
 from ternbin.graph.ir import Graph, Lowered
+from ternbin.graph.ops.ends import Output
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.registry import typed
+from ternbin.graph.shape import IDS, NEXT, shape
 
 
 @dataclass(frozen=True)
 class CallRecord:
     """One evaluation of a graph: what it read and every tensor it wrote, by node name."""
 
-    graph: str  # "encoder" or "decoder"
+    graph: str  # name of the stack
     ids: tuple[int, ...]
     past: int
     tensors: dict[str, Tensor]
@@ -32,22 +34,23 @@ def reference_run(
     lowered: Lowered, ids: Sequence[int], max_new_tokens: int, device: torch.device | str = "cpu"
 ) -> tuple[list[int], list[CallRecord]]:
     """Greedy tokens after the start token (forced ones and eos included), and every tensor of every call."""
-    encoder = Interpreter(lowered.encoder, lowered.weights, device)
-    decoder = Interpreter(lowered.decoder, lowered.weights, device)
+    model = shape(lowered)
+    prefill, decode = (Interpreter(s.graph, lowered.weights, device) for s in (model.prefill, model.decode))
     check_source(ids, lowered.meta)
-    records = []
+    records: list[CallRecord] = []
 
     def call(
         interpreter: Interpreter, tokens: Sequence[int], past: int, more: dict[str, Tensor], caches: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        values = interpreter({"ids": torch.tensor(tokens, device=device), **more}, past, caches)
+        values = interpreter({IDS: torch.tensor(tokens, device=device), **more}, past, caches)
         records.append(CallRecord(interpreter.graph.name, tuple(tokens), past, interpreter.named(values)))
         return outputs(interpreter.graph, values)
 
-    cross, caches = call(encoder, ids, 0, {}, {}), {}
+    given = call(prefill, ids, 0, {}, {})
+    caches: dict[str, Tensor] = {}
 
     def step(tokens: Sequence[int], past: int) -> int:
-        return int(call(decoder, tokens, past, cross, caches)["next"][-1, 0])
+        return int(call(decode, tokens, past, given, caches)[NEXT][-1, 0])
 
     return greedy(Policy.of(lowered.meta, max_new_tokens), step), records
 
@@ -69,7 +72,7 @@ def greedy(policy: Policy, step: Callable[[Sequence[int], int], int]) -> list[in
 
 
 def check_source(ids: Sequence[int], meta: dict) -> None:
-    """Raise InputError unless the encoder can read these ids."""
+    """Raise InputError unless prefill can read these ids."""
     if not 1 <= len(ids) <= meta["max_positions"]:
         raise InputError(f"source length must be in [1, {meta['max_positions']}], not {len(ids)}")
     for token in ids:
@@ -87,13 +90,13 @@ class _Rows:
     text: list[int]
     feed: Tensor  # [rows, tokens of the next call]
     lengths: Tensor  # source lengths, [rows]
-    cross: dict[str, Tensor]
+    given: dict[str, Tensor]
     caches: dict[str, Tensor]
 
     def select(self, keep: list[int]) -> "_Rows":
         index = torch.tensor(keep, device=self.feed.device)
-        cross, caches = ({k: v[index] for k, v in d.items()} for d in (self.cross, self.caches))
-        return _Rows([self.text[i] for i in keep], self.feed[index], self.lengths[index], cross, caches)
+        given, caches = ({k: v[index] for k, v in d.items()} for d in (self.given, self.caches))
+        return _Rows([self.text[i] for i in keep], self.feed[index], self.lengths[index], given, caches)
 
 
 class Batched:
@@ -101,11 +104,13 @@ class Batched:
 
     def __init__(self, lowered: Lowered, device: torch.device | str = "cpu", batch_size: int = 32):
         self.meta, self.device, self.batch_size = lowered.meta, device, batch_size
-        self.encoder = Interpreter(lowered.encoder, lowered.weights, device, keep=False)
-        self.decoder = Interpreter(lowered.decoder, lowered.weights, device, keep=False)
-        (self.head,) = (node for node in self.decoder.nodes if node.op == "lm_head")
-        hidden = typed(lowered.weights, "output", self.head.src, {"name": "hidden"})
-        self.body = Interpreter(Graph("decoder", (hidden,)), lowered.weights, device, keep=False)
+        model = shape(lowered)
+        self.prefill, self.decode = (
+            Interpreter(s.graph, lowered.weights, device, keep=False) for s in (model.prefill, model.decode)
+        )
+        self.head = model.head
+        hidden = typed(lowered.weights, Output(name="hidden"), *self.head.src)
+        self.body = Interpreter(Graph("hidden", (hidden,)), lowered.weights, device, keep=False)
 
     def generate(
         self, sources: Sequence[Sequence[int]], max_new_tokens: int, progress: Callable[[int], None] = lambda done: None
@@ -149,8 +154,8 @@ class Batched:
         for ids in sources:
             check_source(ids, self.meta)
         lengths = torch.tensor([len(ids) for ids in sources], device=self.device)
-        values = self.encoder({"ids": self._padded(sources)}, lengths=lengths)
-        return outputs(self.encoder.graph, values), lengths
+        values = self.prefill({IDS: self._padded(sources)}, lengths=lengths)
+        return outputs(self.prefill.graph, values), lengths
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """``[rows, longest]``, filled with token 0: what stands in padding never matters."""
@@ -158,10 +163,10 @@ class Batched:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
 
     def _generate(self, sources: Sequence[Sequence[int]], policy: Policy) -> list[list[int]]:
-        cross, lengths = self._encode(sources)
+        given, lengths = self._encode(sources)
         results = [policy.first() for _ in sources]
         rows, past = (
-            _Rows(list(range(len(sources))), self._padded([policy.prompt] * len(sources)), lengths, cross, {}),
+            _Rows(list(range(len(sources))), self._padded([policy.prompt] * len(sources)), lengths, given, {}),
             0,
         )
         while running := [i for i, text in enumerate(rows.text) if not policy.done(results[text])]:
@@ -169,9 +174,9 @@ class Batched:
                 rows, running = rows.select(running), list(range(len(running)))
             forced = policy.forced_next(results[rows.text[running[0]]])
             if forced is None:
-                values = self.decoder({"ids": rows.feed, **rows.cross}, past, rows.caches, rows.lengths)
+                values = self.decode({IDS: rows.feed, **rows.given}, past, rows.caches, rows.lengths)
                 past += rows.feed.shape[1]
-                rows.feed = outputs(self.decoder.graph, values)["next"][:, -1:, 0]
+                rows.feed = outputs(self.decode.graph, values)[NEXT][:, -1:, 0]
             else:
                 rows.feed = torch.full_like(rows.feed[:, -1:], forced)
             tokens = rows.feed.flatten().tolist()
@@ -180,14 +185,14 @@ class Batched:
         return results
 
     def _nll(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
-        cross, lengths = self._encode(sources)
+        given, lengths = self._encode(sources)
         feed = self._padded([[self.meta["decoder_start_id"], *target[:-1]] for target in targets])
-        hidden = outputs(self.body.graph, self.body({"ids": feed, **cross}, 0, {}, lengths))["hidden"]
+        hidden = outputs(self.body.graph, self.body({IDS: feed, **given}, 0, {}, lengths))["hidden"]
         return [self._row_nll(row[: len(target)], target) for row, target in zip(hidden, targets, strict=True)]
 
     def _row_nll(self, hidden: Tensor, target: Sequence[int]) -> float:
-        weights = self.decoder.weights
-        acc = golden.linear_acc(hidden, weights[self.head["weight"]])
-        logits = golden.lm_logits(acc, weights[self.head["mul"]], weights[self.head["bias"]])
-        log_probs = (logits * 2.0 ** -self.head["logit_scale_log2"]).to(torch.float64).log_softmax(-1)
+        weights = self.decode.weights
+        acc = golden.linear_acc(hidden, weights[self.head.op.weight])
+        logits = golden.lm_logits(acc, weights[self.head.op.mul], weights[self.head.op.bias])
+        log_probs = (logits * 2.0**-self.head.op.logit_scale_log2).to(torch.float64).log_softmax(-1)
         return -float(log_probs[torch.arange(len(target)), torch.tensor(target)].sum())

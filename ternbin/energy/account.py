@@ -1,117 +1,134 @@
-"""From a simulated run to the numbers of result.json: phases, ops, counters, energy, claim, timeline."""
+"""From the phases of a simulated run to the numbers of result.json: phases, ops, counters, energy, claim, timeline."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from ternbin.contract.program import Program
+from ternbin.contract.hw import HwConfig
 from ternbin.counting.events import add
-from ternbin.counting.phases import HEAD, Executed, PhaseRun, phase_runs
+from ternbin.counting.phases import Executed, Phase, transfers
 from ternbin.counting.runs import RunResult
 from ternbin.counting.traffic import traffic
 from ternbin.counting.workload import Work
-from ternbin.energy.claim import Phase, audit
-from ternbin.energy.model import account, total_pj
+from ternbin.energy.claim import audit
+from ternbin.energy.lines import Line, total_pj
+from ternbin.energy.model import account
 from ternbin.energy.provenance import sources
-from ternbin.graph.ir import Lowered
+
+Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 
 
-def _ops(phase: PhaseRun, program: Program, weight_bits: int, dram: str) -> list[dict]:
-    groups: dict[str, list[Executed]] = {}
-    for item in phase.instructions:
-        groups.setdefault(item.op, []).append(item)
-    rows = []
-    for name, items in groups.items():
-        moved = traffic(program.hw, [i.instruction for i in items if i.unit in ("load", "store")], len(items))
-        counters = dict.fromkeys(phase.counters, 0) | add(item.counters for item in items)
-        cycles: Counter[str] = Counter()
-        for item in items:
-            cycles[item.unit] += item.end - item.start
-        lines = account(counters, moved, program.hw, weight_bits=weight_bits, dram=dram)
-        macs = phase.work.get(name, Work()).macs
-        rows.append(
-            {
-                "phase": phase.name,
-                "name": name,
-                "macs": macs,
-                "bytes": moved.total - moved.program,
-                "energy_pj": total_pj(lines)["pj"],
-                "cycles": dict(cycles),
-            }
-        )
-    return rows
+@dataclass(frozen=True, kw_only=True)
+class Tariff:
+    """What events are charged by: hardware, bits of the model's weights and activations, external memory."""
+
+    hw: HwConfig
+    weight_bits: int
+    act_bits: int
+    dram: str = "lpddr4"
+
+    def lines(self, phase: Phase) -> list[Line]:
+        return account(phase.counters, phase.traffic, self.hw, weight_bits=self.weight_bits, dram=self.dram)
 
 
-def _energy(phases: list[PhaseRun], program: Program, weight_bits: int, dram: str) -> dict:
-    lines, summaries = [], []
-    for phase in phases:
-        own = account(phase.counters, phase.traffic, program.hw, weight_bits=weight_bits, dram=dram)
-        by_unit: Counter[str] = Counter()
-        by_group: Counter[str] = Counter()
-        for line in own:
-            by_unit[line.unit] += line.pj
-            by_group[line.group] += line.pj
-        total = total_pj(own)
-        summaries.append(
-            {
-                "name": phase.name,
-                **total,
-                "by_unit": dict(by_unit),
-                "by_group": dict(by_group),
-                "per_token_pj": total["pj"] / max(1, phase.tokens),
-            }
-        )
-        lines += [{"phase": phase.name} | line.asdict() for line in own]
-    totals = {key: sum(summary[key] for summary in summaries) for key in ("pj", "low", "high")}
-    return (
-        {"dram": dram}
-        | totals
-        | {"phases": summaries, "lines": lines, "sources": sources({line["source"] for line in lines})}
-    )
-
-
-def summarize(program: Program, lowered: Lowered, run: RunResult, *, dram: str = "lpddr4") -> dict:
-    """The fields of result.json that follow from the run alone."""
-    phases = phase_runs(program, lowered, run)
-    weight_bits, act_bits = lowered.meta["weight_bits"], lowered.meta["act_bits"]
-    peak = program.hw.peak_macs
-    macs, cycles = sum(phase.macs for phase in phases), run.cycles
-
-    def claim_phase(phase: PhaseRun) -> Phase:
-        head = phase.computed.get(HEAD, Work())
-        macs = sum(item.macs for item in phase.computed.values())
-        return Phase(phase.name, phase.counters, phase.traffic, macs, head.macs, head.weights)
-
+def accounted(tariff: Tariff, phases: Sequence[Phase], run: RunResult) -> Fields:
+    """The fields of result.json that follow from the run alone; ``phases``: the run's."""
     return {
-        "cycles": cycles,
-        "macs": macs,
-        "utilization": macs / (cycles * peak),
-        "build_seconds": run.build_seconds,
-        "sim_seconds": run.sim_seconds,
-        "sim_macs_per_second": macs / run.sim_seconds,
-        "sim_cycles_per_second": run.cycles_per_second,
-        "phases": [
-            {
-                "name": p.name,
-                "calls": len(p.calls),
-                "cycles": p.cycles,
-                "macs": p.macs,
-                "utilization": p.macs / max(1, p.cycles * peak),
-            }
-            for p in phases
-        ],
+        **_totals(tariff, phases, run),
+        "phases": [_phase(phase, tariff.hw.peak_macs) for phase in phases],
         "call_cycles": [call.cycles for call in run.calls],
-        "ops": [row for phase in phases for row in _ops(phase, program, weight_bits, dram)],
+        "ops": [row for phase in phases for row in _ops(phase, tariff)],
         "counters": {phase.name: dict(phase.counters) for phase in phases},
-        "energy": _energy(phases, program, weight_bits, dram),
+        "traffic": {phase.name: asdict(phase.traffic) for phase in phases},
+        "energy": _energy(phases, tariff),
         "claim": audit(
-            [claim_phase(p) for p in phases if p.calls],
-            program.hw,
-            weight_bits=weight_bits,
-            act_bits=act_bits,
-            dram=dram,
+            [phase for phase in phases if phase.calls],
+            tariff.hw,
+            weight_bits=tariff.weight_bits,
+            act_bits=tariff.act_bits,
+            dram=tariff.dram,
         ),
         "timeline": [
             {"call": item.call, "unit": item.unit, "op": item.op, "start": item.start, "end": item.end}
             for phase in phases
             for item in phase.instructions
         ],
+    }
+
+
+def _totals(tariff: Tariff, phases: Sequence[Phase], run: RunResult) -> Fields:
+    macs = sum(phase.macs for phase in phases)
+    return {
+        "cycles": run.cycles,
+        "macs": macs,
+        "utilization": macs / (run.cycles * tariff.hw.peak_macs),
+        "build_seconds": run.build_seconds,
+        "sim_seconds": run.sim_seconds,
+        "sim_macs_per_second": macs / run.sim_seconds,
+        "sim_cycles_per_second": run.cycles_per_second,
+    }
+
+
+def _phase(phase: Phase, peak: int) -> Fields:
+    return {
+        "name": phase.name,
+        "calls": phase.calls,
+        "cycles": phase.cycles,
+        "macs": phase.macs,
+        "utilization": phase.macs / max(1, phase.cycles * peak),
+    }
+
+
+def _ops(phase: Phase, tariff: Tariff) -> list[Fields]:
+    """The ops of a phase in the order of their first instruction."""
+    groups: dict[str, list[Executed]] = {}
+    for item in phase.instructions:
+        groups.setdefault(item.op, []).append(item)
+    return [_op(phase, name, items, tariff) for name, items in groups.items()]
+
+
+def _op(phase: Phase, name: str, items: Sequence[Executed], tariff: Tariff) -> Fields:
+    moved = traffic(tariff.hw, transfers(item.instruction for item in items), len(items))
+    counters = dict.fromkeys(phase.counters, 0) | add(item.counters for item in items)
+    cycles: Counter[str] = Counter()
+    for item in items:
+        cycles[item.unit] += item.end - item.start
+    lines = account(counters, moved, tariff.hw, weight_bits=tariff.weight_bits, dram=tariff.dram)
+    return {
+        "phase": phase.name,
+        "name": name,
+        "macs": phase.work.get(name, Work()).macs,
+        "bytes": moved.total - moved.program,
+        "energy_pj": total_pj(lines)["pj"],
+        "cycles": dict(cycles),
+    }
+
+
+def _energy(phases: Sequence[Phase], tariff: Tariff) -> Fields:
+    lines = {phase.name: tariff.lines(phase) for phase in phases}
+    summaries = [_summary(phase, lines[phase.name]) for phase in phases]
+    return {
+        "dram": tariff.dram,
+        **{key: sum(summary[key] for summary in summaries) for key in ("pj", "low", "high")},
+        "phases": summaries,
+        "lines": [{"phase": name} | line.asdict() for name, own in lines.items() for line in own],
+        "sources": sources(line.record for own in lines.values() for line in own),
+    }
+
+
+def _summary(phase: Phase, lines: Sequence[Line]) -> Fields:
+    """Energy of a phase, in all and by unit and group."""
+    by_unit: defaultdict[str, float] = defaultdict(float)
+    by_group: defaultdict[str, float] = defaultdict(float)
+    for line in lines:
+        by_unit[line.unit] += line.pj
+        by_group[line.group] += line.pj
+    total = total_pj(lines)
+    return {
+        "name": phase.name,
+        **total,
+        "by_unit": dict(by_unit),
+        "by_group": dict(by_group),
+        "per_token_pj": total["pj"] / max(1, phase.tokens),
     }

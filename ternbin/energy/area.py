@@ -2,7 +2,7 @@
 not in it."""
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import memory_banks
+from ternbin.contract.memories import banked
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import size
 from ternbin.energy.lines import Precision
@@ -38,7 +38,7 @@ def core_mm2(hw: HwConfig) -> dict[str, float]:
 
 
 def memories_mm2(hw: HwConfig) -> dict[str, float]:
-    return {name: banks * tables.sram(words, bits).area_mm2 for name, (banks, words, bits) in memory_banks(hw).items()}
+    return {name: m.banks * tables.sram(m.words, m.bits).area_mm2 for name, m in banked(hw).items()}
 
 
 def area_mm2(hw: HwConfig) -> dict[str, float]:

@@ -1,27 +1,17 @@
 """The audit of "16x more efficient": the paper's operation count beside what a run really does."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 from ternbin.contract.hw import HwConfig
-from ternbin.counting.traffic import Traffic
+from ternbin.counting.phases import Phase
+from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
-from ternbin.energy.lines import Precision
-from ternbin.energy.model import account, total_pj
+from ternbin.energy.lines import Precision, total_pj
+from ternbin.energy.model import MULTIPLY, account
+from ternbin.graph.ir import HEAD
 
 REFERENCES = ("fp32", "int8")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Prefill (the encoder calls) or decode (all decoder calls together) of one run. ``macs``, ``head_macs``: those of texts that are done
-    included, as in ``counters``."""
-
-    name: str
-    counters: dict
-    traffic: Traffic
-    macs: int
-    head_macs: int
-    head_weights: int  # weights of the LM head read from external memory in this phase
 
 
 def operation_factor(weight_bits: int, act_bits: int) -> float:
@@ -34,11 +24,11 @@ def _operation_count(bits: int) -> float:
     return 1.0 if bits == 32 else operation_factor(bits, bits)
 
 
-def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision | None, dram: str) -> dict:
+def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision | None, dram: str) -> dict[str, float]:
     lines = account(phase.counters, phase.traffic, hw, weight_bits=weight_bits, precision=precision, dram=dram)
     arithmetic, onchip = total_pj(lines, "arithmetic"), total_pj(lines, "on-chip")
     system = total_pj(lines)
-    mac_pj = sum(line.pj for line in lines if line.unit == "array" and "multiply" in line.event)
+    mac_pj = sum(line.pj for line in lines if line.event == MULTIPLY)
     bits = sum(line.count for line in lines if line.group == "external")
     return {
         "mac": mac_pj,
@@ -52,24 +42,33 @@ def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision
 
 
 def _with_full_precision_head(
-    ours: dict, phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str
-) -> dict:
+    ours: dict[str, float], phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str
+) -> dict[str, float]:
     """The same phase with the LM head kept in FP32, as the paper's released code keeps it."""
-    factor = operation_factor(weight_bits, act_bits)
-    operations = phase.head_macs + (phase.macs - phase.head_macs) * factor
-    extra_bits = phase.head_weights * (32 - hw.memory_bits(weight_bits))
-    extra = phase.head_macs * tables.mac("fp32").pj + extra_bits * tables.DRAM[dram].pj
-    return {"operation_ratio": phase.macs / operations, "system_pj": ours["system"] + extra}
+    factor, macs, head = operation_factor(weight_bits, act_bits), _macs(phase), _head(phase)
+    operations = head.macs + (macs - head.macs) * factor
+    extra_bits = head.weights * (32 - hw.memory_bits(weight_bits))
+    extra = head.macs * tables.mac("fp32").pj + extra_bits * tables.DRAM[dram].pj
+    return {"operation_ratio": macs / operations, "system_pj": ours["system"] + extra}
 
 
-def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str) -> dict:
+def _macs(phase: Phase) -> int:
+    """Those of texts that are done included, as in the counters."""
+    return sum(item.macs for item in phase.computed.values())
+
+
+def _head(phase: Phase) -> Work:
+    return phase.computed.get(HEAD, Work())
+
+
+def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str) -> dict[str, Any]:
     """Ratios reference / this run, one by one, for one phase."""
     ours = _energies(phase, hw, weight_bits, None, dram)
-    result = {"name": phase.name, "macs": phase.macs, "head_macs": phase.head_macs, "ours_pj": ours, "references": {}}
+    references: dict[str, dict[str, Any]] = {}
     for name in REFERENCES:
         theirs = _energies(phase, hw, weight_bits, Precision.reference(name), dram)
         bits = tables.MAC_BITS[name]
-        result["references"][name] = {
+        references[name] = {
             "operation_count": _operation_count(bits) / operation_factor(weight_bits, act_bits),
             "energy_pj": theirs,
             "arithmetic": theirs["mac"] / ours["mac"],
@@ -79,12 +78,19 @@ def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dra
             "system": theirs["system"] / ours["system"],
         }
     head = _with_full_precision_head(ours, phase, hw, weight_bits, act_bits, dram)
-    reference = result["references"]["fp32"]["energy_pj"]["system"]
-    result["full_precision_head"] = head | {"system_ratio": reference / head["system_pj"]}
-    return result
+    return {
+        "name": phase.name,
+        "macs": _macs(phase),
+        "head_macs": _head(phase).macs,
+        "ours_pj": ours,
+        "references": references,
+        "full_precision_head": head | {"system_ratio": references["fp32"]["energy_pj"]["system"] / head["system_pj"]},
+    }
 
 
-def audit(phases: list[Phase], hw: HwConfig, *, weight_bits: int, act_bits: int, dram: str = "lpddr4") -> dict:
+def audit(
+    phases: Sequence[Phase], hw: HwConfig, *, weight_bits: int, act_bits: int, dram: str = "lpddr4"
+) -> dict[str, Any]:
     """The audit table as data; docs/result-schema.md describes it (``claim``)."""
     return {
         "paper": {
@@ -109,7 +115,7 @@ def element_ratios() -> dict[str, dict[str, dict[str, float]]]:
     reference -> kind -> ``arithmetic`` (element alone) and ``with_registers`` (operand registers and clock too), each glitch-aware
     and zero-delay, and the ratio of areas.
     """
-    result = {}
+    result: dict[str, dict[str, dict[str, float]]] = {}
     for reference in ("fp32", "bf16", "int8"):
         result[reference] = {}
         for kind in ("ternary", "binary"):
@@ -128,7 +134,7 @@ def break_even(dram: str = "lpddr4") -> dict[str, float]:
     return {kind: width * tables.DRAM[dram].pj * 1e3 / _part(kind, "total", "glitch") for kind, width in bits.items()}
 
 
-def claim_report(paper: dict[str, dict[str, float]], results: list[dict]) -> dict:
+def claim_report(paper: dict[str, dict[str, float]], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The claim beside the measurements. ``paper``: bits -> sizes and factors (models.paper.paper_table); ``results``: results of
     runs, whose audits give the ratios of whole systems."""
     error = tables.characterisation().get("core")

@@ -1,14 +1,18 @@
 """Energy figures, each with range, tier and source: gate-level characterisation, SRAM and DRAM tables.
 
 Tiers: ``measured`` (gate level or RTL counter), ``derived`` (computed here from cited or measured parts), ``table`` (cited).
-All at 45 nm; nothing is scaled to another node.
+Gates at the node of the characterised library (the stored one: 45 nm), memories and adders at 45 nm; nothing is scaled to another node.
 """
 
 import csv
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
+from typing import Any, cast
 
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
@@ -18,29 +22,94 @@ CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound:
 
 
 @dataclass(frozen=True)
+class Record:
+    """What a figure was read from: ``name`` in one of the tables that ternbin/energy/provenance.py shows: ``records`` (gate level),
+    ``cacti`` (rows of the SRAM table), ``dram`` and ``literature``."""
+
+    table: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Figure:
-    """Energy of one event in picojoules with its range."""
+    """Energy of one event in picojoules with its range; ``source`` says in words what ``record`` names."""
 
     pj: float
     low: float
     high: float
     tier: str
     source: str
+    record: Record
 
     def times(self, factor: float, note: str = "") -> "Figure":
         """The same figure for ``factor`` such events."""
         source = f"{self.source}; {note}" if note else self.source
-        return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source)
+        return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source, self.record)
+
+
+SCHEMA = "ternbin-energy/1"
+STORED = Path(__file__).with_name("characterisation.json")
+
+
+def read_characterisation(path: str | Path) -> dict[str, Any]:
+    """A file that ``ternbin energy --rebuild --store`` wrote. Raises InputError for anything else."""
+    try:
+        found: object = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: must be JSON: {error}") from None
+    contents = cast(dict[str, Any], found) if isinstance(found, dict) else {"schema": type(found).__name__}
+    if contents.get("schema") != SCHEMA:
+        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {contents.get('schema')!r}")
+    missing = [name for name in ("provenance", "blocks", "core") if name not in contents]
+    if missing:
+        raise InputError(f"{path}: field {missing[0]!r} is missing")
+    return contents
+
+
+class _Chosen:
+    """The characterisation that figures come from: the stored one, but within ``using``."""
+
+    path: Path = STORED
+
+
+@contextmanager
+def using(path: str | Path | None) -> Generator[None, None, None]:
+    """Figures come from the characterisation in ``path`` while it lasts; None: from what they came from before.
+
+    Raises InputError for a file that is none.
+    """
+    before = _Chosen.path
+    try:
+        if path is not None:
+            _choose(Path(path))
+        yield
+    finally:
+        _choose(before)
+
+
+def chosen() -> Path:
+    """The file that figures come from."""
+    return _Chosen.path
+
+
+def _choose(path: Path) -> None:
+    if path != _Chosen.path:
+        read_characterisation(path)
+        _Chosen.path = path
+        characterisation.cache_clear()
+        block.cache_clear()
 
 
 @cache
-def characterisation() -> dict:
-    """The stored gate-level characterisation (docs/energy.md)."""
-    return json.loads(resources.files("ternbin.energy").joinpath("characterisation.json").read_text())
+def characterisation() -> dict[str, Any]:
+    """The gate-level characterisation (docs/energy.md): the stored one, or that of ``using``."""
+    return read_characterisation(_Chosen.path)
 
 
 @cache
-def block(kind: str, lanes: int | None = None) -> dict:
+def block(kind: str, lanes: int | None = None) -> dict[str, Any]:
     """The record of a multiply-accumulate block: of its kind the one whose width is nearest to ``lanes`` (None: the widest)."""
     found = [b for b in characterisation()["blocks"] if b["kind"] == kind]
     if not found:
@@ -48,13 +117,18 @@ def block(kind: str, lanes: int | None = None) -> dict:
     return max(found, key=lambda b: b["lanes"]) if lanes is None else min(found, key=lambda b: abs(b["lanes"] - lanes))
 
 
-def _spread(record: dict, part: str, scale: float = 1e-3) -> Figure:
+def _spread(record: dict[str, Any], part: str, scale: float = 1e-3) -> Figure:
     """Real operands, glitches counted; low: settled values only, high: twice the figure (clock tree, wires, placement)."""
     event = record["fj_per_event"]["real"]
     pj, low = event["glitch"][part] * scale, event["zero_delay"][part] * scale
     where = characterisation()["provenance"]
     source = f"gate level: {record['name']} on {where['library']}, {where['volt']:g} V, {where['celsius']:g} C, real operands"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
+
+
+def gates(record: dict[str, Any]) -> Record:
+    """The name of a gate-level record."""
+    return Record("records", record["name"])
 
 
 def mac(kind: str, lanes: int | None = None) -> Figure:
@@ -68,24 +142,20 @@ def operand_bit(kind: str, lanes: int | None = None) -> Figure:
 
 
 def lane(kind: str) -> Figure:
-    """One result of a lane of the epilogue or the vector unit (rtl/lanes.py): datapath and the registers in front, no clock."""
+    """One result of a lane of the vector unit (``exp``: the softmax's exponential): datapath and the registers in front, no clock."""
     record = block(kind)
     held = record["fj_per_event"]["operand held"]
     pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))
     source = f"gate level: {record['name']}, data in the ranges of the numerics, parameters held for 16 results"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source)
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
 
 
 def clock_flop() -> Figure:
     """Clock pin of one flip-flop, a cycle; the high end has a clock tree as expensive as the pins."""
-    pj = characterisation()["blocks"][0]["clock_fj_per_flop"] / 1e3
-    return Figure(
-        pj,
-        pj,
-        2 * pj,
-        "measured",
-        f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree",
-    )
+    record = characterisation()["blocks"][0]  # of the library: the same in every record
+    pj = record["clock_fj_per_flop"] / 1e3
+    source = f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree"
+    return Figure(pj, pj, 2 * pj, "measured", source, gates(record))
 
 
 def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
@@ -98,15 +168,20 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
     nanowatts = lanes / record["lanes"] * record["element_leakage_nw"] + max(0.0, outside) * per_flop
     pj = nanowatts * 1e-3 / hw.clock_mhz  # nW / MHz = fJ a cycle
     source = f"gate level: leakage of {record['name']}, mean over input states; {nanowatts / 1e6:.3g} mW at {hw.clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 2, "derived", source)
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(record))
 
 
 def core_event(part: str, event: str) -> Figure:
     """One event of a part of the core (ternbin/energy/block_events.py): datapath, control and clock; the high end is twice the figure."""
     record = block(f"core {part}")
+    if event not in record["fj_per_event"]:
+        raise InputError(
+            f"characterisation: {record['name']} must have the event {event!r}; measure it again (ternbin energy)"
+        )
     fitted = record["fj_per_event"][event]
     pj, low = (fitted[mode]["total"] / 1e3 for mode in ("glitch", "zero_delay"))
-    return Figure(pj, min(pj, low), 2 * pj, "measured", f"gate level: {record['name']}, {record['provenance']}")
+    source = f"gate level: {record['name']}, {record['provenance']}"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
 
 
 def core_size(part: str, size: float, field: str) -> float:
@@ -121,36 +196,31 @@ def core_leakage(part: str, size: float, clock_mhz: float) -> Figure:
     nanowatts = core_size(part, size, "leakage_nw")
     pj = nanowatts * 1e-3 / clock_mhz
     source = f"gate level: core {part}, linear in its size; {nanowatts / 1e6:.3g} mW at {clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 2, "derived", source)
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(block(f"core {part}")))
 
 
 MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
 
-_INT32_ADD_PJ = 0.1
+INT32_ADD = Figure(
+    0.1, 0.1 / 3, 0.3, "table", f"{HOROWITZ}: 32-bit add 0.1 pJ", Record("literature", "integer add, 32 bits")
+)
 
 
 def add(bits: int) -> Figure:
     """Integer adder or comparator: Horowitz's 32 bits scaled linearly."""
-    pj = _INT32_ADD_PJ * bits / 32
-    return Figure(pj, pj / 3, pj * 3, "derived", f"{HOROWITZ}: 32-bit add 0.1 pJ x {bits}/32")
+    pj = INT32_ADD.pj * bits / 32
+    return Figure(pj, pj / 3, pj * 3, "derived", f"{INT32_ADD.source} x {bits}/32", INT32_ADD.record)
 
 
-def total(*figures: Figure) -> Figure:
-    """Events that happen together."""
-    return Figure(
-        sum(f.pj for f in figures),
-        sum(f.low for f in figures),
-        sum(f.high for f in figures),
-        "derived",
-        " + ".join(f.source for f in figures),
-    )
+def _dram(name: str, pj: float, low: float, high: float) -> Figure:
+    source = f"{name.upper()}, {low:g} to {high:g} pJ/bit over published systems"
+    return Figure(pj, low, high, "table", source, Record("dram", name))
 
 
 # External memory, picojoules a bit: value, low, high.
 DRAM = {
-    "lpddr4": Figure(8, 4, 20, "table", "LPDDR4, 4 to 20 pJ/bit over published systems"),
-    "hbm2": Figure(5, 3.9, 6.3, "table", "HBM2, 3.9 to 6.3 pJ/bit over published systems"),
-    "ddr3": Figure(30, 20, 70, "table", "DDR3, 20 to 70 pJ/bit over published systems"),
+    name: _dram(name, *figures)
+    for name, figures in {"lpddr4": (8, 4, 20), "hbm2": (5, 3.9, 6.3), "ddr3": (30, 20, 70)}.items()
 }
 
 # Horowitz: 64-bit SRAM reads by capacity in bytes.
@@ -159,19 +229,34 @@ _HOROWITZ_SRAM = ((8192, 10.0), (32768, 20.0), (1 << 20, 100.0))
 
 @dataclass(frozen=True)
 class Sram:
-    """One bank: energy of a read and of a write, leakage in milliwatts, area in mm2."""
+    """One bank: energy of a read and of a write, leakage in milliwatts, area in mm2; all from the row ``record`` of the table."""
 
     read: Figure
     write: Figure
     leakage_mw: float
     area_mm2: float
+    record: Record
 
 
 @cache
-def cacti_rows() -> tuple[dict, ...]:
+def cacti_rows() -> tuple[dict[str, Any], ...]:
     text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
     rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
     return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
+
+
+def row_name(row: dict[str, Any]) -> str:
+    """Word bits x bytes of a row of the SRAM table."""
+    return f"{row['word_bits']:.0f}x{row['capacity_bytes']:.0f}"
+
+
+def memory_leakage(words: int, word_bits: int, banks: int, clock_mhz: float) -> Figure:
+    """Leakage of ``banks`` banks in one cycle."""
+    bank = sram(words, word_bits)
+    milliwatts = banks * bank.leakage_mw
+    pj = milliwatts * 1e3 / clock_mhz  # mW / MHz = nJ a cycle
+    source = f"{bank.read.source}, {banks} banks; {milliwatts:.3g} mW at {clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 1.5, "table", source, bank.record)
 
 
 @cache
@@ -200,13 +285,16 @@ def _macros(words: int, word_bits: int, width: int) -> Sram:
     horowitz = next((pj for size, pj in _HOROWITZ_SRAM if capacity * copies <= size), _HOROWITZ_SRAM[-1][1])
     note = f"{CACTI}; {copies} x {width} bits of {int(row['capacity_bytes'])} bytes"
 
+    record = Record("cacti", row_name(row))
+
     def figure(pj: float) -> Figure:
         pj *= copies
-        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note)
+        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note, record)
 
     return Sram(
         figure(row["read_pJ"]),
         figure(row["write_pJ"]),
         row["leakage_mW"] * copies * stacked,
         row["area_mm2"] * copies * stacked,
+        record,
     )

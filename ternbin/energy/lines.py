@@ -1,10 +1,17 @@
-"""Energy lines: events of one kind, counted, with the energy of each."""
+"""Energy lines: what is counted, how often an event happens for each count, and the energy of each event."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from ternbin.contract.hw import HwConfig
 from ternbin.energy import figures as tables
-from ternbin.energy.figures import Figure
+from ternbin.energy.figures import Figure, Record
+
+Basis = Literal[
+    "counters", "traffic"
+]  # what a line counts with: hardware counters, or external bytes by what they carry
+Group = Literal["arithmetic", "on-chip", "external"]
 
 
 @dataclass(frozen=True)
@@ -14,6 +21,11 @@ class Precision:
     mac: str
     weight_bits: float
     act_bits: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether a step takes whole codes, as the references' elements do, and not one bit plane of each."""
+        return self.mac in tables.MAC_BITS
 
     @staticmethod
     def of(hw: HwConfig) -> "Precision":
@@ -26,30 +38,70 @@ class Precision:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One kind of event: ``count`` events of ``energy`` each; ``group`` is arithmetic, on-chip or external."""
+class Rate:
+    """One kind of event on one configuration: it happens ``factor`` times for each count of ``counter`` and takes ``energy``."""
 
     unit: str
     event: str
-    group: str
-    count: float
+    group: Group
+    basis: Basis
+    counter: str
+    factor: float
     energy: Figure
+
+    def line(self, counted: float) -> "Line":
+        """The energy line of a span in which the counter grew by ``counted``."""
+        return Line(
+            self.unit, self.event, self.group, self.basis, self.counter, self.factor, self.energy, counted=counted
+        )
+
+
+@dataclass(frozen=True)
+class Line(Rate):
+    """A rate and what its counter counted."""
+
+    counted: float
+
+    @property
+    def record(self) -> Record:
+        return self.energy.record
+
+    @property
+    def count(self) -> float:
+        """Events."""
+        return self.factor * self.counted
 
     @property
     def pj(self) -> float:
         return self.count * self.energy.pj
 
-    def asdict(self) -> dict:
+    def asdict(self) -> dict[str, str | float]:
+        """The fields of docs/result-schema.md."""
         e = self.energy
         return {
             "unit": self.unit,
             "event": self.event,
             "group": self.group,
+            "basis": self.basis,
+            "counter": self.counter,
+            "factor": self.factor,
             "count": self.count,
             "pj_each": e.pj,
             "pj": self.pj,
             "pj_low": self.count * e.low,
             "pj_high": self.count * e.high,
             "tier": e.tier,
+            "table": e.record.table,
+            "record": e.record.name,
             "source": e.source,
         }
+
+
+def total_pj(lines: Iterable[Line], group: str | None = None) -> dict[str, float]:
+    """Picojoules of all lines (of one group): value, low, high."""
+    chosen = [line for line in lines if group in (None, line.group)]
+    return {
+        "pj": sum(line.pj for line in chosen),
+        "low": sum(line.count * line.energy.low for line in chosen),
+        "high": sum(line.count * line.energy.high for line in chosen),
+    }

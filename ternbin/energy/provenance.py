@@ -1,11 +1,11 @@
-"""Where figures come from: the records and table rows that the sources of energy lines name, as data for reports."""
+"""Where figures come from: the records and table rows that energy lines name, as data for reports."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ternbin.energy import figures as tables
+from ternbin.energy.figures import Figure, Record
 
-SRAM_ROW = re.compile(r"x (\d+) bits of (\d+) bytes")
 RECORD_FIELDS = (
     "name",
     "kind",
@@ -14,32 +14,44 @@ RECORD_FIELDS = (
     "area_um2",
     "critical_path_ns",
     "leakage_nw",
+    "clock_fj_per_flop",
     "cells",
     "tier",
     "fj_per_event",
 )
 
 
-def sources(texts: Iterable[str]) -> dict:
+def sources(records: Iterable[Record]) -> dict[str, Any]:
     """``records``: gate-level records (of docs/energy.md) by name, ``provenance`` of their library and tools; ``cacti``: rows of the SRAM
-    table as "word bits x bytes"; ``dram``: name -> figure; ``compared``: whole cores at gate level beside the event model."""
-    texts = list(texts)
-    found = tables.characterisation()
-    named = [block for block in found["blocks"] if any(block["name"] in text for text in texts)]
-    wanted = {tuple(map(int, pair)) for text in texts for pair in SRAM_ROW.findall(text)}
-    rows = [row for row in tables.cacti_rows() if (int(row["word_bits"]), int(row["capacity_bytes"])) in wanted]
+    table as "word bits x bytes"; ``dram``, ``literature``: name -> figure; ``compared``: whole cores at gate level beside the event model.
+    Of the first two only what ``records`` name."""
+    wanted, found = set(records), tables.characterisation()
     return {
         "provenance": found["provenance"],
         "records": {
-            block["name"]: {field: block[field] for field in RECORD_FIELDS if field in block} for block in named
+            block["name"]: {field: block[field] for field in RECORD_FIELDS if field in block}
+            for block in found["blocks"]
+            if tables.gates(block) in wanted
         },
-        "cacti": {f"{row['word_bits']:.0f}x{row['capacity_bytes']:.0f}": row for row in rows},
-        "compared": [
-            {name: row[name] for name in ("core", "workload", "call", "cycles")}
-            | {name: row["glitch"][name] for name in ("gates_pj", "model_pj", "error")}
-            for row in found["core"]["compared"]
-        ],
-        "dram": {
-            name: {"pj": f.pj, "low": f.low, "high": f.high, "source": f.source} for name, f in tables.DRAM.items()
+        "cacti": {
+            tables.row_name(row): row for row in tables.cacti_rows() if Record("cacti", tables.row_name(row)) in wanted
         },
+        "compared": [_compared(row) for row in found["core"]["compared"]],
+        "dram": _figures(tables.DRAM.values()),
+        "literature": _figures([tables.INT32_ADD]),
     }
+
+
+def named(lines: Sequence[dict[str, Any]]) -> set[Record]:
+    """The records that lines of a result name."""
+    return {Record(line["table"], line["record"]) for line in lines}
+
+
+def _compared(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("core", "workload", "call", "cycles")} | {
+        name: row["glitch"][name] for name in ("gates_pj", "model_pj", "error")
+    }
+
+
+def _figures(figures: Iterable[Figure]) -> dict[str, dict[str, float | str]]:
+    return {f.record.name: {"pj": f.pj, "low": f.low, "high": f.high, "source": f.source} for f in figures}

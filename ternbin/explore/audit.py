@@ -2,45 +2,35 @@
 
 Programs are mapped and then counted and timed from their instructions (ternbin/counting), nothing is simulated: models of any
 size take seconds. The reference precisions (ternbin.contract.hw.ReferenceConfig) have the same geometry, schedule, bus and memory
-capacities in bits, wider codes and elements. docs/energy.md, "The audit", says what is compared and docs/result-schema.md lists the
+capacities in bits, wider codes and elements. docs/energy.md, "The claim", says what is compared and docs/result-schema.md lists the
 fields.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from functools import cache
+from dataclasses import asdict
+from typing import Any
 
-from transformers import BartConfig
-
-from ternbin.contract.hw import NAMED
 from ternbin.contract.isa import INSTRUCTION_BYTES
+from ternbin.counting.phases import Phase
 from ternbin.energy.area import area_mm2, array_mm2
-from ternbin.energy.lines import Line
-from ternbin.energy.model import total_pj
-from ternbin.energy.provenance import sources
+from ternbin.energy.lines import Line, total_pj
+from ternbin.energy.provenance import named, sources
 from ternbin.energy.published import PUBLISHED
-from ternbin.explore.place import CASES, MIB, Counted, Mapped, Subject, best, levels, same_area
+from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels, same_area
+from ternbin.explore.subjects import SUBJECTS
 from ternbin.explore.sweeps import kept_in_fp32, sweep_record, sweeps
-from ternbin.models import prepare
-from ternbin.models.bart.shape import BART_BASE, shape_model
-from ternbin.models.task.paper import Parameters, count, on_meta, operation_factor, size_mib
-from ternbin.models.task.paper import bart_base as paper_bart_base
+from ternbin.models.task.paper import Parameters, operation_factor, size_mib
 
-# ---- one program ----------------------------------------------------------------------------------------------------
-
-
-# ---- figures of a program -------------------------------------------------------------------------------------------
+Step = Callable[[str], None]  # is told what comes next
 
 
 def energies(lines: list[Line]) -> dict[str, dict[str, float]]:
     """pj, low and high of each group and of the system."""
-    return {group: total_pj(lines, group) for group in ("arithmetic", "on-chip", "external")} | {
-        "system": total_pj(lines)
-    }
+    groups = {group: total_pj(lines, group) for group in ("arithmetic", "on-chip", "external")}
+    return groups | {"system": total_pj(lines)}
 
 
-def phase_record(mapped: Mapped, phase: Counted, dram: str) -> dict:
+def phase_record(mapped: Mapped, phase: Phase, dram: str) -> dict[str, Any]:
     lines, bits = mapped.lines(phase, dram), levels(mapped, phase)
     energy = energies(lines)
     return {
@@ -56,6 +46,7 @@ def phase_record(mapped: Mapped, phase: Counted, dram: str) -> dict:
         "energy": energy,
         "per_token_pj": {key: energy["system"][key] / phase.tokens for key in ("pj", "low", "high")},
         "counters": phase.counters,
+        "traffic": asdict(phase.traffic),
         "lines": [line.asdict() for line in lines],
     }
 
@@ -71,7 +62,7 @@ def sizes_mib(parameters: Parameters, bits: int) -> dict[str, float]:
     return {"paper_mib": size_mib(parameters, bits), "with_scales_mib": size_mib(parameters, bits, scales=bits < 8)}
 
 
-def record(subject: Subject, mapped: Mapped, dram: str) -> dict:
+def record(subject: Subject, mapped: Mapped, dram: str) -> dict[str, Any]:
     hw, area, case = mapped.hw, area_mm2(mapped.hw), mapped.case
     return {
         "name": case.name,
@@ -95,16 +86,16 @@ def record(subject: Subject, mapped: Mapped, dram: str) -> dict:
     }
 
 
-def ratios(theirs: dict, ours: dict) -> dict:
+def ratios(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """Phase record of a reference over that of a case. Ranges: all figures of both at their low ends, and at their high ends."""
-    result: dict[str, object] = {key: theirs[key] / ours[key] for key in ("cycles", "external_bits", "on_chip_bits")}
+    result: dict[str, Any] = {key: theirs[key] / ours[key] for key in ("cycles", "external_bits", "on_chip_bits")}
     for group, figure in ours["energy"].items():
         values = [theirs["energy"][group][end] / figure[end] for end in ("pj", "low", "high")]
         result[group] = {"value": values[0], "low": min(values), "high": max(values)}
     return result
 
 
-def all_ratios(records: dict[str, dict]) -> dict:
+def all_ratios(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Reference -> case -> phase -> ratios."""
     return {
         reference: {
@@ -118,31 +109,24 @@ def all_ratios(records: dict[str, dict]) -> dict:
     }
 
 
-# ---- what stays in full precision -----------------------------------------------------------------------------------
+def _silent(_: str) -> None:
+    pass
 
 
-# ---- break-even -----------------------------------------------------------------------------------------------------
-
-
-# ---- the whole ------------------------------------------------------------------------------------------------------
-
-
-def audit_subject(subject: Subject, dram: str, step: Callable[[str], None] = lambda _: None) -> dict:
-    """The audit of one model as data. ``step`` is told what comes next."""
-    chosen, records = {}, {}
+def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str, Any]:
+    """The audit of one model as data."""
+    chosen: dict[str, Mapped] = {}
     for case in CASES:
         step(f"{subject.name} {case.name}")
         chosen[case.name] = best(subject, case, dram)
-        records[case.name] = record(subject, chosen[case.name], dram)
     array = sum(array_mm2(chosen["W2A2"].hw).values())
-    equal_area, area_records = dict(chosen), dict(records)
-    for name, mapped in chosen.items():
-        if mapped.case.reference:
-            step(f"{subject.name} {name} in the area of the ternary array")
-            equal_area[name] = same_area(mapped, array)
-            area_records[name] = record(subject, equal_area[name], dram)
-    ternary = chosen["W2A2"]
-    level = 64 / (ternary.case.weight_bits * ternary.case.act_bits)
+    equal_area = {
+        name: same_area(mapped, array) if mapped.case.reference else mapped for name, mapped in chosen.items()
+    }
+    records = {name: record(subject, mapped, dram) for name, mapped in chosen.items()}
+    area_records = records | {
+        name: record(subject, mapped, dram) for name, mapped in equal_area.items() if mapped is not chosen[name]
+    }
     return {
         "name": subject.name,
         "source_len": subject.source_len,
@@ -154,64 +138,40 @@ def audit_subject(subject: Subject, dram: str, step: Callable[[str], None] = lam
         "equal_area": list(area_records.values()),
         "ratios": all_ratios(records),
         "ratios_equal_area": all_ratios(area_records),
-        "kept_in_fp32": [
-            {
-                "phase": phase.name,
-                "reference_pj": fp32["energy"]["system"]["pj"],
-                "steps": kept_in_fp32(ternary, phase, dram),
-            }
-            for phase, fp32 in zip(ternary.phases, area_records["FP32"]["phases"], strict=True)
-        ],
-        "break_even": [
-            sweep_record(sweep, level, lambda what: step(f"{subject.name} {what}"))
-            for sweep in sweeps(subject, equal_area, array, dram)
-        ],
+        "kept_in_fp32": _kept(chosen["W2A2"], area_records["FP32"], dram),
+        "break_even": _break_even(subject, equal_area, array, dram, step),
     }
 
 
-def bundled() -> Subject:
-    """The bundled model on its default text."""
-    folder = prepare.bundled_dir()
-    config = BartConfig.from_dict(json.loads((folder / "config.json").read_text()) | {"model_type": "bart"})
-    ids = prepare.encode_text(prepare.load_tokenizer(folder), prepare.default_text(), config.max_position_embeddings)
-    return Subject(
-        "bundled model",
-        cache(lambda bits: prepare.lowered_model(folder, bits)),
-        NAMED["small"],
-        len(ids),
-        10,
-        (16, len(ids), 64, 96),
-        (0.5, 1, 2, 4),
-        count(on_meta(config)),
-    )
+def _kept(ternary: Mapped, reference: dict[str, Any], dram: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "phase": phase.name,
+            "reference_pj": theirs["energy"]["system"]["pj"],
+            "steps": kept_in_fp32(ternary, phase, dram),
+        }
+        for phase, theirs in zip(ternary.phases, reference["phases"], strict=True)
+    ]
 
 
-def bart_base() -> Subject:
-    """A model of BART-base's shapes: no numbers are needed. FP32 weights of a row tile must fit half of WBUF."""
-    hw = replace(NAMED["base"], name="base, twice the WBUF", wbuf_words=2 * NAMED["base"].wbuf_words)
-    return Subject(
-        "BART-base",
-        cache(lambda bits: shape_model(bits, **BART_BASE)),
-        hw,
-        128,
-        4,
-        (32, 128, 512),
-        (0.5, 1, 2),
-        count(paper_bart_base()),
-    )
+def _break_even(
+    subject: Subject, chosen: dict[str, Mapped], array: float, dram: str, step: Step
+) -> list[dict[str, Any]]:
+    ternary = chosen["W2A2"].case
+    level = 64 / (ternary.weight_bits * ternary.act_bits)
+    return [
+        sweep_record(sweep, level, lambda what: step(f"{subject.name} {what}"))
+        for sweep in sweeps(subject, chosen, array, dram)
+    ]
 
 
-SUBJECTS = {"bundled": bundled, "bart-base": bart_base}
-
-
-def audit(names: Sequence[str], dram: str, step: Callable[[str], None] = lambda _: None) -> dict:
+def audit(names: Sequence[str], dram: str, step: Step = _silent) -> dict[str, Any]:
     """The audits of the named subjects, published accelerators, and the sources of all figures."""
     subjects = [audit_subject(SUBJECTS[name](), dram, step) for name in names]
-    lines = [
-        line
-        for s in subjects
-        for p in s["precisions"] + s["equal_area"]
-        for phase in p["phases"]
-        for line in phase["lines"]
-    ]
-    return {"subjects": subjects, "published": PUBLISHED, "sources": sources({line["source"] for line in lines})}
+    return {"subjects": subjects, "published": PUBLISHED, "sources": audit_sources(subjects)}
+
+
+def audit_sources(subjects: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The sources of all lines of these audits."""
+    records = [record for subject in subjects for record in subject["precisions"] + subject["equal_area"]]
+    return sources(named([line for record in records for phase in record["phases"] for line in phase["lines"]]))

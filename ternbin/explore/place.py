@@ -1,31 +1,27 @@
 """One configuration for one model: which hardware, mapped and counted."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
-from ternbin.contract.isa import Op
-from ternbin.contract.memories import memory_banks
+from ternbin.contract.memories import banked
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
-from ternbin.counting.events import add, call_events
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.phases import call_work
-from ternbin.counting.traffic import Traffic, traffic
-from ternbin.counting.workload import PHASES, Work
+from ternbin.counting.phases import Phase, predicted_phases
 from ternbin.energy.area import array_mm2
-from ternbin.energy.lines import Line, Precision
-from ternbin.energy.model import account, total_pj
+from ternbin.energy.lines import Line, Precision, total_pj
+from ternbin.energy.model import account
 from ternbin.errors import InputError
 from ternbin.graph.ir import Lowered, Node
+from ternbin.graph.ops.codes import Quant
 from ternbin.graph.ops.registry import typed
 from ternbin.mapping.mapper import map_model
 from ternbin.models.task.paper import Parameters
 
 MIB = 1 << 20
-
-
 CODE_MEMORIES = ("abuf", "wbuf", "kbuf")
 
 
@@ -68,22 +64,6 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What a program does in a phase: all calls of it added up. ``tokens``: read in prefill, generated in decoding."""
-
-    name: str
-    tokens: int
-    cycles: int
-    counters: dict[str, int]
-    traffic: Traffic
-    work: dict[str, Work]
-
-    @property
-    def macs(self) -> int:
-        return sum(work.macs for work in self.work.values())
-
-
-@dataclass(frozen=True)
 class Mapped:
     """A case on a configuration: its program and what that does."""
 
@@ -94,33 +74,11 @@ class Mapped:
     memory: MemoryModel
 
     @cached_property
-    def phases(self) -> list[Counted]:
-        program, timing = self.program, predict(self.program, self.memory).calls
-        result = []
-        for name, numbers in zip(PHASES, (range(1), range(1, len(program.calls))), strict=True):
-            moves = [self._traffic(number) for number in numbers]
-            done: dict[str, Work] = {}
-            for number in numbers:
-                for op, item in call_work(self.lowered, program, number).items():
-                    before = done.get(op, Work())
-                    done[op] = Work(before.macs + item.macs, before.weights + item.weights)
-            result.append(
-                Counted(
-                    name,
-                    len(numbers) if numbers.start else program.source_len,
-                    sum(timing[number].cycles for number in numbers),
-                    add(call_events(program, number, timing[number]) for number in numbers),
-                    Traffic(**{f.name: sum(getattr(move, f.name) for move in moves) for f in fields(Traffic)}),
-                    done,
-                )
-            )
-        return result
+    def phases(self) -> list[Phase]:
+        """What the program does, counted from its instructions and timed by the cycle model."""
+        return predicted_phases(self.program, self.lowered, predict(self.program, self.memory).calls)
 
-    def _traffic(self, number: int) -> Traffic:
-        moves = [i for i in self.program.instructions(number) if i.op in (Op.LOAD, Op.STORE)]
-        return traffic(self.hw, moves, self.program.calls[number].count)
-
-    def lines(self, phase: Counted, dram: str) -> list[Line]:
+    def lines(self, phase: Phase, dram: str) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)
 
     def system_pj(self, dram: str) -> float:
@@ -132,14 +90,12 @@ def whole_codes(lowered: Lowered) -> Lowered:
     table = dict(lowered.weights)
 
     def visit(node: Node, src: tuple[Node, ...]) -> Node:
-        attrs = dict(node.attrs)
-        if node.op == "quant":
-            attrs |= {"name": f"{src[0].name}.operand", "kind": "ternary", "thresholds": (0, 1), "mul": 0, "shift": 0}
-        return typed(table, node.op, src, attrs)
+        op = node.op
+        if isinstance(op, Quant):
+            op = Quant(name=f"{src[0].name}.operand", kind="ternary", thresholds=(0, 1), mul=0, shift=0)
+        return typed(table, op, *src)
 
-    return replace(
-        lowered, encoder=lowered.encoder.rebuild(visit), decoder=lowered.decoder.rebuild(visit), weights=table
-    )
+    return replace(lowered, stacks=tuple(graph.rebuild(visit) for graph in lowered.stacks), weights=table)
 
 
 def with_code_bits(hw: HwConfig, factor: float) -> dict[str, int]:
@@ -148,7 +104,9 @@ def with_code_bits(hw: HwConfig, factor: float) -> dict[str, int]:
 
 
 def reference_config(hw: HwConfig, kind: str) -> ReferenceConfig:
-    values = hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | with_code_bits(hw, REFERENCE_BITS[kind] / hw.planes)
+    values: dict[str, Any] = (
+        hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | with_code_bits(hw, REFERENCE_BITS[kind] / hw.planes)
+    )
     return ReferenceConfig(**values)
 
 
@@ -178,7 +136,8 @@ def place(subject: Subject, case: Case, hw: HwConfig) -> Mapped:
 
 def best(subject: Subject, case: Case, dram: str) -> Mapped:
     """The candidate that needs the least energy in all. Raises InputError where none can run."""
-    found, reasons = [], []
+    found: list[Mapped] = []
+    reasons: list[str] = []
     for hw in candidates(case, subject.hw):
         try:
             found.append(place(subject, case, hw))
@@ -189,12 +148,12 @@ def best(subject: Subject, case: Case, dram: str) -> Mapped:
     return min(found, key=lambda mapped: mapped.system_pj(dram))
 
 
-def levels(mapped: Mapped, phase: Counted) -> dict[str, float]:
+def levels(mapped: Mapped, phase: Phase) -> dict[str, float]:
     """Bits moved by where: external memory by what they carry, each memory read and written, operand registers."""
     hw, counters = mapped.hw, phase.counters
-    bits = {f"external {f.name}": 8 * getattr(phase.traffic, f.name) for f in fields(Traffic)}
-    for name, (_, _, width) in memory_banks(hw).items():
-        bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * width for kind in ("reads", "writes")}
+    bits: dict[str, float] = {f"external {name}": 8 * size for name, size in asdict(phase.traffic).items()}
+    for name, memory in banked(hw).items():
+        bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * memory.bits for kind in ("reads", "writes")}
     precision = Precision.of(hw)
     steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
     bits["operand registers"] = hw.lanes * (steps * hw.rows * precision.weight_bits + columns * precision.act_bits)

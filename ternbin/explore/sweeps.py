@@ -1,52 +1,78 @@
 """Sweeps of a model's energy: batch, bits, length; and what parts in FP32 cost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ternbin.contract.hw import HwConfig
-from ternbin.counting.phases import HEAD
-from ternbin.counting.workload import PHASES, Work
+from ternbin.counting.phases import Phase
+from ternbin.counting.runs import PHASES
+from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
-from ternbin.energy.model import total_pj
+from ternbin.energy.block_events import BEATS, BUSY, CYCLES
+from ternbin.energy.lines import Line, total_pj
 from ternbin.errors import InputError
-from ternbin.explore.place import MIB, Counted, Mapped, Subject, place, same_area, with_code_bits
+from ternbin.explore.place import MIB, Mapped, Subject, place, same_area, with_code_bits
+from ternbin.graph.ir import HEAD
+
+# FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
+# subtract, exponential by six of them, sum, scale.
+LAYERNORM_OPS, SOFTMAX_OPS, EMBED_OPS = 4, 10, 1
 
 
-def kept_in_fp32(mapped: Mapped, phase: Counted, dram: str) -> list[dict]:
+@dataclass(frozen=True)
+class Kept:
+    """What stays in full precision: FP32 multiply-accumulates, bits more on the bus, and picojoules that are then not spent."""
+
+    name: str
+    operations: int
+    bits: float
+    instead_pj: float
+
+
+def kept_parts(mapped: Mapped, phase: Phase, lines: Sequence[Line]) -> list[Kept]:
+    """What the paper's code keeps in full precision, in the order in which :func:`kept_in_fp32` adds it. ``lines``: the phase's."""
+    hw, counters = mapped.hw, phase.counters
+    head, weight_bits = phase.work.get(HEAD, Work()), mapped.case.weight_bits
+
+    def elements(words: str) -> int:
+        return counters[words] * hw.rows
+
+    def spent(*names: str) -> float:
+        return sum(line.pj for line in lines if line.unit == "vector" and line.counter in names)
+
+    embed, norm, exponential = "vector_embed_words", "vector_ln_norm_words", "vector_softmax_exp_words"
+    softmax = ("vector_softmax_max_words", exponential, "vector_softmax_code_words", "vector_divides")
+    embed_bits = 8 * phase.traffic.embedding * (32 / weight_bits - 1)
+    return [
+        Kept("LM head", head.macs, head.weights * (32 - hw.memory_bits(weight_bits)), 0.0),
+        Kept("embeddings", EMBED_OPS * elements(embed), embed_bits, spent(embed)),
+        Kept("LayerNorm", LAYERNORM_OPS * elements(norm), 0, spent("vector_ln_sum_words", norm, "vector_ln_rsqrt")),
+        Kept("softmax", SOFTMAX_OPS * elements(exponential), 0, spent(*softmax)),
+    ]
+
+
+def kept_in_fp32(mapped: Mapped, phase: Phase, dram: str) -> list[dict[str, Any]]:
     """Amdahl: what the paper's code keeps in full precision, added one after the other to the quantized products. For each step
     ``operation_ratio``, the paper's count including these operations, all in FP32 over all as they are; ``system_pj``."""
-    hw, counters, case = mapped.hw, phase.counters, mapped.case
-    head = phase.work.get(HEAD, Work())
-    elements = {
-        name: counters[f"vector_{name}"] * hw.rows for name in ("ln_norm_words", "softmax_exp_words", "embed_words")
-    }
-    head_bits = head.weights * (32 - hw.memory_bits(case.weight_bits))
-    embed_bits = 8 * phase.traffic.embedding * (32 / case.weight_bits - 1)
-    lines = mapped.lines(phase, dram)
-
-    def saved(*prefixes: str) -> float:
-        return sum(line.pj for line in lines if line.unit == "vector" and line.event.startswith(prefixes))
-
-    parts = [
-        ("LM head", head.macs, head_bits, 0.0),
-        ("embeddings", EMBED_OPS * elements["embed_words"], embed_bits, saved("embed")),
-        ("LayerNorm", LAYERNORM_OPS * elements["ln_norm_words"], 0, saved("ln_", "reciprocal")),
-        ("softmax", SOFTMAX_OPS * elements["softmax_exp_words"], 0, saved("softmax", "division")),
-    ]
+    lines, head = mapped.lines(phase, dram), phase.work.get(HEAD, Work())
+    parts = kept_parts(mapped, phase, lines)
     products = phase.macs - head.macs
-    everything = products + sum(ops for _, ops, _, _ in parts)
-    factor = case.weight_bits * case.act_bits / 64
-    full, system = 0.0, total_pj(lines)["pj"]
-    result = [{"kept": "nothing", "operations": 0, "share": 0.0, "operation_ratio": 1 / factor, "system_pj": system}]
-    for name, operations, bits, instead in parts:
-        full += operations
-        system += operations * tables.mac("fp32").pj + bits * tables.DRAM[dram].pj - instead
+    everything = products + sum(part.operations for part in parts)
+    factor = mapped.case.weight_bits * mapped.case.act_bits / 64
+    full, system = 0, total_pj(lines)["pj"]
+    result: list[dict[str, Any]] = [
+        {"kept": "nothing", "operations": 0, "share": 0.0, "operation_ratio": 1 / factor, "system_pj": system}
+    ]
+    for part in parts:
+        full += part.operations
+        system += part.operations * tables.mac("fp32").pj + part.bits * tables.DRAM[dram].pj - part.instead_pj
         waiting = head.macs if full == 0 else 0
         result.append(
             {
-                "kept": name,
-                "operations": operations,
-                "share": operations / everything,
+                "kept": part.name,
+                "operations": part.operations,
+                "share": part.operations / everything,
                 "operation_ratio": (products + full) / (factor * (products + waiting) + full),
                 "system_pj": system,
             }
@@ -62,38 +88,47 @@ def crossing(points: list[tuple[float, float]], level: float) -> float | None:
     return None
 
 
-def batched(mapped: Mapped, phase: Counted, dram: str, batch: int) -> float:
+# Unit and event of what texts that are decoded together share: what is fetched and dispatched once for all of them, and what is done
+# once for as many as the array has columns.
+FETCHED = {
+    ("external", "weights bit"),
+    ("external", "parameters bit"),
+    ("external", "program bit"),
+    ("wbuf", "write"),
+    ("pbuf", "write"),
+    ("control", "instruction"),
+}
+STEPPED = {("wbuf", "read"), ("array", "operand register bit"), ("execute", "array step")}
+
+
+def batched(mapped: Mapped, phase: Phase, dram: str, batch: int) -> float:
     """Projected picojoules a token of decoding ``batch`` texts together: what is fetched for all (weights, parameters, program) is shared
     by all, a step of the array by as many as there are columns; keys and values, vector unit and results are each token's own.
     Beats go with the bytes on the bus, cycles with the longer of bus and array."""
-    hw, counters, moved = mapped.hw, phase.counters, phase.traffic
-    columns = min(batch, hw.cols)
+    hw, moved = mapped.hw, phase.traffic
     shared = moved.weights + moved.parameters + moved.program
 
     def beats(texts: int) -> float:
         return (shared / texts + moved.total - shared) / hw.axi_bytes
 
     def cycles(texts: int) -> float:
-        return max(beats(texts), counters["execute_array_active"] / min(texts, hw.cols) * hw.step_cycles)
+        return max(beats(texts), phase.counters["execute_array_active"] / min(texts, hw.cols) * hw.step_cycles)
 
     time, bus = cycles(batch) / cycles(1), beats(batch) / beats(1)
-    share = {("external", name): 1 / batch for name in ("weights bit", "parameters bit", "program bit")}
-    share |= {("wbuf", "write"): 1 / batch, ("pbuf", "write"): 1 / batch, ("wbuf", "read"): 1 / columns}
-    share |= {
-        ("array", "operand register bit"): 1 / columns,
-        ("execute", "array step"): 1 / columns,
-        ("control", "instruction"): 1 / batch,
-    }
-    result = 0.0
-    for line in mapped.lines(phase, dram):
-        factor = (
-            time if "cycle" in line.event else bus if "beat" in line.event else share.get((line.unit, line.event), 1.0)
-        )
-        result += line.pj * factor
-    return result / phase.tokens
+
+    def share(line: Line) -> float:
+        if line.counter == CYCLES or line.counter in BUSY:
+            return time
+        if line.counter in BEATS:
+            return bus
+        if (line.unit, line.event) in FETCHED:
+            return 1 / batch
+        return 1 / min(batch, hw.cols) if (line.unit, line.event) in STEPPED else 1.0
+
+    return sum(line.pj * share(line) for line in mapped.lines(phase, dram)) / phase.tokens
 
 
-def resident(mapped: Mapped, phase: Counted, dram: str, capacity_mib: float) -> float:
+def resident(mapped: Mapped, phase: Phase, dram: str, capacity_mib: float) -> float:
     """Projected picojoules a token of decoding where ``capacity_mib`` of weights stay on chip, in banks of 64 KiB beside what is there."""
     bank = tables.sram(4096, 128)
     weights = 8 * phase.traffic.weights / phase.tokens
@@ -111,92 +146,102 @@ class Sweep:
     unit: str
     tier: str
     values: tuple[float, ...]
-    energy: Callable[[float], dict[str, dict[str, float] | str]]
+    energy: Callable[[float], Mapping[str, dict[str, float] | str]]
 
 
-def sweep_record(sweep: Sweep, level: float, step: Callable[[str], None]) -> dict:
+def sweep_record(sweep: Sweep, level: float, step: Callable[[str], None]) -> dict[str, Any]:
     """The sweep's points, ratios to W2A2, and where these meet the paper's ``level``."""
-    points = []
+    points: list[dict[str, Any]] = []
     for value in sweep.values:
         step(f"{sweep.name} {value:g}")
         found = sweep.energy(value)
         fits = {name: energy for name, energy in found.items() if not isinstance(energy, str)}
-        points.append(
-            {
-                "value": value,
-                "per_token_pj": fits,
-                "impossible": {name: found[name] for name in found if name not in fits},
-            }
-        )
-    curves = []
-    for reference in ("FP32", "INT8"):
-        for phase in PHASES:
-            curve = [
-                (p["value"], p["per_token_pj"][reference][phase] / p["per_token_pj"]["W2A2"][phase])
-                for p in points
-                if all(phase in p["per_token_pj"].get(name, {}) for name in (reference, "W2A2"))
-            ]
-            if curve:
-                even = crossing(curve, level)
-                curves.append(
-                    {"reference": reference, "phase": phase, "points": curve, "level": level, "break_even": even}
-                )
+        impossible = {name: found[name] for name in found if name not in fits}
+        points.append({"value": value, "per_token_pj": fits, "impossible": impossible})
+    curves = [
+        {"reference": reference, "phase": phase, "points": curve, "level": level, "break_even": crossing(curve, level)}
+        for reference in ("FP32", "INT8")
+        for phase in PHASES
+        if (curve := _curve(points, reference, phase))
+    ]
     return {"name": sweep.name, "unit": sweep.unit, "tier": sweep.tier, "points": points, "curves": curves}
 
 
+def _curve(points: Sequence[dict[str, Any]], reference: str, phase: str) -> list[tuple[float, float]]:
+    """Value -> reference over W2A2, of the points that have both."""
+    return [
+        (p["value"], p["per_token_pj"][reference][phase] / p["per_token_pj"]["W2A2"][phase])
+        for p in points
+        if all(phase in p["per_token_pj"].get(name, {}) for name in (reference, "W2A2"))
+    ]
+
+
 SWEPT = ("FP32", "INT8", "W2A2")
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+RESIDENT_MIB = tuple(2.0**n for n in range(-2, 11))
 
 
-def sweeps(subject: Subject, chosen: dict[str, Mapped], array: float, dram: str) -> Iterator[Sweep]:
+def _per_token(mapped: Mapped, dram: str) -> dict[str, float]:
+    return {phase.name: total_pj(mapped.lines(phase, dram))["pj"] / phase.tokens for phase in mapped.phases}
+
+
+@dataclass(frozen=True)
+class Sweeper:
+    """The swept cases of a subject as ``chosen``, references on arrays of ``array`` mm2."""
+
+    subject: Subject
+    chosen: Mapping[str, Mapped]
+    array: float
+    dram: str
+
+    def lengths(self, length: float) -> dict[str, dict[str, float] | str]:
+        return {name: self._anew(self.chosen[name], self.chosen[name].hw, int(length)) for name in SWEPT}
+
+    def capacities(self, factor: float) -> dict[str, dict[str, float] | str]:
+        found: dict[str, dict[str, float] | str] = {}
+        for name in SWEPT:
+            mapped = self.chosen[name]
+            try:
+                hw = replace(mapped.hw, **with_code_bits(mapped.hw, 1 / factor))
+            except InputError as error:
+                found[name] = str(error)
+            else:
+                found[name] = self._anew(mapped, hw, self.subject.source_len)
+        return found
+
+    def _anew(self, mapped: Mapped, hw: HwConfig, length: int) -> dict[str, float] | str:
+        """Mapped anew where that changes anything; why it cannot be where it cannot."""
+        if length != self.subject.source_len or hw != mapped.hw:
+            try:
+                mapped = place(replace(self.subject, source_len=length), mapped.case, replace(hw, kv_external=False))
+            except InputError as error:
+                return str(error)
+            mapped = same_area(mapped, self.array) if mapped.case.reference else mapped
+        return _per_token(mapped, self.dram)
+
+    def memories(self, pj: float) -> dict[str, dict[str, float]]:
+        kind = KINDS[pj]
+        return {name: _per_token(self.chosen[name], kind) for name in SWEPT}
+
+    def batches(self, texts: float) -> dict[str, dict[str, float]]:
+        return self._decoding(lambda mapped, phase: batched(mapped, phase, self.dram, int(texts)))
+
+    def residents(self, mib: float) -> dict[str, dict[str, float]]:
+        return self._decoding(lambda mapped, phase: resident(mapped, phase, self.dram, mib))
+
+    def _decoding(self, energy: Callable[[Mapped, Phase], float]) -> dict[str, dict[str, float]]:
+        return {name: {PHASES[1]: energy(self.chosen[name], self.chosen[name].phases[1])} for name in SWEPT}
+
+
+KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}
+
+
+def sweeps(subject: Subject, chosen: Mapping[str, Mapped], array: float, dram: str) -> Iterator[Sweep]:
     """Source length and capacity of the code memories (mapped anew), external memory, batch and resident weights (from ``chosen``);
     references on arrays of ``array`` mm2."""
-    decode = {name: chosen[name].phases[1] for name in SWEPT}
-
-    def mapped_anew(changed: Callable[[HwConfig], HwConfig], length: int) -> dict[str, dict[str, float] | str]:
-        result: dict[str, dict[str, float] | str] = {}
-        for name in SWEPT:
-            mapped = chosen[name]
-            try:
-                hw = changed(mapped.hw)
-                if length != subject.source_len or hw != mapped.hw:
-                    mapped = place(replace(subject, source_len=length), mapped.case, replace(hw, kv_external=False))
-                    mapped = same_area(mapped, array) if mapped.case.reference else mapped
-            except InputError as error:
-                result[name] = str(error)
-            else:
-                result[name] = {p.name: total_pj(mapped.lines(p, dram))["pj"] / p.tokens for p in mapped.phases}
-        return result
-
-    def scaled(factor: float) -> dict[str, dict[str, float] | str]:
-        return mapped_anew(lambda hw: replace(hw, **with_code_bits(hw, 1 / factor)), subject.source_len)
-
-    kinds = {tables.DRAM[kind].pj: kind for kind in sorted(tables.DRAM, key=lambda kind: tables.DRAM[kind].pj)}
-
-    def by_dram(pj: float) -> dict[str, dict[str, float]]:
-        kind = kinds[pj]
-        return {
-            name: {p.name: total_pj(chosen[name].lines(p, kind))["pj"] / p.tokens for p in chosen[name].phases}
-            for name in SWEPT
-        }
-
-    def decoding(energy: Callable) -> Callable[[float], dict[str, dict[str, float]]]:
-        return lambda value: {name: {PHASES[1]: energy(chosen[name], decode[name], dram, value)} for name in SWEPT}
-
-    yield Sweep(
-        "source length", "tokens", "derived", subject.lengths, lambda length: mapped_anew(lambda hw: hw, int(length))
-    )
-    yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, scaled)
-    yield Sweep(f"external memory: {', '.join(kinds.values())}", "pJ a bit", "derived", tuple(kinds), by_dram)
-    yield Sweep(
-        "batch",
-        "texts",
-        "projected",
-        (1, 2, 4, 8, 16, 32, 64, 128),
-        decoding(lambda m, p, d, value: batched(m, p, d, int(value))),
-    )
-    yield Sweep("weights kept on chip", "MiB", "projected", tuple(2.0**n for n in range(-2, 11)), decoding(resident))
-
-
-# FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
-# subtract, exponential by six of them, sum, scale.
-LAYERNORM_OPS, SOFTMAX_OPS, EMBED_OPS = 4, 10, 1
+    by = Sweeper(subject, chosen, array, dram)
+    yield Sweep("source length", "tokens", "derived", subject.lengths, by.lengths)
+    yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, by.capacities)
+    yield Sweep(f"external memory: {', '.join(KINDS.values())}", "pJ a bit", "derived", tuple(KINDS), by.memories)
+    yield Sweep("batch", "texts", "projected", BATCHES, by.batches)
+    yield Sweep("weights kept on chip", "MiB", "projected", RESIDENT_MIB, by.residents)

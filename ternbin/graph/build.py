@@ -1,13 +1,22 @@
 """Building graphs of real ops; models/bart/lower.py uses it."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
-from ternbin.graph.ir import Node, Type, Weights
-from ternbin.graph.ops.registry import typed
+from ternbin.graph.ir import Node, Op, Residual, Type, WeightName, Weights
+from ternbin.graph.ops.attention import Context, RealSoftmax
+from ternbin.graph.ops.codes import Quantize
+from ternbin.graph.ops.ends import Input
+from ternbin.graph.ops.linear import Affine, Matmul
+from ternbin.graph.ops.registry import operation, typed
+from ternbin.graph.ops.stream import AddSat, ToGrid
+
+O = TypeVar("O", bound=Op)  # noqa: E741
+AnyNode = Node[Op]
 
 
 @dataclass(frozen=True)
@@ -16,28 +25,31 @@ class Builder:
 
     weights: Weights
 
-    def weight(self, name: str, tensor: Tensor) -> str:
+    def weight(self, name: str, tensor: Tensor) -> WeightName:
         """Enter a tensor: codes (any integers) become int8, floating point becomes float64. Returns ``name``."""
         dtype = torch.float64 if tensor.is_floating_point() else torch.int8
         tensor = tensor.detach().cpu().to(dtype)
         if name in self.weights and not torch.equal(self.weights[name], tensor):
             raise InputError(f"weight name must be new, not {name!r}")
         self.weights[name] = tensor
-        return name
+        return WeightName(name)
 
-    def op(self, op: str, *src: Node, **attrs: object) -> Node:
-        """One op of the table."""
-        return typed(self.weights, op, src, attrs)
+    def op(self, opname: str, /, *src: AnyNode, **attrs: object) -> AnyNode:
+        """The op of this name: attributes are checked at run time."""
+        return typed(self.weights, operation(opname, attrs), *src)
 
-    def input(self, name: str, of: Type) -> Node:
-        return self.op("input", name=name, of=of)
+    def add(self, op: O, *src: AnyNode) -> Node[O]:
+        return typed(self.weights, op, *src)
 
-    def quantize(self, x: Node, name: str, alpha: float, kind: str, zero: float = 0.0) -> Node:
-        return self.op("quantize", x, name=name, alpha=float(alpha), zero=float(zero), kind=kind)
+    def input(self, name: str, of: Type) -> Node[Input]:
+        return self.add(Input(name=name, of=of))
+
+    def quantize(self, x: AnyNode, name: str, alpha: float, kind: str, zero: float = 0.0) -> Node[Quantize]:
+        return self.add(Quantize(name=name, alpha=float(alpha), zero=float(zero), kind=kind), x)
 
     def linear(
         self,
-        x: Node,
+        x: AnyNode,
         name: str,
         codes: Tensor,
         kind: str,
@@ -46,7 +58,7 @@ class Builder:
         bias: Tensor | None,
         zero_x: float = 0.0,
         extra: float = 1.0,
-    ) -> Node:
+    ) -> Node[Affine]:
         """``matmul, affine``: the real value of a projection of codes x (value ``alpha_x*x + zero_x``), by ``extra``.
 
         ``codes`` [out, in] of ``kind``, value ``alpha_w[r]*codes``; ``bias`` [out]. Weights are entered under ``name``.
@@ -54,29 +66,28 @@ class Builder:
         alpha_w = alpha_w.detach().double().flatten().cpu()
         shift = zero_x * alpha_w * codes.detach().cpu().sum(1, dtype=torch.float64)
         total = shift if bias is None else bias.detach().double().cpu() + shift
-        acc = self.op("matmul", x, weight=self.weight(f"{name}.weight", codes.to(torch.int8)), weight_kind=kind)
-        return self.op(
-            "affine",
-            acc,
-            scale=self.weight(f"{name}.scale", alpha_w * (float(alpha_x) * extra)),
-            bias=self.weight(f"{name}.bias", total * extra),
-        )
+        acc = self.add(Matmul(weight=self.weight(f"{name}.weight", codes.to(torch.int8)), weight_kind=kind), x)
+        return self.affine(acc, name, alpha_w * (float(alpha_x) * extra), total * extra)
 
-    def add_sat(self, h: Node, y: Node, name: str) -> Node:
+    def affine(self, acc: AnyNode, name: str, scale: Tensor, bias: Tensor) -> Node[Affine]:
+        """``acc*scale + bias``, which are entered under ``name``."""
+        scale_name, bias_name = self.weight(f"{name}.scale", scale), self.weight(f"{name}.bias", bias)
+        return self.add(Affine(scale=scale_name, bias=bias_name), acc)
+
+    def add_sat(self, h: AnyNode, y: AnyNode, name: str) -> Node[AddSat]:
         """``to_grid, add_sat``: the real sublayer output y added to the residual h."""
-        return self.op("add_sat", h, self.op("to_grid", y, frac=h.type.frac), name=name)
+        return self.add(AddSat(name=name), h, self.add(ToGrid(frac=h.expect(Residual).frac), y))
 
-    def probabilities(self, s: Node, name: str, scale: float, causal: bool, alpha: float, kind: str) -> Node:
+    def probabilities(
+        self, s: AnyNode, name: str, scale: float, causal: bool, alpha: float, kind: str
+    ) -> Node[Quantize]:
         """``real_softmax, quantize``: scores to probability codes; ``scale`` = alpha_q*alpha_k."""
-        return self.quantize(self.op("real_softmax", s, scale=float(scale), causal=causal), name, alpha, kind)
+        return self.quantize(self.add(RealSoftmax(scale=float(scale), causal=causal), s), name, alpha, kind)
 
-    def context(self, p: Node, v: Node, name: str, heads: int, scale: float, alpha: float, kind: str) -> Node:
+    def context(
+        self, p: AnyNode, v: AnyNode, name: str, heads: int, scale: float, alpha: float, kind: str
+    ) -> Node[Quantize]:
         """``context, affine, quantize``: ``scale`` = alpha_p*alpha_v, ``alpha`` and ``kind`` of the result."""
-        acc = self.op("context", p, v, heads=heads)
-        real = self.op(
-            "affine",
-            acc,
-            scale=self.weight(f"{name}.scale", torch.tensor([scale], dtype=torch.float64)),
-            bias=self.weight(f"{name}.bias", torch.zeros(1, dtype=torch.float64)),
-        )
-        return self.quantize(real, name, alpha, kind)
+        acc = self.add(Context(heads=heads), p, v)
+        one, none = torch.tensor([scale], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        return self.quantize(self.affine(acc, name, one, none), name, alpha, kind)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from ternbin.graph.ir import Graph, Node, Type, Weights
+from ternbin.graph.ir import Graph, Node, Op, Type, WeightName, Weights
 
 
 def type_text(type: Type) -> str:
@@ -12,9 +12,9 @@ def type_text(type: Type) -> str:
     return f"{type.__class__.__name__}[{', '.join(map(str, type.shape))}] {rest}".rstrip()
 
 
-def labels(graph: Graph) -> dict[Node, str]:
+def labels(graph: Graph) -> dict[Node[Op], str]:
     """A unique name for every node: its own, else ``op.index``. An output is named after what it keeps."""
-    return {node: node["name"] if node.get("name") else f"{node.op}.{i}" for i, node in enumerate(graph.nodes())}
+    return {node: node.op.label or f"{node.op.opname}.{i}" for i, node in enumerate(graph.nodes())}
 
 
 def dump(graph: Graph, weights: Weights | None = None) -> str:
@@ -22,12 +22,13 @@ def dump(graph: Graph, weights: Weights | None = None) -> str:
     weights = weights or {}
     names = labels(graph)
 
-    def value(item: object) -> str:
-        return f"{item}{list(weights[item].shape)}" if isinstance(item, str) and item in weights else str(item)
+    def attribute(op: Op, name: str, value: object) -> str:
+        tensor = weights.get(op.weight_names().get(name, WeightName("")))
+        return f"{name}={value}" if tensor is None else f"{name}={value}{list(tensor.shape)}"
 
     lines = [f"graph {graph.name}"]
     for node in graph.nodes():
-        attrs = " ".join(f"{k}={value(v)}" for k, v in node.attrs if k not in ("name", "of"))
-        call = f"{node.op}({', '.join(names[s] for s in node.src)})"
+        attrs = " ".join(attribute(node.op, k, v) for k, v in node.op.attributes().items() if k not in ("name", "of"))
+        call = f"{node.op.opname}({', '.join(names[s] for s in node.src)})"
         lines.append(f"  {names[node]} = {call} {attrs}".rstrip() + f" : {type_text(node.type)}")
     return "\n".join(lines) + "\n"

@@ -1,10 +1,11 @@
-"""Constants and tables of the exponential sum (rule 11 of docs/architecture.md) that interpreter and hardware share."""
+"""Constants and tables of the exponential sum (rule 11 of docs/numerics.md) that interpreter and hardware share."""
 
 import math
 
 EXP_BITS = 15  # exp(0) is 2^15 in the tables
 LOG2_E = round(math.log2(math.e) * 2**20)
 NATS_BITS, OCTAVE_BITS, TOTAL_POINT = 16, 12, 31  # fractional bits of a logit, of its base-2 form, of the sum
+RECIP_POINT = 36  # fractional bits of the reciprocal that makes uint8 probabilities (rule 8)
 NO_EXPONENT = -(1 << 20)  # below that of every logit
 
 

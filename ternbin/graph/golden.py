@@ -1,6 +1,6 @@
 """The integer semantics of every op: what hardware, compiler and documentation must follow.
 
-Pure functions on torch int64 tensors, CPU or GPU. Each is the definition of one rule of docs/architecture.md,
+Pure functions on torch int64 tensors, CPU or GPU. Each is the definition of one rule of docs/numerics.md,
 "Numerics"; the constants they take (multipliers, thresholds, tables) come from the passes. Leading dimensions are
 free: a function that documents ``[T, d]`` also takes ``[batch, T, d]``. Where a result saturates, ``count`` (a
 :class:`Saturation`) collects how many elements did.
@@ -13,9 +13,17 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
-from ternbin.graph.fixedpoint import EXP_BITS, LOG2_E, NATS_BITS, NO_EXPONENT, OCTAVE_BITS, TOTAL_POINT, exp2_luts
+from ternbin.graph.fixedpoint import (
+    EXP_BITS,
+    LOG2_E,
+    NATS_BITS,
+    NO_EXPONENT,
+    OCTAVE_BITS,
+    RECIP_POINT,
+    TOTAL_POINT,
+    exp2_luts,
+)
 
-RECIP_BITS = 36  # fractional bits of the reciprocal that makes uint8 probabilities
 XHAT_BITS = 20  # fractional bits of the normalised value inside LayerNorm
 ALWAYS, NEVER = -(1 << 15), (1 << 15) - 1  # thresholds every accumulator reaches, or none does
 
@@ -202,7 +210,7 @@ def requant8(
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """``[.., T, d]`` to ``[.., heads, T, d/heads]``."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(-3, -2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
@@ -290,7 +298,7 @@ def probability_codes(e: Tensor, *, kind: str, c1: int, c2: int, recip: int) -> 
     if kind == "binary_nn":
         return ((e << 16) > c1 * total).to(torch.int64)
     if kind == "uint8":
-        return rshift(e * (recip // total), RECIP_BITS).clamp(max=255)
+        return rshift(e * (recip // total), RECIP_POINT).clamp(max=255)
     raise InputError(f"kind must be ternary_nn, binary_nn or uint8, not {kind!r}")
 
 
@@ -340,7 +348,7 @@ def exp_total(logits: Tensor, shift: int, before: tuple[int, int] = (NO_EXPONENT
 
 def _total(largest: Tensor, terms: Tensor, exponent: int, total: int) -> tuple[int, int]:
     """The terms added to ``total``; where the largest exponent grows, what has been added so far is shifted down, truncating."""
-    ends = [*(largest.diff().nonzero().flatten() + 1).tolist(), len(largest)]
+    ends: list[int] = [*(largest.diff().nonzero().flatten() + 1).cpu().numpy().tolist(), len(largest)]
     for start, end in zip([0, *ends], ends, strict=False):
         now = int(largest[start])
         total = (total >> min(now - exponent, 63)) + int(terms[start:end].sum())

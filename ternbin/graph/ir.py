@@ -1,50 +1,19 @@
 """The dataflow graph: frozen, interned nodes over a side table of weights.
 
-A :class:`Node` has an op, sources, attributes and a type. Weights live in a side table ``dict[str, Tensor]`` that two
-graphs (``encoder``, ``decoder``) share; attributes refer to its entries by name. The table holds codes as int8,
+A :class:`Node` has an op with typed attributes, sources, and a type. Weights live in a side table ``dict[str, Tensor]`` that all
+graphs of a model share; attributes of the type :data:`WeightName` refer to its entries. The table holds codes as int8,
 integers as int64 and reals as float64. Dimensions are integers or the symbols S (source tokens), T (target tokens of
 this call), P (past target tokens), N = P + T.
 
 Lowering (models/bart/lower.py) builds *real* ops with ``build.Builder``; the passes (ternbin/passes) fold them into the
-*final* ops of docs/architecture.md, "The graph". ops.py holds the op table and the verifier, interpret.py what each op
-computes.
+*final* ops of docs/graph.md. ternbin/graph/ops declares every op: its attributes, its type rule and what it
+computes, side by side.
 
-Ops of both stages::
-
-    input()      name, of (its type)   ids; in the decoder also cross_k.i, cross_v.i       -> of
-    cache(x)     name                  rows of earlier calls, then x                       -> Codes [N, d]
-    scores(q, k) name, heads           exact products by head                              -> Ints [heads, T, N]
-    output(x)    name                  cross_k.i, cross_v.i, next                          -> type of x
-
-Real ops; the value of a residual integer x is ``x * 2^-frac``::
-
-    real_embed(ids)    name, table codes [V, d], table_kind, scale float64 [V] = alpha*embed_scale,
-                       pos float64 [positions, d], pos_offset, past (0 or "P"), frac, bits
-                                       rule 1                                              -> Residual [.., d]
-    real_layernorm(x)  name, gamma and beta float64 [d], eps float, frac and bits of the result
-                                       LayerNorm, rounded (rne) to the grid, clipped       -> Residual
-    quantize(x)        name, alpha, zero, kind; x Residual or Real
-                                       clip(rne((value - zero)/alpha)); binary: sign, +1 at 0
-                                                                                           -> Codes
-    matmul(x)          weight codes [out, in], weight_kind
-                                       exact sum over code values                          -> Ints [.., out]
-    affine(acc)        scale, bias float64 [out] or [1]
-                                       acc*scale + bias                                    -> Real
-    act(x)             fn: relu or gelu (exact, erf)                                       -> Real
-    snap(x)            delta           delta*clip(rne(x/delta), -128, 127): 8-bit grid before GELU
-                                                                                           -> Real
-    to_grid(x)         frac            rne(x*2^frac), not clipped                          -> Grid
-    add_sat(h, y)      name            h + y, clipped                                      -> type of h
-    real_softmax(s)    scale = alpha_q*alpha_k, causal
-                                       softmax of scale*s over valid keys                  -> Real [heads, T, N]
-    context(p, v)      heads           exact sum over code values, heads merged            -> Ints [T, d]
-    argmax(x)          name            lowest index of the largest                         -> Tokens [T]
-
-What lowering composes from them (``Builder`` has a method for each):
+What lowering composes from the real ops (``Builder`` has a method for each):
 
 - projection to codes: ``matmul, affine, [act], quantize``; ``scale = alpha_x*alpha_w*extra``,
   ``bias = (bias + zero_x*alpha_w*rowsum(codes))*extra``, where ``extra`` is ``head_dim^-0.5`` for q and 1 elsewhere;
-  for an 8-bit input of fc2 with GELU: ``matmul, affine, snap, act, quantize``
+  for an 8-bit input of fc2 after a smooth function: ``matmul, affine, snap, act, quantize``
 - projection into the residual stream: ``matmul, affine, to_grid, add_sat``
 - attention: ``scores, real_softmax, quantize, context, affine (scale [1] = alpha_p*alpha_v, bias [1] = 0), quantize``
 - language model head: ``quantize, matmul, affine, argmax, output``
@@ -56,17 +25,23 @@ projection bears the projection's name. ``cache`` and ``output`` are named by wh
 outputs under the same names; the decoder's output is ``next``. Lowering returns a :class:`Lowered`.
 """
 
+import builtins
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, ClassVar, Generic, Literal, NewType, TypeGuard, TypeVar, get_args, get_type_hints
 from weakref import WeakValueDictionary
 
 from torch import Tensor
 
 MAX_TOKENS = 8192  # what a symbolic dimension may be at run time, for accumulator bounds
 
+HEAD = "lm_head"  # name of the node that chooses the next token, in every decoder
+
 Dim = int | str
 Shape = tuple[Dim, ...]
 Weights = dict[str, Tensor]
+WeightName = NewType("WeightName", str)  # of an entry of the side table
 
 
 # ---- types ----------------------------------------------------------------------------------------------------------
@@ -127,48 +102,118 @@ class Tokens:
 
 
 Type = Ids | Codes | Residual | Grid | Ints | Real | Tokens
+T = TypeVar("T", Ids, Codes, Residual, Grid, Ints, Real, Tokens)
+
+
+def features(of: Type) -> int:
+    """The last dimension of a type, which must be a number."""
+    width = of.shape[-1]
+    if not isinstance(width, int):
+        raise TypeError(f"last dimension must be a number, not {width!r}")
+    return width
+
+
+# ---- ops ------------------------------------------------------------------------------------------------------------
+
+Stage = Literal["real", "final", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """What a node does. The subclasses in ternbin/graph/ops are the ops; their fields are the attributes.
+
+    ``infer(check)`` is the type rule (ops/check.py says what it is given), ``compute(call, node, *tensors)`` the meaning
+    (ops/call.py). ``stage`` says whether the op stands in a graph before folding, after it, or both.
+    """
+
+    opname: ClassVar[str]
+    sources: ClassVar[int]
+    stage: ClassVar[Stage]
+
+    def infer(self, check: Any) -> Type:
+        raise NotImplementedError
+
+    def compute(self, call: Any, node: Any, *args: Any, **kwargs: Any) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def label(self) -> str | None:
+        """The attribute ``name``, where the op has one."""
+        return getattr(self, "name", None)
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes by name, in alphabetical order."""
+        return {name: getattr(self, name) for name in declared(type(self))}
+
+    def weight_names(self) -> dict[str, WeightName]:
+        """The entries of the side table that the op refers to, by attribute."""
+        names = (name for name, of in declared(type(self)).items() if of is WeightName or WeightName in get_args(of))
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+@cache
+def declared(op: type[Op]) -> dict[str, Any]:
+    """The type of each attribute, in alphabetical order."""
+    hints = get_type_hints(op)
+    return {name: hints[name] for name in sorted(field.name for field in fields(op))}
+
+
+O = TypeVar("O", bound=Op, covariant=True)  # noqa: E741
+N = TypeVar("N", bound=Op)
 
 
 # ---- nodes ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Node:
-    """One op. Made by :func:`make` only, which returns the same object for equal arguments."""
+class Node(Generic[O]):
+    """An op on the results of other nodes. Made by :func:`make` only, which returns the same object for equal arguments."""
 
-    op: str
-    src: tuple["Node", ...]
-    attrs: tuple[tuple[str, object], ...]
+    op: O
+    src: "tuple[Node[Op], ...]"
     type: Type
-
-    def __getitem__(self, key: str):
-        for name, value in self.attrs:
-            if name == key:
-                return value
-        raise KeyError(f"{self.op} has no attribute {key}")
-
-    def get(self, key: str, default=None):
-        return dict(self.attrs).get(key, default)
 
     @property
     def name(self) -> str:
-        """The ``name`` attribute, or the op where it has none."""
-        return self.get("name", self.op)
+        """The ``name`` attribute, or the op's name where it has none."""
+        return self.op.label or self.op.opname
+
+    @property
+    def where(self) -> str:
+        """Op and name, for messages."""
+        return f"{self.op.opname} {self.name}"
+
+    def expect(self, wanted: builtins.type[T]) -> T:
+        """The node's type, which must be of one class."""
+        if not isinstance(self.type, wanted):
+            raise TypeError(f"{self.where}: type must be {wanted.__name__}, not {self.type!r}")
+        return self.type
 
     def __repr__(self) -> str:
-        return f"<{self.op} {self.name}>"
+        return f"<{self.where}>"
 
 
-_interned: WeakValueDictionary[tuple, Node] = WeakValueDictionary()
+def is_op(node: Node[Op], *ops: type[N]) -> TypeGuard[Node[N]]:
+    """Whether the node's op is of one of these classes."""
+    return isinstance(node.op, ops)
 
 
-def make(op: str, src: tuple[Node, ...], attrs: dict[str, object], type: Type) -> Node:
+def as_op(node: Node[Op], *ops: type[N]) -> Node[N]:
+    """The node, whose op must be of one of these classes."""
+    if not is_op(node, *ops):
+        raise TypeError(f"{node.where}: op must be {' or '.join(op.opname for op in ops)}")
+    return node
+
+
+_interned: WeakValueDictionary[tuple[Op, tuple[Node[Op], ...], Type], Node[Any]] = WeakValueDictionary()
+
+
+def make(op: N, src: tuple[Node[Op], ...], type: Type) -> Node[N]:
     """The node with these fields. Attribute values must be hashable."""
-    items = tuple(sorted(attrs.items()))
-    key = (op, src, items, type)
+    key = (op, src, type)
     node = _interned.get(key)
     if node is None:
-        node = Node(op, src, items, type)
+        node = Node(op, src, type)
         _interned[key] = node
     return node
 
@@ -178,11 +223,11 @@ class Graph:
     """What computes ``outputs`` (``output`` nodes, in the order a run should produce them)."""
 
     name: str
-    outputs: tuple[Node, ...]
+    outputs: tuple[Node[Op], ...]
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[Node[Op]]:
         """Every node, sources before users, in one fixed order."""
-        order: dict[Node, None] = {}
+        order: dict[Node[Op], None] = {}
         stack = [(node, iter(node.src)) for node in reversed(self.outputs)]
         while stack:
             node, sources = stack[-1]
@@ -194,20 +239,20 @@ class Graph:
                 stack.append((source, iter(source.src)))
         return list(order)
 
-    def users(self) -> dict[Node, list[Node]]:
+    def users(self) -> dict[Node[Op], list[Node[Op]]]:
         """The nodes that read each node."""
-        table: dict[Node, list[Node]] = {node: [] for node in self.nodes()}
+        table: dict[Node[Op], list[Node[Op]]] = {node: [] for node in self.nodes()}
         for node in table:
             for source in dict.fromkeys(node.src):
                 table[source].append(node)
         return table
 
-    def inputs(self) -> list[Node]:
-        return [node for node in self.nodes() if node.op == "input"]
+    def inputs(self) -> list[Node[Op]]:
+        return [node for node in self.nodes() if node.op.opname == "input"]
 
-    def rebuild(self, f: Callable[[Node, tuple[Node, ...]], Node]) -> "Graph":
+    def rebuild(self, f: Callable[[Node[Op], tuple[Node[Op], ...]], Node[Op]]) -> "Graph":
         """The graph with every node replaced by ``f(node, new sources)``, sources first."""
-        new: dict[Node, Node] = {}
+        new: dict[Node[Op], Node[Op]] = {}
         for node in self.nodes():
             new[node] = f(node, tuple(new[s] for s in node.src))
         return replace(self, outputs=tuple(new[node] for node in self.outputs))
@@ -218,13 +263,26 @@ class Graph:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A model: ``encoder`` (input ``ids`` [S]) and ``decoder`` (inputs ``ids`` [T], ``cross_k.i``, ``cross_v.i``).
+    """A model: its graphs, each called a *stack*, in the order in which they are called first; shape.py says when and with what.
 
     ``meta`` holds JSON values; running needs ``decoder_start_id``, ``eos_id``, ``pad_id``, ``forced_bos_id``,
     ``forced_eos_id`` (the last two may be None) and ``max_positions``; ``search`` may hold settings of a beam search.
     """
 
-    encoder: Graph
-    decoder: Graph
+    stacks: tuple[Graph, ...]
     weights: Weights
-    meta: dict
+    meta: dict[str, Any]
+
+    def stack(self, name: str) -> Graph:
+        """The graph of this name."""
+        return next(graph for graph in self.stacks if graph.name == name)
+
+    @property
+    def encoder(self) -> Graph:
+        """Of an encoder-decoder model: input ``ids`` [S], outputs ``cross_k.i`` and ``cross_v.i``."""
+        return self.stack("encoder")
+
+    @property
+    def decoder(self) -> Graph:
+        """Of an encoder-decoder model: inputs ``ids`` [T], ``cross_k.i`` and ``cross_v.i``, output ``next``."""
+        return self.stack("decoder")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ternbin.graph.dump import labels, type_text
-from ternbin.graph.ir import Codes, Graph, Lowered, Node, Residual
+from ternbin.graph.ir import Codes, Graph, Lowered, Node, Op, Residual
 
 BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN, HEAD = 168, 40, 18, 26, 24, 22
 COLOURS = (
@@ -33,38 +33,41 @@ class Frame:
     height: float
 
 
-def layers(graph: Graph) -> dict[str, list[Node]]:
+def layers(graph: Graph) -> dict[str, list[Node[Op]]]:
     """Nodes by layer (``enc.0``, ``dec``, ``lm_head``, ...), in order; a nameless node is in the layer of its reader."""
-    users, group = graph.users(), {}
+    users: dict[Node[Op], list[Node[Op]]] = graph.users()
+    group: dict[Node[Op], str] = {}
     for node in reversed(graph.nodes()):
-        if node.op in ("input", "output"):
-            group[node] = f"{node.op}s"
-        elif node.get("name"):
-            parts = node["name"].split(".")
+        if node.op.opname in ("input", "output"):
+            group[node] = f"{node.op.opname}s"
+        elif node.op.label:
+            parts = node.op.label.split(".")
             group[node] = ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]
         else:
             group[node] = group[users[node][0]]
-    found: dict[str, list[Node]] = {"inputs": []}
+    found: dict[str, list[Node[Op]]] = {"inputs": []}
     for node in graph.nodes():
         found.setdefault(group[node], []).append(node)
     found["outputs"] = found.pop("outputs")
     return found
 
 
-def ranks(nodes: list[Node]) -> list[list[Node]]:
+def ranks(nodes: list[Node[Op]]) -> list[list[Node[Op]]]:
     """Rows of nodes, each below its sources among ``nodes``."""
-    depth: dict[Node, int] = {}
+    depth: dict[Node[Op], int] = {}
     for node in nodes:
         depth[node] = 1 + max((depth[s] for s in node.src if s in depth), default=-1)
     return [[n for n in nodes if depth[n] == d] for d in range(max(depth.values(), default=-1) + 1)]
 
 
-def layout(graph: Graph) -> tuple[dict[Node, Place], list[Frame]]:
+def layout(graph: Graph) -> tuple[dict[Node[Op], Place], list[Frame]]:
     """Where every box and frame goes."""
     rows = {title: ranks(nodes) for title, nodes in layers(graph).items()}
     widest = max(len(row) for group in rows.values() for row in group)
     width = widest * (BOX_W + GAP_X) + GAP_X
-    places, frames, y = {}, [], MARGIN
+    places: dict[Node[Op], Place] = {}
+    frames: list[Frame] = []
+    y: float = MARGIN
     for title, group in rows.items():
         frames.append(Frame(title, y, width, HEAD + len(group) * (BOX_H + GAP_Y)))
         for i, row in enumerate(group):
@@ -77,7 +80,8 @@ def layout(graph: Graph) -> tuple[dict[Node, Place], list[Frame]]:
 
 def to_svg(*graphs: Graph) -> str:
     """A stand-alone SVG document, graphs side by side; pointing at a box shows its attributes."""
-    drawn, x, height = [], 0.0, 0.0
+    drawn: list[str] = []
+    x = height = 0.0
     for graph in graphs:
         body, width, tall = _draw(graph)
         drawn.append(f'<g transform="translate({x:g},0)">{body}</g>')
@@ -91,8 +95,8 @@ def to_svg(*graphs: Graph) -> str:
 
 
 def picture(lowered: Lowered) -> str:
-    """Encoder and decoder as one SVG document."""
-    return to_svg(lowered.encoder, lowered.decoder)
+    """All stacks of a model as one SVG document, side by side."""
+    return to_svg(*lowered.stacks)
 
 
 def _draw(graph: Graph) -> tuple[str, float, float]:
@@ -125,11 +129,10 @@ def _edge(source: Place, target: Place) -> str:
     )
 
 
-def _box(node: Node, name: str, place: Place) -> str:
-    colour = next((c for ops, c in COLOURS if any(node.op.startswith(op) for op in ops)), "#eeeeee")
-    hint = "\n".join(
-        [name, f"{node.op} : {type_text(node.type)}", *(f"{k} = {v}" for k, v in node.attrs if k != "name")]
-    )
+def _box(node: Node[Op], name: str, place: Place) -> str:
+    colour = next((c for ops, c in COLOURS if any(node.op.opname.startswith(op) for op in ops)), "#eeeeee")
+    attributes = (f"{k} = {v}" for k, v in node.op.attributes().items() if k != "name")
+    hint = "\n".join([name, f"{node.op.opname} : {type_text(node.type)}", *attributes])
     middle = place.x + BOX_W / 2
     return (
         f'<g><title>{escape(hint)}</title><rect x="{place.x:g}" y="{place.y:g}" width="{BOX_W}" height="{BOX_H}" '
@@ -140,7 +143,7 @@ def _box(node: Node, name: str, place: Place) -> str:
     )
 
 
-def _short(node: Node) -> str:
+def _short(node: Node[Op]) -> str:
     """Op, shape, and kind or width: what fits a box."""
     detail = (
         node.type.kind
@@ -149,4 +152,4 @@ def _short(node: Node) -> str:
         if isinstance(node.type, Residual)
         else ""
     )
-    return f"{node.op} [{', '.join(map(str, node.type.shape))}] {detail}".rstrip()
+    return f"{node.op.opname} [{', '.join(map(str, node.type.shape))}] {detail}".rstrip()

@@ -95,7 +95,7 @@ def from_planes(planes: list[tuple[np.ndarray, np.ndarray]], name: str) -> np.nd
         ((nz, neg),) = planes
         return from_stored(np.where(nz, 1 - 2 * neg.astype(np.int64), 0), name)
     weights = [1 << i for i in range(7)] + [-128 if name == "int8" else 128]
-    return sum(w * nz.astype(np.int64) for w, (nz, _) in zip(weights, planes, strict=True))
+    return np.sum([w * nz.astype(np.int64) for w, (nz, _) in zip(weights, planes, strict=True)], axis=0)
 
 
 def pack_bits(plane: np.ndarray) -> np.ndarray:

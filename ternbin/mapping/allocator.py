@@ -1,6 +1,8 @@
 """Allocation: on-chip words, and the image of external memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -65,14 +67,14 @@ class Image:
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
     places: dict[object, int] = field(default_factory=dict)
-    plans: dict[object, object] = field(default_factory=dict)
+    plans: dict[Any, Any] = field(default_factory=dict)
     contents: bool = True
 
     def reserve(self, size: int) -> int:
         """Address of ``size`` zero bytes."""
         return self._append(bytes(size))
 
-    def put(self, key: object, make, size: int = 0) -> int:
+    def put(self, key: object, make: Callable[[], "bytes | np.ndarray"], size: int = 0) -> int:
         """Address of the bytes ``make()`` (bytes or a uint8 array; ``size`` of them, where that is told), entered once under ``key``."""
         if key not in self.places:
             data = make() if self.contents or not size else bytes(size)

@@ -14,7 +14,12 @@ from ternbin.contract.rows import int_bytes, scale_words
 from ternbin.contract.transfers import row_bytes
 from ternbin.errors import InputError
 from ternbin.graph.golden import NEVER
-from ternbin.graph.ir import Node
+from ternbin.graph.ir import Codes as CodesType
+from ternbin.graph.ir import Ints, Node, as_op
+from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, Scores, SoftmaxCodes
+from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
+from ternbin.graph.ops.ends import Cache
+from ternbin.graph.ops.stream import LinearResidual
 from ternbin.graph.qtypes import KINDS
 from ternbin.mapping.builder import MOST_PARTS, CallBuilder, Codes, Keys, Steps
 from ternbin.mapping.fold import Folded, check_acc, fold_scales, operand
@@ -22,9 +27,19 @@ from ternbin.mapping.linear import STORED_KIND, Lanes, plain, threshold_params
 from ternbin.mapping.schedule import Lease, Sight
 from ternbin.mapping.tokenwise import Follow, ToCodes, linear_to_stream, quantized, to_codes
 
+Projection = LinearCodes | LinearCodes8
+ContextOp = ContextCodes | ContextCodes8
+Product = tuple[ToCodes, Callable[[], None] | None]  # and what follows its last step
+
 
 def to_keys(
-    b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None, offset: int = 0
+    b: CallBuilder,
+    node: Node[Projection],
+    out: Keys,
+    first: int,
+    stop: int,
+    cache: Node[Cache] | None = None,
+    offset: int = 0,
 ) -> ToCodes:
     """The projection of tokens [first, stop) to keys or values in KBUF, from key ``offset`` on, or behind the ``past`` earlier ones where
     there is a ``cache``."""
@@ -34,7 +49,13 @@ def to_keys(
 
 
 def project_keys(
-    b: CallBuilder, node: Node, out: Keys, first: int, stop: int, cache: Node | None = None, offset: int = 0
+    b: CallBuilder,
+    node: Node[Projection],
+    out: Keys,
+    first: int,
+    stop: int,
+    cache: Node[Cache] | None = None,
+    offset: int = 0,
 ) -> None:
     """Keys or values of tokens [first, stop), all heads; ``offset`` as in :func:`to_keys`."""
     product = to_keys(b, node, out, first, stop, cache, offset)
@@ -52,7 +73,7 @@ def fetch_keys(b: CallBuilder, op: str, shape: Keys, count: int, home: int) -> K
 
 def store_keys(b: CallBuilder, op: str, keys: Keys, first: int, stop: int, home: int) -> None:
     """Keys [first, stop) to external memory; of transposed values all, for a row of them holds every key."""
-    b.compute(Op.STORE, op, **_rows(b, keys, first, stop, home))
+    b.compute(Op.STORE, op, sights=(), **_rows(b, keys, first, stop, home))
 
 
 def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[str, int]:
@@ -79,13 +100,15 @@ LIVE_SCORES, LIVE_LEASES = 3, 4  # pieces of scores, and parameters of groups, t
 class NewKeys:
     """Keys or values that are projected along with the attention to them; ``finish`` is called once they are complete."""
 
-    node: Node
+    node: Node[Projection]
     keys: Keys
-    cache: Node | None
+    cache: Node[Cache] | None
     finish: Callable[[], None]
 
 
-def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, new: Sequence[NewKeys] = ()) -> None:
+def attention(
+    b: CallBuilder, node: Node[LinearResidual], keys: Keys, values: Keys, count: int, new: Sequence[NewKeys] = ()
+) -> None:
     """Attention over ``count`` keys, projected and added to the stream; ``node`` is the output projection's.
 
     ``new``: keys and values still to be projected, from the tokens of this call in one block.
@@ -93,7 +116,8 @@ def attention(b: CallBuilder, node: Node, keys: Keys, values: Keys, count: int, 
     b.check_stream(node, node.src[1])
     for first, stop in b.each_block("attention"):
         follow = _Heads(b, node, keys, values, count, new, first, stop).run()
-    follow.finish()
+        if stop == b.tokens:
+            follow.finish()
 
 
 class _Heads:
@@ -106,7 +130,7 @@ class _Heads:
     def __init__(
         self,
         b: CallBuilder,
-        node: Node,
+        node: Node[LinearResidual],
         keys: Keys,
         values: Keys,
         count: int,
@@ -123,12 +147,14 @@ class _Heads:
             first,
             stop,
         )
-        self.context, self.softmax = node.src[0], node.src[0].src[0]
-        self.heads = self.context["heads"]
-        query = self.softmax.src[0].src[0]
-        if b.hw.kind == "binary" and max(KINDS[kind].planes for kind in (keys.kind, query["kind"])) > 1:
+        self.context = as_op(node.src[0], ContextCodes, ContextCodes8)
+        self.softmax = as_op(self.context.src[0], SoftmaxCodes)
+        self.scores = as_op(self.softmax.src[0], Scores)
+        self.heads = self.context.op.heads
+        query = as_op(self.scores.src[0], LinearCodes, LinearCodes8)
+        if b.hw.kind == "binary" and max(KINDS[kind].planes for kind in (keys.kind, query.op.kind)) > 1:
             raise InputError(
-                f"scores {self.softmax.src[0].name}: 8-bit attention must run on a ternary array, not on a binary one"
+                f"scores {self.scores.name}: 8-bit attention must run on a ternary array, not on a binary one"
             )
         self.most = max(
             MOST_PARTS,
@@ -137,7 +163,7 @@ class _Heads:
         self.pieces, self.fresh = b.pieces(first, stop, self.most), b.is_first(query, first)
         self.params, self.fields = _context_params(b, self.context, values, count)
         product, self.q = to_codes(b, query, first, stop, self.heads)
-        self.products = [(product, None)]  # of queries, keys, values; what follows the last step
+        self.products: list[Product] = [(product, None)]  # of queries, keys, values
         self.products += [(to_keys(b, each.node, each.keys, first, stop, each.cache), each.finish) for each in new]
         self.group = self._group()
         self.waiting: list[tuple[int, Codes]] = []  # probabilities, and their head, that wait for the context
@@ -146,12 +172,11 @@ class _Heads:
         b, context = self.b, self.context
         for step in self._steps(self.products[:2], 0):
             step()
-        entries = (
-            256 if self.softmax["power"] else min(256, 2 * self.softmax.src[0].type.limit + 1)
-        )  # distances of two scores
-        self.lut = b.table(self.softmax.name, Mem.LUTV, self.softmax["lut"], entries)
+        distances = 2 * self.scores.expect(Ints).limit + 1  # of two scores
+        entries = 256 if self.softmax.op.power else min(256, distances)
+        self.lut = b.table(self.softmax.name, Mem.LUTV, self.softmax.op.lut, entries)
         lanes = Lanes(self.heads, self.values.lanes.width, self.values.lanes.pitch)
-        self.out = b.new_codes(f"{context.op} {context.name}", context["kind"], lanes, self.first, self.stop)
+        self.out = b.new_codes(context.where, context.op.kind, lanes, self.first, self.stop)
         for start in range(0, self.heads, self.group):
             self._attend(start)
         b.free(self.q)
@@ -185,7 +210,7 @@ class _Heads:
         lease = self.b.params(self.context.name, *self.params)
         _context(self.b, self.context, head, probabilities, self.values, self.out, lease, self.fields)
 
-    def _steps(self, products: list[tuple[ToCodes, Callable[[], None] | None]], start: int) -> Steps:
+    def _steps(self, products: list[Product], start: int) -> Steps:
         """The products of the group of heads from ``start`` on, in pieces where that lets other units begin."""
         b, steps, end = self.b, [], min(start + self.group, self.heads)
         pieces = self.pieces if self.fresh or self.group < self.heads else [(self.first, self.stop)]
@@ -211,7 +236,14 @@ class _Heads:
 
 
 def _probabilities(
-    b: CallBuilder, node: Node, q: Codes, piece: tuple[int, int], keys: Keys, count: int, head: int, lut: Lease
+    b: CallBuilder,
+    node: Node[SoftmaxCodes],
+    q: Codes,
+    piece: tuple[int, int],
+    keys: Keys,
+    count: int,
+    head: int,
+    lut: Lease,
 ) -> Codes:
     """Scores of one head for a piece of the queries into SBUF, and their softmax into codes in ABUF."""
     hw, scores, first, queries = b.hw, node.src[0], piece[0], piece[1] - piece[0]
@@ -243,13 +275,13 @@ def _probabilities(
         dst_stride=tiles,
     )
     chunks = ceil_div(count, hw.lanes)  # whole words: the lanes beyond the last key must hold probability 0
-    out = b.new_codes(f"softmax {node.name}", node["kind"], plain(count), *piece, words=chunks)
-    mask = b.mask if node["causal"] else b.sources
+    out = b.new_codes(f"softmax {node.name}", node.op.kind, plain(count), *piece, words=chunks)
+    mask = b.mask if node.op.causal else b.sources
     if mask is not None:
         seen = b.params(node.name, mask, tiles)
         leases, valid = [lut, seen], dict(keys=count, masked=1, mask_addr=seen.addr, mask_bit=first)
     else:
-        leases, valid = [lut], dict(keys=b.past + 1 + first if node["causal"] else count, causal=node["causal"])
+        leases, valid = [lut], dict(keys=b.past + 1 + first if node.op.causal else count, causal=node.op.causal)
     b.compute(
         Op.SOFTMAX,
         node.name,
@@ -263,21 +295,23 @@ def _probabilities(
         dst_addr=out.addr,
         dst_stride=out.stride,
         dst_plane=out.plane,
-        kind=STORED_KIND[node["kind"]],
-        power=node["power"],
-        mul=node["mul"],
-        shift=node["shift"],
-        c1=node["c1"],
-        c2=node["c2"],
-        recip=node["recip"],
+        kind=STORED_KIND[node.op.kind],
+        power=node.op.power,
+        mul=node.op.mul,
+        shift=node.op.shift,
+        c1=node.op.c1,
+        c2=node.op.c2,
+        recip=node.op.recip,
     )
     b.sbuf.free(addr)
     return out
 
 
-def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tuple[tuple[int, int], dict[str, int]]:
+def _context_params(
+    b: CallBuilder, node: Node[ContextOp], values: Keys, count: int
+) -> tuple[tuple[int, int], dict[str, int]]:
     """Address and number of the parameter words of a head (the same for every head), and the fields of the context GEMMs."""
-    hw, where, probability = b.hw, f"{node.op} {node.name}", node.src[0].type.kind
+    op, hw, where, probability = node.op, b.hw, node.where, node.src[0].expect(CodesType).kind
     a, c = operand(hw, values.kind, where), operand(hw, probability, where)
     rowsum = c.sub != 0
     if rowsum and (a.planes, c.planes) != (1, 1) or (hw.kind == "binary" and c.planes == 8):
@@ -292,27 +326,34 @@ def _context_params(b: CallBuilder, node: Node, values: Keys, count: int) -> tup
     folded = Folded(c.mul, np.zeros(1, dtype=np.int64), min(bound, magnitude), 0)
     tile_rows = values.lanes.pitch
     rows = np.where(np.arange(tile_rows) < values.lanes.width, np.arange(tile_rows), -1)
-    if node.op == "context_codes":
+    if isinstance(op, ContextCodes):
         if folded.bound >= NEVER:
             raise InputError(f"{where}: accumulator magnitude must be below {NEVER} for thresholds, not {folded.bound}")
-        words, fields, _ = threshold_params(hw, b.weights[node["thresholds"]].numpy(), node, folded, rows, where)
+        words, fields, _ = threshold_params(hw, b.weights[op.thresholds].numpy(), op, folded, rows, where)
     else:
-        mul, bias = b.weights[node["mul"]].numpy(), b.weights[node["bias"]].numpy()
-        mul, bias, shift = fold_scales(mul, bias, node["shift"], folded, where)
+        mul, bias = b.weights[op.mul].numpy(), b.weights[op.bias].numpy()
+        mul, bias, shift = fold_scales(mul, bias, op.shift, folded, where)
         words = scale_words(hw, *(np.where(rows < 0, 0, v) for v in (mul, bias)))
-        fields = dict(epilogue=Epilogue.CODES8, kind=STORED_KIND[node["kind"]], shift=shift, param_stride=SCALE_WORDS)
+        fields = dict(epilogue=Epilogue.CODES8, kind=STORED_KIND[op.kind], shift=shift, param_stride=SCALE_WORDS)
     fields |= dict(rowsum=rowsum, row_planes=a.planes, row_signed=a.signed)
     address = b.image.put(("params", node.name), lambda: int_bytes(words, 2))
     return (address, words.shape[0] * words.shape[1]), fields
 
 
 def _context(
-    b: CallBuilder, node: Node, head: int, p: Codes, values: Keys, out: Codes, params: Lease, fields: dict[str, int]
+    b: CallBuilder,
+    node: Node[ContextOp],
+    head: int,
+    p: Codes,
+    values: Keys,
+    out: Codes,
+    params: Lease,
+    fields: dict[str, int],
 ) -> None:
     """Probabilities times values of one head, into the head's lanes of the context."""
     hw, tiles = b.hw, values.lanes.pitch // b.hw.rows
     lane = head * values.lanes.pitch
-    sights = [b.codes_sight(node, out, p.first, p.stop)] if head == node["heads"] - 1 else []
+    sights = [b.codes_sight(node, out, p.first, p.stop)] if head == node.op.heads - 1 else []
     b.compute(
         Op.GEMM,
         node.name,

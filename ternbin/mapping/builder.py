@@ -11,11 +11,12 @@ from ternbin.contract.program import Region, View
 from ternbin.contract.rows import int_bytes
 from ternbin.contract.transfers import transfer_banks, transfer_words
 from ternbin.errors import InputError
-from ternbin.graph.ir import Node, Residual, Weights
+from ternbin.graph.ir import Node, Residual, Weights, features
+from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.qtypes import KINDS
 from ternbin.mapping.allocator import Allocator, CapacityError, Image
 from ternbin.mapping.fold import operand
-from ternbin.mapping.linear import Lanes, Plan, plan_linear
+from ternbin.mapping.linear import Lanes, Linear, Plan, plan_linear
 from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
 
 MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
@@ -88,15 +89,15 @@ class CallBuilder:
     past: int
     kbuf: Allocator
     blocks: dict[str, int]
-    users: dict[Node, list[Node]]
+    users: dict[Node[GraphOp], list[Node[GraphOp]]]
     mask: int | None = None
     sources: int | None = None
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
-    codes: dict[Node, list[Codes]] = field(default_factory=dict)
-    stream: Node | None = None  # whose value the residual stream holds
-    progress: dict[Node, int] = field(default_factory=dict)  # tokens that a linear op has read
-    done: set[Node] = field(default_factory=set)  # LayerNorms that were computed with what is before them
+    codes: dict[Node[GraphOp], list[Codes]] = field(default_factory=dict)
+    stream: Node[GraphOp] | None = None  # whose value the residual stream holds
+    progress: dict[Node[GraphOp], int] = field(default_factory=dict)  # tokens that a linear op has read
+    done: set[Node[GraphOp]] = field(default_factory=set)  # LayerNorms that were computed with what is before them
 
     def __post_init__(self) -> None:
         hw = self.hw
@@ -109,7 +110,7 @@ class CallBuilder:
 
     def load(self, op: str, lease: tuple[Ring, Lease] | None, **fields: int) -> None:
         """A LOAD for the next computation, with ``lease`` as early as its room is free."""
-        self.schedule.load(Item(Instruction(Op.LOAD, _ints(fields)), op), *(lease or ()))
+        self.schedule.load(Item(Instruction(Op.LOAD, _ints(fields)), op), lease)
 
     def compute(self, opcode: Op, op: str, *leases: Lease, sights: Sequence[Sight] = (), **fields: int) -> None:
         self.schedule.compute(Item(Instruction(opcode, _ints(fields)), op, list(sights)), *leases)
@@ -171,14 +172,14 @@ class CallBuilder:
     def free(self, codes: Codes) -> None:
         self.abuf.free(codes.addr)
 
-    def keep(self, node: Node, codes: Codes) -> None:
+    def keep(self, node: Node[GraphOp], codes: Codes) -> None:
         """Let later blocks and stages find these codes of ``node``."""
         self.codes.setdefault(node, []).append(codes)
 
-    def kept(self, node: Node, first: int, stop: int) -> Codes | None:
+    def kept(self, node: Node[GraphOp], first: int, stop: int) -> Codes | None:
         return next((c for c in self.codes.get(node, ()) if c.first <= first and stop <= c.stop), None)
 
-    def release(self, node: Node, upto: int) -> None:
+    def release(self, node: Node[GraphOp], upto: int) -> None:
         """Give up the kept codes of ``node`` of tokens below ``upto``."""
         codes = self.codes.pop(node, [])
         self.codes[node] = [c for c in codes if c.stop > upto]
@@ -186,17 +187,19 @@ class CallBuilder:
             if each.stop <= upto:
                 self.free(each)
 
-    def is_first(self, node: Node, first: int) -> bool:
+    def is_first(self, node: Node[GraphOp], first: int) -> bool:
         """Whether linear op ``node`` is the first to read tokens from ``first`` on of its input: the others find it complete."""
         return all(self.progress.get(user, 0) <= first for user in self.users[node.src[0]])
 
-    def passed(self, node: Node, stop: int) -> None:
+    def passed(self, node: Node[GraphOp], stop: int) -> None:
         """Linear op ``node`` has read its input up to token ``stop``: give up what no other op needs any more."""
         self.progress[node] = stop
         source = node.src[0]
         self.release(source, min(self.progress.get(user, 0) for user in self.users[source]))
 
-    def codes_sight(self, node: Node, c: Codes, first: int, stop: int, head: tuple[tuple[int, int], ...] = ()) -> Sight:
+    def codes_sight(
+        self, node: Node[GraphOp], c: Codes, first: int, stop: int, head: tuple[tuple[int, int], ...] = ()
+    ) -> Sight:
         """Tokens [first, stop) of the codes; with ``head``, its range and that of its keys, of [heads, queries, keys]."""
         view = View(
             "tokens",
@@ -241,9 +244,9 @@ class CallBuilder:
 
     # ---- residual stream --------------------------------------------------------------------------------------------
 
-    def residual_words(self, features: int) -> int:
+    def residual_words(self, width: int) -> int:
         """Words of a token; the stream starts at word 0. Raises InputError where it does not fit."""
-        words = ceil_div(features, self.hw.rows)
+        words = ceil_div(width, self.hw.rows)
         if words * self.tokens > self.hw.rbuf_words:
             raise InputError(
                 f"residual stream of {self.tokens} tokens: RBUF words must be at most {self.hw.rbuf_words}, "
@@ -251,22 +254,23 @@ class CallBuilder:
             )
         return words
 
-    def residual_sight(self, node: Node, first: int, stop: int) -> Sight:
-        features = node.type.shape[-1]
-        words = self.residual_words(features)
+    def residual_sight(self, node: Node[GraphOp], first: int, stop: int) -> Sight:
+        width = features(node.type)
+        words = self.residual_words(width)
         region = Region(Mem.RBUF, first * words, (stop - first) * words)
-        return Sight(node.name, region, View("residual", stop - first, features, words), ((first, stop), (0, features)))
+        return Sight(node.name, region, View("residual", stop - first, width, words), ((first, stop), (0, width)))
 
-    def check_stream(self, node: Node, source: Node) -> None:
+    def check_stream(self, node: Node[GraphOp], source: Node) -> None:
         """The stream is updated in place: its present value must be the one that ``node`` reads."""
         if source is not self.stream:
-            raise InputError(f"{node.op} {node.name}: residual source must be the stream, not {source.name}")
+            raise InputError(f"{node.where}: residual source must be the stream, not {source.name}")
         if isinstance(node.type, Residual):
             self.check_bits(node)
 
-    def check_bits(self, node: Node) -> None:
-        if node.type.bits != self.hw.res_bits:
-            raise InputError(f"{node.name}: residual bits must be {self.hw.res_bits} (res_bits), not {node.type.bits}")
+    def check_bits(self, node: Node[GraphOp]) -> None:
+        bits = node.expect(Residual).bits
+        if bits != self.hw.res_bits:
+            raise InputError(f"{node.name}: residual bits must be {self.hw.res_bits} (res_bits), not {bits}")
 
     # ---- products ---------------------------------------------------------------------------------------------------
 
@@ -285,7 +289,7 @@ class CallBuilder:
             col_tiles=ceil_div(stop - first, self.hw.cols),
         )
 
-    def plan(self, node: Node, x: Lanes, groups: int = 1) -> Plan:
+    def plan(self, node: Node[Linear], x: Lanes, groups: int = 1) -> Plan:
         key = node, x, groups
         if key not in self.image.plans:
             self.image.plans[key] = plan_linear(self.hw, self.image, self.weights, node, x, groups)
@@ -312,14 +316,14 @@ class CallBuilder:
         follows each piece that is complete.
         """
         for tiles in self.parts(plan, (0, plan.tiles)):
-            last = after is not None and tiles[1] == plan.tiles
-            pieces = self.pieces(first, stop, most) if last or (fresh and tiles[0] == 0) else [(first, stop)]
+            follow = after if tiles[1] == plan.tiles else None
+            pieces = self.pieces(first, stop, most) if follow or (fresh and tiles[0] == 0) else [(first, stop)]
             for piece, step in zip(pieces, self.steps(plan, x, tiles, pieces, to, tables), strict=True):
                 if before:
                     before(piece[1])
                 step()
-                if last:
-                    after(*piece)
+                if follow:
+                    follow(*piece)
 
     def parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
         """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together."""
@@ -399,7 +403,7 @@ class CallBuilder:
         tile_bytes = plan.params * self.hw.param_word_bits // 8
         return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)
 
-    def to_tokens(self, plan: Plan, node: Node, out: Codes) -> "Destination":
+    def to_tokens(self, plan: Plan, node: Node[GraphOp], out: Codes) -> "Destination":
         """Codes of ``node`` into ABUF."""
         fields = dict(dest=Dest.TOKENS, dst_stride=out.stride, dst_plane=out.plane)
         lanes, pitch_tiles = self._along_lanes(plan, out.lanes.pitch)
@@ -410,7 +414,7 @@ class CallBuilder:
 
         return Destination(place, pitch_tiles, lambda first, stop: [self.codes_sight(node, out, first, stop)])
 
-    def to_keys(self, plan: Plan, node: Node, out: Keys, offset: int) -> "Destination":
+    def to_keys(self, plan: Plan, node: Node[GraphOp], out: Keys, offset: int) -> "Destination":
         """Keys or values into KBUF; token t is key ``t + offset``."""
         fields = dict(dst_stride=out.stride, dst_plane=out.plane, dest=Dest.TRANSPOSED if out.transposed else Dest.KEYS)
         lanes, pitch_tiles = self._along_lanes(plan, out.lanes.pitch)
@@ -427,9 +431,9 @@ class CallBuilder:
             lambda first, stop: [self.keys_sight(node.name, out, first + offset, stop + offset, first)],
         )
 
-    def to_stream(self, plan: Plan, node: Node) -> "Destination":
+    def to_stream(self, plan: Plan, node: Node[GraphOp]) -> "Destination":
         """Added to the residual stream."""
-        words = self.residual_words(node.type.shape[-1])
+        words = self.residual_words(features(node.type))
         return Destination(
             lambda tile, token: dict(dst_addr=token * words + tile, dst_stride=words),
             plan.tiles,
@@ -459,5 +463,5 @@ class Destination:
     sights: Callable[[int, int], list[Sight]]
 
 
-def _ints(fields: dict[str, object]) -> dict[str, int]:
+def _ints(fields: dict[str, int]) -> dict[str, int]:
     return {name: int(value) for name, value in fields.items()}

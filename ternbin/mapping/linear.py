@@ -20,10 +20,14 @@ from ternbin.contract.rows import (
 )
 from ternbin.contract.transfers import expand_words, external_rows, packs_trits, transfer_banks
 from ternbin.errors import InputError
-from ternbin.graph.ir import Node, Weights
+from ternbin.graph.ir import Codes, Node, Weights
+from ternbin.graph.ops.codes import ByThresholds, LinearCodes, LinearCodes8
+from ternbin.graph.ops.ends import LmHead
+from ternbin.graph.ops.stream import LinearResidual
 from ternbin.mapping.allocator import Image
 from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
 
+Linear = LinearCodes | LinearCodes8 | LinearResidual | LmHead
 STORED_KIND = {
     "ternary": Kind.TERNARY,
     "ternary_nn": Kind.TERNARY,
@@ -87,27 +91,29 @@ class Plan:
         return self.tiles // self.groups
 
 
-def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node, x: Lanes, groups: int) -> Plan:
+def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear], x: Lanes, groups: int) -> Plan:
     """Fold, pack and store the op ``node``; the rows of each of ``groups`` heads are padded to whole row tiles."""
-    where, kind = f"{node.op} {node.name}", node["weight_kind"]
+    op, where, kind = node.op, node.where, node.op.weight_kind
     if kind not in ("ternary", "binary"):
         raise InputError(f"{where}: weight kind must be ternary or binary, not {kind}")
     if hw.kind == "binary" and kind == "ternary":
         raise InputError(f"{where}: weight kind must be binary on a binary array, not ternary")
-    weight = weights[node["weight"]].numpy()
+    weight = weights[op.weight].numpy()
     chunks, expand = ceil_div(x.extent, hw.lanes), kind == "binary" and hw.kind == "ternary"
     idle = -1 if kind == "binary" else 0
-    folded = fold_product(hw, operand(hw, node.src[0].type.kind, where), weight, chunks * hw.lanes, idle, where)
+    folded = fold_product(
+        hw, operand(hw, node.src[0].expect(Codes).kind, where), weight, chunks * hw.lanes, idle, where
+    )
     odd_init = -x.odd_lanes * x.odd_code * idle
     inner = expand_words(hw, Mem.WBUF, chunks) if expand else chunks
     rows = _row_features(hw, len(weight), groups)
-    copies = node.op == "lm_head"  # padding must not win: it repeats the last row, which ties and loses by its index
+    copies = isinstance(op, LmHead)  # padding must not win: it repeats the last row, which ties and loses by its index
     rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
-    data_key = ("weight", node["weight"], x, groups, copies)
+    data_key = ("weight", op.weight, x, groups, copies)
     tile_rows, row_bytes = external_rows(hw, Mem.WBUF, inner, transfer_banks(hw, Mem.WBUF), expand)
     tiles, tile_bytes = len(rows) // hw.rows, tile_rows * row_bytes
     address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand), tiles * tile_bytes)
-    words, fields, odd = _epilogue(hw, weights, node, folded, rows, where)
+    words, fields, odd = _epilogue(hw, weights, op, folded, rows, where)
     return Plan(
         name=node.name,
         tiles=tiles,
@@ -149,33 +155,32 @@ def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, 
 
 
 def _epilogue(
-    hw: HwConfig, weights: Weights, node: Node, folded: Folded, rows: np.ndarray, where: str
+    hw: HwConfig, weights: Weights, op: Linear, folded: Folded, rows: np.ndarray, where: str
 ) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
     """Parameter words ``[tiles, params, rows]``, GEMM fields, and (number, code) of padded rows that are not 0."""
-    if node.op == "linear_codes":
-        return threshold_params(hw, weights[node["thresholds"]].numpy(), node, folded, rows, where)
-    bias = weights[node["bias"]].numpy()
-    shift = node.get("shift", 0)
-    mul, bias, shift = fold_scales(weights[node["mul"]].numpy(), bias, shift, folded, where)
-    pad, odd, fields = 0, (0, 0), {"shift": shift}
-    if node.op == "linear_residual":
-        fields["epilogue"] = Epilogue.RESIDUAL
-    elif node.op == "lm_head":
-        fields = {"epilogue": Epilogue.ARGMAX}
+    if isinstance(op, LinearCodes):
+        return threshold_params(hw, weights[op.thresholds].numpy(), op, folded, rows, where)
+    shift = 0 if isinstance(op, LmHead) else op.shift
+    mul, bias, shift = fold_scales(weights[op.mul].numpy(), weights[op.bias].numpy(), shift, folded, where)
+    pad, odd = 0, (0, 0)
+    if isinstance(op, LmHead):
+        fields: dict[str, int] = {"epilogue": Epilogue.ARGMAX}
+    elif isinstance(op, LinearResidual):
+        fields = {"shift": shift, "epilogue": Epilogue.RESIDUAL}
     else:
-        fields |= {"epilogue": Epilogue.CODES8, "kind": STORED_KIND[node["kind"]], "lut": int(node["lut"] is not None)}
-        if node["lut"] is not None:
-            lut = weights[node["lut"]].numpy()
+        fields = {"shift": shift, "epilogue": Epilogue.CODES8, "kind": STORED_KIND[op.kind], "lut": op.lut is not None}
+        if op.lut is not None:
+            lut = weights[op.lut].numpy()
             pad, odd = (int(lut.argmin()) - 128) << shift, (int((rows < 0).sum()), int(lut.min()))
     words = scale_words(hw, _padded(mul, rows, 0), _padded(bias, rows, pad))
     return words, {**fields, "param_stride": SCALE_WORDS}, odd
 
 
 def threshold_params(
-    hw: HwConfig, thresholds: np.ndarray, node: Node, folded: Folded, rows: np.ndarray, where: str
+    hw: HwConfig, thresholds: np.ndarray, op: ByThresholds, folded: Folded, rows: np.ndarray, where: str
 ) -> tuple[np.ndarray, dict[str, int], tuple[int, int]]:
     """As :func:`_epilogue`, for codes by thresholds ``[features or 1, n]``."""
-    t = fold_thresholds(hw, thresholds, node["base"], node["dirs"], node["kind"], folded, where)
+    t = fold_thresholds(hw, thresholds, op.base, op.dirs, op.kind, folded, where)
     pad = np.zeros(len(t.dirs), dtype=np.int64)
     if (rows < 0).any():
         t, pad = pad_thresholds(hw, t, where)

@@ -1,13 +1,14 @@
 """Mapping: a folded model and a hardware configuration to a program.
 
-Call 0 runs the encoder on ``source_len`` tokens and leaves the keys and values of every cross-attention in KBUF (or, with
-``kv_external``, in external memory); call 1+t runs the decoder for the token at position t, one or one a beam.
-docs/architecture.md, "Hardware", says what the instructions do; ternbin/mapping/ holds the parts.
+Call 0 runs the stack of prefill on ``source_len`` tokens and leaves the keys and values that it hands over in KBUF (or, with
+``kv_external``, in external memory); call 1+t runs the stack of decode for the token at position t, one or one a beam.
+docs/instruction-set.md says what the instructions do; ternbin/mapping/ holds the parts.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +18,24 @@ from ternbin.contract.memories import ceil_div
 from ternbin.contract.program import Call, Probe, Program
 from ternbin.contract.transfers import row_bytes
 from ternbin.errors import InputError
-from ternbin.graph.ir import Codes, Graph, Lowered, Node
+from ternbin.graph.ir import Codes, Graph, Lowered, Node, as_op, features, is_op
+from ternbin.graph.ir import Op as GraphOp
+from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, Scores, SoftmaxCodes
+from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
+from ternbin.graph.ops.ends import Cache, Embed, Input, LmHead, Output
+from ternbin.graph.ops.stream import Layernorm, LinearResidual
+from ternbin.graph.shape import shape
 from ternbin.mapping.allocator import Allocator, CapacityError, Image
-from ternbin.mapping.attention import NewKeys, attention, fetch_keys, project_keys, store_keys
+from ternbin.mapping.attention import NewKeys, Projection, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
 from ternbin.mapping.schedule import Item, Sight
 from ternbin.mapping.sync import insert_tokens
 from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, logit_shift
 
 MAX_TOKENS = 4095  # what the instruction fields hold
-Projected = tuple[Node, Keys, Node | None]  # projection of keys or values, where they go, their cache
+Projected = tuple[
+    Node[Projection], Keys, Node[Cache] | None
+]  # projection of keys or values, where they go, their cache
 
 
 def map_model(
@@ -69,9 +78,10 @@ class _Mapping:
     image: Image = field(default_factory=Image)
     shapes: dict[str, Keys] = field(default_factory=dict)  # by name of cache or cross output
     homes: dict[str, int] = field(default_factory=dict)  # their addresses in external memory with kv_external
-    memo: dict = field(default_factory=dict)  # of insert_tokens
+    memo: dict[Any, Any] = field(default_factory=dict)  # of insert_tokens
 
     def __post_init__(self) -> None:
+        self.model = shape(self.lowered)
         self.kbuf = Allocator("KBUF", self.hw.kbuf_words)
 
     def run(self) -> Program:
@@ -88,8 +98,8 @@ class _Mapping:
         self._place_keys()
         writable = (0, self.image.size)
         self.sources = self.image.put(("sources",), self._visible_sources) if len(self.lengths) > 1 else None
-        items = [self._encoder(source, *text) for text in zip(starts, self.lengths, strict=True)]
-        items += [self._decoder(target, step) for step in range(self.max_new_tokens)]
+        items = [self._prefill(source, *text) for text in zip(starts, self.lengths, strict=True)]
+        items += [self._decode(target, step) for step in range(self.max_new_tokens)]
         names: dict[str, int] = {}
         calls, probes = [], []
         for number, call in enumerate(items):
@@ -125,11 +135,11 @@ class _Mapping:
         bits += [0] * (-len(bits) % self.hw.rows)
         return np.array(bits, dtype="<u2").tobytes()
 
-    def _info(self) -> dict:
+    def _info(self) -> dict[str, Any]:
         meta = self.lowered.meta
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}
-        (head,) = (node for node in self.lowered.decoder.nodes() if node.op == "lm_head")
-        logits = {"logit_scale_log2": head["logit_scale_log2"], "logit_shift": logit_shift(self.hw, head)}
+        head = self.model.head
+        logits = {"logit_scale_log2": head.op.logit_scale_log2, "logit_shift": logit_shift(self.hw, head)}
         return (
             {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"], "search": meta.get("search", {})}
             | ids
@@ -151,31 +161,31 @@ class _Mapping:
     def _place_keys(self) -> None:
         """Room, on chip or in external memory, for the keys and values that decoding keeps.
 
-        Those of cross-attention first: the encoder may use what is meant for the others.
+        What prefill hands over comes first: prefill itself may use what is meant for the others.
         """
-        for op in ("input", "cache"):
-            for node in self.lowered.decoder.nodes():
-                for side, transposed in ((1, False), (2, True)):
-                    source = _side(node, side)
-                    if source is not None and source.op == op and source.name not in self.shapes:
-                        self._place(source, node["heads"], transposed)
-            if op == "input":
-                self.encoder_kbuf = self.kbuf.copy()
+        for kept in (Input, Cache):
+            for node in self.model.decode.graph.nodes():
+                if is_op(node, Scores, ContextCodes, ContextCodes8):  # of keys, of values
+                    source, transposed = node.src[1], not is_op(node, Scores)
+                    if is_op(source, kept) and source.name not in self.shapes:
+                        self._place(source, node.op.heads, transposed)
+            if kept is Input:
+                self.prefill_kbuf = self.kbuf.copy()
 
-    def _place(self, source: Node, heads: int, transposed: bool) -> None:
-        hw, kind, features = self.hw, source.type.kind, source.type.shape[-1]
-        capacity = self.max_new_tokens * self.beams if source.op == "cache" else self.source_len
-        shape = keys_shape(hw, kind, heads, features, capacity, transposed)
-        self.shapes[source.name] = shape
+    def _place(self, source: Node[Input | Cache], heads: int, transposed: bool) -> None:
+        hw = self.hw
+        capacity = self.max_new_tokens * self.beams if is_op(source, Cache) else self.source_len
+        keys = _keys_shape(hw, source, heads, capacity, transposed)
+        self.shapes[source.name] = keys
         if hw.kv_external:
-            rows = shape.lanes.groups * shape.lanes.pitch if transposed else capacity
-            self.homes[source.name] = self.image.reserve(rows * row_bytes(hw, Mem.KBUF, shape.stride))
+            rows = keys.lanes.groups * keys.lanes.pitch if transposed else capacity
+            self.homes[source.name] = self.image.reserve(rows * row_bytes(hw, Mem.KBUF, keys.stride))
             return
         try:
-            address = self.kbuf.take(shape.size, f"keys and values {source.name}")
+            address = self.kbuf.take(keys.size, f"keys and values {source.name}")
         except CapacityError as error:
             raise InputError(f"{error}; kv_external keeps them in external memory") from None
-        self.shapes[source.name] = replace(shape, addr=address)
+        self.shapes[source.name] = replace(keys, addr=address)
 
     def _keys(self, b: CallBuilder, name: str, count: int) -> Keys:
         """Where ``count`` earlier keys or values of ``name`` are on chip."""
@@ -189,15 +199,15 @@ class _Mapping:
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, ids: int, start: int, length: int) -> list[Item]:
+    def _prefill(self, ids: int, start: int, length: int) -> list[Item]:
         """The call for one text, whose tokens are ``length`` from ``start`` on among those of all."""
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.lowered.encoder, ids + start * self.hw.axi_bytes, 0, start)
+            self._stack(b, self.model.prefill.graph, ids + start * self.hw.axi_bytes, 0, start)
 
-        return self._fit(self.lowered.encoder, self.encoder_kbuf, length, 0, build)
+        return self._fit(self.model.prefill.graph, self.prefill_kbuf, length, 0, build)
 
-    def _decoder(self, slots: int, step: int) -> list[Item]:
+    def _decode(self, slots: int, step: int) -> list[Item]:
         size = self.beams * self.hw.axi_bytes
         address = slots + step * size
         result, mask = address + size, None
@@ -205,9 +215,9 @@ class _Mapping:
             result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.lowered.decoder, address, result)
+            self._stack(b, self.model.decode.graph, address, result)
 
-        return self._fit(self.lowered.decoder, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
+        return self._fit(self.model.decode.graph, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
 
     def _fit(
         self,
@@ -222,7 +232,7 @@ class _Mapping:
         """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
         users = graph.users()
         for pipelined in (True, False):
-            blocks = dict.fromkeys(STAGES, 1)
+            blocks: dict[str, int] = dict.fromkeys(STAGES, 1)
             while True:
                 b = CallBuilder(
                     self.hw,
@@ -253,22 +263,23 @@ class _Mapping:
         """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``start``: of
         this text among the source tokens of all."""
         for node in graph.nodes():
-            if node.op == "embed":
+            if is_op(node, Embed):
                 embed(b, node, ids)
-            elif node.op == "layernorm" and node not in b.done:
-                raise InputError(
-                    f"layernorm {node.name}: source must be an op on the residual stream, used by it alone"
-                )
-            elif node.op == "linear_residual":
-                (self._attention if node.src[0].op.startswith("context") else feed_forward)(b, node)
-            elif node.op == "output" and isinstance(node.type, Codes):
+            elif is_op(node, Layernorm) and node not in b.done:
+                raise InputError(f"{node.where}: source must be an op on the residual stream, used by it alone")
+            elif is_op(node, LinearResidual):
+                if is_op(node.src[0], ContextCodes, ContextCodes8):
+                    self._attention(b, node, node.src[0])
+                else:
+                    feed_forward(b, node)
+            elif is_op(node, Output) and isinstance(node.type, Codes):
                 self._cross(b, node, start)
-            elif node.op == "lm_head":
+            elif is_op(node, LmHead):
                 lm_head(b, node, result)
 
-    def _cross(self, b: CallBuilder, node: Node, start: int) -> None:
+    def _cross(self, b: CallBuilder, node: Node[Output], start: int) -> None:
         """Keys or values of a cross-attention, kept for all decoder calls, from key ``start`` on."""
-        source, keys = node.src[0], self._keys(b, node.name, start)
+        source, keys = as_op(node.src[0], LinearCodes, LinearCodes8), self._keys(b, node.name, start)
         for first, stop in b.each_block("keys"):
             project_keys(b, source, keys, first, stop, offset=start)
             if b.blocks["keys"] > 1:
@@ -277,29 +288,30 @@ class _Mapping:
         if self.hw.kv_external:
             b.kbuf.free(keys.addr)
 
-    def _attention(self, b: CallBuilder, node: Node) -> None:
-        context = node.src[0]
-        k, v = _side(context.src[0].src[0], 1), _side(context, 2)
-        if k.op == "input":
+    def _attention(
+        self, b: CallBuilder, node: Node[LinearResidual], context: Node[ContextCodes | ContextCodes8]
+    ) -> None:
+        scores = as_op(as_op(context.src[0], SoftmaxCodes).src[0], Scores)
+        k, v = scores.src[1], context.src[1]
+        if is_op(k, Input) and is_op(v, Input):
             keys, values = (self._keys(b, x.name, self.source_len) for x in (k, v))
             attention(b, node, keys, values, self.source_len)
-        elif k.op == "cache":
+        elif is_op(k, Cache) and is_op(v, Cache):
             keys, values = (self._keys(b, x.name, b.past) for x in (k, v))
-            self._projected(b, node, (k.src[0], keys, k), (v.src[0], values, v), b.past + b.tokens)
+            of_k, of_v = (as_op(x.src[0], LinearCodes, LinearCodes8) for x in (k, v))
+            self._projected(b, node, (of_k, keys, k), (of_v, values, v), b.past + b.tokens)
         else:
+            of_k, of_v = (as_op(x, LinearCodes, LinearCodes8) for x in (k, v))
             keys, values = (
-                b.new_keys(
-                    f"keys and values {x.name}",
-                    keys_shape(self.hw, x.type.kind, context["heads"], x.type.shape[-1], b.tokens, transposed),
-                )
-                for x, transposed in ((k, False), (v, True))
+                b.new_keys(f"keys and values {x.name}", _keys_shape(self.hw, x, context.op.heads, b.tokens, transposed))
+                for x, transposed in ((of_k, False), (of_v, True))
             )
-            self._projected(b, node, (k, keys, None), (v, values, None), b.tokens)
-        if self.hw.kv_external or k.op not in ("input", "cache"):
+            self._projected(b, node, (of_k, keys, None), (of_v, values, None), b.tokens)
+        if self.hw.kv_external or not is_op(k, Input, Cache):
             b.kbuf.free(keys.addr)
             b.kbuf.free(values.addr)
 
-    def _projected(self, b: CallBuilder, node: Node, k: Projected, v: Projected, count: int) -> None:
+    def _projected(self, b: CallBuilder, node: Node[LinearResidual], k: Projected, v: Projected, count: int) -> None:
         """Attention whose keys and values are projected: along with it where all is one block, else before it."""
         if b.blocks["attention"] == b.blocks["keys"] == 1:
             b.stage = "attention"
@@ -326,11 +338,8 @@ class _Mapping:
             self._store(b, cache.name, keys, b.past + first, b.past + stop)
 
 
-def _side(node: Node, side: int) -> Node | None:
-    """Keys (side 1) of a scores op, values (side 2) of a context op."""
-    if side == 1:
-        return node.src[1] if node.op == "scores" else None
-    return node.src[1] if node.op.startswith("context") else None
+def _keys_shape(hw: HwConfig, x: Node[GraphOp], heads: int, capacity: int, transposed: bool) -> Keys:
+    return keys_shape(hw, x.expect(Codes).kind, heads, features(x.type), capacity, transposed)
 
 
 def _encode(instruction: Instruction, op: str) -> bytes:

@@ -78,12 +78,15 @@ class Ring:
 
 @dataclass(frozen=True)
 class Load:
-    """A load for computation ``task``; without ``ring`` and ``lease`` it stays in its place just before it."""
+    """A load for computation ``task``; without ``room`` it stays in its place just before it."""
 
     item: Item
     task: int
-    ring: Ring | None = None
-    lease: Lease | None = None
+    room: tuple[Ring, Lease] | None = None
+
+    def early(self, number: int) -> bool:
+        """Whether its room is free before computation ``number``."""
+        return self.room is not None and self.room[0].free_before(self.room[1], number)
 
 
 @dataclass
@@ -97,9 +100,9 @@ class Schedule:
     tasks: list[Item] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
-    def load(self, item: Item, ring: Ring | None = None, lease: Lease | None = None) -> None:
+    def load(self, item: Item, room: tuple[Ring, Lease] | None = None) -> None:
         """A load for the next computation."""
-        self.loads.append(Load(item, len(self.tasks), ring, lease))
+        self.loads.append(Load(item, len(self.tasks), room))
 
     def compute(self, item: Item, *leases: Lease) -> None:
         for lease in leases:
@@ -108,24 +111,18 @@ class Schedule:
 
     def items(self) -> list[Item]:
         """All instructions in program order."""
-        result, issued, due = [], 0, 0
+        result: list[Item] = []
+        issued = due = 0
         for number, task in enumerate(self.tasks):
             while due < len(self.loads) and self.loads[due].task <= number:
                 due += 1
             while issued < len(self.loads) and (
-                issued < due or (issued < due + self.ahead and self._early(issued, number))
+                issued < due or (issued < due + self.ahead and self.loads[issued].early(number))
             ):
                 load = self.loads[issued]
-                assert load.lease is None or load.ring.free_before(load.lease, load.task), (
-                    "room must be free when needed"
-                )
+                assert load.room is None or load.early(load.task), "room must be free when needed"
                 result.append(load.item)
                 issued += 1
             result.append(task)
         assert issued == len(self.loads), "every load belongs to a computation"
         return result
-
-    def _early(self, position: int, number: int) -> bool:
-        """Whether a load may stand before computation ``number`` already."""
-        load = self.loads[position]
-        return load.lease is not None and load.ring.free_before(load.lease, number)

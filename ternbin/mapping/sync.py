@@ -7,166 +7,26 @@ after all reads of earlier instructions: there, only a read of what an earlier i
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from ternbin.contract.effects.access import READ, WRITE, Access
+from ternbin.contract.effects.table import touches
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import UNIT_OF, Dest, Epilogue, Instruction, Kind, Mem, Op, Unit
-from ternbin.contract.memories import ceil_div, geometry
-from ternbin.contract.pipeline import SCALE_WORDS
-from ternbin.contract.transfers import external_rows, transfer_banks
+from ternbin.contract.isa import UNIT_OF, Instruction, Unit
+from ternbin.contract.memories import memories
+from ternbin.contract.pipeline import MAX_TOKENS
 from ternbin.errors import InputError
-
-MAX_WAITING = 255  # what a token counter holds
-READ, WRITE = 0, 1
-
-
-@dataclass(frozen=True)
-class Access:
-    """Words of one memory, or for ``mem`` None bytes [words[0], words[1]) of external memory."""
-
-    mem: Mem | None
-    words: np.ndarray
-    kind: int
-
-
-def _grid(base: int, *axes: tuple[int, int]) -> np.ndarray:
-    """Addresses ``base + sum of i*stride`` over all i of each axis (count, stride)."""
-    total = np.array([base])
-    for count, stride in axes:
-        total = (total[:, None] + np.arange(count) * stride).reshape(-1)
-    return total
-
-
-# ---- what instructions touch ----------------------------------------------------------------------------------------
-
-
-def accesses(hw: HwConfig, i: Instruction) -> list[Access]:
-    """Everything an instruction reads and writes, at word granularity. Indirect rows are constants and not listed."""
-    return {
-        Op.END: lambda *_: [],
-        Op.LOAD: _transfer,
-        Op.STORE: _transfer,
-        Op.GEMM: _gemm,
-        Op.LAYERNORM: _layernorm,
-        Op.SOFTMAX: _softmax,
-        Op.QUANT: _quant,
-        Op.EMBED: _embed,
-    }[i.op](hw, i)
-
-
-def _transfer(hw: HwConfig, i: Instruction) -> list[Access]:
-    mem, load = Mem(i["mem"]), i.op == Op.LOAD
-    rows = ceil_div(i["bank"] + i["outer"], transfer_banks(hw, mem))
-    result = [Access(mem, _grid(i["addr"], (rows * i["inner"], 1)), WRITE if load else READ)]
-    if i["indirect"]:
-        return [*result, Access(Mem.IDBUF, _grid(i["index"], (i["outer"], 1)), READ)]
-    outer, size = external_rows(hw, mem, i["inner"], i["outer"], bool(i["expand"]))
-    if i["stride"] == size:
-        spans = [(i["dram"], i["dram"] + size * outer)]
-    else:
-        spans = [(i["dram"] + o * i["stride"], i["dram"] + o * i["stride"] + size) for o in range(outer)]
-    return result + [Access(None, np.array(span), READ if load else WRITE) for span in spans]
-
-
-def _gemm(hw: HwConfig, i: Instruction) -> list[Access]:
-    chunks = (i["chunks"], 1)
-    result = [
-        Access(
-            Mem.KBUF if i["row_kbuf"] else Mem.WBUF,
-            _grid(i["row_addr"], (i["row_tiles"], i["row_stride"]), (i["row_planes"], i["row_plane"]), chunks),
-            READ,
-        ),
-        Access(
-            Mem.ABUF,
-            _grid(i["col_addr"], (i["col_tiles"], i["col_stride"]), (i["col_planes"], i["col_plane"]), chunks),
-            READ,
-        ),
-    ]
-    epilogue = Epilogue(i["epilogue"])
-    if epilogue != Epilogue.SCORES:
-        count = i["thresholds"] if epilogue == Epilogue.CODES else SCALE_WORDS
-        result.append(Access(Mem.PBUF, _grid(i["param_addr"], (i["row_tiles"], i["param_stride"]), (count, 1)), READ))
-    if epilogue in (Epilogue.RESIDUAL, Epilogue.SCORES):
-        mem, rows = (Mem.RBUF, i["tokens"]) if epilogue == Epilogue.RESIDUAL else (Mem.SBUF, i["col_tiles"])
-        result.append(Access(mem, _grid(i["dst_addr"], (rows, i["dst_stride"]), (i["row_tiles"], 1)), WRITE))
-    elif epilogue == Epilogue.ARGMAX:
-        result.append(Access(Mem.IDBUF, _grid(i["dst_addr"], (i["tokens"] if i["last"] else 0, 1)), WRITE))
-    elif epilogue == Epilogue.TOP:
-        result.append(
-            Access(Mem.IDBUF, _grid(i["dst_addr"], (hw.result_words // hw.beams * i["tokens"] * i["last"], 1)), WRITE)
-        )
-    else:
-        result.append(_code_writes(hw, i))
-        if i["lut"]:
-            result.append(Access(Mem.LUTX, np.zeros(1, dtype=np.int64), READ))
-    return result
-
-
-def _code_writes(hw: HwConfig, i: Instruction) -> Access:
-    planes = (8 if i["kind"] in (Kind.INT8, Kind.UINT8) else 1, i["dst_plane"])
-    if i["dest"] == Dest.TRANSPOSED:
-        first, last = i["key"] // hw.lanes, (i["key"] + i["tokens"] - 1) // hw.lanes
-        words = _grid(i["dst_addr"] + first, (i["row_tiles"], i["dst_stride"]), (last - first + 1, 1), planes)
-        return Access(Mem.KBUF, words, WRITE)
-    lanes = ceil_div(i["lane"] % hw.lanes + i["row_tiles"] * hw.rows, hw.lanes)
-    base = i["dst_addr"] + i["lane"] // hw.lanes
-    if i["dest"] == Dest.TOKENS:
-        return Access(Mem.ABUF, _grid(base, (i["col_tiles"], i["dst_stride"]), (lanes, 1), planes), WRITE)
-    first, last = i["key"] // hw.rows, (i["key"] + i["tokens"] - 1) // hw.rows
-    groups = (last - first + 1, i["dst_stride"])
-    return Access(Mem.KBUF, _grid(base + first * i["dst_stride"], groups, (lanes, 1), planes), WRITE)
-
-
-def _residual_rows(i: Instruction, side: str, kind: int) -> Access:
-    return Access(Mem.RBUF, _grid(i[f"{side}_addr"], (i["tokens"], i[f"{side}_stride"]), (i["words"], 1)), kind)
-
-
-def _granules(hw: HwConfig, i: Instruction, tokens: int, granules: int) -> Access:
-    """Code words that the vector unit writes."""
-    planes = (8 if i["kind"] in (Kind.INT8, Kind.UINT8) else 1, i["dst_plane"])
-    words = (ceil_div(granules * hw.rows, hw.lanes), 1)
-    return Access(Mem.ABUF, _grid(i["dst_addr"], (ceil_div(tokens, hw.cols), i["dst_stride"]), words, planes), WRITE)
-
-
-def _layernorm(hw: HwConfig, i: Instruction) -> list[Access]:
-    params = Access(Mem.PBUF, _grid(i["param_addr"], (SCALE_WORDS * i["words"], 1)), READ)
-    return [_residual_rows(i, "src", READ), params, _residual_rows(i, "dst", WRITE)]
-
-
-def _quant(hw: HwConfig, i: Instruction) -> list[Access]:
-    return [_residual_rows(i, "src", READ), _granules(hw, i, i["tokens"], i["words"])]
-
-
-def _softmax(hw: HwConfig, i: Instruction) -> list[Access]:
-    keys = i["keys"] + (i["queries"] - 1 if i["causal"] else 0)
-    scores = _grid(i["src_addr"], (ceil_div(i["queries"], hw.cols), i["src_stride"]), (ceil_div(keys, hw.rows), 1))
-    mask = _grid(i["mask_addr"], (ceil_div(keys, hw.rows) * i["masked"], 1))
-    return [
-        Access(Mem.PBUF, mask, READ),
-        Access(Mem.SBUF, scores, READ),
-        Access(Mem.SBUF, scores, WRITE),
-        Access(Mem.LUTV, np.zeros(1, dtype=np.int64), READ),
-        _granules(hw, i, i["queries"], i["granules"]),
-    ]
-
-
-def _embed(hw: HwConfig, i: Instruction) -> list[Access]:
-    words = (ceil_div(i["features"], hw.lanes), 1)
-    codes = _grid(i["src_addr"], (ceil_div(i["tokens"], hw.cols), i["src_stride"]), words)
-    scales = _grid(i["scale_addr"], (i["tokens"], 1))
-    return [Access(Mem.ABUF, codes, READ), Access(Mem.PBUF, scales, READ), _residual_rows(i, "dst", WRITE)]
-
-
-# ---- dependencies ---------------------------------------------------------------------------------------------------
 
 
 class History:
     """For every word, the last instruction (counted within its unit) of each unit that read and that wrote it."""
 
     def __init__(self, hw: HwConfig):
-        self.words = {mem: np.full((geometry(hw, mem).words, 2, len(Unit)), -1, dtype=np.int32) for mem in Mem}
+        self.words = {
+            mem: np.full((memory.words, 2, len(Unit)), -1, dtype=np.int32) for mem, memory in memories(hw).items()
+        }
         self.bytes: list[tuple[int, int, int, Unit, int]] = []  # low, high, kind, unit, number
 
     def conflicts(self, touched: Iterable[Access], own: Unit) -> np.ndarray:
@@ -221,7 +81,7 @@ def insert_tokens(
     for position, instruction in enumerate(instructions):
         key = instruction.op, *instruction.fields.items()
         if key not in memo:
-            memo[key] = accesses(hw, instruction)
+            memo[key] = touches(hw, instruction)
         unit, touched = UNIT_OF[instruction.op], memo[key]
         number, clock = count[unit], known[unit]
         latest = history.conflicts(touched, unit)
@@ -258,9 +118,9 @@ def _check_counters(
             held[sender, unit] -= 1
         for receiver in signal:
             held[unit, receiver] += 1
-            if held[unit, receiver] + depth + 1 > MAX_WAITING:
+            if held[unit, receiver] + depth + 1 > MAX_TOKENS:
                 raise InputError(
-                    f"tokens from {unit.name} to {receiver.name} must be at most {MAX_WAITING}, "
+                    f"tokens from {unit.name} to {receiver.name} must be at most {MAX_TOKENS}, "
                     f"not {held[unit, receiver]}"
                 )
 

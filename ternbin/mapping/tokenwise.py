@@ -14,22 +14,29 @@ from ternbin.contract.rows import code_row_bytes, code_words, expand_row_bytes, 
 from ternbin.contract.transfers import bank_words, expand_words, row_bytes
 from ternbin.errors import InputError
 from ternbin.graph.golden import NATS_BITS
-from ternbin.graph.ir import Node
+from ternbin.graph.ir import Codes as CodesType
+from ternbin.graph.ir import Node, as_op, features, is_op
+from ternbin.graph.ir import Op as GraphOp
+from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
+from ternbin.graph.ops.ends import Embed, LmHead
+from ternbin.graph.ops.stream import Layernorm, LinearResidual
 from ternbin.mapping.allocator import CapacityError
 from ternbin.mapping.builder import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
 from ternbin.mapping.schedule import Lease, Sight
 
+Projection = LinearCodes | LinearCodes8
 
-def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
+
+def embed(b: CallBuilder, node: Node[Embed], ids_addr: int) -> None:
     """Ids at ``ids_addr`` in external memory to the residual stream: positions, plus codes times scales (rule 1)."""
-    hw, d = b.hw, node.type.shape[-1]
+    hw, d = b.hw, features(node.type)
     words = b.residual_words(d)
     b.check_bits(node)
     table, inner, expand = table_bytes(b, node)
     pos, scale = positions(b, node, words), scales(b, node)
-    past, size_pos = node["pos_offset"] + (b.position if node["past"] == "P" else 0), row_bytes(hw, Mem.RBUF, words)
+    past, size_pos = node.op.pos_offset + (b.position if node.op.past == "P" else 0), row_bytes(hw, Mem.RBUF, words)
     for first, stop in b.each_block("embed"):
         count = stop - first
         limit = min(hw.idbuf_words, b.pbuf.most)
@@ -97,15 +104,16 @@ def embed(b: CallBuilder, node: Node, ids_addr: int) -> None:
             )
             follow(start, end)
         b.abuf.free(addr)
-    follow.finish()
+        if stop == b.tokens:
+            follow.finish()
 
 
-def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
+def table_bytes(b: CallBuilder, node: Node[Embed]) -> tuple[int, int, bool]:
     """Address of the embedding table, words of a row, whether its codes are 1-bit for a ternary array.
 
     Where WBUF is loaded in the same form it is entered as the language model head enters its weights: tied tables are stored once.
     """
-    hw, kind, name = b.hw, node["table_kind"], node["table"]
+    hw, kind, name = b.hw, node.op.table_kind, node.op.table
     if kind not in ("ternary", "binary") or (hw.kind == "binary" and kind == "ternary"):
         raise InputError(f"embed {node.name}: table kind must suit a {hw.kind} array, not {kind}")
     codes = b.weights[name].numpy().astype(np.int8)
@@ -124,29 +132,29 @@ def table_bytes(b: CallBuilder, node: Node) -> tuple[int, int, bool]:
     return b.image.put(key, make, rows * row_bytes(hw, Mem.ABUF, inner, expand)), inner, expand
 
 
-def positions(b: CallBuilder, node: Node, words: int) -> int:
+def positions(b: CallBuilder, node: Node[Embed], words: int) -> int:
     """Address of the position rows, as residual words."""
-    pos = b.weights[node["pos"]].numpy()
+    pos = b.weights[node.op.pos].numpy()
     limit = 1 << b.hw.res_bits - 1
     if pos.min() < -limit or pos.max() >= limit:
         raise InputError(
             f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}"
         )
-    last = node["pos_offset"] + (b.past if node["past"] == "P" else 0) + b.tokens
+    last = node.op.pos_offset + (b.past if node.op.past == "P" else 0) + b.tokens
     if last > len(pos):
         raise InputError(
-            f"embed {node.name}: positions must be at most {len(pos) - node['pos_offset']}, "
-            f"not {last - node['pos_offset']}"
+            f"embed {node.name}: positions must be at most {len(pos) - node.op.pos_offset}, "
+            f"not {last - node.op.pos_offset}"
         )
     container = b.hw.res_container // 8
     return b.image.put(
-        ("pos", node["pos"]), lambda: int_bytes(residual_words(b.hw, pos).reshape(len(pos), -1), container)
+        ("pos", node.op.pos), lambda: int_bytes(residual_words(b.hw, pos).reshape(len(pos), -1), container)
     )
 
 
-def scales(b: CallBuilder, node: Node) -> int:
+def scales(b: CallBuilder, node: Node[Embed]) -> int:
     """Address of the row scales, one a beat; the tail lets a parameter word be read from the last one."""
-    scale = b.weights[node["scale"]].numpy()
+    scale = b.weights[node.op.scale].numpy()
     if abs(scale).max() >= 1 << 31:
         raise InputError(f"embed {node.name}: scale must fit 32 bits, not {int(abs(scale).max())}")
     step = b.hw.axi_bytes // 4
@@ -156,7 +164,7 @@ def scales(b: CallBuilder, node: Node) -> int:
         values[: len(scale) * step : step] = scale
         return int_bytes(values[None, :], 4)
 
-    return b.image.put(("scale", node["scale"]), make)
+    return b.image.put(("scale", node.op.scale), make)
 
 
 class Follow:
@@ -165,11 +173,12 @@ class Follow:
     Call it with the token range of each piece; ``finish`` when all tokens of the call have gone by.
     """
 
-    def __init__(self, b: CallBuilder, node: Node):
-        self.b, self.node, self.params = b, node, None
+    def __init__(self, b: CallBuilder, node: Node[GraphOp]):
+        self.b, self.node = b, node
+        self.params: Lease | None = None
         users = b.users[node]
-        self.norm = users[0] if len(users) == 1 and users[0].op == "layernorm" else None
-        self.quants = [u for u in b.users[self.norm] if u.op == "quant"] if self.norm and b.pipelined else []
+        self.norm = users[0] if len(users) == 1 and is_op(users[0], Layernorm) else None
+        self.quants = [u for u in b.users[self.norm] if is_op(u, Quant)] if self.norm and b.pipelined else []
 
     def __call__(self, first: int, stop: int) -> None:
         if self.norm is None:
@@ -192,22 +201,22 @@ class Follow:
         self.b.done.add(self.b.stream)
 
 
-def layernorm_params(b: CallBuilder, node: Node) -> Lease:
-    hw, d = b.hw, node.type.shape[-1]
+def layernorm_params(b: CallBuilder, node: Node[Layernorm]) -> Lease:
+    hw, d = b.hw, features(node.type)
     words = b.residual_words(d)
 
     def make() -> np.ndarray:
         padded = np.zeros((2, words * hw.rows), dtype=np.int64)
-        padded[:, :d] = b.weights[node["gamma"]].numpy(), b.weights[node["beta"]].numpy()
+        padded[:, :d] = b.weights[node.op.gamma].numpy(), b.weights[node.op.beta].numpy()
         return int_bytes(scale_words(hw, *padded), 2)
 
     b.check_bits(node)
     return b.params(node.name, b.image.put(("layernorm", node.name), make), SCALE_WORDS * words)
 
 
-def layernorm(b: CallBuilder, node: Node, params: Lease, first: int, stop: int) -> None:
+def layernorm(b: CallBuilder, node: Node[Layernorm], params: Lease, first: int, stop: int) -> None:
     """LayerNorm of tokens [first, stop) in place (rule 3)."""
-    d = node.type.shape[-1]
+    d = features(node.type)
     words = b.residual_words(d)
     rows = dict(src_addr=first * words, src_stride=words, dst_addr=first * words, dst_stride=words)
     b.compute(
@@ -220,24 +229,24 @@ def layernorm(b: CallBuilder, node: Node, params: Lease, first: int, stop: int) 
         words=words,
         features=d,
         param_addr=params.addr,
-        shift=node["shift"],
-        eps=node["eps"],
+        shift=node.op.shift,
+        eps=node.op.eps,
     )
 
 
-def new_quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
+def new_quantized(b: CallBuilder, node: Node[Quant], first: int, stop: int) -> Codes:
     """Room for the codes of a quantizer, kept so that all its users share them."""
-    out = b.new_codes(f"quant {node.name}", node["kind"], plain(node.type.shape[-1]), first, stop)
+    out = b.new_codes(f"quant {node.name}", node.op.kind, plain(features(node.type)), first, stop)
     b.keep(node, out)
     return out
 
 
-def quantize(b: CallBuilder, node: Node, out: Codes, first: int, stop: int) -> None:
+def quantize(b: CallBuilder, node: Node[Quant], out: Codes, first: int, stop: int) -> None:
     """Codes of the residual stream for tokens [first, stop) (rule 4)."""
-    d = node.type.shape[-1]
+    d = features(node.type)
     words = b.residual_words(d)
     limit = 1 << b.hw.res_bits  # beyond it a threshold is never or always reached
-    thresholds = [max(-limit, min(limit, t)) for t in node["thresholds"]] + [0, 0]
+    thresholds = [max(-limit, min(limit, t)) for t in node.op.thresholds] + [0, 0]
     b.compute(
         Op.QUANT,
         node.name,
@@ -250,16 +259,17 @@ def quantize(b: CallBuilder, node: Node, out: Codes, first: int, stop: int) -> N
         dst_addr=out.addr + (first - out.first) // b.hw.cols * out.stride,
         dst_stride=out.stride,
         dst_plane=out.plane,
-        kind=STORED_KIND[node["kind"]],
+        kind=STORED_KIND[node.op.kind],
         t0=thresholds[0],
         t1=thresholds[1],
-        mul=node["mul"],
-        shift=node["shift"],
+        mul=node.op.mul,
+        shift=node.op.shift,
     )
 
 
-def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
+def quantized(b: CallBuilder, source: Node[GraphOp], first: int, stop: int) -> Codes:
     """Codes of the residual stream for tokens [first, stop), computed now where they are not there yet."""
+    node = as_op(source, Quant)
     out = b.kept(node, first, stop)
     if out is None:
         b.check_stream(node, node.src[0])
@@ -273,34 +283,37 @@ def quantized(b: CallBuilder, node: Node, first: int, stop: int) -> Codes:
 class ToCodes:
     """A projection of quantized tokens to codes in ABUF or KBUF, before its products."""
 
-    node: Node
+    node: Node[Projection]
     x: Codes
     plan: Plan
     to: Destination
     tables: tuple[Lease, ...] = ()
 
 
-def to_codes(b: CallBuilder, node: Node, first: int, stop: int, groups: int = 1) -> tuple[ToCodes, Codes]:
+def to_codes(b: CallBuilder, node: Node[Projection], first: int, stop: int, groups: int = 1) -> tuple[ToCodes, Codes]:
     """A projection of tokens [first, stop) to new codes in ABUF; each of ``groups`` heads starts a word."""
     x = quantized(b, node.src[0], first, stop)
     plan = b.plan(node, x.lanes, groups)
-    features = node.type.shape[-1] // groups
-    pitch = features if groups == 1 else ceil_div(features, b.hw.lanes) * b.hw.lanes
-    out = b.new_codes(f"{node.op} {node.name}", node["kind"], Lanes(groups, features, pitch, *plan.odd), first, stop)
-    tables = (b.table(node.name, Mem.LUTX, node["lut"]),) if node.get("lut") else ()
+    width = features(node.type) // groups
+    pitch = width if groups == 1 else ceil_div(width, b.hw.lanes) * b.hw.lanes
+    out = b.new_codes(node.where, node.op.kind, Lanes(groups, width, pitch, *plan.odd), first, stop)
+    lut = node.op.lut if isinstance(node.op, LinearCodes8) else None
+    tables = () if lut is None else (b.table(node.name, Mem.LUTX, lut),)
     return ToCodes(node, x, plan, b.to_tokens(plan, node, out), tables), out
 
 
-def linear_to_stream(b: CallBuilder, node: Node, x: Codes, first: int, stop: int, **pieces: Any) -> Follow:
+def linear_to_stream(
+    b: CallBuilder, node: Node[LinearResidual], x: Codes, first: int, stop: int, **pieces: Any
+) -> Follow:
     """A projection of codes added to the residual stream in place (rule 2), and what follows it."""
     plan, follow = b.plan(node, x.lanes), Follow(b, node)
     b.linear(plan, x, first, stop, b.to_stream(plan, node), after=follow, **pieces)
     return follow
 
 
-def feed_forward(b: CallBuilder, node: Node) -> None:
+def feed_forward(b: CallBuilder, node: Node[LinearResidual]) -> None:
     """fc1, activation, fc2, added to the stream; ``node`` is fc2's."""
-    fc1 = node.src[0]
+    fc1 = as_op(node.src[0], LinearCodes, LinearCodes8)
     b.check_stream(node, node.src[1])
     for first, stop in b.each_block("feed_forward"):
         product, hidden = to_codes(b, fc1, first, stop)
@@ -308,10 +321,11 @@ def feed_forward(b: CallBuilder, node: Node) -> None:
         b.passed(fc1, stop)
         follow = linear_to_stream(b, node, hidden, first, stop)
         b.free(hidden)
-    follow.finish()
+        if stop == b.tokens:
+            follow.finish()
 
 
-def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
+def lm_head(b: CallBuilder, node: Node[LmHead], result_addr: int) -> None:
     """Arg-max over the vocabulary for the one token of this call, whose id goes to ``result_addr`` (rule 10), or the best tokens of
     every beam (rule 11)."""
     hw = b.hw
@@ -323,14 +337,14 @@ def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
     else:
         count, part = hw.result_words, ((0, b.tokens), (0, hw.top + 1), (0, 2))
         view = View("ids", b.tokens, 2, stride=3, groups=hw.top + 1, shift=doubled)
-        scale = node["logit_scale_log2"] - NATS_BITS
+        scale = node.op.logit_scale_log2 - NATS_BITS
         if scale < 0:
             raise InputError(
                 f"lm_head {node.name}: logits must have at least {NATS_BITS} fractional bits for beams, "
-                f"not {node['logit_scale_log2']}"
+                f"not {node.op.logit_scale_log2}"
             )
-        features = len(b.weights[node["mul"]])
-        plan = replace(plan, fields=plan.fields | dict(epilogue=Epilogue.TOP, shift=scale + doubled, features=features))
+        vocab = len(b.weights[node.op.mul])
+        plan = replace(plan, fields=plan.fields | dict(epilogue=Epilogue.TOP, shift=scale + doubled, features=vocab))
     slot = hw.idbuf_words - count
     sight = Sight(node.name, Region(Mem.IDBUF, slot, count), view, part)
     b.linear(
@@ -349,6 +363,6 @@ def lm_head(b: CallBuilder, node: Node, result_addr: int) -> None:
     b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=count, outer=1, dram=result_addr)
 
 
-def logit_shift(hw: HwConfig, node: Node) -> int:
+def logit_shift(hw: HwConfig, node: Node[LmHead]) -> int:
     """The hardware's logits are ``2^logit_shift`` times the graph's."""
-    return operand(hw, node.src[0].type.kind, node.name).mul - 1
+    return operand(hw, node.src[0].expect(CodesType).kind, node.name).mul - 1

@@ -13,14 +13,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ternbin.graph.activations import gelu
+from ternbin.graph.activations import PRECISION, Activation, decimal
 from ternbin.graph.golden import ALWAYS, NEVER
 from ternbin.graph.qtypes import KINDS
 
-GELU_ARGMIN = -0.7517915246935645  # where x*Phi(x) is smallest
-GELU_MIN = -0.16997120747990369
 TIE = Decimal("1e-40")
-MARGIN = 1e-12  # float64 GELU of a float64 affine is nearer than this to the real value, relative to 1 + |terms|
+MARGIN = 1e-12  # a float64 function of a float64 affine is nearer than this to the real value, relative to 1 + |terms|
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,18 @@ class Folded:
     dirs: tuple[int, ...]
 
 
-def fold(scale: Tensor, bias: Tensor, limit: int, fn: str | None, alpha: float, zero: float, kind: str) -> Folded:
-    """Thresholds of ``quantize(fn(acc*scale[r] + bias[r]))`` for integers ``|acc| <= limit``; fn None, relu or gelu."""
+def fold(
+    scale: Tensor, bias: Tensor, limit: int, fn: Activation | None, alpha: float, zero: float, kind: str
+) -> Folded:
+    """Thresholds of ``quantize(fn(acc*scale[r] + bias[r]))`` for integers ``|acc| <= limit``; fn None is the identity."""
     all_steps = steps(alpha, zero, kind)
-    if fn == "gelu":
-        return _fold_gelu(scale, bias, limit, all_steps, KINDS[kind].lo)
-    if fn == "relu":  # reaching a step at or below 0 takes nothing
-        always = [s.at < 0 or (s.at == 0 and s.inclusive) for s in all_steps]
-    else:
-        always = [False] * len(all_steps)
-    rows = []
+    if fn is not None and fn.smooth:
+        return _fold_smooth(fn, scale, bias, limit, all_steps, KINDS[kind].lo)
+    always = [False] * len(all_steps)
+    if fn is not None:  # reaching a step at or below the minimum takes nothing
+        least = Fraction(fn.minimum)
+        always = [s.at < least or (s.at == least and s.inclusive) for s in all_steps]
+    rows: list[list[int]] = []
     for s, b in zip(map(Fraction, scale.tolist()), map(Fraction, bias.tolist()), strict=True):
         rows.append(
             [
@@ -81,42 +81,44 @@ def fold(scale: Tensor, bias: Tensor, limit: int, fn: str | None, alpha: float, 
     return Folded(torch.tensor(rows), KINDS[kind].lo, (1,) * len(all_steps))
 
 
-# ---- GELU: falls to its minimum, then rises -------------------------------------------------------------------------
+# ---- smooth functions: they fall to their minimum, then rise --------------------------------------------------------
 
 
-def _fold_gelu(scale: Tensor, bias: Tensor, limit: int, all_steps: list[Step], lo: int) -> Folded:
-    columns, dirs, base = [], [], lo
+def _fold_smooth(fn: Activation, scale: Tensor, bias: Tensor, limit: int, all_steps: list[Step], lo: int) -> Folded:
+    columns: list[Tensor] = []
+    dirs: list[int] = []
+    base = lo
     for step in all_steps:
-        if step.at < Fraction(GELU_MIN):
+        if step.at < Fraction(fn.minimum):
             base += 1
             continue
-        if step.at < 0:  # reached far to the left, where GELU approaches 0 from below, lost, and reached again
+        if step.at < 0:  # reached far to the left, where the function approaches 0 from below, lost, and reached again
             base += 1
-            columns.append(_gelu_column(scale, bias, limit, step, rising=False))
+            columns.append(_column(fn, scale, bias, limit, step, rising=False))
             dirs.append(-1)
-        columns.append(_gelu_column(scale, bias, limit, step, rising=True))
+        columns.append(_column(fn, scale, bias, limit, step, rising=True))
         dirs.append(1)
     return Folded(torch.stack(columns, 1), base, tuple(dirs))
 
 
-def _gelu_column(scale: Tensor, bias: Tensor, limit: int, step: Step, rising: bool) -> Tensor:
+def _column(fn: Activation, scale: Tensor, bias: Tensor, limit: int, step: Step, rising: bool) -> Tensor:
     """Smallest acc of each row past the step on the rising branch, or short of it on the falling one."""
-    found, doubtful = _bisect(scale, bias, limit, step, rising)
+    found, doubtful = _bisect(fn, scale, bias, limit, step, rising)
     result = found.tolist()
     for row in doubtful.nonzero().flatten().tolist():
         s, b = Fraction(scale[row].item()), Fraction(bias[row].item())
-        result[row] = _smallest(lambda acc, s=s, b=b: _past(s * acc + b, step, rising), limit)
+        result[row] = _smallest(lambda acc, s=s, b=b: past(fn, s * acc + b, step, rising), limit)
     return torch.tensor([clamp(t, limit) for t in result])
 
 
-def _bisect(scale: Tensor, bias: Tensor, limit: int, step: Step, rising: bool) -> tuple[Tensor, Tensor]:
+def _bisect(fn: Activation, scale: Tensor, bias: Tensor, limit: int, step: Step, rising: bool) -> tuple[Tensor, Tensor]:
     """Bisection of all rows in float64: the thresholds, and which of them float64 cannot decide."""
     at = float(step.at)
 
     def excess(acc: Tensor) -> Tensor:  # positive where past the step
         x = acc * scale + bias
-        y = gelu(x) - at
-        return torch.where(x >= GELU_ARGMIN, y if rising else 1.0, -1.0 if rising else -y)
+        y = fn.exact(x) - at
+        return torch.where(x >= fn.monotone_from, y if rising else 1.0, -1.0 if rising else -y)
 
     low, high = torch.full_like(scale, -limit - 1), torch.full_like(scale, limit + 1)  # low: not past; high: past
     while bool((high - low > 1).any()):
@@ -137,40 +139,17 @@ def _smallest(past: Callable[[int], bool], limit: int) -> int:
     return high
 
 
-def _past(x: Fraction, step: Step, rising: bool) -> bool:
-    on_right = x >= Fraction(GELU_ARGMIN)
+def past(fn: Activation, x: Fraction, step: Step, rising: bool) -> bool:
+    """Whether x is past the step on the rising branch, or short of it on the falling one."""
+    on_right = x >= Fraction(fn.monotone_from)
     if rising != on_right:
         return on_right
-    return reached(exact_gelu(x), step) == rising
+    return reached(fn, x, step) == rising
 
 
-def reached(value: Decimal, step: Step) -> bool:
-    """Whether a value known to 50 digits is past the step; equal to 40 digits counts as equal."""
-    with localcontext(prec=100):
-        difference = value - _decimal(step.at)
+def reached(fn: Activation, x: Fraction, step: Step) -> bool:
+    """Whether the smooth function at x is past the step; equal to 40 digits counts as equal."""
+    assert fn.digits is not None, f"{fn.name} has no digits"
+    with localcontext(prec=PRECISION):
+        difference = fn.digits(x) - decimal(step.at)
     return difference > TIE or (step.inclusive and abs(difference) <= TIE)
-
-
-def _decimal(x: Fraction) -> Decimal:
-    with localcontext(prec=100):
-        return Decimal(x.numerator) / Decimal(x.denominator)
-
-
-def exact_gelu(x: Fraction) -> Decimal:
-    """``x*Phi(x)`` to 50 digits for |x| <= 12 (beyond it: x or 0, which is as exact), by the Taylor series of erf.
-
-    ``Phi(x) = 1/2 + 1/sqrt(2 pi) * sum_n (-1)^n x^(2n+1) / (2^n n! (2n+1))``.
-    """
-    with localcontext(prec=100):
-        value = _decimal(x)
-        if abs(value) > 12:
-            return value if value > 0 else Decimal(0)
-        term, total, n = value, value, 0
-        while abs(term) > Decimal("1e-60"):
-            n += 1
-            term = -term * value * value / (2 * n)
-            total += term / (2 * n + 1)
-        return value * (Decimal("0.5") + total / (2 * _PI).sqrt())
-
-
-_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706798")

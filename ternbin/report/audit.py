@@ -3,8 +3,8 @@
 from html import escape
 
 from ternbin.report import audit_plots
-from ternbin.report.html import STYLE, energy_text, table
-from ternbin.report.sources import LINE_HEADER, line_rows, link, sources_section
+from ternbin.report.markup import details, document, energy_text, link, table
+from ternbin.report.sources import ANCHORS, LINE_HEADER, LINE_NUMBERS, line_rows, sources_section
 from ternbin.report.tables import aligned
 
 
@@ -214,31 +214,35 @@ def _break_even(subject: dict) -> str:
     )
 
 
-def _lines(subject: dict, prefix: str, known: dict) -> str:
-    parts = []
-    for kind, suffix in (("precisions", ""), ("equal_area", "-area")):
-        for record in subject[kind]:
-            for p in record["phases"]:
-                anchor = f"{prefix}-{record['name']}-{p['name']}{suffix}"
-                rows = line_rows(
-                    [line for line in p["lines"] if line["count"]], anchor, known, p["counters"], f"{anchor}-counter"
-                )
-                counters = ", ".join(
-                    f"<span id='{anchor}-counter-{name}'>{name} {value:,}</span>"
-                    for name, value in p["counters"].items()
-                )
-                title = (
-                    f"{record['name']}, {p['name']}{', equal array area' if suffix else ''}: "
-                    f"{_range(p['energy']['system'])} in all, {p['tokens']} tokens, {p['cycles']:,} cycles"
-                )
-                parts.append(
-                    f"<details><summary>{escape(title)}</summary><a id='{anchor}'></a>{table(LINE_HEADER, rows, 4)}"
-                    f"<p class=muted>Counters: {counters}</p></details>"
-                )
-    return "<h3>Every event with its count, figure, tier and source</h3>" + "".join(parts)
+def _lines(subject: dict, prefix: str) -> str:
+    parts = [
+        _phase_lines(record, phase, f"{prefix}-{record['name']}-{phase['name']}{suffix}", label)
+        for kind, suffix, label in (("precisions", "", ""), ("equal_area", "-area", ", equal array area"))
+        for record in subject[kind]
+        for phase in record["phases"]
+    ]
+    return "<h3>Every event with its counter, figure, tier and source</h3>" + "".join(parts)
 
 
-def _subject(subject: dict, number: int, known: dict) -> str:
+def _phase_lines(record: dict, phase: dict, anchor: str, label: str) -> str:
+    rows = line_rows([line for line in phase["lines"] if line["count"]], anchor, f"{anchor}-")
+    counted = "".join(
+        f"<p class=muted>{title}: "
+        + ", ".join(
+            f"<span id='{anchor}-{ANCHORS[basis]}-{name}'>{name} {value:,}</span>"
+            for name, value in phase[basis].items()
+        )
+        + "</p>"
+        for basis, title in (("counters", "Counters"), ("traffic", "External bytes"))
+    )
+    title = (
+        f"{record['name']}, {phase['name']}{label}: "
+        f"{_range(phase['energy']['system'])} in all, {phase['tokens']} tokens, {phase['cycles']:,} cycles"
+    )
+    return details(title, f"<a id='{anchor}'></a>{table(LINE_HEADER, rows, LINE_NUMBERS)}{counted}")
+
+
+def _subject(subject: dict, number: int) -> str:
     prefix, phases = f"e{number}", range(len(subject["precisions"][0]["phases"]))
     hw, arrays = subject["hardware"], {record["name"]: _array_mm2(record) for record in subject["precisions"]}
     wider = arrays["FP32"] / arrays["W2A2"]
@@ -259,7 +263,7 @@ def _subject(subject: dict, number: int, known: dict) -> str:
         + "".join(_equal_area(subject, p, prefix) for p in phases)
         + _kept(subject)
         + _break_even(subject)
-        + _lines(subject, prefix, known)
+        + _lines(subject, prefix)
     )
 
 
@@ -345,66 +349,65 @@ def page(report: dict) -> str:
     """The page of ``ternbin report --claim``."""
     title = 'ternbin: what becomes of "16x more efficient"'
     body = _paper(report) + _gate_level(report)
-    body += "".join(_subject(subject, number, report["sources"]) for number, subject in enumerate(report["subjects"]))
+    body += "".join(_subject(subject, number) for number, subject in enumerate(report["subjects"]))
     body += _published(report) + sources_section(report["sources"])
-    style = STYLE.replace("1080px", "1400px") + "td.n:not(:last-child){white-space:nowrap}"
-    head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{style}</style>"
-    return f"<!doctype html><html lang=en>{head}<h1>{escape(title)}</h1>{body}</html>\n"
+    return document(title, body, "body{max-width:1400px}td.n:not(:last-child){white-space:nowrap}")
 
 
 def terminal(report: dict) -> str:
     """What ``ternbin report --claim`` prints."""
+    factors = report["paper_flops_factors"]
+    paper = [[bits, f"{size:.1f}", f"{factors[bits]:g}x"] for bits, size in report["paper_sizes_mib"].items()]
+    lines = [aligned([["paper's table", "MiB", "operations"], *paper])]
+    for subject in report["subjects"]:
+        lines += _subject_lines(subject)
+    return "\n".join(lines)
+
+
+def _subject_lines(subject: dict) -> list[str]:
     lines = [
-        aligned(
+        "",
+        f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}",
+    ]
+    for number in range(len(subject["precisions"][0]["phases"])):
+        lines += ["", aligned(_terminal_rows(subject, number))]
+    for phase in subject["kept_in_fp32"]:
+        steps = ", ".join(
+            f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x"
+            for s in phase["steps"]
+        )
+        lines.append(f"  {phase['phase']}, kept in FP32 one after the other (operations / energy): {steps}")
+    return lines
+
+
+def _terminal_rows(subject: dict, number: int) -> list[list[str]]:
+    """Header and a row a precision, of one phase."""
+    name = subject["precisions"][0]["phases"][number]["name"]
+    header = [
+        "external bits",
+        "energy a token (range)",
+        "ms",
+        "FP32 / this",
+        "mm2",
+        "equal array area: ms",
+        "FP32 / this",
+    ]
+    rows = [[name, *header]]
+    for own, area in zip(subject["precisions"], subject["equal_area"], strict=True):
+        p, q = own["phases"][number], area["phases"][number]
+        versus, other = (
+            subject[key]["FP32"][own["name"]][p["name"]]["system"] for key in ("ratios", "ratios_equal_area")
+        )
+        rows.append(
             [
-                ["paper's table", "MiB", "operations"],
-                *(
-                    [bits, f"{size:.1f}", f"{report['paper_flops_factors'][bits]:g}x"]
-                    for bits, size in report["paper_sizes_mib"].items()
-                ),
+                own["name"],
+                _bits(p["external_bits"] / p["tokens"]),
+                _range(p["per_token_pj"]),
+                f"{1e3 * p['seconds'] / p['tokens']:.3g}",
+                _ratio(versus),
+                f"{own['area_mm2_total']:.3g}",
+                f"{1e3 * q['seconds'] / q['tokens']:.3g}",
+                _ratio(other),
             ]
         )
-    ]
-    for subject in report["subjects"]:
-        lines += [
-            "",
-            f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}",
-        ]
-        for number, phase in enumerate(subject["precisions"][0]["phases"]):
-            rows = [
-                [
-                    phase["name"],
-                    "external bits",
-                    "energy a token (range)",
-                    "ms",
-                    "FP32 / this",
-                    "mm2",
-                    "equal array area: ms",
-                    "FP32 / this",
-                ]
-            ]
-            for own, area in zip(subject["precisions"], subject["equal_area"], strict=True):
-                p, q = own["phases"][number], area["phases"][number]
-                versus, other = (
-                    subject[key]["FP32"][own["name"]][p["name"]]["system"] for key in ("ratios", "ratios_equal_area")
-                )
-                rows.append(
-                    [
-                        own["name"],
-                        _bits(p["external_bits"] / p["tokens"]),
-                        _range(p["per_token_pj"]),
-                        f"{1e3 * p['seconds'] / p['tokens']:.3g}",
-                        _ratio(versus),
-                        f"{own['area_mm2_total']:.3g}",
-                        f"{1e3 * q['seconds'] / q['tokens']:.3g}",
-                        _ratio(other),
-                    ]
-                )
-            lines += ["", aligned(rows)]
-        for phase in subject["kept_in_fp32"]:
-            steps = ", ".join(
-                f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x"
-                for s in phase["steps"]
-            )
-            lines.append(f"  {phase['phase']}, kept in FP32 one after the other (operations / energy): {steps}")
-    return "\n".join(lines)
+    return rows

@@ -1,14 +1,15 @@
 """Plots of the claim audit as SVG text."""
 
-from ternbin.report.plots import COLORS, _svg, plt
+from ternbin.report.plots import COLORS, _svg, styled, subplots
 
 GROUPS = ("arithmetic", "on-chip", "external")
 
 
+@styled
 def energy_by_precision(subject: dict) -> str:
     """Energy a token of each precision, at equal throughput and at equal area, and what it is made of, by phase."""
     phases = [phase["name"] for phase in subject["precisions"][0]["phases"]]
-    figure, axes = plt.subplots(len(phases), 3, figsize=(11, 2.7 * len(phases)), squeeze=False, width_ratios=(3, 2, 2))
+    figure, axes = subplots(len(phases), 3, figsize=(11, 2.7 * len(phases)), squeeze=False, width_ratios=(3, 2, 2))
     names = [record["name"] for record in subject["precisions"]]
     for number, phase in enumerate(phases):
         total, *shares = axes[number]
@@ -45,9 +46,10 @@ def energy_by_precision(subject: dict) -> str:
     return _svg(figure)
 
 
+@styled
 def kept_in_fp32(subject: dict) -> str:
     """FP32 over W2A2, in operations and in energy of the system, as parts of the model stay in full precision."""
-    figure, axes = plt.subplots(1, len(subject["kept_in_fp32"]), figsize=(10, 2.6), squeeze=False)
+    figure, axes = subplots(1, len(subject["kept_in_fp32"]), figsize=(10, 2.6), squeeze=False)
     for axis, phase in zip(axes[0], subject["kept_in_fp32"], strict=True):
         steps = phase["steps"]
         for shift, label, values in (
@@ -66,10 +68,11 @@ def kept_in_fp32(subject: dict) -> str:
     return _svg(figure)
 
 
+@styled
 def break_even(subject: dict) -> str:
     """Energy a token of a reference over that of W2A2 along each parameter; dashed: the paper's ratio."""
     sweeps = subject["break_even"]
-    figure, axes = plt.subplots(2, -(-len(sweeps) // 2), figsize=(11, 6), squeeze=False)
+    figure, axes = subplots(2, -(-len(sweeps) // 2), figsize=(11, 6), squeeze=False)
     flat = list(axes.flat)
     for axis, sweep in zip(flat, sweeps, strict=False):
         for curve in sweep["curves"]:

@@ -1,8 +1,6 @@
 """Several results side by side."""
 
-from html import escape
-
-from ternbin.report.html import STYLE, energy_text, table
+from ternbin.report.markup import document, energy_text, table
 from ternbin.results import per_token, texts
 
 COLUMNS = (
@@ -61,9 +59,7 @@ def _cells(record: dict) -> list[str]:
 def page(results: list[dict]) -> str:
     """The comparison as one self-contained HTML page."""
     body = table(list(COLUMNS), [_cells(record) for record in rows(results)], 3)
-    title = f"ternbin: {len(results)} runs"
-    head = f"<meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang=en>{head}<h1>{escape(title)}</h1>{body}</html>\n"
+    return document(f"ternbin: {len(results)} runs", body)
 
 
 def terminal(results: list[dict]) -> str:

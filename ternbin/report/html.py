@@ -3,43 +3,9 @@
 from html import escape
 
 from ternbin.report import plots
+from ternbin.report.markup import details, document, energy_text, link, note, table, target
+from ternbin.report.sources import ANCHORS, LINE_HEADER, LINE_NUMBERS, line_rows, sources_section
 from ternbin.results import per_token, texts
-
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#1b1f24;background:#fff}
-h1{font-size:1.5em;margin-bottom:0}h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #d5dae0;padding-bottom:.2em}
-table{border-collapse:collapse;font-size:.87em;margin:.6em 0}th,td{padding:.25em .8em;border-bottom:1px solid #e3e7eb;text-align:left}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}th{background:#f5f7f9}
-.cards{display:flex;flex-wrap:wrap;gap:.8em;margin:1em 0}.card{border:1px solid #d5dae0;border-radius:8px;padding:.6em 1em;min-width:8.5em}
-.card b{display:block;font-size:1.25em}.card span{color:#57606a;font-size:.82em}.good b{color:#1a7f37}.bad b{color:#cf222e}
-blockquote{margin:.5em 0;padding:.4em 1em;border-left:3px solid #d5dae0;background:#f8f9fb}
-svg{max-width:100%;height:auto}details summary{cursor:pointer;color:#0550ae}.muted{color:#57606a;font-size:.87em}
-"""
-
-
-class Html(str):
-    """Text that is HTML already."""
-
-
-def table(header: list[str], rows: list[list[object]], numeric_from: int = 1) -> str:
-    """An HTML table; columns from ``numeric_from`` on are right-aligned. A cell is text or Html."""
-
-    def cells(tag: str, row: list[object]) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if i >= numeric_from else ''}>{value if isinstance(value, Html) else escape(str(value))}</{tag}>"
-            for i, value in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells('th', header)}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def energy_text(pj: float) -> str:
-    """Picojoules in a unit that reads well."""
-    for unit, scale in (("mJ", 1e9), ("uJ", 1e6), ("nJ", 1e3)):
-        if abs(pj) >= scale:
-            return f"{pj / scale:.3g} {unit}"
-    return f"{pj:.3g} pJ"
 
 
 def _cards(result: dict) -> str:
@@ -128,7 +94,7 @@ def _claim(result: dict) -> str:
         [
             label,
             *(
-                Html(f"<a href='#energy-{p}{lines[label]}'>{cell}</a>") if label in lines else cell
+                link(f"energy-{p}{lines[label]}", cell) if label in lines else cell
                 for p, cell in zip(phases, cells, strict=True)
             ),
         ]
@@ -144,29 +110,25 @@ def _claim(result: dict) -> str:
 
 
 def _energy(result: dict) -> str:
-    """Results of earlier versions do not carry the sources that figures link to."""
-    from ternbin.report.sources import LINE_HEADER, line_rows, sources_section
-
-    energy, known = result["energy"], result["energy"].get("sources", {"records": {}, "cacti": {}, "dram": {}})
+    """Results of schema 1 and 2 may not carry the sources that figures link to."""
+    energy = result["energy"]
+    known = energy.get("sources")
     parts = []
     for phase in energy["phases"]:
         name = phase["name"]
-        lines = [line for line in energy["lines"] if line["phase"] == name and line["count"]]
-        rows = line_rows(lines, f"energy-{name}", known, result["counters"][name], "counter")
-        parts.append(
-            f"<details id='energy-{name}'><summary>{escape(name)}: every event with its count, figure, tier and source</summary>"
-            f"{table(LINE_HEADER, rows, 4)}</details>"
+        rows = line_rows(
+            [line for line in energy["lines"] if line["phase"] == name and line["count"]], f"energy-{name}"
         )
+        summary = f"{name}: every event with its counter, figure, tier and source"
+        parts.append(details(summary, table(LINE_HEADER, rows, LINE_NUMBERS), f"energy-{name}"))
     return (
-        "<h2 id=energy>Energy</h2><p class=muted>Events are counted by the hardware's own counters in the cycle-accurate run. "
-        "docs/energy.md lists what is not modelled.</p>"
+        "<h2 id=energy>Energy</h2>"
+        + note(
+            "Events are counted by the hardware's own counters in the cycle-accurate run. docs/energy.md lists what is not modelled."
+        )
         + plots.energy_by_unit(result)
         + "".join(parts)
-        + (
-            f"<details><summary>Where the figures come from</summary>{sources_section(known)}</details>"
-            if known["records"]
-            else ""
-        )
+        + (details("Where the figures come from", sources_section(known)) if known else "")
     )
 
 
@@ -254,15 +216,18 @@ def _files(result: dict) -> str:
 
 
 def _counters(result: dict) -> str:
-    names = list(result["counters"])
-    keys = list(dict.fromkeys(key for name in names for key in result["counters"][name]))
-    rows = [
-        [Html(f"<a id='counter-{key}'></a>{key}")] + [f"{result['counters'][name].get(key, 0):,}" for name in names]
-        for key in keys
-    ]
-    return (
-        f"<h2>Counters</h2><details><summary>{len(keys)} counters</summary>{table(['counter', *names], rows)}</details>"
-    )
+    """The counters and, from schema 3 on, the external bytes by what they carry: what energy lines link to."""
+    parts = ""
+    for basis, name, what in (("counters", "Counters", "counters"), ("traffic", "External bytes", "kinds of content")):
+        if basis in result:
+            phases = result[basis]
+            keys = list(dict.fromkeys(key for counted in phases.values() for key in counted))
+            rows = [
+                [target(f"{ANCHORS[basis]}-{key}", key), *(f"{counted.get(key, 0):,}" for counted in phases.values())]
+                for key in keys
+            ]
+            parts += f"<h2>{name}</h2>" + details(f"{len(keys)} {what}", table([what, *phases], rows))
+    return parts
 
 
 def _setup(result: dict) -> str:
@@ -274,8 +239,5 @@ def page(result: dict) -> str:
     """The whole page of one validated result."""
     title = f"ternbin: {result['name']}, {result['bits']} on {result['hardware']['name']}"
     parts = (_cards, _summary, _claim, _energy, _cycles, _evaluation, _fidelity, _counters, _setup, _files)
-    body = "".join(part(result) for part in parts)
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
-        f"<h1>{escape(title)}</h1><p class=muted>ternbin {escape(result['ternbin'])}, {escape(result['created'])}</p>{body}</html>\n"
-    )
+    made = note(f"ternbin {result['ternbin']}, {result['created']}")
+    return document(title, made + "".join(part(result) for part in parts))

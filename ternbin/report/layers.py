@@ -45,7 +45,8 @@ def parts(result: dict, group: Callable[[str], str | None]) -> list[Part]:
     spans: dict[tuple[str, str, int], list[tuple[int, int]]] = defaultdict(list)
     for entry in result["timeline"]:
         phase, name = result["phases"][entry["call"] >= result["phases"][0]["calls"]]["name"], group(entry["op"])
-        spans[phase, name, entry["call"]].append((entry["start"], entry["end"]))
+        if name is not None:
+            spans[phase, name, entry["call"]].append((entry["start"], entry["end"]))
     cycles: dict[tuple[str, str], int] = defaultdict(int)
     for (phase, name, _), intervals in spans.items():
         cycles[phase, name] += covered(intervals)

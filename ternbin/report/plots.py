@@ -1,43 +1,58 @@
 """Plots of the report as SVG text."""
 
 import io
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import matplotlib
 import matplotlib.ticker
+from matplotlib.figure import Figure
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
-from matplotlib.figure import Figure  # noqa: E402
+from ternbin.report.layers import KINDS, kind, layer, parts
 
-from ternbin.report.layers import KINDS, kind, layer, parts  # noqa: E402
-
-matplotlib.rcParams.update(
-    {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.constrained_layout.use": True,
-        "svg.hashsalt": "ternbin",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-    }
-)
-COLORS = plt.get_cmap("tab10").colors
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "ternbin",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+}
+COLORS = matplotlib.color_sequences["tab10"]
 UNITS = ("load", "execute", "vector", "store")
+
+
+def styled(plot: Callable[[dict], str]) -> Callable[[dict], str]:
+    """The plot in the report's style. Settings and backend of the caller, a notebook for one, stay as they are."""
+
+    @wraps(plot)
+    def draw(data: dict) -> str:
+        with matplotlib.rc_context(_STYLE):
+            return plot(data)
+
+    return draw
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options) -> tuple[Figure, Any]:
+    """As pyplot's, for a figure that no one else knows of."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
+@styled
 def cycles_by_op(result: dict) -> str:
     """Busy cycles of the execute and vector units by op, all calls of a phase added up."""
     phases = [phase["name"] for phase in result["phases"]]
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         1, len(phases), figsize=(10, 0.9 + 0.17 * max(_rows(result, p) for p in phases)), squeeze=False
     )
     for axis, phase in zip(axes[0], phases, strict=True):
@@ -60,13 +75,14 @@ def _rows(result: dict, phase: str) -> int:
     return max(4, sum(op["phase"] == phase for op in result["ops"]))
 
 
+@styled
 def energy_by_unit(result: dict) -> str:
     """Stacked bars: energy of each phase by unit, with the range of the sum."""
     phases = result["energy"]["phases"]
     units = list(dict.fromkeys(unit for phase in phases for unit in phase["by_unit"]))
-    figure, axis = plt.subplots(figsize=(7, 1.2 + 0.5 * len(phases)))
+    figure, axis = subplots(figsize=(7, 1.2 + 0.5 * len(phases)))
     left = [0.0] * len(phases)
-    cmap = plt.get_cmap("tab20").colors
+    cmap = matplotlib.color_sequences["tab20"]
     for i, unit in enumerate(units):
         values = [phase["by_unit"].get(unit, 0.0) / 1e6 for phase in phases]
         axis.barh([phase["name"] for phase in phases], values, left=left, label=unit, color=cmap[i % 20])
@@ -89,10 +105,11 @@ RATIOS = (
 )
 
 
+@styled
 def claim_ratios(result: dict) -> str:
     """FP32 over this run, ratio by ratio, for each phase; the dashed line is the paper's operation count."""
     phases = result["claim"]["phases"]
-    figure, axis = plt.subplots(figsize=(8, 3))
+    figure, axis = subplots(figsize=(8, 3))
     height = 0.8 / len(phases)
     for i, phase in enumerate(phases):
         values = [phase["references"]["fp32"][key] for key, _ in RATIOS]
@@ -111,11 +128,12 @@ def claim_ratios(result: dict) -> str:
     return _svg(figure)
 
 
+@styled
 def timeline(result: dict) -> str:
     """What every unit did over the cycles of the first call and of the last."""
     calls, encoders = sorted({entry["call"] for entry in result["timeline"]}), result["phases"][0]["calls"]
     chosen = calls[:1] + calls[-1:] if len(calls) > 1 else calls
-    figure, axes = plt.subplots(len(chosen), 1, figsize=(10, 1.5 * len(chosen)), squeeze=False)
+    figure, axes = subplots(len(chosen), 1, figsize=(10, 1.5 * len(chosen)), squeeze=False)
     for axis, call in zip(axes[:, 0], chosen, strict=True):
         entries = [entry for entry in result["timeline"] if entry["call"] == call]
         for row, unit in enumerate(UNITS):
@@ -130,12 +148,13 @@ def timeline(result: dict) -> str:
     return _svg(figure)
 
 
+@styled
 def roofline(result: dict) -> str:
     """Multiply-accumulates a cycle against multiply-accumulates a byte, by kind of op and phase, under the two bounds."""
     hardware = result["hardware"]
     peak, beat = hardware["peak_macs"], hardware["axi_data_bits"] / 8 * result["memory"]["bandwidth"]
     points = [part for part in parts(result, kind) if part.bytes]
-    figure, axis = plt.subplots(figsize=(8, 4))
+    figure, axis = subplots(figsize=(8, 4))
     knee = peak / beat
     low, high = (
         min([knee, *(p.macs / p.bytes for p in points)]) / 3,
@@ -180,12 +199,13 @@ def roofline(result: dict) -> str:
     return _svg(figure)
 
 
+@styled
 def layer_utilization(result: dict) -> str:
     """Share of the array's peak that each layer reaches while it is in progress, by phase."""
     peak, groups = result["hardware"]["peak_macs"], parts(result, layer)
     phases = [phase["name"] for phase in result["phases"]]
     rows = max(sum(part.phase == phase for part in groups) for phase in phases)
-    figure, axes = plt.subplots(1, len(phases), figsize=(10, 0.9 + 0.22 * max(rows, 3)), squeeze=False)
+    figure, axes = subplots(1, len(phases), figsize=(10, 0.9 + 0.22 * max(rows, 3)), squeeze=False)
     for axis, phase in zip(axes[0], phases, strict=True):
         own = [part for part in groups if part.phase == phase]
         values = [part.macs / (part.cycles * peak) for part in own]

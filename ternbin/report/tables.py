@@ -3,14 +3,29 @@
 import csv
 import io
 
-from ternbin.report.html import claim_rows, energy_text, numbered
+from ternbin.report.html import claim_rows, numbered
+from ternbin.report.markup import energy_text
 from ternbin.results import per_token
 
 
 def energy_csv(result: dict) -> str:
     """One row an energy line."""
     buffer = io.StringIO()
-    fields = ["phase", "unit", "event", "group", "count", "pj_each", "pj", "pj_low", "pj_high", "tier", "source"]
+    fields = [
+        "phase",
+        "unit",
+        "event",
+        "group",
+        "basis",
+        "counter",
+        "factor",
+        "count",
+        "pj_each",
+        "pj",
+        "pj_low",
+        "pj_high",
+    ]
+    fields += ["tier", "table", "record", "source"]  # empty where results of schema 1 and 2 do not have them
     writer = csv.DictWriter(buffer, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows(result["energy"]["lines"])

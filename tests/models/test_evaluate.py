@@ -31,7 +31,7 @@ def test_rouge_of_equal_and_of_disjoint_texts():
 
 
 def test_load_model_names_what_is_missing(tmp_path):
-    with pytest.raises(InputError, match="model folder must hold config.json"):
+    with pytest.raises(InputError, match="config.json: file must exist in a checkpoint"):
         evaluate.load_model(tmp_path)
 
 

@@ -7,21 +7,27 @@ import pytest
 import torch
 
 from ternbin.errors import InputError
+from ternbin.graph.ir import is_op
+from ternbin.graph.ops.codes import LinearCodes
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.registry import verify
-from ternbin.models.bart.checkpoint import load_packed, save_packed
-from ternbin.models.bart.fidelity import compare, likelihood
+from ternbin.models.bart.checkpoint import load_packed
 from ternbin.models.bart.lower import lower
-from ternbin.models.bart.qbart import BITS, QuantConfig, quantize_model
+from ternbin.models.bart.qbart import head_of, quantize_model, stacks
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
+from ternbin.models.config import BITS, QuantConfig
+from ternbin.models.fidelity import likelihood
+from ternbin.models.packed import save_packed
+from ternbin.models.prepare import compare
 from ternbin.passes import fold
 
 torch.set_num_threads(1)
 GENERATOR = torch.Generator().manual_seed(3)
-PAIRS = [
+TENSORS = [
     (torch.randint(3, 97, (24,), generator=GENERATOR), torch.randint(3, 97, (16,), generator=GENERATOR))
     for _ in range(4)
 ]
+PAIRS = [(source.tolist(), target.tolist()) for source, target in TENSORS]
 
 
 def run(lowered, source, target):
@@ -40,7 +46,7 @@ def test_real_graph_equals_the_model_in_float64(bits, activation):
     verify(lowered.encoder, lowered.weights)
     verify(lowered.decoder, lowered.weights)
     double = copy.deepcopy(model).pack().double()
-    for source, target in PAIRS[:2]:
+    for source, target in TENSORS[:2]:
         kept = run(lowered, source, target)
         out = double(input_ids=source[None], decoder_input_ids=target[None], output_hidden_states=True)
         hidden = {
@@ -49,7 +55,7 @@ def test_real_graph_equals_the_model_in_float64(bits, activation):
             "dec.0.ln3": ("decoder.layers.0.final_layer_norm", out.decoder_hidden_states[1]),
         }
         for name, (site, expected) in hidden.items():
-            same = (kept[name] * 2.0 ** -model.sites[site].frac == expected[0]).double().mean().item()
+            same = (kept[name] * 2.0 ** -model.quant_config.fracs[site] == expected[0]).double().mean().item()
             # 8-bit probabilities such as 1/2 lie on ties, where the two float64 roundings may differ
             assert same == 1 if not bits.endswith("8") else same > 0.95, name
         assert torch.equal(kept["next"][:, 0].long(), out.logits[0].argmax(-1))
@@ -75,9 +81,9 @@ def test_folded_graph_agrees_op_by_op(bits, activation):
 def test_a_wrong_threshold_is_found():
     model = random_quant_bart("2-2")
     folded = fold(lower(model))
-    node = next(n for n in folded.encoder.nodes() if n.op == "linear_codes" and n.name == "enc.0.fc1")
+    node = next(n for n in folded.encoder.nodes() if is_op(n, LinearCodes) and n.name == "enc.0.fc1")
     weights = dict(folded.weights)
-    weights[node["thresholds"]] = weights[node["thresholds"]] + 2
+    weights[node.op.thresholds] = weights[node.op.thresholds] + 2
     report = compare(model, replace(folded, weights=weights), PAIRS)
     assert [row.name for row in report if row.rate < 0.98] == ["enc.0.fc1"]
 
@@ -101,7 +107,7 @@ def test_packed_and_latent_model_lower_to_the_same(tmp_path):
 
 def test_cached_calls_equal_one_call():
     lowered = fold(lower(random_quant_bart("2-2")))
-    source, target = PAIRS[0]
+    source, target = TENSORS[0]
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     cross = outputs(lowered.encoder, encoder({"ids": source}))
     whole = outputs(lowered.decoder, decoder({"ids": target} | cross))["next"]
@@ -115,12 +121,12 @@ def test_cached_calls_equal_one_call():
 
 def test_equal_input_scales_share_one_code_tensor():
     model = random_quant_bart("2-2")
-    attn = model.model.encoder.layers[0].self_attn
-    assert attn.q_proj.x_quant.alpha == attn.k_proj.x_quant.alpha  # from the same first batch
+    attn = stacks(model)[0].layers[0].self_attn
+    assert attn.q_proj.x_quant.step == attn.k_proj.x_quant.step  # from the same first batch
     names = {node.name for node in lower(model).encoder.nodes()}
     assert "enc.0.self.q_in" in names and "enc.0.self.k_in" not in names
     with torch.no_grad():
-        attn.k_proj.x_quant.alpha.mul_(2)
+        attn.k_proj.x_quant.step.mul_(2)
     names = {node.name for node in lower(model).encoder.nodes()}
     assert "enc.0.self.k_in" in names and "enc.0.self.v_in" not in names
 
@@ -147,6 +153,6 @@ def test_refusals():
         lower(quantize_model(stock))
     model = random_quant_bart("2-2")
     with torch.no_grad():
-        model.lm_head.x_quant.alpha.zero_()
+        head_of(model).x_quant.step.zero_()
     with pytest.raises(InputError, match="lm_head.x_quant.alpha must be positive, not 0.0: calibrate the model first"):
         lower(model)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from ternbin.errors import InputError
-from ternbin.models.bart.qbart import QuantConfig, QuantWeight, quantize_model
+from ternbin.models.bart.qbart import quantize_model
+from ternbin.models.config import QuantConfig
+from ternbin.models.modules import QuantWeight
 from ternbin.models.task import data as dataset
 from ternbin.models.task import train
 from ternbin.models.task.batches import collate, encode_examples, epoch_batches, group_rows

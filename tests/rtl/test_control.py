@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, deque
+from typing import Any
 
 import cocotb
 import pytest
@@ -34,7 +35,7 @@ class Player:
     def __init__(self, dut, unit, overlap=3):
         self.dut, self.unit, self.overlap, self.name = dut, unit, overlap, f"unit_{unit.name.lower()}"
         self.flight, self.taken, self.dead = deque(), [], False
-        self.times = None  # of the next instructions, instead of random ones
+        self.times: list[int] | None = None  # of the next instructions, instead of random ones
         cocotb.start_soon(self._run())
 
     def port(self, signal):
@@ -264,7 +265,7 @@ async def bench_unit_faults(dut):
             order.expect({u: [GOOD] * 100 for u in Unit})
             fields = TRANSFER if unit in (Unit.LOAD, Unit.STORE) else {}
             item = Instruction(OPS[unit], fields, frozenset({unit}))
-            host.put(0x1000, [item] * 3 + [END])
+            host.put(0x1000, [item, item, item, END])
             player = players[unit]
             player.times = [2, 1 << 20]  # the first is done soon, the second stays
             await host.start(0x1000)
@@ -306,11 +307,12 @@ async def bench_registers(dut):
     await host.write(isa.REG_CTRL, 2)
     assert await host.read(isa.REG_CTRL) == 2
     end = isa.REG_COUNTERS + 8 * len(Control.EVENTS)
+    registers: Any = host.registers  # cocotbext-axi does not say what its coroutines return
     for offset in (0x004, 0x100, end):
-        assert (await host.registers.read(offset, 4)).resp == 2, f"{offset:#x}"
+        assert (await registers.read(offset, 4)).resp == 2, f"{offset:#x}"
     for offset in (isa.REG_ID, isa.REG_ERROR, isa.REG_COUNTERS):
-        assert (await host.registers.write(offset, bytes(4))).resp == 2, f"{offset:#x}"
-    assert (await host.registers.write(isa.REG_PROGRAM, b"\xff")).resp == 2  # a part of a word
+        assert (await registers.write(offset, bytes(4))).resp == 2, f"{offset:#x}"
+    assert (await registers.write(isa.REG_PROGRAM, b"\xff")).resp == 2  # a part of a word
     assert await host.read(isa.REG_PROGRAM) == 0x12345678
 
 

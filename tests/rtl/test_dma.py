@@ -1,6 +1,7 @@
 """LOAD and STORE against the pure functions of tests/rtl/benches/transfers.py: random transfers, random stalls, every memory."""
 
 import random
+from typing import Any
 
 import cocotb
 import pytest
@@ -11,13 +12,13 @@ from cocotbext.axi import AxiBus, AxiSlave, MemoryRegion
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Instruction, Mem, Op, encode
-from ternbin.rtl.parts.banks import geometries
+from ternbin.contract.memories import banked, memories
 from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 
 EXTERNAL = 1 << 17  # bytes: the low half is read, the high half is written
 HALF = EXTERNAL // 2
-WORDS = {
+WORDS: dict[str, Any] = {
     f"{name}_words": depth
     for name, depth in zip(("abuf", "wbuf", "kbuf", "rbuf", "pbuf", "idbuf"), (40, 24, 32, 50, 33, 32), strict=True)
 }
@@ -38,7 +39,7 @@ IDS = 16  # entries of IDBUF from here on hold small row numbers
 
 
 def depth(hw, mem):
-    return transfers_lut(hw) if mem in (Mem.LUTV, Mem.LUTX) else geometries(hw)[mem.name.lower()].depth
+    return transfers_lut(hw) if mem in (Mem.LUTV, Mem.LUTX) else memories(hw)[mem].words
 
 
 def transfers_lut(hw):
@@ -105,6 +106,7 @@ class Bench:
                 yield random.random() < probability
 
         read, write = self.slave.read_if, self.slave.write_if
+        assert read is not None and write is not None
         for channel in (read.ar_channel, read.r_channel, write.aw_channel, write.w_channel, write.b_channel):
             channel.set_pause_generator(pauses())
 
@@ -131,7 +133,7 @@ class Bench:
     async def check_words(self):
         """Every word that the model knows, through the probe ports."""
         for name in MEMORIES:
-            mem, bits = Mem[name.upper()], geometries(self.hw)[name].word_bits
+            mem, bits = Mem[name.upper()], banked(self.hw)[name].bits
             banks = transfers.banks(self.hw, mem)
             getattr(self.dut, f"probe_{name}__mask").value = (1 << banks) - 1
             for addr in range(depth(self.hw, mem)):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import random
+from typing import Any
 
 import cocotb
 import numpy as np
@@ -19,7 +20,7 @@ from ternbin.rtl.verilog.shared import shared_verilog
 from ternbin.sim.bench import run_bench, to_verilog
 from ternbin.sim.tb import drivers
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "abuf_words": 512,
     "wbuf_words": 512,
     "kbuf_words": 1024,
@@ -86,12 +87,12 @@ async def start(dut, stall: float) -> UnitBench:
 @cocotb.test()
 async def bench_random(dut):
     """Every epilogue in turn, random everything else, all memories compared after each instruction."""
-    bench = await start(dut, drivers.parameters()["stall"])
+    bench, rng = await start(dut, drivers.parameters()["stall"]), random.Random(random.getrandbits(64))
     await bench.load_table()
     for number in range(drivers.parameters()["count"]):
         modes = epilogues(config())
-        fields = random_gemm(config(), random, modes[number % len(modes)])
-        random_parameters(bench.machine, random, fields)
+        fields = random_gemm(config(), rng, modes[number % len(modes)])
+        random_parameters(bench.machine, rng, fields)
         bench.memories[Mem.PBUF].words[0][:] = [
             int.from_bytes(row.astype("<i2").tobytes(), "little") for row in bench.machine.memories[Mem.PBUF]
         ]
@@ -101,14 +102,14 @@ async def bench_random(dut):
 @cocotb.test()
 async def bench_overlap(dut):
     """Groups of instructions offered at once: the array is ahead of the results, which come whole and in order."""
-    bench = await start(dut, drivers.parameters()["stall"])
+    bench, rng = await start(dut, drivers.parameters()["stall"]), random.Random(random.getrandbits(64))
     await bench.load_table()
     for number in range(drivers.parameters()["count"]):
         group, taken = [], set()
         while len(group) < 3:
-            fields = random_gemm(config(), random, random.choice(epilogues(config())) if number else Epilogue.SCORES)
+            fields = random_gemm(config(), rng, rng.choice(epilogues(config())) if number else Epilogue.SCORES)
             before = bench.machine.memories[Mem.PBUF].copy()
-            random_parameters(bench.machine, random, fields)
+            random_parameters(bench.machine, rng, fields)
             words = set(np.flatnonzero((bench.machine.memories[Mem.PBUF] != before).any(axis=1)))
             words |= (
                 set(range(fields.get("param_addr", 0), fields.get("param_addr", 0) + 4))

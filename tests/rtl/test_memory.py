@@ -7,7 +7,8 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from ternbin.contract.isa import Unit
-from ternbin.rtl.parts.banks import BankedMemory, Geometry, ScoreMemory
+from ternbin.contract.memories import Memory
+from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
 from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 
@@ -63,7 +64,7 @@ async def bench_random(dut):
     if p["transposed"]:
         ports["t_execute"] = transposed
     await drivers.start(dut)
-    held = dict.fromkeys(ports)
+    held: dict[str, dict[str, int] | None] = dict.fromkeys(ports)
     expected, taken_count, faults = {}, 0, 0
     for _ in range(2000):
         for name, fields in ports.items():
@@ -80,12 +81,10 @@ async def bench_random(dut):
             for name in ports:
                 if name[0] in side and held[name]:
                     assert drivers.get(dut, f"{name}__ready") == (name == first), name
-            if first is None:
+            request = held[first] if first is not None else None
+            if first is None or request is None:
                 continue
-            request, unit = (
-                held[first],
-                Unit.LOAD if first == "w_load" else Unit.STORE if first == "r_store" else Unit.EXECUTE,
-            )
+            unit = Unit.LOAD if first == "w_load" else Unit.STORE if first == "r_store" else Unit.EXECUTE
             taken_count += 1
             if request["addr"] >= DEPTH:
                 fault |= 1 << unit
@@ -131,8 +130,9 @@ async def bench_random(dut):
 def test_memory(shape):
     shape = {"write_words": 1} | shape
     transposed = shape["banks"] > 1 and shape["write_words"] == 1
+    sizes = {name: value for name, value in shape.items() if name != "word_bits"}
     memory = BankedMemory(
-        Geometry(depth=DEPTH, **shape),
+        Memory(words=DEPTH, bits=shape["word_bits"], **sizes),
         readers={"store": Unit.STORE, "execute": Unit.EXECUTE},
         writers={"load": Unit.LOAD, "execute": Unit.EXECUTE},
         transposed=("execute", Unit.EXECUTE) if transposed else None,
@@ -194,5 +194,5 @@ async def bench_scores(dut):
 
 
 def test_memory_of_scores():
-    memory = ScoreMemory(Geometry(banks=4, depth=DEPTH, word_bits=24, write_words=4), ("first", "second"))
+    memory = ScoreMemory(Memory(banks=4, words=DEPTH, bits=24, write_words=4), ("first", "second"))
     run_bench(memory, __name__, name="scores", testcase="bench_scores")

@@ -1,6 +1,7 @@
 """The whole accelerator under cocotb: a program with arithmetic against numpy, every error, and a good run after each."""
 
 import random
+from typing import Any
 
 import cocotb
 import numpy as np
@@ -16,7 +17,7 @@ from ternbin.sim.bench import run_bench
 from ternbin.sim.tb import drivers
 from ternbin.sim.tb.host import Host
 
-WORDS = {f"{name}_words": 64 for name in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
+WORDS: dict[str, Any] = {f"{name}_words": 64 for name in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
 CONFIGS = {
     "tiny": HwConfig(name="test", rows=4, cols=2, lanes=16, axi_data_bits=32, **WORDS),
     "tiny-binary": HwConfig(name="test-binary", kind="binary", rows=4, cols=2, lanes=32, axi_data_bits=32, **WORDS),
@@ -229,4 +230,4 @@ async def bench_errors_in_flight(dut):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_top(config):
-    run_bench(generate(CONFIGS[config]), __name__, name=TOP, parameters={"config": config})
+    run_bench(generate(CONFIGS[config]), __name__, name=TOP, parameters={"config": config}, fast="-O0")

@@ -1,4 +1,4 @@
-"""The decoder of packed trits against layout.py: every byte, and streams of row tiles with random stalls."""
+"""The decoder of packed trits against contract/rows.py: every byte, and streams of row tiles with random stalls."""
 
 import random
 

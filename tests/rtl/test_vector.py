@@ -1,5 +1,7 @@
 """Vector unit: random instructions under random stalls, faults, throughput."""
 
+import functools
+
 import pytest
 
 from ternbin.contract.hw import HwConfig
@@ -30,10 +32,15 @@ CONFIGS = {
 OPS = ["LAYERNORM", "SOFTMAX", "QUANT", "EMBED"]
 
 
-def run(config: str, testcase: str, **parameters) -> None:
+@functools.cache
+def texts(config: str) -> dict[str, str]:
     hw = HwConfig(**CONFIGS[config])
+    return to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw)
+
+
+def run(config: str, testcase: str, **parameters) -> None:
     run_bench(
-        to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw),
+        texts(config),
         "benches.vector",
         name="vector",
         testcase=testcase,

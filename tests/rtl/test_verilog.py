@@ -12,7 +12,8 @@ import ternbin.rtl
 from ternbin.contract.hw import NAMED
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
-from ternbin.rtl.verilog.convert import clocked
+from ternbin.rtl.verilog.clocked import clocked
+from ternbin.rtl.verilog.convert import renumbered
 from ternbin.rtl.verilog.generate import TOP, generate, manifest
 from ternbin.sim.toolchain import verilator
 
@@ -88,6 +89,14 @@ def test_same_text_every_time():
     assert generate(NAMED["tiny"]) == first
 
 
+def test_unnamed_ports_are_numbered_in_order_of_appearance():
+    """Not after cells of the netlist, whose numbers a change elsewhere moves."""
+    text = r"module a (\port$120$0 , \port$120$1 , \port$7$0 ); b c (.\port$7$0 (\port$120$0 ), .x(port));"
+    assert renumbered(text) == text.replace("$120$", "$0$").replace("$7$", "$1$")
+    numbers = re.findall(r"\\port\$(\d+)", generate(NAMED["tiny"])[f"{TOP}.v"])
+    assert 0 < max(map(int, numbers)) < len(set(numbers))
+
+
 def test_manifest():
     hw = NAMED["tiny"]
     text, data = generate(hw)[f"{TOP}.v"], manifest(hw)
@@ -98,7 +107,7 @@ def test_manifest():
         assert f"  {port['direction']} {bits}{port['name']};" in text
     for memory in data["memories"]:
         assert len(memory["instances"]) == memory["banks"]
-        module = re.search(rf"module \\{TOP}\.{memory['name']} .*?endmodule", text, re.S)[0]
+        (module,) = re.findall(rf"module \\{TOP}\.{memory['name']} .*?endmodule", text, re.S)
         for instance in memory["instances"]:
             assert f" {instance.partition('.')[2]} (" in module
     assert [c["offset"] for c in data["counters"]] == list(range(0x400, 0x400 + 8 * len(data["counters"]), 8))

@@ -8,7 +8,7 @@ import torch
 from ternbin.contract.hw import NAMED
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.phases import phase_runs
+from ternbin.counting.phases import simulated_phases
 from ternbin.decoding.beam import reference_beams
 from ternbin.decoding.greedy import reference_run
 from ternbin.decoding.search import Policy, Search
@@ -68,9 +68,9 @@ def test_two_texts_at_a_time(job):
     verdict = check(program, lowered, sum(sources, []), policy.prompt[0], result)
     assert verdict.bit_exact and verdict.partial == () and len(result.calls) == 2 + NEW
     assert [text.tokens for text in result.found] == [reference_run(lowered, ids, NEW)[0] for ids in sources]
-    phases = phase_runs(program, lowered, result)
+    phases = simulated_phases(program, lowered, result)
     alone = [
-        phase_runs(
+        simulated_phases(
             map_model(lowered, NAMED["tiny"], len(ids), NEW),
             lowered,
             run(map_model(lowered, NAMED["tiny"], len(ids), NEW), ids=ids, policy=policy),

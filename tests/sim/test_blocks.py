@@ -17,8 +17,9 @@ from ternbin.sim.tb import drivers
 class Adder(wiring.Component):
     """o = i + increment through a small FIFO."""
 
-    i: In(stream.Signature(8))
-    o: Out(stream.Signature(8))
+    # Ports as Amaranth's documentation writes them, a form of annotation that type checkers do not know.
+    i: In(stream.Signature(8))  # pyright: ignore[reportInvalidTypeForm]
+    o: Out(stream.Signature(8))  # pyright: ignore[reportInvalidTypeForm]
 
     def __init__(self, increment: int):
         super().__init__()
@@ -41,10 +42,10 @@ class Adder(wiring.Component):
 class Copier(wiring.Component):
     """Copies word a of every bank to word a + 1, then writes codes to lane 2 of word 0."""
 
-    r: Out(ReadPort(2, 8))
-    w: Out(WritePort(2, 8, 4))
-    t: Out(TransposedWritePort(2, 2, 4))
-    done: Out(1)
+    r: Out(ReadPort(2, 8))  # pyright: ignore[reportInvalidTypeForm]
+    w: Out(WritePort(2, 8, 4))  # pyright: ignore[reportInvalidTypeForm]
+    t: Out(TransposedWritePort(2, 2, 4))  # pyright: ignore[reportInvalidTypeForm]
+    done: Out(1)  # pyright: ignore[reportInvalidTypeForm]
 
     def elaborate(self, platform):
         m = Module()

@@ -9,6 +9,7 @@ import torch
 from ternbin.contract.hw import NAMED
 from ternbin.contract.program import save
 from ternbin.counting.external import MemoryModel
+from ternbin.counting.runs import RunResult
 from ternbin.decoding.search import Policy
 from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
@@ -24,8 +25,8 @@ CALLS = 2
 START = 2
 
 
-def bench(tmp_path, testcase: str, model: MemoryModel) -> tuple[dict, bytes]:
-    """Outcome of the cocotb bench and of the compiled simulation: (tokens, cycles, counters of each call), external memory."""
+def bench(tmp_path, testcase: str, model: MemoryModel) -> tuple[dict, RunResult]:
+    """Outcome of the cocotb bench (tokens, cycles and counters of each call) and the run of the compiled simulation."""
     hw = replace(NAMED["tiny"], kv_external=True)  # stores of many beats
     program = map_model(fold(lower(random_quant_bart("2-2"))), hw, len(IDS), CALLS - 1)
     save(program, tmp_path / "program")

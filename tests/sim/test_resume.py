@@ -67,7 +67,7 @@ class Stopping(Checkpoint):
 def test_goes_on_after_any_call(job, whole, tmp_path):
     program, policy = job
     memory, expected = whole
-    lines = []
+    lines, calls = [], 0
     for calls in range(1, len(expected.calls)):
         stopping = Stopping(tmp_path / "c.npz", every=0)
         stopping.calls = calls

@@ -117,13 +117,14 @@ def test_binary_array():
 def test_a_wrong_row_of_weights_is_found(job):
     lowered, program, policy = job
     damaged = dict(lowered.weights)
-    node = next(node for node in lowered.encoder.nodes() if node.op == "linear_residual")
-    damaged[node["weight"]] = damaged[node["weight"]].clone()
-    damaged[node["weight"]][1] *= -1
+    node = next(node for node in lowered.encoder.nodes() if node.op.opname == "linear_residual")
+    damaged[node.op.weight] = damaged[node.op.weight].clone()
+    damaged[node.op.weight][1] *= -1
     other = map_model(dataclasses.replace(lowered, weights=damaged), NAMED["tiny"], len(IDS), NEW)
     result = check(program, lowered, IDS, policy.prompt[0], run(other, ids=IDS, policy=policy))
     assert not result.bit_exact and result.mismatches > 0
     first = result.first_divergence
+    assert first is not None
     assert (first.call, first.op, first.index[-1]) == (0, node.name, 1) and first.expected != first.actual
 
 

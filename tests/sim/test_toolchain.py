@@ -8,7 +8,8 @@ import pytest
 
 from ternbin.errors import MissingToolError
 from ternbin.sim import toolchain
-from ternbin.sim.toolchain import BuildError, ModelSpec, compile_model, top_ports
+from ternbin.sim.bench import top_ports
+from ternbin.sim.toolchain import BuildError, ModelSpec, compile_model
 
 COUNTER = """module counter(input clk, output reg [7:0] n);
     always @(posedge clk) n <= n + 1;
@@ -45,6 +46,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.build
 def test_builds_once_when_two_start_together(cache):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_toolchain as t; print(t.compile_model(t.spec(), print))"
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from ternbin.contract.hw import HwConfig
@@ -54,7 +55,7 @@ def differences(model: Lowered, program: Program, ids: list[int], rng=None) -> t
 
         def compare(probe: Probe, raw: bytes, expected=expected) -> None:
             seen.add((probe.call, probe.tensor))
-            if not torch.equal(decode_probe(program.hw, probe, raw), expected_part(probe, expected[probe.tensor])):
+            if not np.array_equal(decode_probe(program.hw, probe, raw), expected_part(probe, expected[probe.tensor])):
                 wrong.append(f"call {probe.call}: {probe.tensor} {probe.part}")
 
         run_call(machine, program, call, compare, rng)

@@ -4,10 +4,11 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accounts import check_counts, check_links, check_records
 from mapped import lowered
 
 from ternbin.cli import main
@@ -17,17 +18,20 @@ from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
 from ternbin.energy.area import array_mm2
 from ternbin.energy.claim import claim_report
-from ternbin.energy.model import total_pj
+from ternbin.energy.lines import total_pj
+from ternbin.energy.model import MULTIPLY
 from ternbin.errors import InputError
 from ternbin.explore import audit as audits
 from ternbin.explore.audit import audit_subject
 from ternbin.explore.place import CASES, Subject, best, place, reference_config, same_area, whole_codes
 from ternbin.explore.sweeps import batched, crossing, resident
+from ternbin.graph.ir import as_op
+from ternbin.graph.ops.codes import Quant
 from ternbin.mapping.mapper import map_model
+from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.bart.shape import shape_model
 from ternbin.models.task.paper import bart_base, count, paper_table
-from ternbin.report import html
 from ternbin.report.audit import page, terminal
 from ternbin.rtl.verilog.generate import generate
 
@@ -44,10 +48,7 @@ def mapped():
 @pytest.fixture(scope="module")
 def report() -> dict:
     subject = audit_subject(SUBJECT, "lpddr4")
-    lines = [
-        line for p in subject["precisions"] + subject["equal_area"] for phase in p["phases"] for line in phase["lines"]
-    ]
-    found = audits.sources({line["source"] for line in lines})
+    found = audits.audit_sources([subject])
     whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": audits.PUBLISHED, "sources": found}
     return json.loads(json.dumps(whole))
 
@@ -80,19 +81,20 @@ def test_a_program_without_contents_has_the_same_instructions(bits, pack):
 
 
 def test_shape_model_has_the_shapes_of_the_model_itself():
-    dims = dict(d_model=32, heads=2, ffn=64, layers=2, vocab=211, activation="gelu", positions=64)
+    dims: dict[str, Any] = dict(d_model=32, heads=2, ffn=64, layers=2, vocab=211, activation="gelu", positions=64)
     shape = shape_model("2-2", **dims)
-    real = audits.prepare.fold(audits.prepare.lower(random_quant_bart("2-2", **dims)))
+    real = prepare.fold(prepare.lower(random_quant_bart("2-2", **dims)))
     for graph in ("encoder", "decoder"):
         nodes = {node.name: node for node in getattr(real, graph).nodes()}
         for node in getattr(shape, graph).nodes():
-            if node.op == "quant":  # the steps of q, k and v differ, as after training
+            if node.op.opname == "quant":  # the steps of q, k and v differ, as after training
                 continue
             other = nodes[node.name]
-            assert node.op == other.op
-            for name in ("weight", "mul", "bias", "gamma", "table", "scale", "pos"):
-                if isinstance(node.get(name), str):
-                    assert shape.weights[node[name]].shape == real.weights[other[name]].shape, (node.name, name)
+            assert node.op.opname == other.op.opname
+            names = other.op.weight_names()
+            for attr, name in node.op.weight_names().items():
+                if attr != "thresholds":  # as many as the steps of its function need
+                    assert shape.weights[name].shape == real.weights[names[attr]].shape, (node.name, attr)
     assert (
         shape.meta["vocab_size"] == real.meta["vocab_size"]
         and shape.meta["encoder_layers"] == real.meta["encoder_layers"]
@@ -102,8 +104,8 @@ def test_shape_model_has_the_shapes_of_the_model_itself():
 def test_whole_codes_have_no_bit_planes():
     model = whole_codes(lowered("2-2"))
     for graph in (model.encoder, model.decoder):
-        quants = [node for node in graph.nodes() if node.op == "quant"]
-        assert quants and all(node["kind"] == "ternary" for node in quants)
+        quants = [node for node in graph.nodes() if node.op.opname == "quant"]
+        assert quants and all(as_op(node, Quant).op.kind == "ternary" for node in quants)
         assert len({node.src[0] for node in quants}) == len(quants)  # one for each hidden state
 
 
@@ -117,10 +119,11 @@ def test_references_do_the_same_products_and_move_wider_codes(mapped):
             == own.counters["columns_single_plane"]
         )
         assert other.traffic.weights >= 32 / 2 * own.traffic.weights  # of trits less; some are loaded again
-    lines = {line.event: line for line in theirs.lines(theirs.phases[0], "lpddr4") if line.unit == "array"}
-    assert (
-        lines["fp32 multiply-accumulate"].count
-        == theirs.phases[0].counters["columns_single_plane"] * theirs.hw.rows * theirs.hw.lanes
+    (line,) = [line for line in theirs.lines(theirs.phases[0], "lpddr4") if line.event == MULTIPLY]
+    assert (line.counter, line.factor, line.record.name) == (
+        "columns_single_plane",
+        theirs.hw.rows * theirs.hw.lanes,
+        "fp32 x1",
     )
 
 
@@ -184,6 +187,14 @@ def test_accounts_add_up(report):
     assert report["paper_sizes_mib"]["2-2-2"] == 39.6 and report["paper_flops_factors"]["2-2-2"] == 0.0625
 
 
+def test_every_count_can_be_computed_again(report):
+    (subject,) = report["subjects"]
+    for record in subject["precisions"] + subject["equal_area"]:
+        for phase in record["phases"]:
+            check_counts(phase["lines"], {basis: phase[basis] for basis in ("counters", "traffic")})
+            check_records(phase["lines"], report["sources"])
+
+
 def test_break_even_curves_pass_through_the_audit_itself(report):
     (subject,) = report["subjects"]
     own = {
@@ -216,12 +227,22 @@ def test_parts_in_full_precision_bring_the_count_down(report):
 
 def test_every_link_of_the_page_leads_somewhere(report):
     text = page(report)
+    lines, shown = [], {}
+    (subject,) = report["subjects"]
+    for suffix, records in (("", subject["precisions"]), ("-area", subject["equal_area"])):
+        for record in records:
+            for phase in record["phases"]:
+                lines += [line for line in phase["lines"] if line["count"]]
+                prefix = f"e0-{record['name']}-{phase['name']}{suffix}"
+                for basis, name in (("counters", "counter"), ("traffic", "traffic")):
+                    shown |= {f"{prefix}-{name}-{key}": f"{value:,}" for key, value in phase[basis].items()}
+    check_links(text, lines, shown)
     anchors = re.findall(r" id='?([\w-]+)", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
     links = set(re.findall(r"href='#([^']+)'", text))
     assert len(links) > 50 and links <= set(anchors)
     assert len(set(anchors)) == len(anchors)
     assert {f"e0-W2A2-decode-{group}" for group in ("arithmetic", "on-chip", "external")} <= links
-    assert any(link.startswith("record-") for link in links) and any(link.startswith("cacti-") for link in links)
+    assert any(link.startswith("records-") for link in links) and any(link.startswith("cacti-") for link in links)
     assert "nan" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.S).replace("Nangate", "").lower()
 
 
@@ -238,20 +259,4 @@ def test_command_line(tmp_path, capsys):
     assert {"paper_sizes_mib", "paper_flops_factors", "ratios", "gate_level_error", "subjects"} <= set(data)
     assert "39.6" in capsys.readouterr().out and (tmp_path / "claim.html").exists()
     assert main(["report", "--dram", "hbm2", str(tmp_path)]) == 2
-    assert "--models and --dram must be given with --claim" in capsys.readouterr().err
-
-
-def test_every_link_of_a_runs_report_leads_somewhere():
-    result = json.loads((Path(__file__).parents[2] / "reports/example/result.json").read_text())
-    result["energy"]["sources"] = audits.sources({line["source"] for line in result["energy"]["lines"]})
-    text = html.page(result)
-    anchors = re.findall(r" id='?([\w-]+)", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
-    links = set(re.findall(r"href='#([^']+)'", text))
-    assert len(set(anchors)) == len(anchors) and links <= set(anchors)
-    assert {
-        "energy-prefill-arithmetic",
-        "energy-decode-external",
-        "counter-wbuf_reads",
-        "counter-execute_array_columns",
-    } <= links
-    assert any(link.startswith("record-") for link in links) and any(link.startswith("cacti-") for link in links)
+    assert "--models, --dram and --characterisation must be given with --claim" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from accounts import check_counts, check_records
 
 from ternbin.cli import VERBS, main
 from ternbin.decoding.beam import reference_tokens
@@ -65,6 +66,14 @@ def test_every_verb_has_help(capsys):
             "ternbin lower: texts times beams must be from 1 to 8, not 3 x 3",
         ),
         (
+            ["lower", "--passes", "fold-head,fold-heads"],
+            "ternbin lower: pass must be one of fold-residual, fold-softmax, fold-codes, fold-head, not 'fold-heads'",
+        ),
+        (
+            ["lower", "--passes", "fold-head,fold-codes", "--print-after", "fold-softmax"],
+            "ternbin lower: --print-after must be one of the passes that run (fold-head, fold-codes), not 'fold-softmax'",
+        ),
+        (
             ["sim", "/nonexistent.tbn", "--ids", "1"],
             "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
         ),
@@ -90,6 +99,39 @@ def test_rtl_writes_verilog_and_manifest(tmp_path, capsys):
     assert json.loads((tmp_path / "rtl" / "manifest.json").read_text()) == manifest
 
 
+def test_lower_runs_the_passes_that_are_named(tmp_path, capsys):
+    from ternbin.models.bart.random_model import random_stock_bart
+
+    stock, out = tmp_path / "stock", tmp_path / "out"
+    random_stock_bart().save_pretrained(stock)
+    arguments = [
+        "lower",
+        "--model",
+        str(stock),
+        "--bits",
+        "2-2",
+        "--hw",
+        "tiny",
+        "--out",
+        str(out),
+        "--json",
+        str(tmp_path / "s.json"),
+    ]
+    assert main([*arguments, "--passes", "fold-softmax,fold-head", "--print-after", "fold-head"]) == 0
+    printed, decoder = capsys.readouterr().out, (out / "decoder.txt").read_text()
+    assert printed.count("after fold-head:") == 2 and decoder in printed and "after fold-softmax" not in printed
+    assert " = softmax_codes(" in decoder and " = lm_head(" in decoder
+    assert " = real_layernorm(" in decoder and " = quantize(" in decoder and " = argmax(" not in decoder
+    assert json.loads((tmp_path / "s.json").read_text())["program"] == "none: these passes leave real ops"
+    assert not (out / "program.tbn").exists()
+    again = tmp_path / "again"
+    small = ["--source-len", "4", "--max-new-tokens", "2", "--print-after", "fold-residual"]
+    assert main([*arguments[:-4], "--out", str(again), *small]) == 0
+    assert (again / "program.tbn").exists() and "real_" not in (again / "decoder.txt").read_text()
+    assert "after fold-residual:\ngraph encoder" in capsys.readouterr().out
+
+
+@pytest.mark.build
 def test_quantize_lower_sim(tmp_path, capsys):
     from ternbin.models.bart.random_model import random_stock_bart
 
@@ -143,12 +185,13 @@ def test_quantize_lower_sim(tmp_path, capsys):
     )
 
 
+@pytest.mark.build
 @pytest.mark.parametrize("beams", [1, 2])
 def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
     from ternbin.decoding.search import Search
     from ternbin.models import prepare
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     model, out = tmp_path / "model", tmp_path / "lowered"
     save_packed(random_quant_bart("2-2"), model)
@@ -187,11 +230,12 @@ def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
         )
 
 
+@pytest.mark.build
 def test_run_and_report(tmp_path, capsys):
     """A whole run on a small random model: documented result, page without outside links, exit code 0."""
     from ternbin import results
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
     from ternbin.report.layers import kind, layer, parts
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
@@ -202,6 +246,10 @@ def test_run_and_report(tmp_path, capsys):
     assert result == results.load(tmp_path / "r.json")
     assert result["bit_exact"] and result["mismatches"] == 0 and result["tensors_checked"] > 50
     assert result["cycles"] == sum(result["call_cycles"]) == sum(phase["cycles"] for phase in result["phases"])
+    for phase, counters in result["counters"].items():
+        lines = [line for line in result["energy"]["lines"] if line["phase"] == phase]
+        check_counts(lines, {"counters": counters, "traffic": result["traffic"][phase]})
+    check_records(result["energy"]["lines"], result["energy"]["sources"])
     moved = sum(line["count"] for line in result["energy"]["lines"] if line["group"] == "external") / 8
     beats = sum(c["axi_load_beats"] + c["axi_fetch_beats"] + c["axi_write_beats"] for c in result["counters"].values())
     assert 0.9 * beats * 4 <= moved <= beats * 4  # fetch reads a few instructions past END
@@ -220,6 +268,7 @@ def test_run_and_report(tmp_path, capsys):
     assert "schema must be" in _refused(capsys, "report", str(out))
 
 
+@pytest.mark.build
 @pytest.mark.parametrize("beams", [1, 2])
 def test_run_of_a_batch(tmp_path, capsys, beams):
     """Two texts at a time: each gets the tokens it gets alone, and the totals are those of both."""
@@ -228,8 +277,8 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     from ternbin import results
     from ternbin.contract.hw import NAMED
     from ternbin.flow import Job, summarise
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
     from ternbin.report import compare
     from ternbin.report.layers import layer, parts
 
@@ -276,10 +325,11 @@ def test_run_of_a_batch(tmp_path, capsys, beams):
     assert row["decode_cycles_per_token"] < min(one["decode_cycles_per_token"] for one in rows)
 
 
+@pytest.mark.build
 def test_a_text_of_a_batch_that_is_not_the_references(tmp_path, capsys, monkeypatch):
     from ternbin import flow
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
 
     save_packed(random_quant_bart("2-2"), tmp_path / "model")
     monkeypatch.setattr(
@@ -314,12 +364,41 @@ def test_schema_of_texts():
         results.validate(example | {"texts": [entry, entry | {"tokens": 2}]})
 
 
+def test_schemas_of_earlier_versions_are_still_read(tmp_path, capsys):
+    """Schema 2 said neither counter, factor nor record of a line; 1 did not know batches. Their pages have no such links."""
+    from ternbin import results
+    from ternbin.errors import InputError
+
+    example = results.load(Path(__file__).parents[2] / "reports/example")
+    assert example["schema"] == "ternbin-result/3"
+    new = ("basis", "counter", "factor", "table", "record")
+    for schema in ("ternbin-result/1", "ternbin-result/2"):
+        old = json.loads(json.dumps(example)) | {"schema": schema}
+        del old["traffic"], old["energy"]["sources"]["literature"]
+        old["energy"]["lines"] = [{k: v for k, v in line.items() if k not in new} for line in old["energy"]["lines"]]
+        out = tmp_path / schema[-1]
+        results.write_json(out / "result.json", old)
+        assert main(["report", str(out)]) == 0
+        page = (out / "index.html").read_text()
+        assert "id='counter-wbuf_reads'" in page and "href='#energy-decode-external'" in page
+        assert set(re.findall(r"href='#([^']+)'", page)) <= set(re.findall(r" id='?([\w-]+)", page))
+        assert (out / "energy.csv").read_text().count("\n") == len(old["energy"]["lines"]) + 1
+        with pytest.raises(InputError, match=re.escape("result: field 'traffic' is missing")):
+            results.validate(old | {"schema": "ternbin-result/3"})
+        lines = {"energy": old["energy"], "traffic": example["traffic"], "schema": "ternbin-result/3"}
+        with pytest.raises(InputError, match=re.escape("field 'energy.lines[0].basis' is missing or mistyped")):
+            results.validate(old | lines)
+    with pytest.raises(InputError, match="^result: schema must be 'ternbin-result/3', not 'list'$"):
+        results.validate([])
+
+
+@pytest.mark.build
 @pytest.mark.parametrize("ids", [["0,5,9,2"], ["0,5,9,2", "90,28"]], ids=["one text", "two texts"])
 def test_stopped_run_goes_on(tmp_path, capsys, monkeypatch, ids):
     """Stopped after its first call, a run goes on from its checkpoint; with --restart, or with other texts, it does not."""
     from ternbin import flow, results
-    from ternbin.models.bart.checkpoint import save_packed
     from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.packed import save_packed
     from ternbin.sim.resume import Checkpoint
 
     class Interrupted(Checkpoint):

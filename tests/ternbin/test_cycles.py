@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_cycles_of_run_calls_and_ops(job, memory):
 @pytest.mark.parametrize("memory", [MemoryModel(), MemoryModel(latency=90, bandwidth=0.25)], ids=str)
 def test_every_op_where_the_bus_is_four_words_wide(memory, source_len):
     """As on "base": results of the array take the vector unit's ports, and every op is long enough for a cycle not to count."""
-    shape = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
+    shape: dict[str, Any] = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
     lowered = fold(lower(random_quant_bart("2-2", **shape)))
     job = map_model(lowered, HW["wide"], source_len, 2), Policy.of(lowered.meta, 2)
     prediction, result = predict(job[0], memory), simulate(job, memory)
@@ -95,7 +96,7 @@ def test_every_instruction_of_a_decoder_call(job, memory):
 @pytest.mark.parametrize("hw", [WIDE, dataclasses.replace(WIDE, kv_external=True)], ids=["on chip", "external"])
 def test_bursts_that_are_not_walked_through(monkeypatch, hw):
     """Neither runs of beats nor repeated bursts change anything."""
-    shape = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
+    shape: dict[str, Any] = dict(d_model=96, heads=4, ffn=192, layers=1, vocab=90, positions=128, activation="gelu")
     program = map_model(fold(lower(random_quant_bart("2-2", **shape))), hw, 24, 1)
     memories = [
         MemoryModel(latency=latency, bandwidth=beats / 64)

@@ -3,6 +3,7 @@
 import json
 
 from ternbin.cli import main
+from ternbin.energy import figures
 
 
 def test_energy_lists_every_block_as_data(tmp_path, capsys):
@@ -18,11 +19,30 @@ def test_energy_lists_every_block_as_data(tmp_path, capsys):
 
 def test_a_library_without_rebuild_is_refused(capsys):
     assert main(["energy", "--lib", "x.lib"]) == 2
-    assert "--lib and --store must be given with --rebuild" in capsys.readouterr().err
+    assert "--lib, --cells and --store must be given with --rebuild" in capsys.readouterr().err
+
+
+def test_figures_of_another_library_do_not_replace_the_stored_ones_unasked(capsys):
+    assert main(["energy", "--rebuild", "--lib", "x.lib"]) == 2
+    assert "--store must be given with --lib" in capsys.readouterr().err
+
+
+def test_energy_names_the_library_and_lists_another_characterisation(tmp_path, capsys):
+    assert main(["energy"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("NangateOpenCellLibrary, 45 nm, 1.1 V, 25 C; pyosys ")
+    assert "flip flop DFF_X1, buffer BUF_X4, full adder FA_X1, clock gate CLKGATE_X1; wire load 5K_hvratio_1_1" in text
+    other = tmp_path / "other.json"
+    other.write_text(figures.STORED.read_text().replace("NangateOpenCellLibrary", "another"))
+    assert main(["energy", "--characterisation", str(other)]) == 0
+    assert capsys.readouterr().out.startswith("another, 45 nm")
+    assert main(["run", "--characterisation", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    assert "none: cannot be read" in capsys.readouterr().err
 
 
 def test_rebuild_names_an_unreadable_library(tmp_path, capsys):
-    assert main(["energy", "--rebuild", "--lib", str(tmp_path / "none.lib")]) == 2
+    store = str(tmp_path / "new.json")
+    assert main(["energy", "--rebuild", "--lib", str(tmp_path / "none.lib"), "--store", store]) == 2
     assert "none.lib: cannot be read: No such file or directory" in capsys.readouterr().err
 
 

@@ -10,8 +10,10 @@ from ternbin.contract.program import Program
 from ternbin.counting.cycles import CallPrediction, predict
 from ternbin.counting.events import call_events
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.runs import CallRun
+from ternbin.counting.phases import predicted_phases, simulated_phases
+from ternbin.counting.runs import CallRun, RunResult
 from ternbin.decoding.search import Policy, Search
+from ternbin.graph.ir import Lowered
 from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
@@ -33,15 +35,20 @@ SHOWN_BY_SIMULATION = ("_wait_token", "_stalls", "_bursts", "_saturations", "sta
 
 
 @pytest.fixture(scope="module", params=CASES)
-def job(request) -> tuple[Program, list[CallRun]]:
+def simulated(request) -> tuple[Program, Lowered, RunResult]:
     bits, hw, options = CASES[request.param]
     lowered = fold(lower(random_quant_bart(bits, **options)))
     search = Search(beams=2) if request.param == "beams" else None
     beams = search.beams if search else 1
     program = map_model(lowered, NAMED[hw].searching(beams), 15, 3, beams)
-    return program, run(
-        program, ids=list(range(3, 18)), policy=Policy.of(lowered.meta, 3), search=search, probes=False
-    ).calls
+    policy = Policy.of(lowered.meta, 3)
+    return program, lowered, run(program, ids=list(range(3, 18)), policy=policy, search=search, probes=False)
+
+
+@pytest.fixture(scope="module")
+def job(simulated) -> tuple[Program, list[CallRun]]:
+    program, _, result = simulated
+    return program, result.calls
 
 
 def simulated_timing(program: Program, number: int, call: CallRun) -> CallPrediction:
@@ -56,7 +63,7 @@ def simulated_timing(program: Program, number: int, call: CallRun) -> CallPredic
 def test_every_counter_is_that_of_the_simulation(job):
     program, calls = job
     for number, call in enumerate(calls):
-        events = call_events(program, number, simulated_timing(program, number, call))
+        events = call_events(program, number, simulated_timing(program, number, call), program.instructions(number))
         for name in ARRAY[:2]:
             events.pop(name)
         assert set(COUNTERS) | set(TIMED) == set(events) | set(ARRAY[:2])
@@ -70,6 +77,21 @@ def test_timed_counters_are_as_exact_as_the_cycle_model(job):
     prediction = predict(program, MemoryModel())
     allowed = 0.004 if program.beams == 1 else 0.02  # the store of the best tokens is predicted 3 of 151 cycles short
     for number, call in enumerate(calls):
-        events = call_events(program, number, prediction.calls[number])
+        events = call_events(program, number, prediction.calls[number], program.instructions(number))
         for name in TIMED:
             assert events[name] == pytest.approx(call.counters[name], rel=allowed), (number, name)
+
+
+def test_predicted_phases_are_those_of_the_simulation(simulated):
+    """Traffic, work and all counters that timing does not touch, call by call added up in one place for both."""
+    program, lowered, result = simulated
+    timing = predict(program, MemoryModel(), len(result.calls)).calls
+    for ours, theirs in zip(
+        predicted_phases(program, lowered, timing), simulated_phases(program, lowered, result), strict=True
+    ):
+        assert (ours.name, ours.calls, ours.traffic) == (theirs.name, theirs.calls, theirs.traffic)
+        assert ours.computed == theirs.computed and ours.computed
+        assert {name: theirs.counters[name] for name in COUNTERS} == {name: ours.counters[name] for name in COUNTERS}
+        assert ours.cycles == pytest.approx(theirs.cycles, rel=0.02)
+        assert not ours.instructions and {i.op for i in theirs.instructions} <= set(program.names)
+        assert theirs.work == theirs.computed or program.beams > 1  # a search may be done before its last call

@@ -66,7 +66,7 @@ def test_records_hold_every_named_tensor_of_every_call(folded):
     ]
     for record in records:
         graph = folded.encoder if record.graph == "encoder" else folded.decoder
-        assert set(record.tensors) == {node["name"] for node in graph.nodes()}
+        assert set(record.tensors) == {node.op.label for node in graph.nodes()}
     assert records[1].tensors["dec.0.self.scores"].shape == (2, 2, 2)
     assert int(records[1].tensors["next"][-1, 0]) == tokens[1]
 
@@ -74,15 +74,15 @@ def test_records_hold_every_named_tensor_of_every_call(folded):
 def test_nll_is_that_of_the_integer_logits(folded):
     sources, targets = texts(5), [[0, 7, 8, 2], [0, 2], [0, 9, 9, 9, 2], [0, 30, 2], [0, 2]]
     got = Batched(folded, batch_size=3).nll(sources, targets)
-    (head,) = (n for n in folded.decoder.nodes() if n.op == "lm_head")
+    (head,) = (n for n in folded.decoder.nodes() if n.op.opname == "lm_head")
     w = folded.weights
     for source, target, nll in zip(sources, targets, got, strict=True):
         encoder, decoder = (Interpreter(g, w) for g in (folded.encoder, folded.decoder))
         cross, caches, want = outputs(folded.encoder, encoder({"ids": torch.tensor(source)})), {}, 0.0
         for t, (fed, label) in enumerate(zip([2, *target], target, strict=False)):
             hidden = decoder({"ids": torch.tensor([fed]), **cross}, t, caches)[head.src[0]]
-            logits = (hidden @ w[head["weight"]].long().T) * w[head["mul"]] + w[head["bias"]]
-            want -= (logits[0] * 2.0 ** -head["logit_scale_log2"]).double().log_softmax(-1)[label].item()
+            logits = (hidden @ w[head.op.weight].long().T) * w[head.op.mul] + w[head.op.bias]
+            want -= (logits[0] * 2.0**-head.op.logit_scale_log2).double().log_softmax(-1)[label].item()
         assert nll == pytest.approx(want, rel=1e-12)
 
 
@@ -97,7 +97,7 @@ def test_saturation_is_counted_by_node():
 
 
 def policy(**fields) -> Policy:
-    return Policy(**(dict(prompt=(2, 0), eos=1, last=1, max_new_tokens=5) | fields))
+    return replace(Policy(prompt=(2, 0), eos=1, last=1, max_new_tokens=5), **fields)
 
 
 def test_greedy_loop_feeds_prompt_then_one_token_at_a_time():
@@ -140,7 +140,7 @@ def test_a_cache_that_does_not_fit_the_past(folded):
 
 def test_golden_is_what_the_interpreter_computes(folded):
     values = Interpreter(folded.encoder, folded.weights)({"ids": torch.tensor([3, 9, 12])})
-    ln = next(n for n in folded.encoder.nodes() if n.op == "layernorm")
+    ln = next(n for n in folded.encoder.nodes() if n.op.opname == "layernorm")
     w = folded.weights
-    want = golden.layernorm(values[ln.src[0]], w[ln["gamma"]], w[ln["beta"]], ln["eps"], ln["shift"], ln["bits"])
+    want = golden.layernorm(values[ln.src[0]], w[ln.op.gamma], w[ln.op.beta], ln.op.eps, ln.op.shift, ln.op.bits)
     assert torch.equal(values[ln], want)

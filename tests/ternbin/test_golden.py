@@ -1,6 +1,7 @@
 """golden.py against naive references in Python integers and, where a rule approximates, against real arithmetic."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -212,7 +213,7 @@ def test_threshold_codes(seed, count, shared):
 def test_requant8(seed, shift, limits, use_lut):
     acc, lut = ints(seed, (4, 3), -(2**20), 2**20), ints(seed, (256,), 0, 255)
     mul, bias = ints(seed + 2, (3,), 0, 2**23 - 1), ints(seed + 3, (3,), -(2**38) + 1, 2**38 - 1)
-    got = golden.requant8(acc, mul, bias, shift, *limits, lut if use_lut else None)
+    got = golden.requant8(acc, mul, bias, shift, limits[0], limits[1], lut if use_lut else None)
     for t in range(4):
         for r in range(3):
             value = naive_rshift(int(acc[t, r]) * int(mul[r]) + int(bias[r]), shift)
@@ -244,7 +245,7 @@ def test_softmax_codes(seed, kind, power, step, alpha):
     scores, valid = ints(seed, (2, 4, 9), -limit, limit), ints(seed + 1, (4,), 1, 9)
     mul, shift = golden.exp_power_constants(step) if power else (0, 0)
     lut = golden.exp_lut_power() if power else golden.exp_lut_direct(step)
-    fixed = dict(
+    fixed: dict[str, Any] = dict(
         power=power,
         mul=mul,
         shift=shift,

@@ -1,6 +1,6 @@
 import pytest
 
-from ternbin.contract.hw import NAMED, HwConfig, load_hw
+from ternbin.contract.hw import NAMED, HwConfig, SearchConfig, load_hw
 from ternbin.errors import InputError
 
 
@@ -47,3 +47,9 @@ def test_toml(tmp_path):
         load_hw("nosuch")
     with pytest.raises(InputError, match="cannot be read"):
         load_hw(str(tmp_path / "missing.toml"))
+
+
+def test_what_a_search_adds():
+    assert NAMED["tiny"].search is None
+    assert NAMED["tiny"].searching(3).search == SearchConfig(beams=3, top=10)
+    assert NAMED["tiny"].searching(2, texts=2).search == SearchConfig(beams=4, top=12)

@@ -8,7 +8,11 @@ import torch
 from ternbin.errors import InputError
 from ternbin.graph.build import Builder
 from ternbin.graph.ir import Codes, Graph, Ids, Ints, Node, Real, Residual, make
-from ternbin.graph.ops.registry import OPS, typed, verify, weight_names
+from ternbin.graph.ops.attention import Context
+from ternbin.graph.ops.codes import Quantize
+from ternbin.graph.ops.ends import Input, Output
+from ternbin.graph.ops.linear import Act, Affine
+from ternbin.graph.ops.registry import OPS, operation, typed, verify, weight_names
 from ternbin.graph.rewrite import Pattern, Rule, chain, rewrite
 
 
@@ -36,9 +40,11 @@ def test_equal_nodes_are_one_object(b):
 def test_nodes_are_frozen_and_say_what_they_lack(b):
     x = codes_input(b)
     with pytest.raises(AttributeError):
-        x.op = "output"
-    with pytest.raises(KeyError, match="input has no attribute heads"):
-        x["heads"]
+        setattr(x, "op", "output")  # noqa: B010
+    with pytest.raises(AttributeError, match="'Input' object has no attribute 'heads'"):
+        getattr(x.op, "heads")  # noqa: B009
+    with pytest.raises(AttributeError):
+        setattr(x.op, "name", "y")  # noqa: B010
 
 
 def test_types_follow_from_the_op(b):
@@ -103,7 +109,7 @@ def test_verify_finds_wrong_types_names_and_leftovers(b):
     x = codes_input(b)
     good = Graph("g", (b.op("output", x, name="o"),))
     verify(good, b.weights, final=True)
-    wrong = make("output", (x,), {"name": "o"}, Ids(("S",)))
+    wrong = make(Output(name="o"), (x,), Ids(("S",)))
     with raises("output o: type must be as inferred, not Ids(shape=('S',))"):
         verify(Graph("g", (wrong,)), b.weights)
     twice = b.op("scores", x, b.op("cache", x, name="x"), name="s", heads=1)
@@ -119,8 +125,54 @@ def test_verify_finds_wrong_types_names_and_leftovers(b):
 
 def test_weight_names(b):
     node = b.linear(codes_input(b), "p", torch.ones(3, 4), "binary", torch.ones(3), 0.5, None)
-    assert set(weight_names(node, b.weights)) == {"p.scale", "p.bias"}
-    assert list(weight_names(node.src[0], b.weights)) == ["p.weight"]
+    assert node.op.weight_names() == {"bias": "p.bias", "scale": "p.scale"}
+    assert node.src[0].op.weight_names() == {"weight": "p.weight"}
+    quantized = b.op("output", b.quantize(node, "q", 1.0, "ternary"), name="o")
+    assert set(weight_names(Graph("g", (quantized,)))) == {"p.scale", "p.bias", "p.weight"}
+    requantized = dict(weight="p.weight", weight_kind="binary", mul="m", bias="m", shift=0, kind="int8", name="r")
+    b.weight("m", torch.ones(1))
+    assert operation("linear_codes8", requantized | {"lut": None}).weight_names().keys() == {"weight", "mul", "bias"}
+
+
+def test_attributes_have_exactly_the_declared_types(b):
+    x = codes_input(b)
+    s = b.op("scores", x, x, name="s", heads=1)
+    with raises("scores s: heads must be int, not True"):
+        b.op("scores", x, x, name="s", heads=True)
+    with raises("real_softmax: scale must be float, not 1"):
+        b.op("real_softmax", s, scale=1, causal=False)
+    with raises("real_softmax: causal must be bool, not 0"):
+        b.op("real_softmax", s, scale=1.0, causal=0)
+    r = b.input("r", Residual(("S", 4), 16, 8))
+    fields = dict(name="q", kind="ternary", mul=0, shift=0)
+    with raises("quant q: thresholds must be a tuple of int, not [0, 1]"):
+        b.op("quant", r, **fields, thresholds=[0, 1])
+    with raises("quant q: thresholds must be a tuple of int, not (0, 1.0)"):
+        b.op("quant", r, **fields, thresholds=(0, 1.0))
+    with raises("act: fn must be str, not None"):
+        b.op("act", r, fn=None)
+    with raises("linear_codes8 l: lut must be WeightName or None, not 3"):
+        b.op(
+            "linear_codes8",
+            x,
+            name="l",
+            weight="w",
+            weight_kind="binary",
+            mul="m",
+            bias="b",
+            shift=0,
+            kind="int8",
+            lut=3,
+        )
+    with raises("embed e: past must be 0 or 'P', not 1"):
+        rows = dict(table="t", table_kind="binary", scale="s", pos="p", pos_offset=2, frac=8, bits=16)
+        b.op("embed", b.input("ids", Ids(("S",))), name="e", past=1, **rows)
+
+
+def test_every_op_says_what_it_is(b):
+    for name, op in OPS.items():
+        assert op.opname == name and op.__doc__ and op.stage in ("real", "final", "both") and op.sources in (0, 1, 2)
+        assert "infer" in vars(op) and "compute" in vars(op)
 
 
 def test_rewrite_applies_rules_to_chains_and_keeps_the_old_graph(b):
@@ -130,13 +182,13 @@ def test_rewrite_applies_rules_to_chains_and_keeps_the_old_graph(b):
     graph = Graph("g", (b.op("output", q, name="o"),))
 
     def drop_relu(match, weights):
-        return typed(weights, "quantize", match["act"].src, dict(match["quantize"].attrs))
+        return typed(weights, match[Quantize].op, *match[Act].src)
 
-    rule = Rule(chain("quantize", "act", "affine"), drop_relu)
+    rule = Rule(chain(Quantize, Act, Affine), drop_relu)
     new, _ = rewrite(graph, b.weights, (rule,))
-    assert [n.op for n in new.nodes()] == ["input", "matmul", "affine", "quantize", "output"]
-    assert [n.op for n in graph.nodes()] == ["input", "matmul", "affine", "act", "quantize", "output"]
-    same, _ = rewrite(graph, b.weights, (Rule(chain("quantize", "affine"), drop_relu),))
+    assert [n.op.opname for n in new.nodes()] == ["input", "matmul", "affine", "quantize", "output"]
+    assert [n.op.opname for n in graph.nodes()] == ["input", "matmul", "affine", "act", "quantize", "output"]
+    same, _ = rewrite(graph, b.weights, (Rule(chain(Quantize, Affine), drop_relu),))
     assert same == graph
 
 
@@ -144,5 +196,6 @@ def test_patterns_match_sources_by_position(b):
     x = codes_input(b)
     p = b.probabilities(b.op("scores", x, x, name="s", heads=1), "p", 1.0, False, 0.3, "ternary_nn")
     c = b.op("context", p, x, heads=1)
-    assert Pattern("context", (None, Pattern("input"))).match(c) == {"context": c, "input": x}
-    assert Pattern("context", (Pattern("input"), None)).match(c) is None
+    found = Pattern(Context, (None, Pattern(Input))).match(c)
+    assert found is not None and found.nodes == {Context: c, Input: x}
+    assert Pattern(Context, (Pattern(Input), None)).match(c) is None

@@ -255,7 +255,7 @@ def test_packed_trits_fill_row_tiles():
 def test_packed_trits_come_in_whole_row_tiles():
     hw = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=32, weight_pack="5trit")
     for fields in (dict(bank=1, outer=4), dict(outer=3)):
-        with pytest.raises(MachineError, match="FIELD: packed trits need whole row tiles"):
+        with pytest.raises(MachineError, match="FIELD: packed trits must be whole row tiles"):
             machine(hw).execute(Instruction(Op.LOAD, dict(mem=Mem.WBUF, inner=1) | fields))
 
 

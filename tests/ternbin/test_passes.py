@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -13,19 +14,28 @@ from tiny import Tiny
 from ternbin.decoding.greedy import reference_run
 from ternbin.errors import InputError
 from ternbin.graph import golden
+from ternbin.graph.activations import ACTIVATIONS, FUNCTIONS
 from ternbin.graph.build import Builder
-from ternbin.graph.ir import Codes, Graph, Ids, Residual, make
+from ternbin.graph.ir import Codes, Graph, Ids, Residual, as_op, make
+from ternbin.graph.ops.attention import SoftmaxCodes
+from ternbin.graph.ops.ends import Input
 from ternbin.graph.ops.interpreter import Interpreter
-from ternbin.graph.ops.registry import OPS
+from ternbin.graph.ops.stream import Layernorm
 from ternbin.graph.rewrite import Pattern, Rule
 from ternbin.passes import FOLD, RulePass, fold, prune, run_passes
 from ternbin.passes import steps as steps_module
 from ternbin.passes.fixed import fixed_point, fixed_scale
-from ternbin.passes.steps import GELU_MIN, exact_gelu
 
 torch.set_num_threads(1)
 fast = settings(max_examples=40, deadline=None, derandomize=True)
 RANGE = {"ternary": (-1, 1), "binary": (-1, 1), "ternary_nn": (0, 2), "binary_nn": (0, 1)}
+RELU, GELU = ACTIVATIONS["relu"], ACTIVATIONS["gelu"]
+SMOOTH = [fn for fn in FUNCTIONS if fn.smooth]
+PLAIN = {  # the smooth functions in plain Python
+    "gelu": lambda x: 0.5 * x * math.erfc(-x * math.sqrt(0.5)),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu_new": lambda x: x / (1 + math.exp(min(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3), 700))),
+}
 PHI_1 = "0.84134474606854294858523254563203792247791296672660"
 eighths = st.integers(1, 40).map(lambda n: n / 8)  # so that ties abound
 
@@ -50,7 +60,7 @@ def thresholds_as_codes(folded: steps_module.Folded, row: int, acc: int) -> int:
     eighths,
     st.integers(-60, 60).map(lambda n: n / 8),
     eighths,
-    st.sampled_from([None, "relu"]),
+    st.sampled_from([None, RELU]),
     st.sampled_from(list(RANGE)),
 )
 def test_thresholds_equal_real_arithmetic_ties_included(scale, bias, alpha, fn, kind):
@@ -58,35 +68,39 @@ def test_thresholds_equal_real_arithmetic_ties_included(scale, bias, alpha, fn, 
     folded = steps_module.fold(torch.tensor([scale]), torch.tensor([bias]), limit, fn, alpha, 0.0, kind)
     for acc in range(-limit, limit + 1):
         value = Fraction(scale) * acc + Fraction(bias)
-        value = max(value, Fraction(0)) if fn == "relu" else value
+        value = max(value, Fraction(0)) if fn else value
         assert thresholds_as_codes(folded, 0, acc) == exact_code(value, alpha, 0.0, kind)
 
 
 @fast
 @given(
-    st.floats(0.001, 2), st.floats(-3, 3), st.floats(0.02, 1.5), st.sampled_from(["ternary_nn", "binary_nn", "ternary"])
+    st.sampled_from(SMOOTH),
+    st.floats(0.001, 2),
+    st.floats(-3, 3),
+    st.floats(0.02, 1.5),
+    st.sampled_from(["ternary_nn", "binary_nn", "ternary"]),
 )
-def test_gelu_thresholds_equal_real_arithmetic(scale, bias, alpha, kind):
-    limit, zero = 60, GELU_MIN if kind.endswith("nn") else 0.0
+def test_thresholds_of_smooth_functions_equal_real_arithmetic(fn, scale, bias, alpha, kind):
+    limit, zero = 60, fn.minimum if kind.endswith("nn") else 0.0
     folded = steps_module.fold(
         torch.tensor([scale], dtype=torch.float64),
         torch.tensor([bias], dtype=torch.float64),
         limit,
-        "gelu",
+        fn,
         alpha,
         zero,
         kind,
     )
     for acc in range(-limit, limit + 1):
         x = scale * acc + bias
-        position = (0.5 * x * math.erfc(-x * math.sqrt(0.5)) - zero) / alpha
+        position = (PLAIN[fn.name](x) - zero) / alpha
         if abs(position - math.floor(position) - 0.5) > 1e-9:
             assert thresholds_as_codes(folded, 0, acc) == min(max(round(position), RANGE[kind][0]), RANGE[kind][1])
 
 
 def test_small_steps_of_gelu_take_four_thresholds():
     folded = steps_module.fold(
-        torch.tensor([0.01]).double(), torch.tensor([0.0]).double(), 900, "gelu", 0.05, GELU_MIN, "ternary_nn"
+        torch.tensor([0.01]).double(), torch.tensor([0.0]).double(), 900, GELU, 0.05, GELU.minimum, "ternary_nn"
     )
     assert folded.base == 2 and sorted(folded.dirs) == [-1, -1, 1, 1]
     codes = [thresholds_as_codes(folded, 0, acc) for acc in range(-900, 901)]
@@ -95,17 +109,15 @@ def test_small_steps_of_gelu_take_four_thresholds():
 
 def test_gelu_ties_are_decided_exactly():
     one, none = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    folded = steps_module.fold(
-        one, none, 10, "gelu", 0.5, -0.25, "ternary_nn"
-    )  # code 1 begins above 0, and GELU(0) = 0
+    folded = steps_module.fold(one, none, 10, GELU, 0.5, -0.25, "ternary_nn")  # code 1 begins above 0, and GELU(0) = 0
     assert thresholds_as_codes(folded, 0, 0) == 0 and thresholds_as_codes(folded, 0, 1) == 2
-    folded = steps_module.fold(one, none, 10, "gelu", 0.5, -0.75, "ternary_nn")  # code 2 begins at 0
+    folded = steps_module.fold(one, none, 10, GELU, 0.5, -0.75, "ternary_nn")  # code 2 begins at 0
     assert thresholds_as_codes(folded, 0, 0) == 2
 
 
 def test_rows_of_zero_scale_and_far_thresholds_are_constant():
     scale, bias = torch.tensor([0.0, 0.0, 0.0, 1e-9, 1e-9]).double(), torch.tensor([0.0, 9.0, -9.0, 9.0, -9.0]).double()
-    for fn in (None, "gelu"):
+    for fn in (None, GELU):
         folded = steps_module.fold(scale, bias, 100, fn, 1.0, 0.0, "binary_nn")
         assert folded.thresholds[:, -1].tolist() == [
             golden.NEVER,
@@ -116,14 +128,23 @@ def test_rows_of_zero_scale_and_far_thresholds_are_constant():
         ]
 
 
-def test_exact_gelu():
-    assert str(exact_gelu(Fraction(1)))[:52] == PHI_1
-    for x in (-11.5, -3.0, -0.7517915246935645, -1e-3, 0.0, 0.4, 5.5, 40.0):
-        assert float(exact_gelu(Fraction(x))) == pytest.approx(
-            0.5 * x * math.erfc(-x * math.sqrt(0.5)), rel=1e-13, abs=1e-30
-        )
-    assert float(exact_gelu(Fraction(steps_module.GELU_ARGMIN))) == pytest.approx(GELU_MIN, abs=1e-16)
-    near = [exact_gelu(Fraction(steps_module.GELU_ARGMIN) + Fraction(d, 1000)) for d in (-1, 0, 1)]
+def test_digits_of_gelu():
+    assert GELU.digits is not None and str(GELU.digits(Fraction(1)))[:52] == PHI_1
+
+
+@pytest.mark.parametrize("fn", SMOOTH, ids=lambda fn: fn.name)
+def test_a_smooth_function_is_one_function(fn):
+    """Digits, float64, training and minimum agree with each other and with plain Python."""
+    points = [-11.5, -3.0, fn.monotone_from, -1e-3, 0.0, 0.4, 5.5, 40.0]
+    for x in points:
+        assert float(fn.digits(Fraction(x))) == pytest.approx(PLAIN[fn.name](x), rel=1e-13, abs=1e-30)
+    x = torch.tensor(points, dtype=torch.float64)
+    torch.testing.assert_close(
+        fn.exact(x), torch.tensor([PLAIN[fn.name](v) for v in points], dtype=torch.float64), rtol=1e-13, atol=0
+    )
+    torch.testing.assert_close(fn.trained(x.float()), fn.exact(x).float(), rtol=1e-5, atol=1e-6)
+    assert float(fn.digits(Fraction(fn.monotone_from))) == pytest.approx(fn.minimum, abs=1e-16)
+    near = [fn.digits(Fraction(fn.monotone_from) + Fraction(d, 1000)) for d in (-1, 0, 1)]
     assert near[1] < near[0] and near[1] < near[2]
 
 
@@ -185,12 +206,12 @@ def compare(lowered, folded, ids, tokens):
         values = interpreter.named(interpreter(inputs, record.past, caches, forced=record.tensors))
         assert set(values) == set(record.tensors)
         for node in final.nodes():
-            got, want = record.tensors[node["name"]], values[node["name"]]
-            if node.op in ("lm_head", "output") and got.dim() == 2 and got.shape[-1] == 2:
+            got, want = record.tensors[node.name], values[node.name]
+            if node.op.opname in ("lm_head", "output") and got.dim() == 2 and got.shape[-1] == 2:
                 got, want = got[..., 0], want[..., 0]
-            wrong, total, worst = table.get(node.op, (0, 0, 0))
+            wrong, total, worst = table.get(node.op.opname, (0, 0, 0))
             difference = (got - want).abs()
-            table[node.op] = (
+            table[node.op.opname] = (
                 wrong + int((difference > 0).sum()),
                 total + got.numel(),
                 max(worst, int(difference.max())),
@@ -198,7 +219,7 @@ def compare(lowered, folded, ids, tokens):
     return table
 
 
-@pytest.mark.parametrize("fn", ["relu", "gelu"])
+@pytest.mark.parametrize("fn", [fn.name for fn in FUNCTIONS])
 @pytest.mark.parametrize("weight", ["ternary", "binary"])
 @pytest.mark.parametrize("act", ["ternary", "binary", "int8"])
 def test_folded_ops_equal_real_ones_on_identical_inputs(act, weight, fn):
@@ -215,9 +236,9 @@ def test_folding_leaves_final_ops_every_name_and_only_used_weights():
     before = dict(lowered.weights)
     folded = fold(lowered)
     for name in ("encoder", "decoder"):
-        old, new = ({n["name"] for n in getattr(m, name).nodes() if n.get("name")} for m in (lowered, folded))
+        old, new = ({n.op.label for n in getattr(m, name).nodes() if n.op.label} for m in (lowered, folded))
         assert old == new
-        assert all(OPS[n.op].stage != "real" for n in getattr(folded, name).nodes())
+        assert all(n.op.stage != "real" for n in getattr(folded, name).nodes())
     assert not any(t.is_floating_point() for t in folded.weights.values())
     assert folded.weights.keys() == prune(folded.weights, folded.encoder, folded.decoder).keys()
     assert lowered.weights.keys() == before.keys()
@@ -238,11 +259,12 @@ def test_layernorm_constants_follow_the_definition():
         bits=16,
     )
     graph, weights = run_passes(Graph("g", (b.op("output", node, name="o"),)), b.weights, FOLD)
-    (ln,) = graph.outputs[0].src
-    assert ln["shift"] == 20 + 19 - 11  # 9 * 2^20 would not fit 23 bits
-    assert weights[ln["gamma"]].tolist() == [round(v * 2**19) for v in gamma]
-    assert weights[ln["beta"]].tolist() == [round(v * 2**31) for v in beta]
-    assert ln["eps"] == max(1, round(Fraction(1e-5) * 16 * 4**7))
+    (only,) = graph.outputs[0].src
+    ln = as_op(only, Layernorm)
+    assert ln.op.shift == 20 + 19 - 11  # 9 * 2^20 would not fit 23 bits
+    assert weights[ln.op.gamma].tolist() == [round(v * 2**19) for v in gamma]
+    assert weights[ln.op.beta].tolist() == [round(v * 2**31) for v in beta]
+    assert ln.op.eps == max(1, round(Fraction(1e-5) * 16 * 4**7))
 
 
 @pytest.mark.parametrize("alpha, f", [(0.5, 8), (0.3, 11), (2.0**-9, 8), (7.0, 4)])
@@ -265,7 +287,7 @@ def test_softmax_mode_follows_the_range_of_scores():
         q = b.input("q", Codes(("T", width), kind))
         p = b.probabilities(b.op("scores", q, q, name="s", heads=1), "p", 0.01, False, 0.2, "ternary_nn")
         graph, _ = run_passes(Graph("g", (b.op("output", p, name="o"),)), b.weights, FOLD)
-        return graph.outputs[0].src[0]["power"]
+        return as_op(graph.outputs[0].src[0], SoftmaxCodes).op.power
 
     assert [mode("ternary", 127), mode("ternary", 128), mode("int8", 4)] == [False, True, True]
 
@@ -285,8 +307,11 @@ def test_what_cannot_be_folded_names_the_layer():
         y = b.linear(wide, "enc.0.fc1", torch.ones(1, 1 << 15), "binary", torch.ones(1), 1.0, None)
         run(b, b.quantize(y, "enc.0.fc1", 1.0, "ternary"))
     y = b.linear(x, "fc1", torch.ones(2, 3), "binary", torch.ones(2), 1.0, None)
-    with message("fc1: 8-bit codes must be of a snapped GELU, a ReLU or no function, not of gelu without snap"):
-        run(b, b.quantize(b.op("act", y, fn="gelu"), "fc1", 1.0, "uint8", GELU_MIN))
+    with message(
+        "fc1: 8-bit codes must be of a smooth function after a snap, of another without one, or of none, "
+        "not of gelu without snap"
+    ):
+        run(b, b.quantize(b.op("act", y, fn="gelu"), "fc1", 1.0, "uint8", GELU.minimum))
     with message("q_in: a residual must become ternary, binary or int8 codes with zero 0, not uint8 with 0.0"):
         run(b, b.quantize(b.input("h", Residual(("S", 3), 16, 8)), "q_in", 1.0, "uint8"))
     with message("probs: alpha of probabilities must be in (2^-12, 10), not 1e-06"):
@@ -300,10 +325,8 @@ def test_a_pass_that_breaks_the_graph_is_caught():
         "broken",
         (
             Rule(
-                Pattern("input"),
-                lambda match, _: make(
-                    "input", (), dict(match["input"].attrs) | {"of": Ids(("S",))}, Codes(("S", 3), "int8")
-                ),
+                Pattern(Input),
+                lambda match, _: make(replace(match[Input].op, of=Ids(("S",))), (), Codes(("S", 3), "int8")),
             ),
         ),
     )

@@ -1,10 +1,10 @@
 """Program files, damaged instructions, ids, listing."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from mapped import START, mapped, source_ids
 
 from ternbin.contract import program as files
@@ -63,7 +63,7 @@ def test_a_flipped_bit_of_any_instruction_is_refused(program):
         for bit in rng.integers(0, 8 * INSTRUCTION_BYTES, 4):
             image = bytearray(program.image)
             image[call.address + number * INSTRUCTION_BYTES + bit // 8] ^= 1 << bit % 8
-            damaged = files.Program(**{**program.__dict__, "image": bytes(image)})
+            damaged = replace(program, image=bytes(image))
             with pytest.raises(InputError, match=f"call 1, instruction {number}: instruction check must be 0x7e57"):
                 damaged.instructions(1)
 
@@ -121,7 +121,7 @@ def test_decoding_codes_places_every_element(hw, layout):
     mem = Mem.ABUF if layout == "tokens" else Mem.KBUF
     probe = Probe(0, Unit.EXECUTE, 0, "x", Region(mem, 0, 64, 0, banks), view, ((0, rows), (0, groups * width)))
     raw = to_bytes(words.reshape(-1, hw.code_word_bits)).tobytes()
-    assert torch.equal(decode_probe(hw, probe, raw), torch.from_numpy(values))
+    assert np.array_equal(decode_probe(hw, probe, raw), values)
     with pytest.raises(InputError, match="probe x: raw words must be"):
         decode_probe(hw, probe, raw[:-1])
 
@@ -134,7 +134,7 @@ def test_decoding_scores_and_ids():
     bits = (words[..., None] >> np.arange(17) & 1).astype(np.uint8).reshape(2 * hw.cols, -1)
     view = View("scores", 3, 20, 2, lead=True)
     probe = Probe(0, Unit.EXECUTE, 0, "s", Region(Mem.SBUF, 0, 2, 0, hw.cols), view, ((1, 2), (0, 3), (0, 20)))
-    assert torch.equal(decode_probe(hw, probe, to_bytes(bits).tobytes())[0], torch.from_numpy(values[:, :20]))
+    assert np.array_equal(decode_probe(hw, probe, to_bytes(bits).tobytes())[0], values[:, :20])
     raw = (7).to_bytes(4, "little") + (-10).to_bytes(8, "little", signed=True)
     probe = Probe(0, Unit.EXECUTE, 0, "i", Region(Mem.IDBUF, 3, 1), View("ids", 1, 2, shift=1), ((0, 1), (0, 2)))
     assert decode_probe(hw, probe, raw).tolist() == [[7, -5]]

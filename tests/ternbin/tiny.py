@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.graph.build import Builder
-from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
-from ternbin.passes.steps import GELU_MIN
+from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node, features
 
 NN = {"ternary": "ternary_nn", "binary": "binary_nn", "int8": "uint8"}
 
@@ -57,7 +57,7 @@ class Tiny:
             forced_bos_id=0,
             forced_eos_id=2,
         )
-        return Lowered(encoder, decoder, self.b.weights, meta)
+        return Lowered((encoder, decoder), self.b.weights, meta)
 
     def embedding(self, prefix: str, ids: Node, past: int | str) -> Node:
         if "table" not in self.b.weights:
@@ -93,7 +93,7 @@ class Tiny:
         return self.b.linear(
             x,
             name,
-            self.codes(rows, x.type.shape[-1]),
+            self.codes(rows, features(x.type)),
             self.weight,
             self.uniform(0, 0.4, rows),
             alpha_x,
@@ -110,9 +110,10 @@ class Tiny:
     def attention(self, name: str, h: Node, kv: tuple[Node, Node] | None, causal: bool) -> Node:
         q, alpha_q = self.project(f"{name}.q", h, extra=(self.d / self.heads) ** -0.5)
         if kv is None:
-            kv = self.project(f"{name}.k", h)[0], self.project(f"{name}.v", h)[0]
+            k, v = self.project(f"{name}.k", h)[0], self.project(f"{name}.v", h)[0]
             if causal:
-                kv = tuple(self.b.op("cache", x, name=f"{name}.{c}_cache") for x, c in zip(kv, "kv", strict=True))
+                k, v = (self.b.op("cache", x, name=f"{name}.{c}_cache") for x, c in ((k, "k"), (v, "v")))
+            kv = k, v
         s = self.b.op("scores", q, kv[0], name=f"{name}.scores", heads=self.heads)
         alpha_p = self.scalar(0.1, 0.3) if self.act != "int8" else self.scalar(1 / 255, 1 / 200)
         p = self.b.probabilities(s, f"{name}.probs", alpha_q * self.step(1), causal, alpha_p, NN[self.act])
@@ -123,9 +124,9 @@ class Tiny:
     def feed_forward(self, name: str, h: Node) -> Node:
         alpha_x, alpha = self.step(1), self.step(0.4)
         y = self.linear(f"{name}.fc1", self.b.quantize(h, f"{name}.fc1_in", alpha_x, self.act), self.ffn, alpha_x)
-        if self.act == "int8" and self.fn == "gelu":
+        if self.act == "int8" and ACTIVATIONS[self.fn].smooth:
             y = self.b.op("snap", y, delta=self.scalar(0.02, 0.04))
-        zero = GELU_MIN if self.fn == "gelu" else 0.0
+        zero = ACTIVATIONS[self.fn].minimum
         x = self.b.quantize(self.b.op("act", y, fn=self.fn), f"{name}.fc1", alpha, NN[self.act], zero)
         return self.b.add_sat(h, self.linear(f"{name}.fc2", x, self.d, alpha, zero), f"{name}.fc2")
 
@@ -143,9 +144,9 @@ class Tiny:
     def decoder(self) -> tuple[Node, ...]:
         h = self.embedding("dec", self.b.input("ids", Ids(("T",))), "P")
         for i in range(self.layers):
-            kv = tuple(self.b.input(f"cross_{c}.{i}", Codes(("S", self.d), self.act)) for c in "kv")
+            k, v = (self.b.input(f"cross_{c}.{i}", Codes(("S", self.d), self.act)) for c in "kv")
             h = self.layernorm(f"dec.{i}.ln1", self.attention(f"dec.{i}.self", h, None, causal=True))
-            h = self.layernorm(f"dec.{i}.ln2", self.attention(f"dec.{i}.cross", h, kv, causal=False))
+            h = self.layernorm(f"dec.{i}.ln2", self.attention(f"dec.{i}.cross", h, (k, v), causal=False))
             h = self.layernorm(f"dec.{i}.ln3", self.feed_forward(f"dec.{i}", h))
         x = self.b.quantize(h, "lm_head.in", 1 / 40, "int8")
         acc = self.b.op("matmul", x, weight="table", weight_kind=self.weight)

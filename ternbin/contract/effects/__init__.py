@@ -1,0 +1,1 @@
+"""What an instruction does, an operation in one place: its rules, what it touches, what it counts, what it moves."""

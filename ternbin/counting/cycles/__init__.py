@@ -1,4 +1,4 @@
-"""Cycles of a program without simulating it: when every instruction starts and is done. docs/architecture.md, "Cycle model".
+"""Cycles of a program without simulating it: when every instruction starts and is done. docs/cycle-model.md.
 
 A call is a sequence of events - instructions fetched, dispatched, issued, done - whose times follow from each other by closed formulas
 for what each unit does in between. Times are cycles of the call, as the simulation's records count them.
@@ -12,11 +12,12 @@ import numpy as np
 from ternbin.contract.isa import Unit
 from ternbin.contract.program import Program
 from ternbin.counting.cycles.call import Call
-from ternbin.counting.cycles.instructions import Decoded
+from ternbin.counting.cycles.instructions import Decoded, Key
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.runs import CallRun, RunResult
-from ternbin.counting.workload import PHASES
+from ternbin.counting.runs import PHASES, CallRun, RunResult
 from ternbin.errors import CheckError
+
+Cycles = Counter[tuple[str, Unit]]  # of the name of an op, on a unit
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Prediction:
         result += [Deviation(f"call {number}", p.cycles, c.cycles, 1) for number, (p, c) in enumerate(pairs)]
         first = self.program.encoders
         for phase, numbers in zip(PHASES, (range(first), range(first, len(pairs))), strict=True):
-            predicted, actual = Counter(), Counter()
+            predicted: Cycles = Counter()
+            actual: Cycles = Counter()
             for number in numbers:
                 self._ops(number, *pairs[number], predicted, actual)
             least = sum(pairs[number][1].cycles for number in numbers) / 1000
@@ -77,7 +79,7 @@ class Prediction:
             ]
         return result
 
-    def _ops(self, number: int, call: CallPrediction, run: CallRun, predicted: Counter, actual: Counter) -> None:
+    def _ops(self, number: int, call: CallPrediction, run: CallRun, predicted: Cycles, actual: Cycles) -> None:
         units = Decoded(self.program, number).units
         queues = {unit: [i for i, own in enumerate(units) if own == unit] for unit in Unit}
         for record in run.records:
@@ -103,8 +105,8 @@ def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> 
 
     Raises InputError for a damaged instruction, CheckError for a program that waits for ever.
     """
-    known: dict[tuple, CallPrediction] = {}  # calls for other positions often differ in nothing that takes time
-    result = []
+    known: dict[Key, CallPrediction] = {}  # calls for other positions often differ in nothing that takes time
+    result: list[CallPrediction] = []
     for number in range(len(program.calls) if calls is None else calls):
         decoded = Decoded(program, number)
         key = decoded.key()

@@ -7,13 +7,11 @@ from functools import cache
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
-from ternbin.contract.pipeline import PAGE_BYTES
+from ternbin.contract.pipeline import PAGE_BYTES, READ_AHEAD
 from ternbin.contract.transfers import external_rows
 from ternbin.counting.cycles.ports import CODES, WRITES, Spans, take
-from ternbin.counting.external import MemoryModel
-from ternbin.rtl.transfer.dma import StoreUnit
+from ternbin.counting.external import OPEN_BURSTS, MemoryModel
 
-OPEN_BURSTS = 8  # that the external memory takes
 NEVER = 1 << 62
 _BEAT = 64  # credit for a beat: memory gains `MemoryModel.beats` a cycle
 
@@ -84,13 +82,13 @@ class Beats:
     Each is taken ``spacing`` after the one before and ``late`` after it is offered, which is after the one before was taken.
     """
 
-    def __init__(self, memory: MemoryModel, due: int, first: int, taken: float, spacing: float, late: int):
+    def __init__(self, memory: MemoryModel, due: float, first: float, taken: float, spacing: float, late: int):
         self.rate, self.first, self.spacing, self.late = memory.beats, first, spacing, late
         self.start = max(first + late, taken)
         self.after = max(due, self.rate * (first - 1) + 1) + _BEAT  # memory keeps credit of less than a beat
         self.second = max(self.after, self.rate * self.start + 1)
 
-    def _credit(self, number: int) -> int:
+    def _credit(self, number: int) -> float:
         return -(-(self.second + _BEAT * (number - 2)) // self.rate)
 
     def taken(self, number: int) -> float:
@@ -111,6 +109,24 @@ class Beats:
         return max(self.second + _BEAT * (number - 2), self.rate * (self.offered(number) - 1) + 1) + _BEAT
 
 
+# What a ReadChannel keeps to go back to.
+State = tuple[
+    deque[float],  # ends
+    deque[float],  # dues
+    float,  # accepted
+    int,  # load_done
+    tuple[tuple[int, int], ...],  # runs
+    int,  # position
+    int,  # left
+    int,  # length
+    float,  # wanted
+    float,  # taken
+    float,  # change
+    int,  # same
+    list[int],  # came
+]
+
+
 class ReadChannel:
     """The bursts of loads and fetch on their way to external memory and back, in order.
 
@@ -119,9 +135,11 @@ class ReadChannel:
 
     def __init__(self, memory: MemoryModel):
         self.memory = memory
-        self.ends = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # last beats of the last bursts
-        self.dues = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # credit for beats after them: see Beats
-        self.accepted = -1  # address of the last burst
+        self.ends: deque[float] = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # last beats of the last bursts
+        self.dues: deque[float] = deque(
+            [-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS
+        )  # credit for beats after them: see Beats
+        self.accepted: float = -1  # address of the last burst
         self.load_done = -9
         self.runs: tuple[tuple[int, int], ...] = ()  # of the load under way: bursts to come
 
@@ -154,7 +172,7 @@ class ReadChannel:
             elif self.same > OPEN_BURSTS and self.load.port < 0 and self.accepted >= self.wanted:
                 self._repeat(limit)
 
-    def _beats(self, first: int) -> Beats:
+    def _beats(self, first: float) -> Beats:
         """The next beats of the load, the first one offered in ``first`` at the earliest."""
         load = self.load
         first = max(first, -(-self.dues[-1] // self.memory.beats), self.ends[-1] + 1)
@@ -165,7 +183,7 @@ class ReadChannel:
         if self.load.port >= 0:
             self.came += [int(beats.taken(beat)) for beat in range(1, number + 1)]
 
-    def _one(self, asked: int) -> int:
+    def _one(self, asked: float) -> float:
         """The next burst, asked for in ``asked``."""
         self.accepted = max(asked, self.ends[0]) + 1
         beats = self._beats(self.accepted + self.memory.latency)
@@ -180,7 +198,7 @@ class ReadChannel:
         self.left -= 1
         return asked
 
-    def _many(self, asked: int, limit: int) -> int:
+    def _many(self, asked: float, limit: int) -> float:
         """The next equal bursts before ``limit``, if memory always has the next beat when the last one was taken; the cycle in which
         the last one was asked for. Else 0."""
         if self.left == 1 or asked > self.ends[0]:
@@ -216,7 +234,7 @@ class ReadChannel:
             self.dues = deque([due + shift * self.memory.beats for due in self.dues], maxlen=OPEN_BURSTS)
             self.accepted, self.wanted, self.taken = (at + shift for at in (self.accepted, self.wanted, self.taken))
 
-    def keep(self) -> tuple:
+    def keep(self) -> State:
         return (
             self.ends.copy(),
             self.dues.copy(),
@@ -233,7 +251,7 @@ class ReadChannel:
             self.came.copy(),
         )
 
-    def back(self, state: tuple) -> None:
+    def back(self, state: State) -> None:
         (
             ends,
             dues,
@@ -269,9 +287,9 @@ class WriteChannel:
 
     def __init__(self, memory: MemoryModel):
         self.memory = memory
-        self.replies = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)
-        self.gone = deque(
-            [-NEVER] * StoreUnit.READ_AHEAD, maxlen=StoreUnit.READ_AHEAD
+        self.replies: deque[float] = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)
+        self.gone: deque[float] = deque(
+            [-NEVER] * READ_AHEAD, maxlen=READ_AHEAD
         )  # the last beats that left the store unit
         self.read = self.sent = -9  # last word; last beat
         self.due = -NEVER  # see Beats

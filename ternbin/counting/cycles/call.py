@@ -7,10 +7,11 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, Unit
 from ternbin.contract.memories import ceil_div
 from ternbin.contract.pipeline import DESCRIPTORS, IN_FLIGHT, PREFETCH
-from ternbin.counting.cycles.bus import NEVER, ReadChannel, Transfer, WriteChannel
-from ternbin.counting.cycles.gemm import GemmTimes, gemm, undisturbed
+from ternbin.counting.cycles.bus import NEVER, ReadChannel, State, Transfer, WriteChannel
+from ternbin.counting.cycles.gemm import Gemm, GemmTimes, gemm, undisturbed
 from ternbin.counting.cycles.instructions import Decoded
 from ternbin.counting.cycles.ports import PORTS, Held, Spans
+from ternbin.counting.cycles.vector import Vector
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import CheckError
 
@@ -30,10 +31,10 @@ class Call:
         self.start, self.done = [0] * count, [0] * count
         self.events: list[tuple[int, int, int]] = []
         self.channel, self.writes = ReadChannel(memory), WriteChannel(memory)
-        self.waiting = [deque() for _ in Unit]  # queues
+        self.waiting = [deque[int]() for _ in Unit]  # queues
         self.queued = [0] * len(Unit)
         self.left = [-1] * len(Unit)  # cycle in which the queue was last left
-        self.flying = [deque() for _ in Unit]
+        self.flying = [deque[int]() for _ in Unit]
         self.ready = [0] * len(Unit)
         self.room = 0  # cycle from which one more load can wait for its data
         self.tokens = [[0] * len(Unit) for _ in Unit]  # [taker][giver]
@@ -49,7 +50,8 @@ class Call:
         self.loading: list[tuple[Transfer, list[int]]] = []  # the same of the one under way
         self.beats = ceil_div(INSTRUCTION_BYTES, hw.axi_bytes)
         self.arrived: list[int] = []
-        self.version, self.state = 0, None
+        self.version = 0
+        self.state: State | None = None  # of the channel before it was advanced beyond what is sure
         self.next, self.blocked = 0, -1
         self.last = self.ended = 0  # when the last unit was done; when END came
 
@@ -143,21 +145,21 @@ class Call:
         flying.append(number)
         self.start[number] = cycle
         work = self.d.work[number]
-        if unit == Unit.LOAD:
+        if isinstance(work, Transfer) and unit == Unit.LOAD:
             self.ready[unit] = NEVER
             self.channel.begin(cycle, work)
             self.state = self.channel.keep()
             self._foresee(cycle)
-        elif unit == Unit.EXECUTE:
+        elif isinstance(work, Gemm):
             self._multiply(number, self.back)
             if self.flying[Unit.VECTOR]:
                 self._vector(cycle)
-        elif unit == Unit.VECTOR:
+        elif isinstance(work, Vector):
             if work.busy.columns:
                 self.columns = [(first + cycle, end + cycle) for first, end in work.busy.columns]
                 self._again()
             self._vector(cycle)
-        else:
+        elif isinstance(work, Transfer):
             done, asked, read = self.writes.store(cycle, work)
             if work.keys:
                 self.rows = [span for span in self.rows if span[1] > cycle] + read
@@ -178,6 +180,7 @@ class Call:
         if self.due.get(number) == cycle - 1:
             return  # is over
         start, work = self.start[number], self.d.work[number]
+        assert isinstance(work, Vector)
         cycles, seen = work.cycles, 0
         while seen < cycles:
             seen = 3 * cycles
@@ -220,12 +223,13 @@ class Call:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
         for the next one."""
         cycle, work = self.start[number], self.d.work[number]
-        handed, freed = max(cycle + 1, back[0]) - cycle, [max(at - cycle, 0) for at in back[1:]]
+        assert isinstance(work, Gemm)
+        handed, freed, before = max(cycle + 1, back[0]) - cycle, max(back[1] - cycle, 0), max(back[2] - cycle, 0)
         held = sorted(self.columns + self.rows) if work.keys and self.rows else self.columns
         columns = ()
         if held and held[-1][1] > cycle:
             columns = tuple((first - cycle, end - cycle) for first, end in held)
-        times = (gemm if columns else undisturbed)(self.hw, work, handed, *freed, columns)
+        times = (gemm if columns else undisturbed)(self.hw, work, handed, freed, before, columns)
         self.gemms = [item for item in self.gemms if item[0] != cycle] + [(cycle, times)]
         done, free = cycle + times.done, cycle + times.free
         if self.due.get(number) != done:

@@ -1,5 +1,6 @@
 """Cycles of a GEMM: array, drain and epilogue."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -39,7 +40,7 @@ class GemmTimes:
     free: int
     freed: int
     freed_before: int
-    used: list[tuple[int, int, int]] = field(default_factory=list)
+    used: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
     row: int = 0
     period: int = 0
     repeats: int = 0
@@ -112,12 +113,13 @@ class _Tiles:
         self, hw: HwConfig, g: Gemm, handed: int, freed: int, freed_before: int, columns: tuple[tuple[int, int], ...]
     ):
         self.hw, self.g, self.handed, self.columns = hw, g, handed, columns
-        self.drain = {
+        drains: dict[int, Callable[[int], int]] = {
             Epilogue.CODES: self._codes,
             Epilogue.CODES8: self._bytes,
             Epilogue.RESIDUAL: self._residual,
             Epilogue.TOP: self._top,
-        }.get(g.epilogue, self._logits)
+        }
+        self.drain = drains.get(g.epilogue, self._logits)
         self.end = 1  # last step of the last tile
         self.freed = [freed_before, freed]  # last column drained, of the last two tiles
         self.popped = [-9, -9]  # the last two columns that the epilogue took

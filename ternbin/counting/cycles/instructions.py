@@ -1,15 +1,24 @@
 """The instructions of a call, decoded to what their time depends on."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import numpy as np
+import numpy.typing as npt
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import CHECK, INSTRUCTION_BYTES, UNIT_OF, Dest, Epilogue, Kind, Op, layout
-from ternbin.contract.pipeline import PAGE_BYTES
+from ternbin.contract.pipeline import PAGE_BYTES, SCALE_WORDS
 from ternbin.contract.program import Program
-from ternbin.counting.cycles.bus import transfer
-from ternbin.counting.cycles.gemm import known_gemm
-from ternbin.counting.cycles.vector import embed, known_vector, layernorm, quant, softmax
+from ternbin.counting.cycles.bus import Transfer, transfer
+from ternbin.counting.cycles.gemm import Gemm, known_gemm
+from ternbin.counting.cycles.vector import Vector, embed, known_vector, layernorm, quant, softmax
 from ternbin.errors import InputError
+
+Work = Transfer | Gemm | Vector
+Key = tuple[tuple[int, ...], ...]  # of a call: see Decoded.key
+Ints = npt.NDArray[np.int64]
+Column = npt.NDArray[np.int64 | np.bool_]  # a value an instruction
 
 
 class Decoded:
@@ -26,22 +35,21 @@ class Decoded:
             raise InputError(f"call {number}, instruction {bad[0]}: must have a known opcode and a correct check")
         units = np.full(max(Op) + 1, -1)
         units[list(UNIT_OF)] = list(UNIT_OF.values())
-        self.units = units[codes].tolist()
+        self.units: list[int] = units[codes].tolist()
         everything = np.arange(call.count)
-        self.wait, self.signal = (self._field(everything, Op.END, name).tolist() for name in ("wait", "signal"))
-        self.work: list = [None] * call.count
+        self.wait: list[int] = self._field(everything, Op.END, "wait").tolist()
+        self.signal: list[int] = self._field(everything, Op.END, "signal").tolist()
+        self.work: list[Work | None] = [None] * call.count
         for op in UNIT_OF:
             rows = np.flatnonzero(codes == op)
-            for row, work in zip(
-                rows.tolist(), _work(hw, op, lambda name, rows=rows, op=op: self._field(rows, op, name)), strict=True
-            ):
+            for row, work in zip(rows.tolist(), _work(hw, op, partial(self._field, rows, op)), strict=True):
                 self.work[row] = work
 
-    def key(self) -> tuple:
+    def key(self) -> Key:
         """Equal for calls that take the same time: what an instruction takes is one object, however often it comes."""
         return tuple(self.units), tuple(self.wait), tuple(self.signal), tuple(map(id, self.work))
 
-    def _field(self, rows: np.ndarray, op: Op, name: str) -> np.ndarray:
+    def _field(self, rows: npt.NDArray[np.intp], op: Op, name: str) -> Ints:
         low, bits, _ = layout(op)[name]
         word, shift = divmod(low, 64)
         value = self.words[rows, word] >> np.uint64(shift)
@@ -50,19 +58,21 @@ class Decoded:
         return (value & np.uint64((1 << bits) - 1)).astype(np.int64)
 
 
-def _lists(*columns: np.ndarray) -> list[tuple]:
+def _lists(*columns: Column) -> list[tuple[int, ...]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def _work(hw: HwConfig, op: Op, field) -> list:
+def _work(hw: HwConfig, op: Op, field: Callable[[str], Ints]) -> Sequence[Work]:
     """For each instruction of ``op``: a Transfer, a Gemm or a Vector. ``field(name)``: its values."""
     if op in (Op.LOAD, Op.STORE):
-        columns = [field(name) for name in ("mem", "inner", "outer")] + [field("dram") % PAGE_BYTES]
+        columns: list[Column] = [field("mem"), field("inner"), field("outer"), field("dram") % PAGE_BYTES]
         columns += [field("stride"), field("indirect") > 0, field("expand") > 0]
         return [transfer(hw, *values) for values in _lists(*columns)]
     if op == Op.GEMM:
         epilogue, tiles, tokens = field("epilogue"), field("col_tiles"), field("tokens")
-        words = np.where(epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, 4))
+        words = np.where(
+            epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, SCALE_WORDS)
+        )
         steps = np.ceil(field("chunks") * field("row_planes") * field("col_planes") * hw.step_cycles).astype(np.int64)
         lookups = field("lut") * (hw.rows // max(1, hw.rows // 8))
         columns = [

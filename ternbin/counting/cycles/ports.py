@@ -1,5 +1,6 @@
 """Ports of memories: who has them in which cycles."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Spans = list[tuple[int, int]]  # cycles first <= cycle < end, in order
@@ -16,7 +17,7 @@ class Busy:
     comes before the array."""
 
     ports: tuple[Spans, ...] = field(default_factory=lambda: tuple([] for _ in range(PORTS)))
-    columns: Spans = field(default_factory=list)
+    columns: Spans = field(default_factory=list[tuple[int, int]])
 
 
 def take(spans: Spans, first: int, end: int) -> None:
@@ -26,7 +27,7 @@ def take(spans: Spans, first: int, end: int) -> None:
         spans.append((first, end))
 
 
-def free_cycle(spans: Spans, cycle: int, number: int) -> int:
+def free_cycle(spans: Sequence[tuple[int, int]], cycle: int, number: int) -> int:
     """The ``number``-th free cycle from ``cycle`` on."""
     left, at = number, cycle
     for first, end in spans:

@@ -7,7 +7,7 @@ from functools import cache
 
 from ternbin.contract.isa import Kind
 from ternbin.contract.memories import ceil_div
-from ternbin.contract.pipeline import SLOTS
+from ternbin.contract.pipeline import NORM_GROUP, SCALE_WORDS, SLOTS
 from ternbin.counting.cycles.bus import NEVER
 from ternbin.counting.cycles.ports import (
     CODES,
@@ -99,6 +99,7 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
     def sums(count: int) -> None:
         nonlocal loaded, divided
         for _ in range(count):
+            at = 0
             for _ in range(words):
                 at = _past(blocks, reads.ask())
                 reads.taken.append(at)
@@ -119,12 +120,12 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
         if done > cycle + 1:
             stops.append((cycle + 1, done))
 
-    summed = min(tokens, 8)
+    summed = min(tokens, 2 * NORM_GROUP)
     sums(summed)
-    for first in range(0, tokens, 4):
+    for first in range(0, tokens, NORM_GROUP):
         for word in range(words):
-            moved = max(max(parameters.take(moved) for _ in range(4)) + 1, freed)
-            for token in range(first, min(first + 4, tokens)):
+            moved = max(max(parameters.take(moved) for _ in range(SCALE_WORDS)) + 1, freed)
+            for token in range(first, min(first + NORM_GROUP, tokens)):
                 at = _past(stops, max(reads.ask(), ready[token] if word == 0 else 0))
                 behind = at <= one  # directly behind the word before
                 if not behind and token + word:
@@ -140,7 +141,7 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
                 if behind:
                     write(three)
             freed = three
-        more = min(tokens - summed, 4)
+        more = min(tokens - summed, NORM_GROUP)
         sums(more)
         summed += more
     write(_past(stops, three + 1))
@@ -152,7 +153,8 @@ class _Pass:
 
     def __init__(self, words: list[int], banks: int):
         self.words, self.banks = words, banks
-        self.query = self.read = self.head = self.taken = self.waiting = 0
+        self.query = self.read = self.taken = self.waiting = 0
+        self.head: int = 0
 
     @property
     def bank(self) -> int:
@@ -218,7 +220,7 @@ def softmax(
             elif stages[4][1]:
                 totals.append(now + 2)
             stages.appendleft(word)
-        taken = set()  # banks of SBUF, and the masks
+        taken: set[int] = set()  # banks of SBUF, and the masks
         if codes_ask:
             taken |= {codes.bank} if codes.read < valid[codes.query] else set()
             codes.ask()
@@ -240,7 +242,7 @@ class Vector:
     """An instruction of the vector unit: cycles and ports if nothing holds it up, and the function that says so with ``held``."""
 
     function: Callable[..., tuple[int, Busy]]
-    values: tuple
+    values: tuple[int, ...]
     cycles: int
     busy: Busy
 

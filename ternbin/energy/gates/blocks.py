@@ -1,15 +1,17 @@
-"""The multiply-accumulate blocks that are compared: every element kind under one wrapper of operand registers."""
+"""The blocks that are compared, each behind operand registers: the multiply-accumulate elements of every kind, a lane of the softmax."""
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from amaranth.back import verilog
+from amaranth.lib.wiring import Component
 
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.array.reference_pe import Bf16Element, Fp32Element, Int8Element
-from ternbin.rtl.lanes import LANES
 from ternbin.rtl.parts.primitives import primitives
+from ternbin.rtl.vector.softmax_lanes import ENTRY_BITS, EXP_LANE, ExpLane
 
 CONTROLS = ("rst", "row_load", "col_load", "en", "first", "double", "subtract", "capture")
 ELEMENT = "element"  # instance name; its module is kept apart from the wrapper
@@ -24,11 +26,14 @@ module {top} (
     if (row_load) row_register <= row;
     if (col_load) col_register <= col;
   end
-  {module} element (
-      .clk(clk), .rst(rst), .en(en), .first(first), .double(double), .subtract(subtract), .capture(capture),
-      .row(row_register), .col(col_register), .result(result));
+  {module} element (.clk(clk), .rst(rst), {pins});
 endmodule
 """
+_ARRAY_PINS = """.en(en), .first(first), .double(double), .subtract(subtract), .capture(capture),
+      .row(row_register), .col(col_register), .result(result)"""
+_EXP_PINS = """.advance(en), .take(en), .multiply(en), .keep(1'b1), .keep2(1'b1), .power(1'b1),
+      .maximum(row_register[{high}:0]), .mul(row_register[{mul}:{bits}]), .shift(row_register[{row}:{shift}]),
+      .score(col_register[{high}:0]), .entry(col_register[{mul}:{bits}]), .index(result[7:0]), .exponential(result[23:8])"""
 
 
 @dataclass(frozen=True)
@@ -86,34 +91,31 @@ def mac_block(kind: str, lanes: int) -> Block:
 
 
 @cache
-def lane_block(kind: str) -> Block:
-    """One lane of the epilogue or the vector unit (rtl/lanes.py)."""
-    lane = LANES[kind]()
+def exp_block() -> Block:
+    """The lane of the softmax that computes an exponential, as the RTL has it (rtl/vector/softmax.py). Row operand: maximum, factor and
+    shift; column operand: score and the table's entry."""
+    hw = HwConfig(name="characterised")
+    bits, entry = hw.acc_bits, ENTRY_BITS
     return _wrapped(
-        lane,
+        ExpLane(hw),
         Block(
-            f"{kind} lane",
-            kind,
-            1,
-            lane.row_bits,
-            lane.col_bits,
-            lane.result_bits,
-            f"{kind}_lane",
-            f"wrapped_{kind}_lane",
-            {},
-            "result",
+            "exp lane", "exp", 1, bits + entry + 6, bits + entry, 8 + entry, EXP_LANE, "wrapped_exp_lane", {}, "result"
         ),
+        _EXP_PINS.format(bits=bits, high=bits - 1, mul=bits + entry - 1, shift=bits + entry, row=bits + entry + 5),
     )
 
 
-def _wrapped(element, block: Block) -> Block:
-    text = verilog.convert(element, name=block.module, emit_src=False, strip_internal_attrs=True)
+def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -> Block:
+    text = verilog.convert(  # pyright: ignore[reportUnknownMemberType]  # its parameters have no types in the stubs
+        element, name=block.module, emit_src=False, strip_internal_attrs=True
+    )
     wrapper = _WRAPPER.format(
         top=block.top,
         module=block.module,
         row_high=block.row_bits - 1,
         col_high=block.col_bits - 1,
         result=block.result_bits - 1,
+        pins=pins,
         controls=", ".join(f"input {name}" for name in CONTROLS),
     )
     used = {name: part for name, part in primitives().items() if block.module == PE_MODULE}

@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 from ternbin.energy.gates.netlist import Netlist, Placed
-
-BUFFER = "BUF_X4"
-MOST = 24  # sinks of a net: with their wire about half of what the buffer may drive
+from ternbin.energy.gates.roles import MOST, roles
 
 
 def buffered(netlist: Netlist) -> Netlist:
@@ -20,14 +18,15 @@ def buffered(netlist: Netlist) -> Netlist:
     wide = {net for net, found in sinks.items() if len(found) > MOST}
     if not wide:
         return netlist
-    buffer = netlist.library.cell(BUFFER)
+    buffer = netlist.library.cell(roles(netlist.library).buffer)
     (output,), (source,) = buffer.outputs, buffer.inputs
     pins = {id(p.pins): dict(p.pins) for p in netlist.cells}
-    cells, nets = [], netlist.nets
+    cells: list[Placed] = []
+    nets = netlist.nets
     for net in sorted(wide):
         left = [(pins[id(old)], pin) for old, pin in sinks[net]]
         while len(left) > MOST:
-            level = []
+            level: list[tuple[dict[str, int], str]] = []
             for at in range(0, len(left), MOST):
                 added = Placed(f"{driver.get(net, 'input')}.buffer{len(cells)}", buffer, {source: net, output: nets})
                 for taken, pin in left[at : at + MOST]:

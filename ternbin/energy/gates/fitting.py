@@ -1,20 +1,21 @@
 """Energies of the events of a whole core, fitted to its gate-level simulation, and how well they foretell runs they were not fitted to."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]  # scipy has no types
 
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.counting.external import MemoryModel
 from ternbin.energy.block_events import events, size
+from ternbin.energy.gates.fingerprint import structure
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.whole_core import PARTS, Core, Recording, record
 from ternbin.graph.ir import Lowered
 from ternbin.mapping.mapper import map_model
+from ternbin.rtl.verilog.generate import TOP
 from ternbin.sim.build import verilog
 
 WINDOW = 256  # cycles of one equation
@@ -42,8 +43,8 @@ class Workload:
 
 def random_workloads() -> list[Workload]:
     """Untrained models that use every unit in every way: what the energies are fitted to."""
-    from ternbin.models.bart.lower import lower
-    from ternbin.models.bart.random_model import random_quant_bart
+    from ternbin.models.families import FAMILIES
+    from ternbin.models.family import Sizes
     from ternbin.passes import fold
 
     shapes = [
@@ -53,14 +54,14 @@ def random_workloads() -> list[Workload]:
         ("1-8", "relu", 32, 1, 6, 4),
         ("2-2", "relu", 96, 3, 14, 5),
     ]
-    result = []
+    result: list[Workload] = []
     for bits, activation, d, heads, length, seed in shapes:
-        model = random_quant_bart(
-            bits, d_model=d, heads=heads, ffn=2 * d, layers=1, vocab=90, activation=activation, seed=seed
-        )
+        family = FAMILIES[0]  # the one the records were made with
+        sizes = Sizes(heads=heads, head_dim=d // heads, ffn=2 * d, layers=(1, 1), vocab=90, activation=activation)
+        model = family.random(bits, sizes, seed=seed)
         memory = MemoryModel(latency=20 * seed, bandwidth=1.0 if seed % 2 else 0.5)
         result.append(
-            Workload(f"random {bits}, d {d}, {activation}", fold(lower(model)), range(5, 5 + length), 3, memory)
+            Workload(f"random {bits}, d {d}, {activation}", fold(family.lower(model)), range(5, 5 + length), 3, memory)
         )
     return result
 
@@ -73,19 +74,20 @@ def real_workloads() -> list[Workload]:
     folder = prepare.bundled_dir()
     lowered = fold(prepare.lower(prepare.load_model(folder, None)))
     tokenizer = prepare.load_tokenizer(folder)
-    result = []
+    result: list[Workload] = []
     for number, (demo, length) in enumerate(zip(prepare.demo_texts(), REAL_LENGTHS, strict=False), start=1):
         ids = prepare.encode_text(tokenizer, demo["source"], lowered.meta["max_positions"])[:length]
         result.append(Workload(f"bundled model, {length} tokens of text {number}", lowered, ids, 2))
     return result
 
 
-def _windows(recording: Recording, hw: HwConfig) -> tuple[list[dict], np.ndarray]:
+def _windows(recording: Recording, hw: HwConfig) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray]:
     """Events of every window by part, and the first cycles of the windows."""
     first = np.arange(recording.starts[0], recording.cycles, WINDOW)
-    counted = {name: np.add.reduceat(steps, first) for name, steps in recording.events.items()}
-    lengths = np.diff([*first, recording.cycles])
-    return events(counted | {"cycles": lengths}, hw), first
+    counted: dict[str, Any] = {name: np.add.reduceat(steps, first) for name, steps in recording.events.items()}
+    counted["cycles"] = np.diff(np.append(first, recording.cycles))
+    by_part: dict[str, dict[str, Any]] = {part: dict(own) for part, own in events(counted, hw).items()}
+    return by_part, first
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Measurement:
 def measure(core: Core, workload: Workload) -> Measurement:
     recording = workload.record(core.hw)
     counted, first = _windows(recording, core.hw)
-    energy = {}
+    energy: dict[str, dict[str, np.ndarray]] = {}
     for mode, timed in MODES.items():
         cycles = core.energy(recording, timed=timed)
         energy[mode] = {part: np.add.reduceat(values.sum(axis=1), first) for part, values in cycles.items()}
@@ -111,12 +113,18 @@ def measure(core: Core, workload: Workload) -> Measurement:
     return Measurement(workload.name, core.hw.name, recording.cycles - recording.starts[0], calls, counted, energy)
 
 
+def _nonnegative(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The x without negative elements of the least ``|matrix @ x - values|``."""
+    return cast(np.ndarray, nnls(matrix, values)[0])
+
+
 def fit(measurements: Sequence[Measurement], mode: str) -> dict[str, dict[str, float]]:
     """Part -> event -> femtojoules: non-negative least squares over all windows, relative to the part's mean of each core."""
-    result = {}
+    result: dict[str, dict[str, float]] = {}
     for part in PARTS:
         names = list(measurements[0].events[part])
-        rows, values = [], []
+        rows: list[np.ndarray] = []
+        values: list[np.ndarray] = []
         for core in {m.core for m in measurements}:
             own = [m for m in measurements if m.core == core]
             energy = np.concatenate([m.energy[mode][part] for m in own])
@@ -125,25 +133,25 @@ def fit(measurements: Sequence[Measurement], mode: str) -> dict[str, dict[str, f
             values.append(energy / energy.mean())
         matrix, energy = np.concatenate(rows), np.concatenate(values)
         scale = np.maximum(np.abs(matrix).max(axis=0), 1e-30)
-        result[part] = dict(zip(names, (nnls(matrix / scale, energy)[0] / scale).tolist(), strict=True))
+        result[part] = dict(zip(names, (_nonnegative(matrix / scale, energy) / scale).tolist(), strict=True))
     return result
 
 
 def predicted(measurement: Measurement, energies: dict[str, dict[str, float]]) -> dict[str, np.ndarray]:
     """Femtojoules of every window by part, by the event model."""
     return {
-        part: sum(count * energies[part][name] for name, count in own.items())
+        part: sum((count * energies[part][name] for name, count in own.items()), np.zeros(()))
         for part, own in measurement.events.items()
     }
 
 
-def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str, float]]]) -> list[dict]:
+def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """Every call of a workload, gate level beside the event model, in picojoules; ``energies``: mode -> what :func:`fit` gives."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     foretold = {mode: predicted(measurement, energies[mode]) for mode in MODES}
     ends = [*measurement.calls[1:], None]
     for number, (first, end) in enumerate(zip(measurement.calls, ends, strict=True)):
-        row = {
+        row: dict[str, Any] = {
             "workload": measurement.workload,
             "core": measurement.core,
             "call": "encoder" if number == 0 else f"decoder token {number}",
@@ -162,9 +170,9 @@ def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str,
     return rows
 
 
-def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str, float]]]) -> list[dict]:
+def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """A record of every part, as docs/energy.md describes them; figures of the largest core, ``sizes`` of all."""
-    records = []
+    records: list[dict[str, Any]] = []
     for part, events_of in energies["glitch"].items():
         sizes = [core.part(part) | {"core": core.hw.name, "size": size(part, core.hw)} for core in cores]
         records.append(
@@ -186,9 +194,13 @@ def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str,
     return records
 
 
-def characterise_cores(library: Library, progress: Callable[[str], None]) -> tuple[list[dict], dict]:
+def characterise_cores(
+    library: Library, progress: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared."""
-    cores, fitted, tested = [Core(hw, library) for hw in CORES], [], []
+    cores = [Core(hw, library) for hw in CORES]
+    fitted: list[Measurement] = []
+    tested: list[Measurement] = []
     for core in cores:
         for workloads, into in ((random_workloads(), fitted), (real_workloads(), tested)):
             for workload in workloads:
@@ -196,7 +208,7 @@ def characterise_cores(library: Library, progress: Callable[[str], None]) -> tup
                 into.append(measure(core, workload))
     energies = {mode: fit(fitted, mode) for mode in MODES}
     rows = [row for measurement in tested for row in comparison(measurement, energies)]
-    described = [{"hardware": core.hw.asdict(), "verilog": digest(core.hw)} | core.summary() for core in cores]
+    described = [{"hardware": core.hw.asdict(), "structure": digest(core.hw)} | core.summary() for core in cores]
     return _part_records(cores, energies), {
         "cores": described,
         "fitted": [row for measurement in fitted for row in comparison(measurement, energies)],
@@ -206,5 +218,5 @@ def characterise_cores(library: Library, progress: Callable[[str], None]) -> tup
 
 
 def digest(hw: HwConfig) -> str:
-    """Of the Verilog that was synthesized: other RTL needs a new characterisation."""
-    return hashlib.sha256(json.dumps(verilog(hw), sort_keys=True).encode()).hexdigest()
+    """Of the hardware that was synthesized, whatever its names: other hardware needs a new characterisation."""
+    return structure(verilog(hw), TOP)

@@ -34,15 +34,16 @@ class Measured:
         self.netlist: Netlist = synthesize(block.verilog, block.top, library, keep=(block.module,))
         self.timing: Timing = analyse(self.netlist)
         self.weights = toggle_energy(self.netlist, self.timing)
-        self.simulator = Simulator(self.netlist, self.timing, self.weights, group_of=self._group, groups=2)
+        self.simulator = Simulator(self.netlist, self.timing, self.weights, group_of=self.group, groups=2)
 
     @staticmethod
-    def _group(placed: Placed) -> int:
+    def group(placed: Placed) -> int:
+        """1 for a cell of the element, 0 for the operand registers."""
         return int(f"{ELEMENT}." in placed.name)  # generated names have a prefix of Yosys before the instance's
 
     @cached_property
     def element_flops(self) -> int:
-        return sum(map(self._group, self.netlist.flops))
+        return sum(map(self.group, self.netlist.flops))
 
     @cached_property
     def clock_fj_per_flop(self) -> float:
@@ -57,7 +58,7 @@ class Measured:
     def energy(self, stimuli: Mapping[str, list[int]], start: int = WARMUP) -> dict[str, Energy]:
         """ "glitch" and "zero_delay" energies. Raises CheckError where the netlist's outputs differ from the RTL's."""
         rows, expected = self.check(stimuli)
-        result = {}
+        result: dict[str, Energy] = {}
         for name, timed in (("glitch", True), ("zero_delay", False)):
             activity = self.simulator.run(rows, timed=timed, start=start, per_cycle=True)
             rtl_run.check_equal(f"{self.block.name}, {name}", expected, activity.outputs, start)
@@ -72,10 +73,10 @@ class Measured:
         library, loads = self.netlist.library, self.netlist.loads()
         result = np.zeros(self.netlist.nets)
         for flop in self.netlist.flops:
-            if not self._group(flop):
+            if not self.group(flop):
                 for pin in flop.cell.outputs:
                     net = flop.pins[pin]
-                    inside = [p.cell.pins[name].cap for p, name in self.netlist.sinks.get(net, ()) if self._group(p)]
+                    inside = [p.cell.pins[name].cap for p, name in self.netlist.sinks.get(net, ()) if self.group(p)]
                     if inside:
                         wire = loads[net] - sum(p.cell.pins[name].cap for p, name in self.netlist.sinks[net])
                         result[net] = 0.5 * library.volt**2 * library.cap_unit * 1e15 * (sum(inside) + wire)

@@ -2,13 +2,21 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from ternbin.energy.gates.liberty import Cell, Library, truth_table
+from ternbin.energy.gates.cells import Cell
+from ternbin.energy.gates.functions import truth_table
+from ternbin.energy.gates.liberty import Library
+from ternbin.energy.gates.roles import kind_of
 from ternbin.errors import InputError
 
 ZERO, ONE = 0, 1  # the first two nets are constants
+# In Yosys JSON a number or a constant ("0", "1", "x", "z"); here also the end of an output that nothing is connected to.
+Bit = int | str | tuple[str, str, str]
 RAM = "ternbin_ram"  # the memory bank of rtl/primitives, a black box of netlists
 
 
@@ -19,6 +27,17 @@ class Placed:
     name: str
     cell: Cell
     pins: dict[str, int]
+
+    @property
+    def clock(self) -> int:
+        """The net of the clock pin of a flip-flop or clock gate."""
+        return self.pins[self.cell.clock]
+
+    @property
+    def gated(self) -> int:
+        """The net that a clock gate drives."""
+        assert self.cell.gate
+        return self.pins[self.cell.gate.output]
 
 
 @dataclass(frozen=True)
@@ -41,8 +60,8 @@ class Netlist:
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     clock: int
-    rams: list[Ram] = field(default_factory=list)
-    names: dict[int, str] = field(default_factory=dict)
+    rams: list[Ram] = field(default_factory=list[Ram])
+    names: dict[int, str] = field(default_factory=dict[int, str])
 
     @cached_property
     def flops(self) -> list[Placed]:
@@ -51,26 +70,27 @@ class Netlist:
     @cached_property
     def clock_gates(self) -> list[Placed]:
         """Every one after the gate that its clock comes from."""
-        left, known, result = [c for c in self.cells if c.cell.gate], {self.clock}, []
+        left, known = [c for c in self.cells if c.cell.gate], {self.clock}
+        result: list[Placed] = []
         while left:
-            ready = [c for c in left if c.pins[c.cell.gate[0]] in known]
+            ready = [c for c in left if c.clock in known]
             if not ready:
                 raise InputError(f"clock gate {left[0].name} must hang on the clock")
             result += ready
-            known |= {c.pins[c.cell.gate[2]] for c in ready}
+            known |= {c.gated for c in ready}
             left = [c for c in left if c not in ready]
         return result
 
     @cached_property
     def domains(self) -> dict[int, int]:
         """Clock net -> number: the clock gates in order, then the clock itself."""
-        return {c.pins[c.cell.gate[2]]: i for i, c in enumerate(self.clock_gates)} | {self.clock: len(self.clock_gates)}
+        return {c.gated: i for i, c in enumerate(self.clock_gates)} | {self.clock: len(self.clock_gates)}
 
     @cached_property
     def gates(self) -> list[tuple[Placed, str, int]]:
         """(cell, output pin, truth table) of every combinational output."""
         tables: dict[tuple[str, str], int] = {}
-        result = []
+        result: list[tuple[Placed, str, int]] = []
         for placed in self.cells:
             if placed.cell.state or placed.cell.gate:
                 continue
@@ -83,7 +103,7 @@ class Netlist:
 
     @cached_property
     def sinks(self) -> dict[int, list[tuple[Placed, str]]]:
-        found = defaultdict(list)
+        found = defaultdict[int, list[tuple[Placed, str]]](list)
         for placed in self.cells:
             for pin in placed.cell.inputs:
                 found[placed.pins[pin]].append((placed, pin))
@@ -101,7 +121,7 @@ class Netlist:
         """Area of flip-flops, full and half adders, XORs, buffers and inverters, and other gates."""
         result: dict[str, float] = defaultdict(float)
         for placed in self.cells:
-            result[_class(placed.cell)] += placed.cell.area
+            result[kind_of(placed.cell)] += placed.cell.area
         return dict(sorted(result.items()))
 
     def loads(self) -> list[float]:
@@ -112,68 +132,72 @@ class Netlist:
         return result
 
 
-def _class(cell: Cell) -> str:
-    if cell.state or cell.gate:
-        return "flip-flop" if cell.state else "clock gate"
-    base = cell.name.split("_")[0]
-    named = {
-        "FA": "adder",
-        "HA": "adder",
-        "XOR2": "xor",
-        "XNOR2": "xor",
-        "BUF": "buffer",
-        "CLKBUF": "buffer",
-        "INV": "buffer",
-        "MUX2": "mux",
-        "LOGIC0": "constant",
-        "LOGIC1": "constant",
-    }
-    return named.get(base, "gate")
+class _Reader:
+    """One module of a Yosys JSON file; nets are numbered as they come."""
 
+    def __init__(self, path: str | Path, top: str, library: Library):
+        self._path, self._library = path, library
+        self._module: dict[str, Any] = json.loads(Path(path).read_text())["modules"][top]
+        self._numbers: dict[Bit, int] = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
+        self.count = 2
 
-def read_json(path, top: str, library: Library, clock: str = "clk") -> Netlist:
-    """The module ``top`` of a Yosys JSON file. Raises InputError for cells outside the library or with unusual state."""
-    module = json.loads(open(path).read())["modules"][top]
-    numbers: dict = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
-    count = 2
+    def _net(self, bit: Bit) -> int:
+        if bit not in self._numbers:
+            self._numbers[bit] = self.count
+            self.count += 1
+        return self._numbers[bit]
 
-    def net(bit) -> int:
-        nonlocal count
-        if bit not in numbers:
-            numbers[bit] = count
-            count += 1
-        return numbers[bit]
+    def _nets(self, bits: Sequence[Bit]) -> list[int]:
+        return [self._net(bit) for bit in bits]
 
-    ports = {name: (port["direction"], [net(bit) for bit in port["bits"]]) for name, port in module["ports"].items()}
-    cells, rams = [], []
-    for name, instance in module["cells"].items():
-        if instance["type"] == RAM:
-            pins = {port: [net(bit) for bit in bits] for port, bits in instance["connections"].items()}
-            rams.append(Ram(name, {p: int(bits, 2) for p, bits in instance["parameters"].items()}, pins))
-            continue
-        cell = library.cell(instance["type"])
-        if not (cell.state or cell.gate) and any(not pin.function for pin in cell.pins.values() if pin.output):
-            raise InputError(f"{path}: cells must be gates or plain flip-flops, not {cell.name}")
-        pins = {}
-        for pin in cell.pins:
-            bits = instance["connections"].get(pin, [])
-            if bits:
-                pins[pin] = net(bits[0])
-            elif cell.pins[pin].output:
-                pins[pin] = net(("open", name, pin))
+    def ports(self) -> dict[str, tuple[str, list[int]]]:
+        """Name -> (direction, nets)."""
+        return {name: (p["direction"], self._nets(p["bits"])) for name, p in self._module["ports"].items()}
+
+    def instances(self) -> tuple[list[Placed], list[Ram]]:
+        cells: list[Placed] = []
+        rams: list[Ram] = []
+        for name, instance in self._module["cells"].items():
+            if instance["type"] == RAM:
+                pins = {port: self._nets(bits) for port, bits in instance["connections"].items()}
+                rams.append(Ram(name, {p: int(bits, 2) for p, bits in instance["parameters"].items()}, pins))
             else:
-                pins[pin] = ZERO
-        cells.append(Placed(name, cell, pins))
-    names = {}
-    for name, entry in module["netnames"].items():
-        for i, bit in enumerate(entry["bits"]):
-            if isinstance(bit, int) and not entry.get("hide_name"):
-                names.setdefault(net(bit), f"{name}[{i}]" if len(entry["bits"]) > 1 else name)
+                cells.append(self._placed(name, instance))
+        return cells, rams
+
+    def _placed(self, name: str, instance: dict[str, Any]) -> Placed:
+        cell, connections = self._library.cell(instance["type"]), instance["connections"]
+        plain = cell.state or cell.gate or all(cell.pins[pin].function for pin in cell.outputs)
+        if cell.other or not plain:
+            raise InputError(f"{self._path}: cells must be gates or plain flip-flops, not {cell.name}")
+        pins: dict[str, int] = {}
+        for pin in cell.pins:
+            bits = connections.get(pin, [])
+            open_end: Bit = ("open", name, pin) if cell.pins[pin].output else "0"
+            pins[pin] = self._net(bits[0] if bits else open_end)
+        return Placed(name, cell, pins)
+
+    def names(self) -> dict[int, str]:
+        """Net -> the first name that the source gave it."""
+        names: dict[int, str] = {}
+        for name, entry in self._module["netnames"].items():
+            for i, bit in enumerate(entry["bits"]):
+                if isinstance(bit, int) and not entry.get("hide_name"):
+                    names.setdefault(self._net(bit), f"{name}[{i}]" if len(entry["bits"]) > 1 else name)
+        return names
+
+
+def read_json(path: str | Path, top: str, library: Library, clock: str = "clk") -> Netlist:
+    """The module ``top`` of a Yosys JSON file. Raises InputError for cells outside the library or with unusual state."""
+    reader = _Reader(path, top, library)
+    ports = reader.ports()
+    cells, rams = reader.instances()
+    names = reader.names()
     inputs = {name: nets for name, (way, nets) in ports.items() if way == "input" and name != clock}
     outputs = {name: nets for name, (way, nets) in ports.items() if way == "output"}
     clock_net = ports[clock][1][0] if clock in ports else -1
-    netlist = Netlist(library, count, cells, inputs, outputs, clock_net, rams, names)
-    clocks = {f.name: f.pins[f.cell.state[0]] for f in netlist.flops} | {r.name: r.pins["clk"][0] for r in rams}
+    netlist = Netlist(library, reader.count, cells, inputs, outputs, clock_net, rams, names)
+    clocks = {flop.name: flop.clock for flop in netlist.flops} | {ram.name: ram.pins["clk"][0] for ram in rams}
     wrong = [name for name, net in clocks.items() if net not in netlist.domains]
     if wrong:
         raise InputError(

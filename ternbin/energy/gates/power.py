@@ -7,7 +7,7 @@ import numpy as np
 
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.netlist import Netlist, Placed
-from ternbin.energy.gates.timing import CLOCK_SLEW, Timing
+from ternbin.energy.gates.timing import Timing
 
 
 def toggle_energy(netlist: Netlist, timing: Timing) -> np.ndarray:
@@ -21,7 +21,7 @@ def toggle_energy(netlist: Netlist, timing: Timing) -> np.ndarray:
     for placed in netlist.cells:
         for name in placed.cell.outputs:
             net = placed.pins[name]
-            slew = _driving_slew(placed, name, timing)
+            slew = _driving_slew(placed, timing, library)
             energy[net] += placed.cell.pins[name].internal(slew, loads[net]) * internal
         for name in placed.cell.inputs:
             pin = placed.cell.pins[name]
@@ -31,10 +31,10 @@ def toggle_energy(netlist: Netlist, timing: Timing) -> np.ndarray:
     return energy
 
 
-def _driving_slew(placed: Placed, pin: str, timing: Timing) -> float:
+def _driving_slew(placed: Placed, timing: Timing, library: Library) -> float:
     """Mean slew at the inputs of a gate; the clock's at a flip-flop."""
     if placed.cell.state:
-        return CLOCK_SLEW
+        return library.clock_slew
     slews = [sum(timing.slew[placed.pins[name]]) / 2 for name in placed.cell.inputs]
     return sum(slews) / len(slews) if slews else 0.0
 
@@ -56,10 +56,11 @@ class Clock:
 
 def _clock_pin(placed: Placed, library: Library) -> Clock:
     """The clock pin of a flip-flop or clock gate and its piece of wire, without the buffers of a clock tree (see docs/energy.md)."""
-    pin = placed.cell.pins[(placed.cell.state or placed.cell.gate)[0]]
+    pin = placed.cell.pins[placed.cell.clock]
     cap = pin.cap + library.wire_cap(4) / 4  # leaves of a tree: short nets, not one of a thousand sinks
     return Clock(
-        2 * pin.internal(CLOCK_SLEW, 0.0) * library.energy_unit * 1e15, cap * library.cap_unit * library.volt**2 * 1e15
+        2 * pin.internal(library.clock_slew, 0.0) * library.energy_unit * 1e15,
+        cap * library.cap_unit * library.volt**2 * 1e15,
     )
 
 
@@ -74,11 +75,12 @@ def domain_energy(netlist: Netlist, group_of: Callable[[Placed], int], groups: i
     library, domains = netlist.library, netlist.domains
     result, load = np.zeros((len(domains), groups)), np.zeros(len(domains))
     for placed in [*netlist.flops, *netlist.clock_gates]:
-        domain = domains[placed.pins[(placed.cell.state or placed.cell.gate)[0]]]
+        domain = domains[placed.clock]
         clock = _clock_pin(placed, library)
         result[domain, group_of(placed)] += clock.internal + clock.net
         load[domain] += clock.net / (library.cap_unit * library.volt**2 * 1e15)
     for number, placed in enumerate(netlist.clock_gates):
-        inside = placed.cell.pins[placed.cell.gate[2]].internal(CLOCK_SLEW, load[number])
+        assert placed.cell.gate
+        inside = placed.cell.pins[placed.cell.gate.output].internal(library.clock_slew, load[number])
         result[number, group_of(placed)] += 2 * inside * library.energy_unit * 1e15
     return result

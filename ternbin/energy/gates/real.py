@@ -1,10 +1,13 @@
 """Operands from the bundled model: what its layers really multiply for a bundled text."""
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ternbin.energy.gates.blocks import Block
 from ternbin.energy.gates.stimuli import normalised, rows_of
+
+Matrix = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,14 @@ class RealTensors:
     table: list[list[float]]
     hidden: list[list[float]]
 
-    def rows(self, block: Block, rng: random.Random):
+    def rows(self, block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
         """Weights as row operands, activations as column operands of ``block``.
 
         Binary blocks get the signs of the ternary codes; the wide kinds the model's real-valued tensors, int8 on a grid of
         [-127, 127] by the largest magnitude.
         """
-        weights, activations = (self.weights, self.activations)
+        weights: Matrix = self.weights
+        activations: Matrix = self.activations
         if block.kind == "binary":
             weights, activations = ([[1 if c >= 0 else -1 for c in row] for row in m] for m in (weights, activations))
         elif block.kind != "ternary":
@@ -34,12 +38,12 @@ class RealTensors:
         return rows_of(block, weights, rng), rows_of(block, activations, rng)
 
 
-def _int8(matrix):
+def _int8(matrix: Matrix) -> list[list[int]]:
     top = max(abs(v) for row in matrix for v in row)
     return [[round(v * 127 / top) for v in row] for row in matrix]
 
 
-def _unit(matrix: list[list[float]]) -> list[list[float]]:
+def _unit(matrix: Matrix) -> list[list[float]]:
     width = len(matrix[0])
     flat = normalised([v for row in matrix for v in row])
     return [flat[i : i + width] for i in range(0, len(flat), width)]
@@ -49,7 +53,11 @@ def bundled_tensors() -> RealTensors:
     """Layer fc1 of the first encoder layer of the bundled model, on its first bundled text."""
     import torch
 
+    from ternbin.graph.ir import is_op
+    from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
+    from ternbin.graph.ops.ends import Embed
     from ternbin.graph.ops.interpreter import Interpreter
+    from ternbin.graph.ops.stream import Layernorm
     from ternbin.models import prepare
     from ternbin.passes import fold
 
@@ -60,13 +68,13 @@ def bundled_tensors() -> RealTensors:
     )
     interpreter = Interpreter(lowered.encoder, lowered.weights)
     values = interpreter({"ids": torch.tensor(ids)})
-    linear = next(node for node in values if node.op.startswith("linear_codes") and "fc1" in node.name)
-    embed = next(node for node in values if node.op == "embed")
-    norm = next(node for node in values if node.op == "layernorm")
+    linear = next(node for node in values if is_op(node, LinearCodes, LinearCodes8) and "fc1" in node.name)
+    embed = next(node.op for node in values if isinstance(node.op, Embed))
+    norm = next(node for node in values if isinstance(node.op, Layernorm))
     return RealTensors(
         linear.name,
-        lowered.weights[linear["weight"]].int().tolist(),
-        values[linear.src[0]].int().tolist(),
-        _unit(lowered.weights[embed["pos"]].double().tolist()),
-        _unit(values[norm].double().tolist()),
+        lowered.weights[linear.op.weight].int().numpy().tolist(),
+        values[linear.src[0]].int().numpy().tolist(),
+        _unit(lowered.weights[embed.pos].double().numpy().tolist()),
+        _unit(values[norm].double().numpy().tolist()),
     )

@@ -2,7 +2,7 @@
 
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ int main(int, char **argv) {
 def bench(top: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> str:
     """Verilog of a module with one input and one output vector (ports in the given order, low bits first) around ``top``."""
 
-    def pins(ports, vector):
+    def pins(ports: Mapping[str, int], vector: str) -> Iterator[str]:
         at = 0
         for name, width in ports.items():
             yield f".{name}({vector}[{at + width - 1}:{at}])"

@@ -3,23 +3,24 @@
 import math
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ternbin.energy.gates.blocks import Block
 
 CHUNK = 16  # steps of one sum: a reduction over 16 x lanes features
 CLASSES = ("random", "real", "operand held", "idle")
 
-Source = Callable[[], int]  # the next operand word of a block
+Source = Callable[[], float]  # the next value of a lane: a code, an integer or a real number
+Ports = dict[str, list[int]]  # values of every cycle by port
 
 
-def ternary_word(codes) -> int:
+def ternary_word(codes: Sequence[float]) -> int:
     """A stored code word: nz plane low, neg plane high."""
     lanes = len(codes)
     return sum((c != 0) << i | (c < 0) << lanes + i for i, c in enumerate(codes))
 
 
-def words(kind: str, values) -> int:
+def words(kind: str, values: Sequence[float]) -> int:
     """One operand word of ``kind`` from its lanes' values: codes, integers or floats."""
     if kind == "ternary":
         return ternary_word(values)
@@ -42,7 +43,7 @@ def random_values(kind: str, rng: random.Random) -> Source:
     }[kind]
 
 
-def rows_of(block: Block, matrix: list[list], rng: random.Random) -> Iterator[int]:
+def rows_of(block: Block, matrix: Sequence[Sequence[float]], rng: random.Random) -> Iterator[int]:
     """Consecutive pieces of ``lanes`` of random rows of ``matrix``, as an array reads them (``CHUNK`` of a row if it has so many)."""
     width = len(matrix[0])
     steps = max(1, width // block.lanes)
@@ -59,16 +60,12 @@ def random_rows(block: Block, rng: random.Random) -> Iterator[int]:
         yield words(block.kind, [value() for _ in range(block.lanes)])
 
 
-def sequence(
-    cycles: int, rows: Iterator[int], cols: Iterator[int], *, held: bool = False, idle: bool = False
-) -> dict[str, list]:
+def sequence(cycles: int, rows: Iterator[int], cols: Iterator[int], *, held: bool = False, idle: bool = False) -> Ports:
     """Control and operands: a new pair of operands and a step every cycle, a result every ``CHUNK`` steps.
 
     ``held``: the row changes only every ``CHUNK`` cycles. ``idle``: after 8 steps nothing is loaded and nothing steps.
     """
-    ports: dict[str, list] = {
-        name: [] for name in ("rst", "row_load", "col_load", "en", "first", "capture", "row", "col")
-    }
+    ports: Ports = {name: [] for name in ("rst", "row_load", "col_load", "en", "first", "capture", "row", "col")}
     row = col = 0
     for cycle in range(cycles):
         on = not idle or cycle < 8
@@ -97,11 +94,9 @@ def bit_serial(
     activation: Callable[[], int],
     weight: Callable[[], int],
     chunks: int = 4,
-) -> dict[str, list]:
+) -> Ports:
     """Ternary weights times unsigned 8-bit activations, one bit plane after the other from the highest down."""
-    ports: dict[str, list] = {
-        n: [] for n in ("rst", "row_load", "col_load", "en", "first", "double", "capture", "row", "col")
-    }
+    ports: Ports = {n: [] for n in ("rst", "row_load", "col_load", "en", "first", "double", "capture", "row", "col")}
     cycle = 0
     control = (0, 0, 0)  # of the operands loaded before: first, double, capture
     while cycle < cycles:
@@ -135,39 +130,16 @@ def normalised(values: list[float]) -> list[float]:
     return [v / scale for v in values]
 
 
-def lane_rows(kind: str, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
-    """Parameters and data of a lane (rtl/lanes.py) in the ranges that the numerics give them."""
+def exp_rows(rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+    """Parameters (maximum, factor, shift) and data (score, table entry) of the softmax's lane in the ranges that the numerics give them."""
 
-    def fields(*parts: tuple[int, int]) -> int:
-        word = at = 0
-        for value, bits in parts:
-            word |= (value & (1 << bits) - 1) << at
-            at += bits
-        return word
-
-    def normal(sigma: float) -> int:
-        return round(rng.gauss(0, sigma))
-
-    scale = lambda: (normal(1 << 21), 24)  # noqa: E731 - M and G are normalised to below 2^23
-    parameters = {
-        "scale": lambda: fields(scale(), (normal(1 << 28), 40), (16, 5)),
-        "threshold": lambda: fields((rng.randint(-60, 0), 16), (rng.randint(0, 60), 16)),
-        "sum": lambda: 0,
-        "norm": lambda: fields(
-            (normal(1 << 18), 32), (rng.randrange(1 << 24, (1 << 24) + (1 << 22)), 25), scale(), (normal(1 << 34), 40)
-        ),
-        "exp": lambda: fields((60, 24), (rng.randrange(1 << 15, 1 << 16), 16), (12, 6)),
-    }[kind]
-    values = {
-        "scale": lambda: fields((normal(60), 24), (normal(1 << 11), 16)),
-        "threshold": lambda: normal(60) & (1 << 24) - 1,
-        "sum": lambda: normal(1 << 11) & 0xFFFF,
-        "norm": lambda: normal(1 << 11) & 0xFFFF,
-        "exp": lambda: fields((60 - abs(normal(40)), 24), (rng.randrange(1 << 15), 16)),
-    }[kind]
-
-    def stream(value: Callable[[], int]) -> Iterator[int]:
+    def data() -> Iterator[int]:
         while True:
-            yield value()
+            score = 60 - abs(round(rng.gauss(0, 40)))
+            yield score & 0xFFFFFF | rng.randrange(1 << 15) << 24
 
-    return stream(parameters), stream(values)
+    def parameters() -> Iterator[int]:
+        while True:
+            yield 60 | rng.randrange(1 << 15, 1 << 16) << 24 | 12 << 40
+
+    return parameters(), data()

@@ -1,20 +1,21 @@
 """Synthesis to a Liberty library with pyosys: adders on the library's full adder, logic by a fast ABC script."""
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ternbin.energy.gates.buffers import buffered
+from ternbin.energy.gates.built import NAME as BUILT_GATE
+from ternbin.energy.gates.cells import Cell
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.netlist import Netlist, read_json
-from ternbin.errors import InputError, MissingToolError
+from ternbin.energy.gates.roles import FullAdder, Roles, roles
+from ternbin.energy.gates.yosys import run_passes, sources, tool_versions
+from ternbin.errors import MissingToolError
 from ternbin.sim.toolchain import cache_dir
 
 _ABC = "strash\n&get -n\n&dch -f\n&nf\n&put\nbuffer -c\nupsize\ndnsize\n"
@@ -22,7 +23,7 @@ _ABC = "strash\n&get -n\n&dch -f\n&nf\n&put\nbuffer -c\nupsize\ndnsize\n"
 # The popcount trees' full adder, and Yosys's $fa (sums of several operands, multipliers), on the library's cell.
 _ADDERS = """
 module ternbin_full_adder (input a, input b, input c, output sum, output carry);
-  FA_X1 fa (.A(a), .B(b), .CI(c), .S(sum), .CO(carry));
+  {cell}
 endmodule
 (* techmap_celltype = "$fa" *)
 module fa_of_library (A, B, C, X, Y);
@@ -37,26 +38,49 @@ module fa_of_library (A, B, C, X, Y);
     if (_TECHMAP_CONSTMSK_A_[i] || _TECHMAP_CONSTMSK_B_[i] || _TECHMAP_CONSTMSK_C_[i]) begin : small
       assign Y[i] = A[i] ^ B[i] ^ C[i], X[i] = (A[i] & B[i]) | (C[i] & (A[i] | B[i]));
     end else begin : full
-      FA_X1 fa (.A(A[i]), .B(B[i]), .CI(C[i]), .S(Y[i]), .CO(X[i]));
+      {cell_of_bit}
     end
   end endgenerate
 endmodule
 """
 
 
-# Memory banks stay black boxes: a macro takes their place.
-_RAM = """
-(* blackbox *)
-module ternbin_ram #(parameter DEPTH = 16, parameter WIDTH = 8, parameter ADDR = 4, parameter ELEMENTS = 1, parameter PLANES = 1) (
-    input clk, input ren, input [ADDR-1:0] raddr, output [WIDTH-1:0] rdata,
-    input wen, input [ADDR-1:0] waddr, input [WIDTH-1:0] wdata, input [ELEMENTS-1:0] wmask);
+def _full_adder(adder: FullAdder | None, operands: Sequence[str], total: str, carry: str) -> str:
+    """Verilog of a full adder: the library's, else gates."""
+    a, b, c = operands
+    if adder is None:
+        return f"assign {total} = {a} ^ {b} ^ {c}, {carry} = ({a} & {b}) | ({c} & ({a} | {b}));"
+    pins = [f".{pin}({net})" for pin, net in zip(adder.inputs, operands, strict=True)]
+    if not any(adder.inverted):
+        return f"{adder.cell} fa ({', '.join(pins)}, .{adder.sum}({total}), .{adder.carry}({carry}));"
+    outputs = f".{adder.sum}(s), .{adder.carry}(k)"
+    turned = [f"{'~' * inverted}{net}" for inverted, net in zip(adder.inverted, "sk", strict=True)]
+    return (
+        f"wire s, k; {adder.cell} fa ({', '.join(pins)}, {outputs});"
+        f" assign {total} = {turned[0]}, {carry} = {turned[1]};"
+    )
+
+
+def _adders(adder: FullAdder | None) -> str:
+    return _ADDERS.format(
+        cell=_full_adder(adder, "abc", "sum", "carry"),
+        cell_of_bit=_full_adder(adder, ("A[i]", "B[i]", "C[i]"), "Y[i]", "X[i]"),
+    )
+
+
+def _clock_gate(cell: Cell) -> str:
+    """The clock gate of the RTL on the library's cell; a built one is a black box."""
+    gate = cell.gate
+    assert gate
+    low = "".join(f", .{pin}(1'b0)" for pin in gate.low)
+    box = f"(* blackbox *) module {cell.name} (input {gate.clock}, input {gate.enable}, output {gate.output}); endmodule\n"
+    return f"""
+{box if cell.name == BUILT_GATE else ""}module ternbin_clock_gate (input clk, input enable, output gated);
+  {cell.name} gate (.{gate.clock}(clk), .{gate.enable}(enable), .{gate.output}(gated){low});
 endmodule
 """
-_CLOCK_GATE = """
-module ternbin_clock_gate (input clk, input enable, output gated);
-  CLKGATE_X1 gate (.CK(clk), .E(enable), .GCK(gated));
-endmodule
-"""
+
+
 # A synchronous reset joins the enable, so that a clock gate can take it.
 _ENABLES = "".join(
     f"""
@@ -82,49 +106,46 @@ def default_library() -> Path:
     raise MissingToolError("synthesis needs a cell library: pip install 'ternbin[energy]', or name a .lib file")
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions that decide a characterisation. Raises MissingToolError."""
-    try:
-        versions = {name: importlib.metadata.version(name) for name in ("pyosys", "amaranth")}
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingToolError(f"synthesis needs {error.name}: pip install 'ternbin[energy]'") from None
-    return versions
-
-
-def _script(folder: Path, sources: list[str], top: str, liberty: Path, keep: Sequence[str], gating: bool) -> list[str]:
+def _script(names: Sequence[str], top: str, liberty: str, role: Roles, keep: Sequence[str], gating: bool) -> list[str]:
+    """Passes of Yosys over the files ``names`` in its folder."""
+    left_out = "".join(f" -dont_use {name}" for name in role.dont_use)
     return [
         f"read_liberty -lib {liberty}",
-        f"read_verilog -sv -DSYNTHESIS {' '.join(str(folder / name) for name in sources)}",
+        f"read_verilog -sv -DSYNTHESIS {' '.join(names)}",
         f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {module}" for module in keep),
         "proc",
         "attrmap -remove init",  # registers start at 0 in simulation, at anything in silicon
-        f"techmap -map {folder / 'adders.v'}",
+        "techmap -map adders.v",
         f"synth -noabc -run begin:fine -top {top}",
         "maccmap",
-        f"techmap -map {folder / 'adders.v'}",
+        "techmap -map adders.v",
         "opt -fast",
         f"synth -noabc -run fine:check -top {top}",
-        *(
-            [
-                f"techmap -map {folder / 'enables.v'}",
-                "simplemap",
-                "opt_merge",
-                "opt_clean",
-                f"clockgate -pos CLKGATE_X1 E:CK:GCK -min_net_size {_SMALLEST_GATED}",
-            ]
-            if gating
-            else []
-        ),
+        *(_gating(role.clock_gate) if gating else []),
         "opt_clean -purge",
-        f"dfflibmap -liberty {liberty}",
+        f"dfflibmap -liberty {liberty}{left_out}",
         "opt -fast",
-        f"abc -liberty {liberty} -script {folder / 'abc.script'}",
+        f"abc -liberty {liberty} -script abc.script{left_out}",
         "opt_clean -purge",
         "setattr -mod -unset keep_hierarchy *",
         "flatten",
         "opt_clean -purge",
-        f"write_json {folder / 'netlist.json'}",
+        "write_json netlist.json",
+    ]
+
+
+def _gating(cell: Cell) -> list[str]:
+    gate = cell.gate
+    assert gate
+    low = "".join(f" -tie_lo {pin}" for pin in gate.low)
+    pins = f"{gate.enable}:{gate.clock}:{gate.output}"
+    return [
+        "techmap -map enables.v",
+        "simplemap",
+        "opt_merge",
+        "opt_clean",
+        f"clockgate -pos {cell.name} {pins}{low} -min_net_size {_SMALLEST_GATED}",
     ]
 
 
@@ -135,45 +156,21 @@ def synthesize(
 
     The modules ``keep`` are optimised on their own, then flattened: their cells' names start with the instance's. ``gating``:
     flip-flops with a common enable get clock gates.
-    Raises MissingToolError without pyosys, InputError with the tool's last words when it refuses.
+    Raises MissingToolError without pyosys, InputError with the tool's last words when it refuses, or for a library that cannot serve.
     """
-    versions = tool_versions()
-    verilog = {**verilog, "ternbin_ram.v": _RAM, "ternbin_clock_gate.v": _CLOCK_GATE}
-    script = _script(Path("."), sorted(verilog), top, library.path, keep, gating)
-    parts = [
-        json.dumps(versions),
-        _ABC,
-        _ADDERS,
-        _ENABLES,
-        top,
-        *script,
-        *(f"{n}\0{t}" for n, t in sorted(verilog.items())),
-    ]
-    parts.append(hashlib.sha256(library.path.read_bytes()).hexdigest())
-    kept = cache_dir() / f"netlist-{hashlib.sha256(chr(1).join(parts).encode()).hexdigest()[:24]}.json"
+    role, versions = roles(library), tool_versions()
+    texts = sources(verilog) | {"ternbin_clock_gate.v": _clock_gate(role.clock_gate)}
+    script = _script(sorted(texts), top, "cells.lib", role, keep, gating)
+    beside = {"adders.v": _adders(role.full_adder), "enables.v": _ENABLES, "abc.script": _ABC}
+    decides = [versions, script, texts, beside, hashlib.sha256(library.path.read_bytes()).hexdigest()]
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    kept = cache_dir() / f"netlist-{key[:24]}.json"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="synth-") as name:
             folder = Path(name)
-            for file, text in {**verilog, "adders.v": _ADDERS, "enables.v": _ENABLES, "abc.script": _ABC}.items():
+            for file, text in {**texts, **beside}.items():
                 (folder / file).write_text(text)
-            _yosys(_script(folder, sorted(verilog), top, library.path, keep, gating), folder)
+            (folder / "cells.lib").symlink_to(library.path.absolute())
+            run_passes(script, folder)
             os.replace(folder / "netlist.json", kept)
     return buffered(read_json(kept, top, library))
-
-
-def _yosys(passes: list[str], folder: Path) -> None:
-    """Runs the passes in a process of their own: a fatal error of Yosys ends the process it is in."""
-    code = (
-        "import json, sys\nfrom pyosys import libyosys as ys\ndesign = ys.Design()\n"
-        "for one in json.load(sys.stdin): ys.run_pass(one, design)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(passes),
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    if done.returncode or not (folder / "netlist.json").exists():
-        raise InputError(f"synthesis must succeed, not stop with: {done.stdout[-2000:]}")

@@ -4,17 +4,16 @@ from dataclasses import dataclass
 
 from ternbin.energy.gates.netlist import Netlist, Placed
 
-CLOCK_SLEW = 0.02  # time units: a buffered clock's edge
-INPUT_SLEW = 0.02
-RAM_ACCESS = 0.8  # time units after the clock: CACTI 7 gives 0.7 to 0.9 ns for banks of up to 4 KB
+Edges = tuple[float, float]  # rise, fall
+Delays = dict[tuple[str, str], dict[str, Edges]]  # (cell name, output pin) -> related pin
 
 
 @dataclass(frozen=True)
 class Timing:
     """``slew[net]``: (rise, fall); ``delays``: (cell name, output pin) -> related pin -> (rise, fall) in library time units."""
 
-    slew: list[tuple[float, float]]
-    delays: dict[tuple[str, str], dict[str, tuple[float, float]]]
+    slew: list[Edges]
+    delays: Delays
     critical_path: float
 
 
@@ -45,20 +44,21 @@ def _edges(sense: str, rising: bool) -> tuple[int, ...]:
 def analyse(netlist: Netlist) -> Timing:
     """Worst slews and arrivals, edge by edge; paths end at flip-flops and clock gates (with their setup time),
     at memory banks and outputs."""
-    loads = netlist.loads()
-    slew = [(INPUT_SLEW, INPUT_SLEW)] * netlist.nets
+    loads, edge = netlist.loads(), netlist.library.clock_slew
+    access = netlist.library.nanoseconds(netlist.library.declared.ram_access_ns)
+    slew = [(edge, edge)] * netlist.nets
     arrival = [(0.0, 0.0)] * netlist.nets
-    delays: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    delays: Delays = {}
     for placed in netlist.flops:
         for pin in placed.cell.outputs:
             net = placed.pins[pin]
             arc = placed.cell.pins[pin].arcs[0]
-            delay = tuple(arc.delay[e](CLOCK_SLEW, loads[net]) for e in (0, 1))
-            delays[placed.name, pin] = {arc.related: delay}
-            arrival[net] = delay
-            slew[net] = tuple(arc.slew[e](CLOCK_SLEW, loads[net]) for e in (0, 1))
+            rise, fall = (arc.delay[e](edge, loads[net]) for e in (0, 1))
+            delays[placed.name, pin] = {arc.related: (rise, fall)}
+            arrival[net] = (rise, fall)
+            slew[net] = (arc.slew[0](edge, loads[net]), arc.slew[1](edge, loads[net]))
     for net in (net for ram in netlist.rams for net in ram.pins["rdata"]):
-        arrival[net] = (RAM_ACCESS, RAM_ACCESS)
+        arrival[net] = (access, access)
     for placed in _order(netlist):
         for pin in placed.cell.outputs:
             _propagate(placed, pin, loads, slew, arrival, delays)
@@ -67,16 +67,19 @@ def analyse(netlist: Netlist) -> Timing:
         max(arrival[net]) for ram in netlist.rams for port, nets in ram.pins.items() if port != "clk" for net in nets
     ]
     for placed in [*netlist.flops, *netlist.clock_gates]:
-        data = placed.cell.state[1] if placed.cell.state else placed.cell.gate[1]
-        net, setup = placed.pins[data], placed.cell.pins[data].setup
-        ends += [arrival[net][e] + (setup[e](slew[net][e], CLOCK_SLEW) if setup else 0.0) for e in (0, 1)]
+        net, setup = placed.pins[placed.cell.data], placed.cell.pins[placed.cell.data].setup
+        needed = [arrival[net][e] + (setup[e](slew[net][e], edge) if setup else 0.0) for e in (0, 1)]
+        ends += [time / (placed.cell.gate.share if placed.cell.gate else 1.0) for time in needed]
     return Timing(slew, delays, max(ends, default=0.0))
 
 
-def _propagate(placed: Placed, pin: str, loads, slew, arrival, delays) -> None:
+def _propagate(
+    placed: Placed, pin: str, loads: list[float], slew: list[Edges], arrival: list[Edges], delays: Delays
+) -> None:
+    """Adds slew, arrival and delays of an output ``pin`` whose cell's inputs have theirs."""
     out = placed.pins[pin]
     load = loads[out]
-    by_pin: dict[str, tuple[float, float]] = {}
+    by_pin: dict[str, Edges] = {}
     best, worst_slew = [0.0, 0.0], [0.0, 0.0]
     for arc in placed.cell.pins[pin].arcs:
         source = placed.pins[arc.related]

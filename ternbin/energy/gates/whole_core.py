@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,13 +71,14 @@ def record(program: Program, ids: Sequence[int], start: int, calls: Iterable[int
         path = Path(folder) / "rows"
         with RtlSimulator(hw, build(hw, ports=True), program.with_ids(ids, start), memory, seed=0) as simulator:
             sizes = simulator.record(path, [*names, *signals])
-            starts, begin = [], simulator.cycle
+            starts: list[int] = []
+            begin = simulator.cycle
             for number in calls:
                 starts.append(simulator.cycle - begin + _RESET_CYCLES)
                 simulator.call(program.calls[number].address, program.calls[number].count)
         rows = np.fromfile(path, np.uint8).reshape(-1, sum(sizes))
     columns = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
-    found = {"input": [], "output": []}
+    found: dict[str, list[np.ndarray]] = {"input": [], "output": []}
     for port, raw in zip(ports, columns, strict=False):
         bits = _bits(raw, port["bits"])
         before = np.full((_RESET_CYCLES, port["bits"]), port["name"] == "rst", np.uint8)
@@ -84,7 +86,7 @@ def record(program: Program, ids: Sequence[int], start: int, calls: Iterable[int
     packed = {
         way: np.packbits(np.concatenate(parts, axis=1), axis=1, bitorder="little") for way, parts in found.items()
     }
-    events = {}
+    events: dict[str, np.ndarray] = {}
     for counter, raw in zip(described["counters"], columns[len(ports) :], strict=True):
         wide = np.zeros((len(raw) + _RESET_CYCLES, 8), np.uint8)
         wide[_RESET_CYCLES:, : raw.shape[1]] = raw
@@ -116,12 +118,12 @@ class Core:
     def critical_path_ns(self) -> float:
         return self.timing.critical_path * self.netlist.library.time_unit * 1e9
 
-    def part(self, name: str) -> dict:
+    def part(self, name: str) -> dict[str, Any]:
         """Cells, flip-flops, area and leakage of a part."""
         number = list(PARTS).index(name)
         return _summary(replace(self.netlist, cells=[cell for cell in self.netlist.cells if part_of(cell) == number]))
 
-    def summary(self) -> dict:
+    def summary(self) -> dict[str, Any]:
         return _summary(self.netlist) | {"critical_path_ns": self.critical_path_ns}
 
     def energy(self, recording: Recording, *, timed: bool) -> dict[str, np.ndarray]:
@@ -132,7 +134,7 @@ class Core:
         return {name: activity.energy[:, [i, count + i]] for i, name in enumerate(PARTS)}
 
 
-def _summary(netlist: Netlist) -> dict:
+def _summary(netlist: Netlist) -> dict[str, Any]:
     return {
         "cells": len(netlist.cells),
         "flip_flops": len(netlist.flops),

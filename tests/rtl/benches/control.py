@@ -1,6 +1,6 @@
 """Control with its registers and the fetch side of the bus; the bench plays all four units."""
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,6 +15,13 @@ from ternbin.rtl.transfer.axi import AxiMaster, master_ports
 
 class ControlBench(wiring.Component):
     """Ports ``unit_<name>`` as control drives them, faults to raise, bus, registers with the counters of control."""
+
+    address_fault: Signal
+    quiet: Signal
+    abort: Signal
+    irq: Signal
+    trace_start: Signal
+    trace_done: Signal
 
     def __init__(self, hw: HwConfig, watchdog: int):
         self.hw, self._watchdog = hw, watchdog

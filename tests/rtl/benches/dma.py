@@ -1,12 +1,13 @@
 """The load and store units with their memories and the bus, without control: what the DMA benches drive."""
 
-from amaranth import Module
+from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Unit
-from ternbin.rtl.parts.banks import BankedMemory, geometries
+from ternbin.contract.memories import banked
+from ternbin.rtl.parts.banks import BankedMemory, read_port
 from ternbin.rtl.parts.interfaces import UnitPort, WritePort
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
 from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
@@ -20,9 +21,11 @@ class DmaBench(wiring.Component):
     ``faults``: address faults of the units and the memories, then bus faults of load and store.
     """
 
+    faults: Signal
+
     def __init__(self, hw: HwConfig):
         self.hw = hw
-        shapes = geometries(hw)
+        shapes = banked(hw)
         super().__init__(
             {
                 "load": In(UnitPort()),
@@ -31,7 +34,7 @@ class DmaBench(wiring.Component):
                 **master_ports(hw),
                 "lutv_w": Out(WritePort(1, hw.axi_data_bits, 1)),
                 "lutx_w": Out(WritePort(1, hw.axi_data_bits, 1)),
-                **{f"probe_{name}": In(shapes[name].read_port()) for name in MEMORIES},
+                **{f"probe_{name}": In(read_port(shapes[name])) for name in MEMORIES},
             }
         )
 
@@ -40,20 +43,21 @@ class DmaBench(wiring.Component):
         m.submodules.load_unit = load = LoadUnit(self.hw)
         m.submodules.store_unit = store = StoreUnit(self.hw)
         m.submodules.axi = axi = AxiMaster(self.hw)
-        wiring.connect(m, wiring.flipped(self.load), load.port)
-        wiring.connect(m, wiring.flipped(self.store), store.port)
+        for unit, name in ((load, "load"), (store, "store")):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), unit.port)
         memory_fault = 0
         for name in MEMORIES:
             readers = {"load": Unit.LOAD} if name == "idbuf" else {}
             readers |= ({} if name == "wbuf" else {"store": Unit.STORE}) | {"probe": Unit.EXECUTE}
-            memory = BankedMemory(geometries(self.hw)[name], readers=readers, writers={"load": Unit.LOAD})
+            memory = BankedMemory(banked(self.hw)[name], readers=readers, writers={"load": Unit.LOAD})
             m.submodules[name] = memory
-            wiring.connect(m, getattr(load, f"{name}_w"), memory.w_load)
+            users = {"w_load": getattr(load, f"{name}_w"), "r_probe": wiring.flipped(getattr(self, f"probe_{name}"))}
             if name != "wbuf":
-                wiring.connect(m, getattr(store, f"{name}_r"), memory.r_store)
-            wiring.connect(m, wiring.flipped(getattr(self, f"probe_{name}")), memory.r_probe)
+                users["r_store"] = getattr(store, f"{name}_r")
             if name == "idbuf":
-                wiring.connect(m, load.idbuf_r, memory.r_load)
+                users["r_load"] = load.idbuf_r
+            for port, user in users.items():
+                wiring.connect(m, user, getattr(memory, port))
             memory_fault = memory_fault | memory.fault.any()
         for source, sink in (
             (load.ar, axi.load_ar),
@@ -61,8 +65,7 @@ class DmaBench(wiring.Component):
             (store.aw, axi.aw),
             (store.w, axi.w),
             (axi.b, store.b),
-            (load.lutv_w, wiring.flipped(self.lutv_w)),
-            (load.lutx_w, wiring.flipped(self.lutx_w)),
+            *((getattr(load, name), wiring.flipped(getattr(self, name))) for name in ("lutv_w", "lutx_w")),
         ):
             wiring.connect(m, source, sink)
         for name, flow in master_ports(self.hw).items():

@@ -7,7 +7,7 @@ import numpy as np
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Dest, Epilogue, Instruction, Kind, Mem, Op, encode
-from ternbin.contract.memories import ceil_div, geometry
+from ternbin.contract.memories import ceil_div, memories
 from ternbin.contract.program import Region
 from ternbin.contract.rows import scale_words
 from ternbin.emulation.machine import Machine
@@ -26,7 +26,7 @@ PORTS = {
 
 def words_of(machine: Machine, mem: Mem, bank: int) -> list[int]:
     """The words of one bank, as integers."""
-    shape = geometry(machine.hw, mem)
+    shape = memories(machine.hw)[mem]
     raw, size = machine.raw(Region(mem, 0, shape.words, bank)), shape.word_bytes
     return [int.from_bytes(raw[a * size : (a + 1) * size], "little") for a in range(shape.words)]
 
@@ -38,16 +38,14 @@ class UnitBench:
         self.dut, self.machine, hw = dut, machine, machine.hw
         self.memories: dict[Mem, drivers.MemoryModel] = {}
         for mem, (reader, writer, transposed) in PORTS.items():
-            shape = geometry(hw, mem)
-            planes = hw.planes if mem in (Mem.ABUF, Mem.WBUF, Mem.KBUF) else 1
-            elements = 1 if mem in (Mem.SBUF, Mem.IDBUF) else shape.elements
+            shape = memories(hw)[mem]
             model = drivers.MemoryModel(
                 dut,
                 banks=shape.banks,
                 depth=shape.words,
                 word_bits=shape.bits,
-                elements=elements,
-                planes=planes,
+                elements=shape.elements,
+                planes=shape.planes,
                 stall=0 if mem == Mem.SBUF else stall,  # always ready
             )
             if reader:
@@ -115,7 +113,9 @@ class UnitBench:
     def _compare(self, instruction: Instruction) -> None:
         """The memory that the instruction writes, with the machine's."""
         mem = _destination_memory(instruction)
-        for bank, words in enumerate(self.memories[mem].words if mem else ()):
+        if mem is None:
+            return
+        for bank, words in enumerate(self.memories[mem].words):
             for addr, (got, want) in enumerate(zip(words, words_of(self.machine, mem, bank), strict=True)):
                 assert got == want, f"{instruction}: {mem.name} bank {bank} word {addr}: {got:#x}, not {want:#x}"
 

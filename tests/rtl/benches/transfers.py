@@ -1,4 +1,4 @@
-"""LOAD and STORE as pure functions on dictionaries, written from the text of docs/architecture.md alone.
+"""LOAD and STORE as pure functions on dictionaries, written from the text of docs/instruction-set.md alone.
 
 On-chip contents are ``words[mem, bank, addr]`` (table entries: one bus beat each), external memory is a bytearray.
 """

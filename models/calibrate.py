@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import torch
 
 from ternbin.errors import InputError
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantLayerNorm
+from ternbin.models.model import QuantModel
+from ternbin.models.modules import QuantLayerNorm
 
 MAX_FRAC = 24
 
@@ -21,7 +22,7 @@ def frac_for(largest: float, bits: int) -> int:
 
 
 @torch.no_grad()
-def calibrate(model: QuantBartForConditionalGeneration, batches: Iterable[dict]) -> dict[str, int]:
+def calibrate(model: QuantModel, batches: Iterable[dict]) -> dict[str, int]:
     """Set the unset steps and the frac of every residual site from `batches` (keyword arguments of forward).
 
     A site holds the output of a LayerNorm and the sum that the next sub-layer adds to it; its frac leaves one bit of

@@ -1,40 +1,45 @@
 """Fake-quant model against integer model: op by op on identical inputs, and by likelihood.
 
 Every op of a folded graph gets the inputs it has in the integer run; the module it came from computes the same step in
-float64.  Codes then agree except at rounding ties and at the fixed-point steps that docs/architecture.md lists.
+float64.  Codes then agree except at rounding ties and at the fixed-point steps that docs/numerics.md lists.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ternbin.graph import golden
-from ternbin.graph.ir import Lowered, Node, Residual
+from ternbin.graph.ir import Lowered, Node, Residual, is_op
+from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, SoftmaxCodes
+from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
+from ternbin.graph.ops.ends import Embed, LmHead
 from ternbin.graph.ops.interpreter import Interpreter, outputs
-from ternbin.models.bart.lower import alpha
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantLinear
-from ternbin.models.quantizers import ActQuantizer, nearest_codes
+from ternbin.graph.ops.stream import Layernorm, LinearResidual
+from ternbin.models.model import QuantModel
+from ternbin.models.modules import Attention, QuantLinear
+from ternbin.models.quantizers import ActQuantizer, nearest_codes, step_of
 
 Pair = tuple[Sequence[int], Sequence[int]]
-CHECKED = {
-    "embed",
-    "layernorm",
-    "quant",
-    "linear_codes",
-    "linear_codes8",
-    "linear_residual",
-    "softmax_codes",
-    "context_codes",
-    "context_codes8",
-    "lm_head",
-}
+CHECKED = (
+    Embed,
+    Layernorm,
+    Quant,
+    LinearCodes,
+    LinearCodes8,
+    LinearResidual,
+    SoftmaxCodes,
+    ContextCodes,
+    ContextCodes8,
+    LmHead,
+)
+"""The ops that compute; the others are ends and copies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,34 +62,33 @@ class Agreement:
         return self.equal / self.total
 
 
-def compare(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-    """Agreement of every op of the folded graphs `lowered` with `model`, over (source ids, decoder input ids)."""
-    reference = _Reference(model)
+def compare(reference: Reference, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
+    """Agreement of every op of the folded graphs `lowered` with the reference, over (source ids, decoder input ids)."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
     table: dict[str, Agreement] = {}
     for source, target in pairs:
         kept = encoder({"ids": torch.as_tensor(source)})
-        _tally(table, reference, kept, causal=False)
+        _tally(table, reference, kept)
         kept = decoder({"ids": torch.as_tensor(target)} | outputs(lowered.encoder, kept))
-        _tally(table, reference, kept, causal=True)
+        _tally(table, reference, kept)
     return list(table.values())
 
 
-def _tally(table: dict[str, Agreement], reference: _Reference, values: dict[Node, Tensor], causal: bool) -> None:
+def _tally(table: dict[str, Agreement], reference: Reference, values: dict[Node, Tensor]) -> None:
     for node, got in values.items():
-        if node.op not in CHECKED:
+        if not isinstance(node.op, CHECKED):
             continue
         inputs = [values[source] for source in node.src]
         real, want = reference.result(node, inputs)
-        got = got[..., 0] if node.op == "lm_head" else got
+        got = got[..., 0] if isinstance(node.op, LmHead) else got
         wrong = want != got
         one = Agreement(
             name=node.name,
-            op=node.op,
+            op=node.op.opname,
             total=got.numel(),
             equal=int((~wrong).sum()),
             largest=int((want - got).abs().max()),
-            farthest=0.0 if node.op == "lm_head" else _farthest(real[wrong], got[wrong]),
+            farthest=0.0 if isinstance(node.op, LmHead) else _farthest(real[wrong], got[wrong]),
         )
         before = table.get(node.name)
         table[node.name] = one if before is None else _sum(before, one)
@@ -106,96 +110,83 @@ def _sum(a: Agreement, b: Agreement) -> Agreement:
     )
 
 
-class _Reference:
-    """The modules of a float64 copy of the model, by the name of the graph node they become."""
+@dataclass(frozen=True)
+class Reference:
+    """The modules of a float64 model by the name of the graph node they become, as its family names them (`node_modules`).
 
-    def __init__(self, model: QuantBartForConditionalGeneration):
-        # packed first: row scales stay those of the float32 weights
-        self.model = copy.deepcopy(model).pack().double().eval()
-        self.modules: dict[str, nn.Module] = {}
-        for prefix, stack in (("enc", self.model.model.encoder), ("dec", self.model.model.decoder)):
-            self.modules[f"{prefix}.embed"] = stack
-            self.modules[f"{prefix}.embed_ln"] = stack.layernorm_embedding
-            for index, layer in enumerate(stack.layers):
-                self.add_layer(f"{prefix}.{index}", layer)
-        self.modules["lm_head.in"] = self.model.lm_head.x_quant
-        self.modules["lm_head"] = self.model
+    Keys are names of nodes; two names share a module where a block is more than one node:
 
-    def add_layer(self, name: str, layer: nn.Module) -> None:
-        blocks = [("self", layer.self_attn, layer.self_attn_layer_norm)]
-        if hasattr(layer, "encoder_attn"):
-            blocks.append(("cross", layer.encoder_attn, layer.encoder_attn_layer_norm))
-        for number, (block, attn, norm) in enumerate(blocks, 1):
-            for letter in "qkv":
-                projection = getattr(attn, f"{letter}_proj")
-                self.modules[f"{name}.{block}.{letter}_in"] = projection.x_quant
-                self.modules[f"{name}.{block}.{letter}"] = projection
-            self.modules[f"{name}.{block}.probs"] = attn
-            self.modules[f"{name}.{block}.ctx"] = attn
-            self.modules[f"{name}.{block}.out"] = attn.out_proj
-            self.modules[f"{name}.ln{number}"] = norm
-        self.modules[f"{name}.ln{len(blocks) + 1}"] = layer.final_layer_norm
-        self.modules |= {f"{name}.fc1_in": layer.fc1.x_quant, f"{name}.fc1": layer, f"{name}.fc2": layer.fc2}
+    - ``<stack>.embed``: a stack, with `embed_tokens` and `embed_positions`
+    - ``....in``, ``...._in``: an ActQuantizer, of the node that quantizes the stream
+    - ``....probs``, ``....ctx``: an attention block;  ``....fc1``: a layer, with fc1, `activation_fn` and fc2
+    - ``lm_head``: the model, with `lm_head` and `final_logits_bias`
+    - others: the QuantLinear or QuantLayerNorm
+    """
+
+    modules: Mapping[str, Any]
 
     @torch.no_grad()
     def result(self, node: Node, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         """`(real, codes)`: the result in steps before rounding and clipping, and the integers it rounds to."""
         module = self.modules[node.name]
         values = [x.double() for x in inputs]
-        if node.op == "embed":
-            return self.embed(module, inputs[0], node)
-        if node.op == "layernorm":
-            x = values[0] * 2.0 ** -node.src[0].type.frac
-            y = F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
-            return _on_grid(y, node.type)
-        if node.op == "quant":
-            return _codes(values[0] * 2.0 ** -node.src[0].type.frac, module)
-        if node.op == "linear_residual":
-            return self.residual(module, *values, node.type)
-        if node.op == "softmax_codes":
-            return self.probabilities(module, values[0], node["causal"])
-        if node.op in ("context_codes", "context_codes8"):
-            return self.context(module, *values)
-        if node.op == "lm_head":
-            return self.next_token(values[0])
-        return self.projection(module, values[0])
-
-    def embed(self, stack: nn.Module, ids: Tensor, node: Node) -> tuple[Tensor, Tensor]:
-        x = stack.embed_tokens(ids[None])[0] + stack.embed_positions(ids[None])[0]
-        return _on_grid(x, node.type)
+        match node.op:
+            case Embed():
+                x = module.embed_tokens(inputs[0][None])[0] + module.embed_positions(inputs[0][None])[0]
+                return _on_grid(x, node.expect(Residual))
+            case Layernorm():
+                x = _real(node.src[0], values[0])
+                y = F.layer_norm(x, module.normalized_shape, module.weight, module.bias, module.eps)
+                return _on_grid(y, node.expect(Residual))
+            case Quant():
+                return _codes(_real(node.src[0], values[0]), module)
+            case LinearResidual():
+                return self.residual(module, values[0], values[1], node.expect(Residual))
+            case SoftmaxCodes(causal=causal):
+                return self.probabilities(module, values[0], causal)
+            case ContextCodes() | ContextCodes8():
+                return self.context(module, values[0], values[1])
+            case LmHead():
+                return self.next_token(module, values[0])
+            case _:
+                return self.projection(module, values[0])
 
     def residual(self, linear: QuantLinear, x: Tensor, h: Tensor, grid: Residual) -> tuple[Tensor, Tensor]:
         y = _product(linear, x, linear.x_quant) * 2.0**grid.frac
         return h + y, golden.sat((h + y.round()).long(), grid.bits)
 
-    def probabilities(self, attn: nn.Module, scores: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-        real = scores * alpha(attn.q_proj.y_quant) * alpha(attn.k_proj.y_quant)
+    def probabilities(self, attn: Attention, scores: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+        real = scores * step_of(attn.q_proj.head_quant) * step_of(attn.k_proj.head_quant)
         if causal:
             hidden = torch.ones(real.shape[-2:]).triu(1 + real.shape[-1] - real.shape[-2]).bool()
             real = real.masked_fill(hidden, -math.inf)
         return _codes(F.softmax(real, -1), attn.p_quant)
 
-    def context(self, attn: nn.Module, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def context(self, attn: Attention, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         heads = attn.embed_dim // attn.head_dim
-        value = _value(v, attn.v_proj.y_quant).unflatten(-1, (heads, -1)).transpose(0, 1)
+        value = _value(v, attn.v_proj.head_quant).unflatten(-1, (heads, -1)).transpose(0, 1)
         mixed = (_value(p, attn.p_quant) @ value).transpose(0, 1).flatten(-2)
         return _codes(mixed, attn.out_proj.x_quant)
 
-    def next_token(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        head = self.model.lm_head
-        best = (_product(head, x, head.x_quant) + self.model.final_logits_bias).argmax(-1)
+    def next_token(self, model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        best = (_product(model.lm_head, x, model.lm_head.x_quant) + model.final_logits_bias).argmax(-1)
         return best.double(), best
 
-    def projection(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    def projection(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """q, k, v; or fc1 with activation function, where the module is the layer."""
         if isinstance(module, QuantLinear):
-            return _codes(_product(module, x, module.x_quant) * module.y_scale, module.y_quant)
+            return _codes(_product(module, x, module.x_quant) * module.y_scale, module.head_quant)
         y = _product(module.fc1, x, module.fc1.x_quant)
         return _codes(module.activation_fn(y), module.fc2.x_quant)
 
 
+def _real(node: Node, integers: Tensor) -> Tensor:
+    """The values of a node on the residual stream."""
+    return integers * 2.0 ** -node.expect(Residual).frac
+
+
 def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:
-    return codes * alpha(quantizer) + quantizer.zero
+    return codes * step_of(quantizer) + quantizer.zero
 
 
 def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Tensor:
@@ -204,11 +195,11 @@ def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Ten
 
 
 def _codes(x: Tensor, quantizer: ActQuantizer) -> tuple[Tensor, Tensor]:
-    codes = nearest_codes(x, alpha(quantizer), quantizer.zero, quantizer.kind).long()
+    codes = nearest_codes(x, step_of(quantizer), quantizer.zero, quantizer.kind).long()
     if quantizer.kind == "binary":
         # the boundary is at 0, between -1 and +1: half a step from either
-        return x / alpha(quantizer) / 2 + 0.5 * x.sign(), codes
-    return (x - quantizer.zero) / alpha(quantizer), codes
+        return x / step_of(quantizer) / 2 + 0.5 * x.sign(), codes
+    return (x - quantizer.zero) / step_of(quantizer), codes
 
 
 def _on_grid(x: Tensor, grid: Residual) -> tuple[Tensor, Tensor]:
@@ -229,7 +220,7 @@ class Likelihood:
     same_argmax: float
 
 
-def likelihood(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]) -> Likelihood:
+def likelihood(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Likelihood:
     """Score (source ids, target ids) with the folded graphs and with the model, both forced to the target."""
     totals = torch.zeros(3, dtype=torch.float64)
     tokens = 0
@@ -243,19 +234,17 @@ def likelihood(model: QuantBartForConditionalGeneration, lowered: Lowered, pairs
 
 
 @torch.no_grad()
-def _logits(
-    model: QuantBartForConditionalGeneration, lowered: Lowered, pairs: Sequence[Pair]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _logits(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Per text: logits of the integer model, logits of the fake-quant model (both [T, V], float64), labels [T]."""
     encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
-    head = next(node for node in lowered.decoder.nodes() if node.op == "lm_head")
-    mul, bias = lowered.weights[head["mul"]], lowered.weights[head["bias"]]
-    weight = lowered.weights[head["weight"]]
+    head = next(node for node in lowered.decoder.nodes() if is_op(node, LmHead))
+    mul, bias = lowered.weights[head.op.mul], lowered.weights[head.op.bias]
+    weight = lowered.weights[head.op.weight]
     for source, target in pairs:
         ids, labels = torch.as_tensor(source), torch.as_tensor(target)
         shifted = torch.cat([torch.tensor([lowered.meta["decoder_start_id"]]), labels[:-1]])
         kept = decoder({"ids": shifted} | outputs(lowered.encoder, encoder({"ids": ids})))
         acc = golden.linear_acc(kept[head.src[0]], weight)
-        integer = golden.lm_logits(acc, mul, bias) * 2.0 ** -head["logit_scale_log2"]
+        integer = golden.lm_logits(acc, mul, bias) * 2.0**-head.op.logit_scale_log2
         real = model(input_ids=ids[None], decoder_input_ids=shifted[None], use_cache=False).logits[0]
         yield integer.double(), real.double(), labels

@@ -1,0 +1,115 @@
+"""The protocol of a model family: all that preparing, running and checking ask of it.
+
+A family is a folder of `models/` with a subclass of Family and a line in `ternbin.models.families`.  Docs: docs/add-a-model-family.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from transformers import PreTrainedModel
+
+from ternbin.graph.ir import Lowered
+from ternbin.models import calibrate, fidelity, packed
+from ternbin.models.config import QuantConfig
+from ternbin.models.fidelity import Agreement, Pair
+from ternbin.models.model import QuantModel
+
+Model = TypeVar("Model", bound=QuantModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of a random model.  `layers`: of each stack.  `options`: what else the family varies."""
+
+    heads: int
+    head_dim: int
+    ffn: int
+    layers: tuple[int, ...]
+    vocab: int
+    activation: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        layers = "+".join(map(str, self.layers))
+        return (
+            f"{self.activation} d={self.heads * self.head_dim} heads={self.heads} ffn={self.ffn} layers={layers} "
+            f"vocab={self.vocab}"
+        )
+
+
+class Family(ABC, Generic[Model]):
+    """`stock_types` and `quant_type`: the `model_type` of the config.json files of full-precision and of quantized models."""
+
+    stock_types: tuple[str, ...]
+    quant_type: str
+
+    # -- models --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def load_stock(self, folder: Path) -> PreTrainedModel:
+        """The full-precision model of a folder, in eval mode."""
+
+    @abstractmethod
+    def load(self, folder: Path, quant: QuantConfig | None = None) -> Model:
+        """The quantized model of a folder: packed, saved, or a full-precision one that `quant` quantizes.  Raises InputError."""
+
+    @abstractmethod
+    def quantize(self, stock: PreTrainedModel, quant: QuantConfig) -> Model:
+        """A quantized copy of a full-precision model, its steps not yet set."""
+
+    @abstractmethod
+    def stock(self, model: Model) -> PreTrainedModel:
+        """The full-precision model with the weights of a quantized one."""
+
+    @abstractmethod
+    def batches(self, model: Model, pairs: Sequence[Pair]) -> list[dict]:
+        """Arguments of forward to calibrate on: (source, target) ids, cut to length; without pairs, seeded random ids."""
+
+    # -- graphs --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def lower(self, model: Model) -> Lowered:
+        """The graphs of a calibrated model.  Running needs these keys of `meta`: those of
+        `lowering.describe_quantization`, `vocab_size` and `max_positions` of the source, and where it generates those of
+        `lowering.describe_generation`.  Reports show all that are numbers or words."""
+
+    @abstractmethod
+    def node_modules(self, model: Model) -> dict[str, Any]:
+        """The module that each checked node of the folded graphs was, by the node's name (`fidelity.Reference`)."""
+
+    # -- random models -------------------------------------------------------------------------
+
+    @abstractmethod
+    def draw(self, rng: random.Random, activation: str) -> Sizes:
+        """Small random sizes with that activation function, such that no tile divides them more often than not."""
+
+    @abstractmethod
+    def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> Model:
+        """A calibrated model of random weights, in eval mode."""
+
+    # -- the same for all ----------------------------------------------------------------------
+
+    def requantize(self, model: Model, bits: str) -> Model:
+        """The model's weights in another bit setting, steps and grids unset."""
+        return self.quantize(self.stock(model), replace(model.quant_config, bits=bits, fracs={}))
+
+    def calibrate(self, model: Model, batches: Iterable[dict]) -> None:
+        """Set the steps that are unset, and the residual grids."""
+        calibrate.calibrate(model, batches)
+
+    def save(self, model: Model, folder: Path, tokenizer: Any = None) -> None:
+        """Write the packed checkpoint; `tokenizer` is one, or a folder that holds one."""
+        packed.save_packed(model, folder, tokenizer)
+
+    def compare(self, model: Model, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
+        """Agreement of the folded graphs with the model, op by op, over (source ids, decoder input ids)."""
+        # packed first: row scales stay those of the float32 weights
+        double = copy.deepcopy(model).pack().double().eval()
+        return fidelity.compare(fidelity.Reference(self.node_modules(double)), lowered, pairs)

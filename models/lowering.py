@@ -1,0 +1,183 @@
+"""Lowering: the modules of a quantized model to real ops of a graph (ternbin/graph), whatever the family.
+
+A family puts them together to its graphs (see `ternbin.models.bart.lower`); the passes fold them into integer ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ternbin.errors import InputError
+from ternbin.graph.build import Builder
+from ternbin.graph.ir import HEAD, Node
+from ternbin.models.config import SIGNED_KIND, QuantConfig
+from ternbin.models.model import QuantModel
+from ternbin.models.modules import (
+    Attention,
+    FeedForward,
+    QuantEmbedding,
+    QuantLayerNorm,
+    QuantLinear,
+    QuantPositions,
+)
+from ternbin.models.quantizers import ActQuantizer, step_of
+
+SEARCH = ("length_penalty", "no_repeat_ngram_size", "early_stopping", "min_length")
+
+
+def check_lowerable(model: QuantModel) -> None:
+    """Raise InputError unless every scale and grid of the model is known and static."""
+    quant = model.quant_config
+    if quant.form != "deploy":
+        raise InputError(f"form must be 'deploy' to lower a model, not {quant.form!r}")
+    if not quant.fracs:
+        raise InputError("residual grids must be calibrated (ternbin.models.calibrate), not unset")
+    for name, module in model.named_modules():
+        if isinstance(module, ActQuantizer) and not module.step.item() > 0:
+            raise InputError(f"{name}.alpha must be positive, not {module.step.item()!r}: calibrate the model first")
+
+
+# -- meta --------------------------------------------------------------------------------------
+
+
+def describe_quantization(quant: QuantConfig) -> dict:
+    """The part of `meta` that says how a model is quantized."""
+    return dict(
+        bits=quant.bits,
+        weight_bits=quant.weight_bits,
+        act_bits=quant.act_bits,
+        head_act_bits=quant.head_act_bits,
+        res_bits=quant.res_bits,
+        fracs=dict(quant.fracs),
+    )
+
+
+def describe_generation(config: Any, generation: Any) -> dict:
+    """The part of `meta` that running a decoder needs: token ids, and how the generation config wants beams to search."""
+    ids = {key: getattr(generation, f"{key}_token_id") for key in ("forced_bos", "forced_eos", "eos")}
+    # bos, pad and decoder start exist in both; the generation config wins because generate() follows it
+    for key in ("pad", "bos", "decoder_start"):
+        value = getattr(generation, f"{key}_token_id")
+        ids[key] = getattr(config, f"{key}_token_id") if value is None else value
+    return dict(
+        search={key: value for key in SEARCH if (value := getattr(generation, key)) is not None},
+        **{f"{key}_id": _single(f"{key}_token_id", value) for key, value in ids.items()},
+    )
+
+
+def _single(name: str, value: int | list[int] | None) -> int | None:
+    """One token id or None; the library also allows lists, the host does not."""
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise InputError(f"{name} must be one token id, not {value!r}")
+        return value[0]
+    return value
+
+
+# -- modules -----------------------------------------------------------------------------------
+
+
+class Lowering:
+    """Lowers the modules of one model into the weights of one Builder."""
+
+    def __init__(self, quant: QuantConfig):
+        self.quant = quant
+        self.kind_w = SIGNED_KIND[quant.weight_bits]
+        self.b = Builder({})
+
+    def embedding(
+        self, table: QuantEmbedding, positions: QuantPositions, name: str, ids: Node, *, weight: str, past: int | str
+    ) -> Node:
+        """Tokens and positions to the residual stream; `weight`: the table's name, one for all that share it."""
+        codes, row_scale = table.weight_parts()
+        scale = row_scale.double().flatten() * table.embed_scale
+        return self.b.op(
+            "real_embed",
+            ids,
+            name=name,
+            table=self.b.weight(weight, codes.char()),
+            table_kind=self.kind_w,
+            scale=self.b.weight(f"{name}.scale", scale),
+            pos=self.b.weight(f"{name}.pos", positions.weight),
+            pos_offset=positions.offset,
+            past=past,
+            frac=table.site.frac,
+            bits=self.quant.res_bits,
+        )
+
+    def layernorm(self, norm: QuantLayerNorm, name: str, x: Node) -> Node:
+        return self.b.op(
+            "real_layernorm",
+            x,
+            name=name,
+            gamma=self.b.weight(f"{name}.gamma", norm.weight),
+            beta=self.b.weight(f"{name}.beta", norm.bias),
+            eps=float(norm.eps),
+            frac=norm.site.frac,
+            bits=norm.site.bits,
+        )
+
+    def linear(self, module: QuantLinear, name: str, x: Node) -> Node:
+        """The real output of a projection of the codes `x` of its input quantizer, times `y_scale`."""
+        codes, row_scale = module.weight_parts()
+        quantizer = module.x_quant
+        return self.b.linear(
+            x,
+            name,
+            codes,
+            self.kind_w,
+            row_scale,
+            step_of(quantizer),
+            module.bias,
+            zero_x=quantizer.zero,
+            extra=module.y_scale,
+        )
+
+    def codes(self, quantizer: ActQuantizer, name: str, x: Node) -> Node:
+        return self.b.quantize(x, name, step_of(quantizer), quantizer.kind, quantizer.zero)
+
+    def projections(self, attn: Attention, name: str, which: str, h: Node) -> list[Node]:
+        """Codes of the q, k, v projections named in `which`; equal input scales share one code tensor."""
+        shared: dict[float, Node] = {}
+        results = []
+        for letter in which:
+            module: QuantLinear = getattr(attn, f"{letter}_proj")
+            step = step_of(module.x_quant)
+            if step not in shared:
+                shared[step] = self.codes(module.x_quant, f"{name}.{letter}_in", h)
+            y = self.linear(module, f"{name}.{letter}", shared[step])
+            results.append(self.codes(module.head_quant, f"{name}.{letter}", y))
+        return results
+
+    def attention(self, attn: Attention, name: str, h: Node, q: Node, k: Node, v: Node, *, causal: bool) -> Node:
+        """Scores to the residual `h` plus the attended values."""
+        heads, out = attn.embed_dim // attn.head_dim, attn.out_proj
+        step_q, step_k, step_v = (step_of(p.head_quant) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
+        scores = self.b.op("scores", q, k, name=f"{name}.scores", heads=heads)
+        alpha_p, kind = step_of(attn.p_quant), attn.p_quant.kind
+        p = self.b.probabilities(scores, f"{name}.probs", step_q * step_k, causal, alpha_p, kind)
+        context = self.b.context(p, v, f"{name}.ctx", heads, alpha_p * step_v, step_of(out.x_quant), out.x_quant.kind)
+        return self.b.add_sat(h, self.linear(out, f"{name}.out", context), f"{name}.out")
+
+    def feed_forward(self, layer: FeedForward, name: str, h: Node) -> Node:
+        y = self.linear(layer.fc1, f"{name}.fc1", self.codes(layer.fc1.x_quant, f"{name}.fc1_in", h))
+        activation = layer.activation_fn
+        if activation.x_quant is not None:
+            y = self.b.op("snap", y, delta=step_of(activation.x_quant))
+        y = self.codes(layer.fc2.x_quant, f"{name}.fc1", self.b.op("act", y, fn=activation.fn.name))
+        return self.b.add_sat(h, self.linear(layer.fc2, f"{name}.fc2", y), f"{name}.fc2")
+
+    def lm_head(self, head: QuantLinear, bias: Tensor, h: Node, *, weight: str) -> Node:
+        """Arg-max over the vocabulary; `weight`: the name of the head's matrix, the table's where they share it."""
+        codes, row_scale = head.weight_parts()
+        x = self.codes(head.x_quant, "lm_head.in", h)
+        acc = self.b.op("matmul", x, weight=self.b.weight(weight, codes.char()), weight_kind=self.kind_w)
+        logits = self.b.op(
+            "affine",
+            acc,
+            scale=self.b.weight("lm_head.scale", row_scale.double().flatten() * step_of(head.x_quant)),
+            bias=self.b.weight("lm_head.bias", bias.flatten().double()),
+        )
+        return self.b.op("argmax", logits, name=HEAD)

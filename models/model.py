@@ -1,0 +1,69 @@
+"""What every quantized model is, whatever its family: a model of the library with residual sites and packable weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ternbin.errors import InputError
+from ternbin.models.config import QuantConfig
+from ternbin.models.modules import QuantWeight
+from ternbin.models.quantizers import ActQuantizer, ResidualSite
+
+
+class QuantModel(PreTrainedModel):
+    """Mixin before the library's class.  `config.quant` is a QuantConfig as a dict.
+
+    `sites`: the places of the residual stream, by name, whose grids calibration sets.
+    `tied`: modules that share the weight of another one, by name; empty where no weight is shared.
+    """
+
+    config: Any  # the family's, with a field `quant`; the library's classes give it types that exclude each other
+    sites: dict[str, ResidualSite]
+    tied: ClassVar[Mapping[str, str]] = {}
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, ActQuantizer) and module.alpha is not None:
+            nn.init.zeros_(module.alpha)
+            module.ready = False
+
+    @property
+    def quant_config(self) -> QuantConfig:
+        return QuantConfig.from_dict(self.config.quant or {})
+
+    def weights(self) -> Iterator[tuple[str, QuantWeight]]:
+        """Every module with quantized weights and its name, those of `tied` too."""
+        for name, module in self.named_modules():
+            if isinstance(module, QuantWeight):
+                yield name, module
+
+    @property
+    def is_packed(self) -> bool:
+        return any(module.is_packed for _, module in self.weights())
+
+    def set_fracs(self, fracs: dict[str, int]) -> None:
+        """Set the frac of every residual site, in the modules and in the config."""
+        if fracs and set(fracs) != set(self.sites):
+            wrong = sorted(set(fracs) ^ set(self.sites))[0]
+            raise InputError(f"fracs must name exactly the residual sites of the model, not differ at {wrong!r}")
+        self.config.quant = asdict(self.quant_config) | {"fracs": dict(fracs)}
+        for name, site in self.sites.items():
+            site.frac = fracs.get(name)
+
+    def pack(self) -> Self:
+        """Replace every latent weight by its codes and row scales, in place; the outputs do not change."""
+        packed: dict[nn.Parameter, tuple[torch.Tensor, torch.Tensor]] = {}  # tied weights stay one
+        for _, module in self.weights():
+            weight = module.latent
+            if weight is not None:
+                if weight not in packed:
+                    codes, row_scale = module.weight_parts()
+                    packed[weight] = codes.char(), row_scale
+                module.set_packed(*packed[weight])
+        return self

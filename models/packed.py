@@ -1,0 +1,116 @@
+"""Packed checkpoints: the codes of a model instead of its weights, for inference.
+
+A packed checkpoint is `config.json` and `packed.safetensors`: `<module>.codes` (uint8, rows of `qtypes.pack`) and
+`<module>.scale` (float32 [rows]) for every quantized weight, a shared one once, and the remaining parameters
+as float32; tokenizer and generation files as the library writes them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ternbin.errors import InputError
+from ternbin.graph import qtypes
+from ternbin.models import files
+from ternbin.models.config import SIGNED_KIND
+from ternbin.models.files import PACKED_FILE
+from ternbin.models.model import QuantModel
+from ternbin.models.modules import QuantWeight
+
+FORMAT = {"format": "ternbin-packed", "version": "1"}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
+
+Model = TypeVar("Model", bound=QuantModel)
+
+
+class PackedModel(QuantModel):
+    """A quantized model whose `save_pretrained` and `from_pretrained`, beside what the library's do, take packed checkpoints."""
+
+    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
+        """As the library's; a packed model is written by `save_packed`."""
+        if self.is_packed:
+            save_packed(self, save_directory)
+        else:
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As the library's; a folder with a packed checkpoint gives the packed model."""
+        if (Path(pretrained_model_name_or_path) / PACKED_FILE).exists():
+            return load_packed(cls, pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+
+def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) -> Path:
+    """Write the packed checkpoint of a `deploy` model; returns the folder.
+
+    `tokenizer` is a tokenizer, or a folder whose tokenizer files are copied, or None.
+    """
+    if model.quant_config.form != "deploy":
+        raise InputError(f"form must be 'deploy' to pack a model, not {model.quant_config.form!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in _packed_tensors(model)}
+    save_file(tensors, folder / PACKED_FILE, metadata=FORMAT)
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    if isinstance(tokenizer, (str, Path)):
+        for name in TOKENIZER_FILES:
+            if (Path(tokenizer) / name).exists() and Path(tokenizer).resolve() != folder.resolve():
+                shutil.copyfile(Path(tokenizer) / name, folder / name)
+    elif tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load_packed(cls: type[Model], folder: str | Path) -> Model:
+    """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
+    folder = files.checked_folder(folder)
+    config_class = cls.config_class
+    assert config_class is not None, f"{cls.__name__} must say its config_class"
+    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
+    tensors = files.read_tensors(folder / PACKED_FILE)
+    kind = SIGNED_KIND[model.quant_config.weight_bits]
+    stored = stored_weights(model)
+    for name, module in stored.items():
+        assert module.latent is not None
+        rows, width = module.latent.shape
+        scale = files.take_scale(tensors, f"{name}.scale", rows, folder)
+        module.set_packed(files.take_codes(tensors, f"{name}.codes", kind, rows, width, folder), scale)
+    for name, module in model.weights():
+        if name in model.tied:
+            owner = stored[model.tied[name]]
+            module.set_packed(owner.codes, owner.row_scale)
+    for name, old in _plain_tensors(model).items():
+        files.assign(model, name, files.take(tensors, name, tuple(old.shape), folder))
+    return files.finish(model, folder)
+
+
+def stored_weights(model: QuantModel) -> dict[str, QuantWeight]:
+    """The modules whose weights are stored as codes, by name; a shared weight once."""
+    return {name: module for name, module in model.weights() if name not in model.tied}
+
+
+def _packed_tensors(model: QuantModel) -> Iterator[tuple[str, Tensor]]:
+    kind = SIGNED_KIND[model.quant_config.weight_bits]
+    for name, module in stored_weights(model).items():
+        codes, scale = module.weight_parts()
+        yield f"{name}.codes", torch.from_numpy(qtypes.pack(codes.cpu().numpy(), kind))
+        yield f"{name}.scale", scale.detach().flatten().float().cpu()
+    for name, tensor in _plain_tensors(model).items():
+        yield name, tensor.detach().float().cpu()
+
+
+def _plain_tensors(model: QuantModel) -> dict[str, Tensor]:
+    """Parameters and buffers that are not quantized weights."""
+    owned = {f"{name}.{part}" for name, _ in model.weights() for part in ("weight", "codes", "row_scale")}
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: tensor for name, tensor in tensors.items() if name not in owned}

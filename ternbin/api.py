@@ -1,0 +1,398 @@
+"""The toolkit from Python: a function a verb of the command line, thin over the rooms that do the work.
+
+Errors are those of ``ternbin.errors``: InputError, CheckError, MissingToolError. Heavy packages are imported by the calls that need them.
+Where a function takes ``hw``, a name, the path of a TOML file or a :class:`HwConfig` will do; where it takes ``model``, the folder of a
+checkpoint, or None for the bundled model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ternbin import results
+from ternbin.contract.hw import HwConfig, load_hw
+from ternbin.counting.external import MemoryModel
+from ternbin.errors import InputError
+
+if TYPE_CHECKING:
+    from ternbin.contract.program import Program
+    from ternbin.counting.runs import RunResult
+    from ternbin.graph.ir import Lowered
+    from ternbin.sim.simulator import Waves
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched from a hub
+
+
+def __getattr__(name: str) -> object:
+    if name == "Waves":  # loads Amaranth
+        from ternbin.sim.simulator import Waves
+
+        return Waves
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _hardware(hw: str | Path | HwConfig) -> HwConfig:
+    return hw if isinstance(hw, HwConfig) else load_hw(str(hw))
+
+
+# ---- the main job ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A text, or a batch of texts, summarised on the simulated accelerator.
+
+    ``result`` is the content of result.json (docs/result-schema.md); ``files`` are the further files of a report, name -> text, empty
+    where the run was read from a folder. Shown as a table by a notebook, as text by ``print``.
+    """
+
+    result: dict = field(repr=False)
+    files: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def summaries(self) -> list[str | None]:
+        """The summary of each text; None where the model has no tokenizer."""
+        return [text["summary"] for text in results.texts(self.result)]
+
+    @property
+    def summary(self) -> str | None:
+        """The summary of the only text. Raises InputError for a batch."""
+        if len(self.summaries) != 1:
+            raise InputError(f"summary must be asked of a run of one text, not of {len(self.summaries)}: see summaries")
+        return self.summaries[0]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Generated ids, of a batch those of all texts one after the other."""
+        return self.result["tokens"]
+
+    @property
+    def bit_exact(self) -> bool:
+        """Every tensor that was written equals the integer reference."""
+        return self.result["bit_exact"]
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles of all calls."""
+        return self.result["cycles"]
+
+    @property
+    def cycles_by_phase(self) -> dict[str, int]:
+        """Cycles of ``prefill`` and ``decode``."""
+        return {phase["name"]: phase["cycles"] for phase in self.result["phases"]}
+
+    @property
+    def energy_uj(self) -> float:
+        """Modelled energy of the whole run in microjoules, external memory included."""
+        return self.result["energy"]["pj"] / 1e6
+
+    @property
+    def energy_range_uj(self) -> tuple[float, float]:
+        """Its low and high end: see docs/energy.md for what they stand for."""
+        return self.result["energy"]["low"] / 1e6, self.result["energy"]["high"] / 1e6
+
+    @property
+    def energy_by_phase_uj(self) -> dict[str, float]:
+        """Energy of ``prefill`` and ``decode`` in microjoules."""
+        return {phase["name"]: phase["pj"] / 1e6 for phase in self.result["energy"]["phases"]}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the report as ``ternbin run --out`` does; returns the path of its page."""
+        from ternbin.report import write_report
+
+        folder = Path(folder)
+        write_report(self.result, folder)
+        for name, text in self.files.items():
+            results.write_text(folder / name, text)
+        return folder / "index.html"
+
+    def __str__(self) -> str:
+        from ternbin.report import tables
+
+        return tables.terminal(self.result)
+
+    def __repr__(self) -> str:
+        verdict = "bit-exact" if self.bit_exact else "NOT bit-exact"
+        return f"<Run {self.result['name']} {self.result['bits']}: {verdict}, {self.cycles:,} cycles, {self.energy_uj:.3g} uJ>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        (low, high), checked = self.energy_range_uj, f"{self.result['values_checked']:,} values compared"
+        verdict = "equal" if self.bit_exact else f"{self.result['mismatches']:,} differ"
+        rows = [
+            *(("summary", text["summary"] or text["tokens"]) for text in results.texts(self.result)),
+            ("bits", f"{checked}, {verdict}"),
+            *((f"cycles, {name}", f"{cycles:,}") for name, cycles in self.cycles_by_phase.items()),
+            ("energy", f"{self.energy_uj:.3g} µJ ({low:.3g} to {high:.3g})"),
+            ("hardware", f"{self.result['hardware']['name']}, {self.result['bits']}"),
+        ]
+        cells = (f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
+        return f"<table>{''.join(cells)}</table>"
+
+
+def summarise(
+    text: str | Sequence[str] | None = None,
+    *,
+    ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    model: str | Path | None = None,
+    bits: str | None = None,
+    hw: str | Path | HwConfig = "small",
+    max_new_tokens: int = 20,
+    beams: int = 1,
+    length_penalty: float | None = None,
+    no_repeat_ngram: int | None = None,
+    early_stopping: bool | str | None = None,
+    memory: MemoryModel | None = None,
+    dram: str = "lpddr4",
+    characterisation: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    restart: bool = False,
+) -> Run:
+    """``ternbin run``: the text on the simulated accelerator, every tensor compared with the integer reference.
+
+    text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
+    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. beams above 1: beam search, with
+    the settings named as on the command line, None for the model's own. memory: latency and bandwidth of external memory. dram: its
+    energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md). checkpoint: a file that a long
+    run keeps its state in, and goes on from unless ``restart``.
+
+    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError. Bits that differ raise nothing: look at
+    ``bit_exact``.
+    """
+    from ternbin import flow
+    from ternbin.energy import figures
+
+    if text is not None and ids is not None:
+        raise InputError("text and ids must not be mixed")
+    search = _settings(beams, length_penalty, no_repeat_ngram, early_stopping)
+    job = flow.Job(
+        hw=_hardware(hw),
+        model_dir=model,
+        bits=bits,
+        texts=() if text is None else (text,) if isinstance(text, str) else tuple(text),
+        ids=() if ids is None else _each_text(ids),
+        max_new_tokens=max_new_tokens,
+        beams=beams,
+        search=search,
+        memory=memory or MemoryModel(),
+        dram=dram,
+    )
+    keep = None if checkpoint is None else Path(checkpoint)
+    with figures.using(characterisation):
+        return Run(*flow.summarise(job, checkpoint=keep, restart=restart))
+
+
+def _each_text(ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
+    """Ids by text, given those of one text or of several."""
+    if all(isinstance(each, int) for each in ids):
+        return [[each for each in ids if isinstance(each, int)]]
+    if any(isinstance(each, int) for each in ids):
+        raise InputError("ids must be integers, or a list of them for each text, not a mixture")
+    return [list(each) for each in ids if not isinstance(each, int)]
+
+
+def _settings(beams: int, length_penalty: float | None, ngram: int | None, early: bool | str | None) -> dict:
+    """Settings of a search by the names of :class:`ternbin.decoding.search.Search`; None where none was given."""
+    settings = {"length_penalty": length_penalty, "no_repeat_ngram_size": ngram, "early_stopping": early}
+    if beams == 1 and any(value is not None for value in settings.values()):
+        raise InputError("length_penalty, no_repeat_ngram and early_stopping must come with beams of 2 or more")
+    return settings
+
+
+def load_run(folder: str | Path) -> Run:
+    """A run that was saved, by its folder or result.json. Raises InputError, naming the file and what is wrong."""
+    return Run(results.load(folder))
+
+
+def write_reports(runs: Sequence[Run | str | Path], out: str | Path) -> Path:
+    """``ternbin report``: the report of each run (or saved folder) below ``out``, and a page that compares them, whose path is returned.
+
+    The folder of a run is its name with bits, or that of the folder it was read from; equal names are numbered.
+    """
+    from ternbin.report import compare, write_report
+
+    loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
+    if not loaded:
+        raise InputError("runs must hold at least one run")
+    out, taken = Path(out), set()
+    for run, result in zip(runs, loaded, strict=True):
+        name = f"{result['name']}-{result['bits']}" if isinstance(run, Run) else Path(run).resolve().name
+        free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(loaded) + 1))) if n not in taken)
+        taken.add(free)
+        write_report(result, out / free)
+    results.write_text(out / "comparison.html", compare.page(loaded))
+    return out / "comparison.html"
+
+
+# ---- link by link ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A model as the hardware takes it: the folded integer graphs, and the program mapped from them."""
+
+    model: Lowered
+    program: Program
+
+    def save(self, path: str | Path) -> Path:
+        """Write the program file that ``ternbin sim`` and :func:`simulate` read; returns its path."""
+        from ternbin.contract.program import save
+
+        save(self.program, path)
+        return Path(path)
+
+
+def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
+    """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
+
+    Without training the texts of the result mean nothing.
+    """
+    from ternbin.models import prepare
+
+    prepare.save(prepare.load_model(model, bits), out, model)
+    return Path(out)
+
+
+def lower(
+    source_len: int | Sequence[int] = 48,
+    *,
+    model: str | Path | None = None,
+    bits: str | None = None,
+    hw: str | Path | HwConfig = "small",
+    max_new_tokens: int = 12,
+    beams: int = 1,
+) -> Lowering:
+    """``ternbin lower``: the program for texts of exactly ``source_len`` tokens (several lengths: a batch), and the graphs it came from.
+
+    Raises InputError for what ``hw`` cannot hold or compute.
+    """
+    from ternbin.decoding.beam import check_vocabulary
+    from ternbin.mapping.mapper import map_model
+    from ternbin.models import prepare
+
+    lengths = [source_len] if isinstance(source_len, int) else list(source_len)
+    hardware = _hardware(hw)
+    if beams * len(lengths) != 1:
+        hardware = hardware.searching(beams, len(lengths))
+    lowered = prepare.lowered_model(model or prepare.bundled_dir(), bits)
+    if hardware.beams > 1:
+        check_vocabulary(lowered.meta["vocab_size"], hardware.beams)
+    return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))
+
+
+def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
+    """``ternbin rtl``: the Verilog of an accelerator, file name -> text, and ``manifest.json``: ports, registers, memories, counters."""
+    import json
+
+    from ternbin.rtl.verilog.generate import generate, manifest
+
+    config = _hardware(hw)
+    return generate(config) | {"manifest.json": json.dumps(manifest(config), indent=1, ensure_ascii=False) + "\n"}
+
+
+def simulate(
+    program: Program | Lowering | str | Path,
+    ids: Sequence[int] | Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int | None = None,
+    length_penalty: float | None = None,
+    no_repeat_ngram: int | None = None,
+    early_stopping: bool | str | None = None,
+    memory: MemoryModel | None = None,
+    waves: Waves | None = None,
+    checkpoint: str | Path | None = None,
+    restart: bool = False,
+) -> RunResult:
+    """``ternbin sim``: a program, or a program file, on the cycle-accurate simulator: tokens, cycles and counters of every call.
+
+    ids: of the text, as many as the program was lowered for, or a list of them a text. Nothing is compared: ``ternbin.sim.check`` does
+    that with the graphs at hand. The search settings belong to a program of several beams; a run with ``waves`` has no checkpoint.
+    """
+    from ternbin import flow
+    from ternbin.contract import program as programs
+    from ternbin.decoding.search import Policy, Search
+    from ternbin.models.prepare import check_ids
+
+    if isinstance(program, Lowering):
+        program = program.program
+    elif isinstance(program, (str, Path)):
+        program = programs.load(program)
+    texts = _each_text(ids)
+    if [len(own) for own in texts] != list(program.lengths):
+        wanted = ", ".join(str(length) for length in program.lengths)
+        raise InputError(f"ids must be those of texts of {wanted} tokens, not {', '.join(str(len(t)) for t in texts)}")
+    for own in texts:
+        check_ids(own, program.info["vocab"], program.info["max_positions"])
+    beams = program.beams // program.encoders
+    settings = _settings(beams, length_penalty, no_repeat_ngram, early_stopping)
+    return flow.simulate(
+        program,
+        [token for own in texts for token in own],
+        Policy.of(program.info, max_new_tokens or program.max_new_tokens),
+        memory or MemoryModel(),
+        search=Search.of(program.info, beams, **settings) if beams > 1 else None,
+        waves=waves,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        restart=restart,
+    )
+
+
+def verify_cases(
+    cases: int = 8,
+    *,
+    seed: int = 0,
+    hw: str | Path | HwConfig = "tiny",
+    beams: int = 1,
+    texts: int = 1,
+    each: Callable[[dict], None] = lambda record: None,
+) -> list[dict]:
+    """``ternbin verify``: random small models through the whole chain; a record each, ``bit_exact`` or with its ``first_divergence``.
+
+    each: called with every record as soon as it is there.
+    """
+    from ternbin.progress import bar
+    from ternbin.verify import verify_case
+
+    config, records = _hardware(hw), []
+    for number in bar(range(seed, seed + cases), label="verifying", unit="case"):
+        records.append(verify_case(number, config, beams, texts))
+        each(records[-1])
+    return records
+
+
+def characterisation(file: str | Path | None = None) -> dict:
+    """``ternbin energy``: gate-level figures, the stored ones or those of another file: ``provenance``, ``blocks``, ``core``."""
+    from ternbin.energy import figures
+
+    return figures.read_characterisation(file or figures.STORED)
+
+
+def audit_claim(
+    models: Sequence[str] = ("bundled", "bart-base"),
+    *,
+    dram: str = "lpddr4",
+    characterisation: str | Path | None = None,
+    runs: Sequence[Run | str | Path] = (),
+    step: Callable[[str], None] = lambda text: None,
+) -> dict:
+    """``ternbin report --claim``: what becomes of the paper's "16x", as docs/result-schema.md describes it.
+
+    models: which to audit; none: sizes, operations and gate level alone. runs: add the ratios of their own audits. step: called with
+    what is being done. BART-base takes minutes.
+    """
+    from ternbin.energy import figures
+    from ternbin.energy.claim import claim_report
+    from ternbin.explore.audit import SUBJECTS, audit
+    from ternbin.models.task.paper import paper_table
+
+    for name in models:
+        if name not in SUBJECTS:
+            raise InputError(f"models must be of {', '.join(SUBJECTS)}, not {name!r}")
+    loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
+    with figures.using(characterisation):
+        return claim_report(paper_table(), loaded) | audit(list(models), dram, step)

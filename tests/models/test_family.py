@@ -1,0 +1,79 @@
+"""What the protocol promises, for every family of the registry; a folder of none is refused in one line."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from ternbin.decoding.greedy import reference_run
+from ternbin.decoding.search import Policy
+from ternbin.errors import InputError
+from ternbin.models import prepare
+from ternbin.models.config import QuantConfig
+from ternbin.models.families import FAMILIES, family_in, family_named, family_of
+from ternbin.passes import fold
+
+torch.set_num_threads(1)
+SOURCE, TARGET = [0, 5, 9, 7, 2], [2, 8, 3]
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.stock_types[0])
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family):
+    return family.random("2-2", family.draw(random.Random(3), "gelu"), seed=3)
+
+
+def test_a_model_type_belongs_to_one_family():
+    types = [name for family in FAMILIES for name in (*family.stock_types, family.quant_type)]
+    assert len(set(types)) == len(types)
+
+
+def test_a_random_model_runs_on_what_its_meta_says(family, model):
+    assert family_of(model) is family and model.quant_config.fracs
+    lowered = fold(family.lower(model))
+    assert Policy.of(lowered.meta, 3).max_new_tokens == 3
+    assert {"bits", "weight_bits", "act_bits", "vocab_size"} <= set(lowered.meta)
+    tokens, _ = reference_run(lowered, SOURCE, 3)
+    assert 1 <= len(tokens) <= 3
+
+
+def test_every_checked_node_has_its_module_and_agrees(family, model):
+    rows = family.compare(model, fold(family.lower(model)), [(SOURCE, TARGET)])
+    assert sum(row.equal for row in rows) >= 0.99 * sum(row.total for row in rows)
+
+
+def test_a_packed_folder_gives_the_same_graphs(family, model, tmp_path):
+    family.save(model, tmp_path)
+    assert family_in(tmp_path) == (family, False)
+    a, b = family.lower(model), prepare.lower(prepare.load_model(tmp_path))
+    assert (a.encoder, a.decoder, a.meta) == (b.encoder, b.decoder, b.meta)
+    assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
+
+
+def test_a_full_precision_folder_is_quantized_in_one_step(family, model, tmp_path):
+    stock = family.stock(model)
+    stock.save_pretrained(tmp_path)
+    assert family_in(tmp_path) == (family, True)
+    loaded = family.load_stock(tmp_path)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in stock.state_dict().items())
+    ours, theirs = prepare.load_model(tmp_path, "1-8"), family.quantize(loaded, QuantConfig(bits="1-8"))
+    family.calibrate(theirs, family.batches(theirs, []))
+    assert ours.quant_config == theirs.quant_config and ours.quant_config.bits == "1-8"
+
+
+def test_other_folders_are_refused(tmp_path):
+    known = " or ".join(repr(name) for family in FAMILIES for name in (*family.stock_types, family.quant_type))
+    with pytest.raises(InputError) as error:
+        family_named("t5")
+    assert str(error.value) == f"model_type must be {known}, not 't5'"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": ["bart"]}))
+    with pytest.raises(InputError, match=r"config.json: model_type must be .*, not \['bart'\]"):
+        family_in(tmp_path)
+    with pytest.raises(InputError, match="checkpoint must be a folder, not '.*nowhere'"):
+        prepare.load_model(Path(tmp_path) / "nowhere")
