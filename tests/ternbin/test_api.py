@@ -110,7 +110,7 @@ def test_a_batch(model):
 
 def test_lower_save_simulate(model, run, tmp_path):
     lowering = ternbin.lower(4, model=model, hw="tiny", max_new_tokens=2)
-    assert {node.op for node in lowering.model.encoder.nodes()} > {"embed", "linear_codes"}
+    assert {node.op.opname for node in lowering.model.encoder.nodes()} > {"embed", "linear_codes"}
     path = lowering.save(tmp_path / "program.tbn")
     for program in (lowering, lowering.program, path, str(path)):
         simulated = ternbin.simulate(program, [0, 5, 9, 2])
