@@ -14,14 +14,7 @@ from ternbin.graph.build import Builder
 from ternbin.graph.ir import HEAD, Node
 from ternbin.models.config import SIGNED_KIND, QuantConfig
 from ternbin.models.model import QuantModel
-from ternbin.models.modules import (
-    Attention,
-    FeedForward,
-    QuantEmbedding,
-    QuantLayerNorm,
-    QuantLinear,
-    QuantPositions,
-)
+from ternbin.models.modules import Attention, FeedForward, QuantEmbedding, QuantLayerNorm, QuantLinear, QuantPositions
 from ternbin.models.quantizers import ActQuantizer, step_of
 
 SEARCH = ("length_penalty", "no_repeat_ngram_size", "early_stopping", "min_length")
