@@ -219,7 +219,9 @@ def norm_of(b: CallBuilder, node: Node[GraphOp]) -> Node[Layernorm] | None:
     for norm in norms:
         strange = [user for user in b.users[norm] if not is_op(user, Quant)]
         if b.beside(norm) and strange:
-            raise InputError(f"{norm.where}: a LayerNorm beside the stream must be quantized, not read by {strange[0].name}")
+            raise InputError(
+                f"{norm.where}: a LayerNorm beside the stream must be quantized, not read by {strange[0].name}"
+            )
     return norms[0] if norms else None
 
 
