@@ -77,7 +77,11 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     folder = files.checked_folder(folder)
     config_class = cls.config_class
     assert config_class is not None, f"{cls.__name__} must say its config_class"
-    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
+    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)), cls.check_values)
+    if model.quant_config.form != "deploy":
+        raise InputError(
+            f"{folder / files.CONFIG_FILE}: quant.form must be 'deploy' in a packed checkpoint, not 'paper'"
+        )
     held = Tensors.of_file(folder, PACKED_FILE)
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)

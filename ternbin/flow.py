@@ -24,6 +24,8 @@ from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
 from ternbin.decoding.search import Found, Policy, Search
 from ternbin.energy.account import Tariff, accounted
+from ternbin.energy.account import check as check_tariff
+from ternbin.energy.figures import DRAM
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
 from ternbin.graph.ir import Lowered
@@ -33,7 +35,7 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import Forecast, bar, stage
+from ternbin.progress import Forecast, bar, stage, warn
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
@@ -64,22 +66,30 @@ class Job:
     dram: str = "lpddr4"
 
 
-def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[Fields, dict[str, str]]:
+def summarise(
+    job: Job, *, checkpoint: Path | None = None, restart: bool = False, keep: Callable[[Fields], None] = lambda _: None
+) -> tuple[Fields, dict[str, str]]:
     """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
+    ``keep`` is called with the result as soon as it is there: what fails afterwards costs no run.
 
-    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
+    What is cheap to find out is found out first: settings, texts against the model's limits, then what does not fit the hardware, then
+    figures that are not there, all before anything is built. Raises InputError for what cannot be run, CheckError where the core stops,
+    MissingToolError.
     """
-    hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    hw = check_job(job)
     with stage("loading and lowering the model"):
         lowering = lower(prepare(job, hw))
     with stage("mapping"):
         planned = plan(lowering)
+    check_tariff(tariff(planned))
     with stage("building the simulator (kept for the next run)"):
         built = build_simulator(planned)
     simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         checked = compare_tensors(simulated)
-    return result(account(count(checked))), artefacts(hw, planned.program, lowering.lowered)
+    fields = result(account(count(checked)))
+    keep(fields)
+    return fields, artefacts(hw, planned.program, lowering.lowered)
 
 
 # ---- prepare, lower -------------------------------------------------------------------------------------------------
@@ -96,10 +106,37 @@ class Prepared:
     tokenizer: models.PreTrainedTokenizerFast | None
 
 
+def check_job(job: Job) -> HwConfig:
+    """The hardware made for the beams of all texts. Raises InputError for settings that mean nothing, whatever the model."""
+    if job.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    if job.dram not in DRAM:
+        raise InputError(f"--dram must be one of {', '.join(DRAM)}, not {job.dram!r}")
+    if job.beams != 1:
+        Search.of({}, job.beams, **job.search)
+    return job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+
+
 def prepare(job: Job, hw: HwConfig) -> Prepared:
+    """Raises InputError for texts and ids that the model cannot take, before it is loaded."""
     folder = Path(job.model_dir) if job.model_dir else models.bundled_dir()
+    limits, tokenizer = models.limits(folder), _tokenizer(folder, needed=not job.ids)
+    _sources(job, tokenizer, limits)
+    if hw.beams > 1:
+        check_vocabulary(limits["vocab_size"], hw.beams)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
+    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
+
+
+def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerFast | None:
+    """Where ids are given it only says what was generated: a broken one costs a warning."""
+    try:
+        return models.load_tokenizer(folder)
+    except InputError as error:
+        if needed:
+            raise
+        warn(f"{error}; the result shows ids alone")
+        return None
 
 
 @dataclass(frozen=True)
@@ -124,8 +161,6 @@ def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
     meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered.meta))
-    if job.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
     search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
     if before.hw.beams > 1:
@@ -140,7 +175,10 @@ def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, meta: d
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
     texts = job.texts or [models.default_text()]
-    return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
+    return _each(
+        texts,
+        lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"], meta["vocab_size"]), text),
+    )
 
 
 Given = TypeVar("Given")
@@ -323,12 +361,15 @@ class Accounted(Counted):
     numbers: Fields = field(repr=False)
 
 
-def account(before: Counted) -> Accounted:
+def tariff(before: Planned) -> Tariff:
     meta = before.lowered.meta
-    tariff = Tariff(
+    return Tariff(
         hw=before.program.hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"], dram=before.job.dram
     )
-    return Accounted(**vars(before), numbers=accounted(tariff, before.phases, before.run))
+
+
+def account(before: Counted) -> Accounted:
+    return Accounted(**vars(before), numbers=accounted(tariff(before), before.phases, before.run))
 
 
 # ---- result ---------------------------------------------------------------------------------------------------------
@@ -402,16 +443,30 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
+    """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None; faulty ones cost a
+    warning."""
     path = folder / "eval.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return results.load_scores(path)
+    except InputError as error:
+        warn(f"{error}; the result has no scores")
+        return None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
-    """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
-    files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
-    files["program.txt"] = listing(program)
-    files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
-    files["graph.svg"] = picture(lowered)
+    """Files beside the result: Verilog, manifest, program listing, graph as text and picture. One that cannot be made costs a warning."""
+    files: dict[str, str] = {}
+    for make in (
+        lambda: {f"rtl/{name}": text for name, text in verilog(hw).items()},
+        lambda: {"rtl/manifest.json": json.dumps(manifest(hw), indent=1) + "\n"},
+        lambda: {"program.txt": listing(program)},
+        lambda: {"graph.txt": "\n".join(dump(graph) for graph in lowered.stacks)},
+        lambda: {"graph.svg": picture(lowered)},
+    ):
+        try:
+            files |= make()
+        except Exception as error:  # whatever it is: the run is done
+            warn(f"a file of the report is left out: {type(error).__name__}: {' '.join(str(error).split())}")
     return files

@@ -8,6 +8,11 @@ from time import perf_counter
 from tqdm import tqdm
 
 
+def warn(line: str) -> None:
+    """Something that the user should know of, though the work goes on."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 def bar(
     items: Iterable | None = None, *, total: int | None = None, label: str = "", unit: str = "it", scale: bool = False
 ) -> tqdm:

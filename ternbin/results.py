@@ -70,6 +70,13 @@ def load(path: str | Path) -> Result:
     return validate(read_json(path, DATA_BYTES), path)
 
 
+def load_scores(path: Path) -> Result:
+    """The ``evaluation`` of a result, from the eval.json of a checkpoint; without fields that no one shows. Raises InputError."""
+    from ternbin.result_types import Evaluation
+
+    return validated(Evaluation, read_json(path), path, unknown=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes a file whole or not at all; what was there before stays when it fails."""
     path = Path(path)

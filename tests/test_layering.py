@@ -33,15 +33,15 @@ ALLOWED = {
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.prepare models.task passes progress report results sim version"
+        "models.prepare models.task passes progress report results schema sim version"
     ),
-    "contract": "errors graph schema numpy",
+    "contract": "errors graph schema numpy pydantic",
     "contract.effects": "contract numpy",
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors graph schema",
+    "energy": "contract counting errors graph schema pydantic",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
         "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim version amaranth numpy "
@@ -59,12 +59,12 @@ ALLOWED = {
     "graph": "errors graph.ops numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors graph graph.ops torch transformers",
-    "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors models models.bart models.marian models.mbart",
+    "models": "errors graph graph.ops schema torch transformers",
+    "models.bart": "errors graph graph.ops models passes schema torch transformers",
+    "models.families": "errors models models.bart models.marian models.mbart schema",
     "models.marian": "models models.bart transformers",
     "models.mbart": "models.bart transformers",
-    "models.prepare": "errors graph models models.families passes transformers",
+    "models.prepare": "errors graph models models.families passes progress schema transformers",
     "models.task": "decoding errors models models.families passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",

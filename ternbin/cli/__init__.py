@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import os
+import re
 import sys
+from typing import NoReturn
 
 from ternbin.errors import TernbinError
 from ternbin.version import __version__
@@ -22,8 +24,16 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other bad input: "--option must be ..."."""
+        line = re.sub(r"^argument ([^:]*): ", lambda found: f"{found[1].split('/')[-1]} ", message)
+        line = re.sub(r"invalid choice: ('.*') \(choose from (.*)\)$", r"must be one of \2, not \1", line)
+        self.exit(2, f"{self.prog}: {line}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ternbin", description="Hardware co-design and simulation of binary and ternary transformers."
     )
     parser.add_argument("--version", action="version", version=f"ternbin {__version__}")

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N texts")
+    parser.add_argument("--limit", type=options.whole(1), metavar="N", help="only the first N texts")
     options.add_json(parser)
 
 
