@@ -36,8 +36,8 @@ class Info(TypedDict):
     max_positions: Some
     logit_scale_log2: Annotated[int, Field(ge=-64, le=64)]
     logit_shift: Annotated[int, Field(ge=0, le=63)]
-    eos_id: Id | None
     decoder_start_id: Id
+    eos_id: NotRequired[Id | list[Id] | None]
     forced_bos_id: NotRequired[Id | None]
     forced_eos_id: NotRequired[Id | None]
     search: NotRequired[Search]
