@@ -65,7 +65,7 @@ ALLOWED = {
     "rtl.vector": "contract graph rtl.parts amaranth",
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
-    "sim.tb": "contract counting rtl.verilog cocotb",
+    "sim.tb": "contract counting errors rtl.verilog cocotb",
     "ternbin": "api version",
     "verify": "contract counting decoding errors graph mapping models models.families passes sim",
     "version": "",
