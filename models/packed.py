@@ -76,14 +76,14 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
     folder = files.checked_folder(folder)
     config_class = cls.config_class
-    assert config_class is not None, f"{cls.__name__} must say its config_class"
+    if config_class is None:
+        raise TypeError(f"{cls.__name__} must say its config_class")
     model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
     held = Tensors.of_file(folder, PACKED_FILE)
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():
-        assert module.latent is not None
-        rows, width = module.latent.shape
+        rows, width = latent_shape(module)
         scale = held.take_scale(f"{name}.scale", rows)
         module.set_packed(held.take_codes(f"{name}.codes", kind, rows, width), scale)
     share_packed(model, stored)
@@ -91,6 +91,14 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
         assign(model, name, held.take(name, tuple(old.shape)))
     held.done()
     return files.finish(model, folder)
+
+
+def latent_shape(module: QuantWeight) -> tuple[int, int]:
+    """Rows and columns of a weight that is not packed yet."""
+    if module.latent is None:
+        raise RuntimeError("a model to be packed must not be packed already")
+    rows, width = module.latent.shape
+    return rows, width
 
 
 def share_packed(model: QuantModel, stored: Mapping[str, QuantWeight]) -> None:

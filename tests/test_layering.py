@@ -33,7 +33,7 @@ ALLOWED = {
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.prepare models.task passes progress report results sim version"
+        "models.families models.prepare models.task passes progress report results sim version"
     ),
     "contract": "errors graph numpy",
     "contract.effects": "contract numpy",
@@ -61,7 +61,7 @@ ALLOWED = {
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "errors graph graph.ops torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors models models.bart models.marian models.mbart",
+    "models.families": "errors graph models models.bart models.marian models.mbart",
     "models.marian": "models models.bart transformers",
     "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes transformers",
@@ -80,7 +80,7 @@ ALLOWED = {
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
     "schema": "errors pydantic",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
-    "sim.tb": "contract counting rtl.verilog cocotb",
+    "sim.tb": "contract counting errors rtl.verilog cocotb",
     "ternbin": "api version",
     "verify": "contract counting decoding errors graph mapping models models.families passes sim",
     "version": "",
