@@ -286,13 +286,12 @@ def lower(
 
 
 def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
-    """``ternbin rtl``: the Verilog of an accelerator, file name -> text, and ``manifest.json``: ports, registers, memories, counters."""
-    import json
-
-    from ternbin.rtl.verilog.generate import generate, manifest
+    """``ternbin rtl``: the Verilog of an accelerator, file name -> text. With it ``manifest.json``: ports, registers, memories, counters;
+    and ``lint.vlt``, the waivers of Verilator's lint."""
+    from ternbin.rtl.verilog.generate import beside, generate
 
     config = _hardware(hw)
-    return generate(config) | {"manifest.json": json.dumps(manifest(config), indent=1, ensure_ascii=False) + "\n"}
+    return generate(config) | beside(config)
 
 
 def simulate(

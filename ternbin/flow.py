@@ -34,7 +34,7 @@ from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 from ternbin.progress import Forecast, bar, stage
-from ternbin.rtl.verilog.generate import manifest
+from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
 from ternbin.sim.resume import Checkpoint
@@ -409,8 +409,7 @@ def evaluation(folder: Path) -> Fields | None:
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
-    files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
+    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
     files["program.txt"] = listing(program)
     files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
     files["graph.svg"] = picture(lowered)
