@@ -35,13 +35,13 @@ ALLOWED = {
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
         "models.prepare models.task passes progress report results sim version"
     ),
-    "contract": "errors graph numpy",
+    "contract": "errors graph schema numpy",
     "contract.effects": "contract numpy",
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors graph",
+    "energy": "contract counting errors graph schema",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
         "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim version amaranth numpy "
@@ -69,7 +69,8 @@ ALLOWED = {
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "results matplotlib",
-    "results": "errors",
+    "result_types": "pydantic",
+    "results": "errors result_types schema",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",
     "rtl.control": "contract contract.effects rtl.parts rtl.transfer amaranth",
