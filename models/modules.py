@@ -107,7 +107,8 @@ class QuantLinear(QuantWeight, nn.Linear):
     @property
     def head_quant(self) -> ActQuantizer:
         """The quantizer of the output of a q, k or v projection, which always has one."""
-        assert self.y_quant is not None
+        if self.y_quant is None:
+            raise RuntimeError("a projection must have a quantizer of its output to be asked for it")
         return self.y_quant
 
 

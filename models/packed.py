@@ -76,13 +76,15 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
     folder = files.checked_folder(folder)
     config_class = cls.config_class
-    assert config_class is not None, f"{cls.__name__} must say its config_class"
+    if config_class is None:
+        raise TypeError(f"{cls.__name__} must say its config_class")
     model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
     held = Tensors.of_file(folder, PACKED_FILE)
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():
-        assert module.latent is not None
+        if module.latent is None:
+            raise RuntimeError(f"{name}: a model to be loaded must not be packed already")
         rows, width = module.latent.shape
         scale = held.take_scale(f"{name}.scale", rows)
         module.set_packed(held.take_codes(f"{name}.codes", kind, rows, width), scale)

@@ -191,7 +191,8 @@ class ActQuantizer(nn.Module):
     @property
     def step(self) -> nn.Parameter:
         """The learned step; a quantizer with a run-time range has none."""
-        assert self.alpha is not None, "a run-time range has no step"
+        if self.alpha is None:
+            raise RuntimeError("a quantizer with a run-time range must not be asked for its step")
         return self.alpha
 
     @torch.no_grad()

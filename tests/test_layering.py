@@ -81,7 +81,7 @@ ALLOWED = {
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
     "schema": "errors pydantic",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
-    "sim.tb": "contract counting rtl.verilog cocotb",
+    "sim.tb": "contract counting errors rtl.verilog cocotb",
     "ternbin": "api version",
     "verify": "contract counting decoding errors graph mapping models models.families passes sim",
     "version": "",

@@ -1,6 +1,7 @@
 """Mapped programs on the machine model: every tensor equals the interpreter's, in every order that the tokens allow."""
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -210,20 +211,74 @@ def test_weights_load_while_the_array_works():
     [
         ("2-2", TINY_BINARY, {}, (7, 3), "table kind must suit a binary array, not ternary"),
         ("1-8", TINY_BINARY, {}, (7, 3), "8-bit attention must run on a ternary array, not on a binary one"),
-        ("2-2", TINY, {}, (65, 3), "source_len must be from 1 to 64, not 65"),
-        ("2-2", TINY, {}, (7, 0), "max_new_tokens must be from 1 to 64, not 0"),
-        ("2-2", replace(TINY, rbuf_words=32), {}, (7, 3), "RBUF words must be at most 32, not 56"),
+        ("2-2", TINY, {}, (65, 3), r"source_len must be from 1 to 64 \(positions of the model\), not 65"),
+        ("2-2", TINY, {}, (7, 0), r"max_new_tokens must be from 1 to 64 \(positions of the model\), not 0"),
+        (
+            "2-2",
+            replace(TINY, rbuf_words=32),
+            {},
+            (7, 3),
+            "RBUF words must be at most 32, not 56; it maps with rbuf_words = 56$",
+        ),
         ("2-2", replace(TINY, kbuf_words=16), {}, (7, 3), "KBUF words must be at most"),
         ("2-2", replace(TINY, pbuf_words=32), {}, (7, 3), r"PBUF words must be at most 16 \(half of PBUF\), not 32"),
         ("2-2", replace(TINY, wbuf_words=16), dict(ffn=300), (7, 3), "words of a row tile must be at most 8 of WBUF"),
         ("2-2", replace(TINY, abuf_words=16), dict(ffn=600), (7, 3), "ABUF words must be at most"),
-        ("2-2", replace(TINY, res_bits=12), {}, (7, 3), "residual bits must be 12"),
-        ("2-8", replace(TINY, acc_bits=16), {}, (7, 3), "accumulator magnitude must be at most 32767"),
+        (
+            "2-2",
+            replace(TINY, res_bits=12),
+            {},
+            (7, 3),
+            r"residual bits must be 12 \(res_bits\), not 16; it maps with res_bits = 16$",
+        ),
+        (
+            "2-8",
+            replace(TINY, acc_bits=16),
+            {},
+            (7, 3),
+            "accumulator magnitude must be at most 32767 .*; it maps with acc_bits = 24$",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
     with pytest.raises(InputError, match=message):
         map_model(lowered(bits, **options), hw, *lengths)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "beams"),
+    [((5,), 17, 8), ((5,), 64, 2), ((5,) * 8, 20, 1), ((64,), 64, 1)],
+    ids=["beams", "all positions", "texts", "one text"],
+)
+def test_beams_and_texts_share_a_position(lengths, new, beams):
+    """Of 64: a position is one however many texts and beams stand at it."""
+    hw = replace(SMALL, kbuf_words=4096).searching(beams, len(lengths))
+    program = map_model(lowered("2-2"), hw, lengths, new, beams, contents=False)
+    assert len(program.calls) == len(lengths) + new
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "beams", "message"),
+    [
+        ((5,), 65, 2, "max_new_tokens must be from 1 to 64 (positions of the model), not 65"),
+        ((5, 65), 3, 1, "source_len must be from 1 to 64 (positions of the model), not 65"),
+        ((5,), 3, 3, "beams of all texts must be 1 or those of the hardware configuration (4), not 3"),
+    ],
+)
+def test_lengths_and_beams_name_their_limit(lengths, new, beams, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(lowered("2-2"), SMALL.searching(4), lengths, new, beams)
+
+
+def test_keys_of_all_beams_fit_an_instruction():
+    model = lowered("2-2")
+    model = replace(model, meta=model.meta | {"max_positions": 2000})
+    message = "max_new_tokens times beams must be at most 4095 (keys of an instruction), not 5600"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(model, SMALL.searching(8), 5, 700, 8)
+    message = "texts, tokens of all, must be at most 4095 (keys of an instruction), not 6000"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(model, SMALL.searching(4), (1500,) * 4, 3, 1)
 
 
 def test_packed_trits_take_a_fifth_less():
