@@ -49,7 +49,7 @@ def read_json(path: Path) -> dict:
     if not path.exists():
         raise InputError(f"{path}: file must exist in a checkpoint")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: file must be JSON, not broken ({error})") from error
     if not isinstance(values, dict):
@@ -124,6 +124,15 @@ def read_tensors(path: Path) -> Tensors:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: (file.get_tensor(name), path) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: file must be complete safetensors, not broken ({error})") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of one safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: file must be complete safetensors, not broken ({error})") from error
 

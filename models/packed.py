@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ternbin import formats
 from ternbin.errors import InputError
 from ternbin.graph import qtypes
 from ternbin.models import files
@@ -23,8 +24,9 @@ from ternbin.models.config import SIGNED_KIND
 from ternbin.models.files import PACKED_FILE
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantWeight
+from ternbin.storage import replacing
 
-FORMAT = {"format": "ternbin-packed", "version": "1"}
+FORMAT = {"format": formats.PACKED}  # one entry: safetensors writes several in any order
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 
 Model = TypeVar("Model", bound=QuantModel)
@@ -58,7 +60,8 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in _packed_tensors(model)}
-    save_file(tensors, folder / PACKED_FILE, metadata=FORMAT)
+    with replacing(folder / PACKED_FILE) as fresh:
+        save_file(tensors, fresh, metadata=FORMAT)
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
@@ -78,6 +81,8 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     assert config_class is not None, f"{cls.__name__} must say its config_class"
     model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
     tensors = files.read_tensors(folder / PACKED_FILE)
+    found = files.read_metadata(folder / PACKED_FILE).get("format")
+    formats.refuse_newer(found, formats.PACKED, str(folder / PACKED_FILE))
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():

@@ -1,18 +1,18 @@
 """The result of a run as data (``result.json``); docs/result-schema.md documents every field."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from ternbin import formats
 from ternbin.errors import InputError
+from ternbin.storage import write_text
 
 Result = dict[str, Any]  # the fields of result.json
 Kinds = type | tuple[type, ...]
 
-SCHEMA = "ternbin-result/3"
+SCHEMA = formats.RESULT
 READABLE = ("ternbin-result/1", "ternbin-result/2", SCHEMA)  # what they lack: docs/result-schema.md
 
 # Field -> accepted types. Renderers rely on exactly these.
@@ -78,8 +78,7 @@ def validate(result: Any, where: str = "result") -> Result:
     if not isinstance(result, dict):
         raise InputError(f"{where}: schema must be {SCHEMA!r}, not {type(result).__name__!r}")
     found = cast(Result, result)
-    if found.get("schema") not in READABLE:
-        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {found.get('schema')!r}")
+    formats.check(found.get("schema"), SCHEMA, where, READABLE)
     _fields(found, FIELDS, where)
     if found["schema"] == SCHEMA:
         _fields(found, FIELDS_3, where)
@@ -122,31 +121,13 @@ def load(path: str | Path) -> Result:
     if path.is_dir():
         path = path / "result.json"
     try:
-        return validate(json.loads(path.read_text()), str(path))
+        return validate(json.loads(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file whole or not at all; what was there before stays when it fails."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-
-
 def write_json(path: str | Path, data: object) -> None:
-    """Writes JSON as write_text does."""
+    """Writes JSON as storage.write_text does."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

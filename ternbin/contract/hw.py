@@ -283,7 +283,7 @@ def load_hw(spec: str) -> HwConfig:
     if path.suffix != ".toml":
         raise InputError(f"--hw must be one of {', '.join(NAMED)} or a .toml file, not {spec!r}")
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ternbin import results
+from ternbin import results, storage
 
 
 def write_report(result: dict, out: Path) -> None:
@@ -17,4 +17,4 @@ def write_report(result: dict, out: Path) -> None:
     results.write_json(out / "result.json", result)
     results.write_json(out / "trace.json", tables.trace(result))
     for name, text in rendered.items():
-        results.write_text(out / name, text)
+        storage.write_text(out / name, text)
