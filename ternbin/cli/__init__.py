@@ -41,12 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"ternbin.cli.{name}")
         sub = verbs.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(sub)
-        _add_verbosity(sub)
+        add_verbosity(sub)
         sub.set_defaults(call=module.call)
     return parser
 
 
-def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("-v", "--verbose", action="store_true", help="every step, commands of tools, tracebacks of faults")
     how.add_argument(
