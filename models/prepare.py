@@ -29,7 +29,7 @@ def bundled_dir() -> Path:
 
 def demo_texts() -> list[dict[str, str]]:
     """Bundled real texts: ``package``, ``source``, ``target``."""
-    return json.loads((bundled_dir() / "demo_texts.json").read_text())["texts"]
+    return json.loads((bundled_dir() / "demo_texts.json").read_text(encoding="utf-8"))["texts"]
 
 
 def default_text() -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ternbin import results
+from ternbin import results, storage
 from ternbin.contract.hw import HwConfig, load_hw
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import InputError
@@ -107,7 +107,7 @@ class Run:
         folder = Path(folder)
         write_report(self.result, folder)
         for name, text in self.files.items():
-            results.write_text(folder / name, text)
+            storage.write_text(folder / name, text)
         return folder / "index.html"
 
     def __str__(self) -> str:
@@ -225,7 +225,7 @@ def write_reports(runs: Sequence[Run | str | Path], out: str | Path) -> Path:
         free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(loaded) + 1))) if n not in taken)
         taken.add(free)
         write_report(result, out / free)
-    results.write_text(out / "comparison.html", compare.page(loaded))
+    storage.write_text(out / "comparison.html", compare.page(loaded))
     return out / "comparison.html"
 
 

@@ -5,7 +5,6 @@ them; :func:`simulate` alone runs a program that is there already.
 """
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -33,7 +32,12 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import Forecast, bar, stage
+from ternbin.progress import (
+    Forecast,
+    bar,
+    say,
+    stage,
+)
 from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
@@ -225,7 +229,7 @@ def simulate(
     sim.runner. Raises CheckError where the core stops."""
     keeper = None
     if checkpoint is not None:
-        keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
+        keeper = Checkpoint(checkpoint, restart=restart, tell=say)
     calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         return run(
@@ -404,7 +408,7 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 def evaluation(folder: Path) -> Fields | None:
     """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
     path = folder / "eval.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:

@@ -1,17 +1,24 @@
 """The result of a run as data (``result.json``); docs/result-schema.md documents every field."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
+from ternbin import formats
 from ternbin.errors import InputError
-from ternbin.schema import DATA_BYTES, read_json, shown, validated
+from ternbin.schema import (
+    DATA_BYTES,
+    read_json,
+    shown,
+    validated,
+)
+from ternbin.storage import (
+    write_text,
+)
 
 Result = dict[str, Any]  # the fields of result.json, as ternbin/result_types.py declares them
 
-SCHEMA = "ternbin-result/3"
+SCHEMA = formats.RESULT
 
 
 def validate(result: Any, where: str | Path = "result") -> Result:
@@ -21,8 +28,7 @@ def validate(result: Any, where: str | Path = "result") -> Result:
     if not isinstance(result, dict):
         raise InputError(f"{where}: schema must be {SCHEMA!r}, not {shown(result)}")
     found = cast(Result, result)
-    if found.get("schema") not in (SCHEMA, *types.EARLIER):
-        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {shown(found.get('schema'))}")
+    formats.check(found.get("schema"), SCHEMA, where, (*types.EARLIER, SCHEMA))
     validated(types.Result if found["schema"] == SCHEMA else types.EarlierResult, found, where, unknown=True)
     _check_phases(found, where)
     _check_timeline(found, where)
@@ -70,24 +76,6 @@ def load(path: str | Path) -> Result:
     return validate(read_json(path, DATA_BYTES), path)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file whole or not at all; what was there before stays when it fails."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-
-
 def write_json(path: str | Path, data: object) -> None:
-    """Writes JSON as write_text does."""
+    """Writes JSON as storage.write_text does."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

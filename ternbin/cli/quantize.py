@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +23,8 @@ def call(args: argparse.Namespace) -> None:
     from ternbin import results
     from ternbin.models import prepare
 
-    model = prepare.load_model(args.model, args.bits)
-    out = options.check_writable(Path(args.out))
-    prepare.save(model, out, args.model)
+    with claimed(Path(args.out)) as out:
+        prepare.save(prepare.load_model(args.model, args.bits), out, args.model)
     summary = {"bits": args.bits, "bytes": {path.name: path.stat().st_size for path in sorted(out.iterdir())}}
     print("\n".join(f"{out / name}  {size:,} bytes" for name, size in summary["bytes"].items()))
     if args.json:
