@@ -12,11 +12,21 @@ from ternbin.storage import claimed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="DIR", help="checkpoint folder in the layout of facebook/bart-base, or a quantized one"
+        "model",
+        metavar="DIR",
+        help="checkpoint folder of a supported family, as its library writes it, or a quantized one",
     )
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="weight-activation bits (default: 2-2)")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the packed checkpoint")
     options.add_json(parser)
+    plain = parser.format_help
+    parser.format_help = lambda: f"{plain()}\n{_supported()}\n"  # only then: what is supported takes seconds to load
+
+
+def _supported() -> str:
+    from ternbin.models.families import supported
+
+    return f"supported {supported()}; docs/families.md says which variations of them"
 
 
 def call(args: argparse.Namespace) -> None:

@@ -289,8 +289,6 @@ class CallBuilder:
 
     def check_stream(self, node: Node[GraphOp], source: Node) -> None:
         """``node`` updates the stream in place: it must hold the value that ``node`` adds to."""
-        if self.beside(source):
-            raise InputError(f"{node.where}: residual source must be the stream, not {source.name} beside it")
         self.check_held(node, source)
         self.check_bits(node)
 

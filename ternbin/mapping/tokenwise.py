@@ -221,7 +221,7 @@ def norm_of(b: CallBuilder, node: Node[GraphOp]) -> Node[Layernorm] | None:
     others than quantizers."""
     norms = [user for user in b.users[node] if is_op(user, Layernorm)]
     if len(norms) > 1:
-        raise InputError(f"{norms[1].where}: {node.name} must have one LayerNorm, not {len(norms)}")
+        raise InputError(f"{node.where}: one LayerNorm must read it, not {len(norms)}")
     for norm in norms:
         strange = [user for user in b.users[norm] if not is_op(user, Quant)]
         if b.beside(norm) and strange:

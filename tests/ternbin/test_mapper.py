@@ -16,6 +16,7 @@ from ternbin.counting.traffic import traffic
 from ternbin.emulation.machine import Machine, MachineError, run_program
 from ternbin.errors import InputError
 from ternbin.graph.activations import FUNCTIONS
+from ternbin.graph.ops.registry import typed
 from ternbin.mapping.mapper import map_model
 from ternbin.mapping.sync import find_races, insert_tokens
 
@@ -48,6 +49,21 @@ CASES = {
     "packed trits, bus of 4 words": ("2-8", replace(BEAT_OF_4, weight_pack="5trit"), ODD),
     "packed trits, 1-1": ("1-1", replace(TINY, weight_pack="5trit"), ODD),
     "18-bit stream, one column": ("2-2", COLUMN, dict(res_bits=18)),
+    "pre-norm 2-2": ("2-2", TINY, dict(family="mbart", layers=(2, 1))),
+    "pre-norm 1-1 on binary": ("1-1", TINY_BINARY, ODD | dict(family="mbart", activation="gelu")),
+    "pre-norm 2-8 with keys in external memory": ("2-8", replace(BEAT_OF_4, kv_external=True), dict(family="mbart")),
+    "pre-norm without a LayerNorm after the embedding": (
+        "2-2",
+        COLUMN,
+        dict(res_bits=18, family="mbart", normalize_embedding=False, layers=2),
+    ),
+    "sines, two vocabularies": (
+        "2-2",
+        TINY,
+        dict(family="marian", share_encoder_decoder_embeddings=False, decoder_vocab_size=61, activation="silu"),
+    ),
+    "three tables": ("1-1", TINY, ODD | dict(tie_word_embeddings=False, decoder_vocab_size=61)),
+    "unequal stacks": ("2-2", TINY, dict(layers=(1, 2), decoder_attention_heads=4, decoder_ffn_dim=37)),
 }
 
 
@@ -75,8 +91,9 @@ def _written(model, call):
     ],
     ids=["ABUF", "SBUF", "WBUF and PBUF"],
 )
-def test_small_memories_split_the_work(hw):
-    model, program = mapped("2-2", hw, source_len=25, new=2)
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+def test_small_memories_split_the_work(hw, family):
+    model, program = mapped("2-2", hw, source_len=25, new=2, family=family)
     roomy = map_model(model, replace(TINY, abuf_words=4096, sbuf_words=4096, wbuf_words=4096), 25, 2)
     assert program.calls[0].count > roomy.calls[0].count
     assert not differences(model, program, source_ids(model, 25))[0]
@@ -95,6 +112,7 @@ def test_long_decoding_shares_parameters_between_calls():
         "1-1 on binary",
         "2-8 with keys in external memory",
         "bus of 4 words, 2-8 with keys in external memory",
+        "pre-norm 2-2",
     ],
 )
 def test_tokens_order_everything(name):
@@ -220,6 +238,13 @@ def test_weights_load_while_the_array_works():
             (7, 3),
             "RBUF words must be at most 32, not 56; it maps with rbuf_words = 56$",
         ),
+        (
+            "2-2",
+            replace(TINY, rbuf_words=64),
+            dict(family="mbart"),
+            (7, 3),
+            "residual stream of 7 tokens and its LayerNorm: RBUF words must be at most 64, not 112",
+        ),
         ("2-2", replace(TINY, kbuf_words=16), {}, (7, 3), "KBUF words must be at most"),
         ("2-2", replace(TINY, pbuf_words=32), {}, (7, 3), r"PBUF words must be at most 16 \(half of PBUF\), not 32"),
         ("2-2", replace(TINY, wbuf_words=16), dict(ffn=300), (7, 3), "words of a row tile must be at most 8 of WBUF"),
@@ -279,6 +304,43 @@ def test_keys_of_all_beams_fit_an_instruction():
     message = "texts, tokens of all, must be at most 4095 (keys of an instruction), not 6000"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         map_model(model, SMALL.searching(4), (1500,) * 4, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "sources", "message"),
+    [
+        (
+            "enc.0.fc2",
+            {1: "enc.0.ln1"},
+            "layernorm enc.0.ln1: a LayerNorm beside the stream must be quantized, not read by enc.0.fc2",
+        ),
+        ("enc.0.ln2", {0: "enc.embed_ln"}, "layernorm enc.embed_ln: one LayerNorm must read it, not 2"),
+        (
+            "enc.0.ln2",
+            {0: "enc.0.ln1"},
+            "layernorm enc.0.ln1: a LayerNorm beside the stream must be quantized, not read by enc.0.ln2",
+        ),
+        (
+            "enc.0.fc2",
+            {1: "enc.embed_ln"},
+            "linear_residual enc.0.fc2: residual source must be the stream, not enc.embed_ln",
+        ),
+    ],
+)
+def test_other_streams_are_refused(name, sources, message):
+    """Graphs that mean something, but whose LayerNorms are not those of a pre-norm or post-norm stack."""
+    model = lowered("2-2", family="mbart")
+    nodes = {node.name: node for node in model.encoder.nodes()}
+
+    def rebuilt(node, src):
+        if node.name == name:
+            src = tuple(nodes[sources[i]] if i in sources else each for i, each in enumerate(src))
+        return typed(model.weights, node.op, *src)
+
+    changed = replace(model, stacks=(model.encoder.rebuild(rebuilt), model.decoder))
+    with pytest.raises(InputError) as error:
+        map_model(changed, TINY, 7, 3)
+    assert str(error.value) == message
 
 
 def test_packed_trits_take_a_fifth_less():
@@ -343,6 +405,9 @@ def test_random_shapes(seed):
         seed=seed,
     )
     length = rng.randint(1, 40)
+    options["family"] = rng.choice(["bart", "mbart", "marian"])
+    if options["family"] != "marian":
+        options["normalize_embedding"] = rng.random() < 0.7
     try:
         model, program = mapped(bits, hw, source_len=length, new=3, **options)
     except InputError as error:
