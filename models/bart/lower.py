@@ -14,7 +14,7 @@ def lower(model: QuantBartForConditionalGeneration) -> Lowered:
     check_lowerable(model)
     lowering = _BartLowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
-    return Lowered((encoder, decoder), lowering.b.weights, describe(model))
+    return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
 
 def describe(model: QuantBartForConditionalGeneration) -> dict:
@@ -39,7 +39,7 @@ def describe(model: QuantBartForConditionalGeneration) -> dict:
 
 class _BartLowering(Lowering):
     def __init__(self, model: QuantBartForConditionalGeneration):
-        super().__init__(model.quant_config)
+        super().__init__(model)
         self.model = model
         self.encoder, self.decoder = stacks(model)
 
