@@ -131,14 +131,14 @@ def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
 def _check_pairs(lowered: Lowered, tokenizer: PreTrainedTokenizerFast | None) -> list[Pair]:
     """A few (source ids, decoder input ids): of the bundled texts, or seeded random ones where there is no tokenizer."""
     meta, length = lowered.meta, min(CHECK_TOKENS, lowered.meta["max_positions"])
-    start = meta["decoder_start_id"]
+    start, vocab = meta["decoder_start_id"], min(meta["vocab_size"], meta.get("target_vocab_size", meta["vocab_size"]))
     if tokenizer is None:
-        ids = torch.randint(0, meta["vocab_size"], (CHECK_TEXTS, 2, length), generator=torch.Generator().manual_seed(1))
+        ids = torch.randint(0, vocab, (CHECK_TEXTS, 2, length), generator=torch.Generator().manual_seed(1))
         pairs = [(source, target) for source, target in ids.tolist()]
     else:
         texts = demo_texts()[:CHECK_TEXTS]
         pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
-    return [(source[:length], [start, *target][:length]) for source, target in pairs]
+    return [(s[:length], [start, *(token for token in t if token < vocab)][:length]) for s, t in pairs]
 
 
 def lowered_model(folder: str | Path, bits: str | None = None) -> Lowered:
