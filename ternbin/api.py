@@ -250,11 +250,15 @@ class Lowering:
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
 
-    Without training the texts of the result mean nothing.
+    Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
+    anything is written, for what ``lower`` would refuse.
     """
+    import warnings
+
     from ternbin.models import prepare
 
-    prepare.save(prepare.load_model(model, bits), out, model)
+    for note in prepare.quantize(model, out, bits).notes:
+        warnings.warn(note, stacklevel=2)
     return Path(out)
 
 

@@ -353,7 +353,7 @@ def result(before: Accounted) -> Fields:
         **(entries[0] if len(entries) == 1 else _together(entries)),
         **before.verdict.asdict(),
         **before.numbers,
-        "fidelity": [_fidelity(agreement) for agreement in before.agreements],
+        "fidelity": [agreement.fields() for agreement in before.agreements],
         "evaluation": evaluation(before.folder),
         **_searched(before),
     }
@@ -376,18 +376,6 @@ def _together(entries: Sequence[Fields]) -> Fields:
     """The fields of one text for a batch: ids and tokens one text after the other, so that they count those of all."""
     joined = {name: [token for entry in entries for token in entry[name]] for name in ("input_ids", "tokens")}
     return {"text": None, "summary": None} | joined
-
-
-def _fidelity(agreement: Agreement) -> Fields:
-    a = agreement
-    return {
-        "name": a.name,
-        "op": a.op,
-        "values": a.total,
-        "agree": a.rate,
-        "largest": a.largest,
-        "farthest": a.farthest,
-    }
 
 
 def found_fields(found: Found, search: Search | None) -> Fields:

@@ -34,7 +34,8 @@ ALLOWED = {
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.prepare models.task passes progress report results sim storage version"
+        "models.families models.prepare models.task passes progress report results sim storage "
+        "version"
     ),
     "contract": "errors formats graph schema storage numpy",
     "contract.effects": "contract numpy",
@@ -63,10 +64,10 @@ ALLOWED = {
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "errors formats graph graph.ops storage torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors models models.bart models.marian models.mbart",
+    "models.families": "errors graph models models.bart models.marian models.mbart",
     "models.marian": "models models.bart transformers",
     "models.mbart": "models.bart transformers",
-    "models.prepare": "errors graph models models.families passes transformers",
+    "models.prepare": "errors graph models models.families passes torch transformers",
     "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",

@@ -18,7 +18,7 @@ def lower(model: QuantSeq2Seq) -> Lowered:
     check_lowerable(model)
     lowering = _Lowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
-    return Lowered((encoder, decoder), lowering.b.weights, describe(model))
+    return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
 
 def describe(model: QuantSeq2Seq) -> dict:
@@ -47,7 +47,7 @@ Block = Callable[[Node, Node], Node]  # the residual stream plus what the block 
 
 class _Lowering(Lowering):
     def __init__(self, model: QuantSeq2Seq):
-        super().__init__(model.quant_config)
+        super().__init__(model)
         self.model = model
         self.encoder, self.decoder = stacks(model)
 
