@@ -51,6 +51,11 @@ class QuantWeight(nn.Module):
         return self._parameters["weight"]
 
     @property
+    def shape(self) -> torch.Size:
+        """[rows, width]."""
+        return (self.codes if self.latent is None else self.latent).shape
+
+    @property
     def is_packed(self) -> bool:
         return self.latent is None
 

@@ -110,8 +110,7 @@ def random_packed(cls: type[Model], bits: str = "2-2", *, seed: int = 0, **confi
         assign(model, name, value)
     stored = stored_weights(model)
     for name, module in stored.items():
-        assert module.latent is not None
-        rows, width = module.latent.shape
+        rows, width = module.shape
         spread = 1.0 if name in set(model.tied.values()) and not stock.scale_embedding else width**-0.5
         parts = [
             weight_codes(torch.randn(min(CHUNK, rows - at), width, generator=generator) * spread, quant.weight_bits)
