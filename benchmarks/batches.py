@@ -56,7 +56,7 @@ def main() -> None:
             f"{cycles:,.0f} cycles and {pj / 1e6:.1f} ({low / 1e6:.1f} to {high / 1e6:.1f}) uJ a token"
         )
     if args.json:
-        args.json.write_text(json.dumps(records, indent=1) + "\n")
+        args.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

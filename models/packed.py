@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ternbin import formats
 from ternbin.errors import InputError
 from ternbin.graph import qtypes
 from ternbin.models import files
@@ -23,9 +24,10 @@ from ternbin.models.config import SIGNED_KIND
 from ternbin.models.files import PACKED_FILE
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantWeight
-from ternbin.models.tensors import Tensors, assign
+from ternbin.models.tensors import Tensors, assign, format_of
+from ternbin.storage import replacing
 
-FORMAT = {"format": "ternbin-packed", "version": "1"}
+FORMAT = {"format": formats.PACKED}  # one entry: safetensors writes several in any order
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 
 Model = TypeVar("Model", bound=QuantModel)
@@ -59,7 +61,8 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in _packed_tensors(model)}
-    save_file(tensors, folder / PACKED_FILE, metadata=FORMAT)
+    with replacing(folder / PACKED_FILE) as fresh:
+        save_file(tensors, fresh, metadata=FORMAT)
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
@@ -80,10 +83,13 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
         raise TypeError(f"{cls.__name__} must say its config_class")
     model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
     held = Tensors.of_file(folder, PACKED_FILE)
+    formats.refuse_newer(format_of(folder / PACKED_FILE), formats.PACKED, str(folder / PACKED_FILE))
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():
-        rows, width = latent_shape(module)
+        if module.latent is None:
+            raise RuntimeError(f"{name}: a model to be loaded must not be packed already")
+        rows, width = module.latent.shape
         scale = held.take_scale(f"{name}.scale", rows)
         module.set_packed(held.take_codes(f"{name}.codes", kind, rows, width), scale)
     share_packed(model, stored)
@@ -91,14 +97,6 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
         assign(model, name, held.take(name, tuple(old.shape)))
     held.done()
     return files.finish(model, folder)
-
-
-def latent_shape(module: QuantWeight) -> tuple[int, int]:
-    """Rows and columns of a weight that is not packed yet."""
-    if module.latent is None:
-        raise RuntimeError("a model to be packed must not be packed already")
-    rows, width = module.latent.shape
-    return rows, width
 
 
 def share_packed(model: QuantModel, stored: Mapping[str, QuantWeight]) -> None:

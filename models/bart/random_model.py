@@ -19,7 +19,7 @@ from ternbin.models.bart.qbart import (
 )
 from ternbin.models.calibrate import calibrate
 from ternbin.models.config import QuantConfig
-from ternbin.models.packed import latent_shape, plain_tensors, share_packed, stored_weights
+from ternbin.models.packed import plain_tensors, share_packed, stored_weights
 from ternbin.models.quantizers import weight_codes
 from ternbin.models.tensors import assign
 
@@ -110,7 +110,7 @@ def random_packed(cls: type[Model], bits: str = "2-2", *, seed: int = 0, **confi
         assign(model, name, value)
     stored = stored_weights(model)
     for name, module in stored.items():
-        rows, width = latent_shape(module)
+        rows, width = module.shape
         spread = 1.0 if name in set(model.tied.values()) and not stock.scale_embedding else width**-0.5
         parts = [
             weight_codes(torch.randn(min(CHUNK, rows - at), width, generator=generator) * spread, quant.weight_bits)

@@ -112,7 +112,7 @@ async def run_calls(dut, program: Program, memory, registers, calls: int) -> dic
 
 def _report(result: dict, data: bytes) -> None:
     parameters = drivers.parameters()
-    Path(parameters["result"]).write_text(json.dumps(result))
+    Path(parameters["result"]).write_text(json.dumps(result), encoding="utf-8")
     Path(parameters["memory"]).write_bytes(data)
 
 

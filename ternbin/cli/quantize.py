@@ -4,9 +4,11 @@ Without training the texts of the result mean nothing: `ternbin train` distils a
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +34,19 @@ def call(args: argparse.Namespace) -> None:
     from ternbin import results
     from ternbin.models import prepare
 
-    model = prepare.load_model(args.model, args.bits)
-    out = options.check_writable(Path(args.out))
-    prepare.save(model, out, args.model)
-    summary = {"bits": args.bits, "bytes": {path.name: path.stat().st_size for path in sorted(out.iterdir())}}
-    print("\n".join(f"{out / name}  {size:,} bytes" for name, size in summary["bytes"].items()))
+    with claimed(Path(args.out)) as out:
+        done = prepare.quantize(args.model, out, args.bits)
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    print("\n".join(f"{out / name}  {size:,} bytes" for name, size in sizes.items()))
+    if done.head is not None:
+        print(f"LM head: {done.head.equal} of {done.head.total} tokens as in floating point")
+    for note in done.notes:
+        print(f"ternbin quantize: warning: {note}", file=sys.stderr)
     if args.json:
+        summary = {
+            "bits": args.bits,
+            "bytes": sizes,
+            "fidelity": [agreement.fields() for agreement in done.agreements],
+            "limited": done.limited,
+        }
         results.write_json(args.json, summary)

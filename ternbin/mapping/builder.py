@@ -257,13 +257,13 @@ class CallBuilder:
     def residual_words(self, width: int) -> int:
         """Words of a token. Raises CapacityError where the stream, and what lies beside it, does not fit."""
         words = ceil_div(width, self.hw.rows)
-        need = words * self.tokens * self.regions
-        if need > self.hw.rbuf_words:
+        room = words * self.tokens * self.regions
+        if room > self.hw.rbuf_words:
             raise CapacityError(
                 f"residual stream of {self.tokens} tokens{' and its LayerNorm' * (self.regions > 1)}: "
-                f"RBUF words must be at most {self.hw.rbuf_words}, not {need}",
+                f"RBUF words must be at most {self.hw.rbuf_words}, not {room}",
                 "rbuf_words",
-                need,
+                room,
             )
         return words
 

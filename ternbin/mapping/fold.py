@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS
 from ternbin.errors import InputError
+from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 from ternbin.graph.golden import ALWAYS, NEVER
 from ternbin.graph.qtypes import KINDS
 from ternbin.mapping.allocator import CapacityError

@@ -243,8 +243,7 @@ def test_weights_load_while_the_array_works():
             replace(TINY, rbuf_words=64),
             dict(family="mbart"),
             (7, 3),
-            "residual stream of 7 tokens and its LayerNorm: RBUF words must be at most 64, not 112; "
-            "it maps with rbuf_words = 112$",
+            "residual stream of 7 tokens and its LayerNorm: RBUF words must be at most 64, not 112",
         ),
         ("2-2", replace(TINY, kbuf_words=16), {}, (7, 3), "KBUF words must be at most"),
         ("2-2", replace(TINY, pbuf_words=32), {}, (7, 3), r"PBUF words must be at most 16 \(half of PBUF\), not 32"),
@@ -269,6 +268,42 @@ def test_weights_load_while_the_array_works():
 def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
     with pytest.raises(InputError, match=message):
         map_model(lowered(bits, **options), hw, *lengths)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "beams"),
+    [((5,), 17, 8), ((5,), 64, 2), ((5,) * 8, 20, 1), ((64,), 64, 1)],
+    ids=["beams", "all positions", "texts", "one text"],
+)
+def test_beams_and_texts_share_a_position(lengths, new, beams):
+    """Of 64: a position is one however many texts and beams stand at it."""
+    hw = replace(SMALL, kbuf_words=4096).searching(beams, len(lengths))
+    program = map_model(lowered("2-2"), hw, lengths, new, beams, contents=False)
+    assert len(program.calls) == len(lengths) + new
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "beams", "message"),
+    [
+        ((5,), 65, 2, "max_new_tokens must be from 1 to 64 (positions of the model), not 65"),
+        ((5, 65), 3, 1, "source_len must be from 1 to 64 (positions of the model), not 65"),
+        ((5,), 3, 3, "beams of all texts must be 1 or those of the hardware configuration (4), not 3"),
+    ],
+)
+def test_lengths_and_beams_name_their_limit(lengths, new, beams, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(lowered("2-2"), SMALL.searching(4), lengths, new, beams)
+
+
+def test_keys_of_all_beams_fit_an_instruction():
+    model = lowered("2-2")
+    model = replace(model, meta=model.meta | {"max_positions": 2000})
+    message = "max_new_tokens times beams must be at most 4095 (keys of an instruction), not 5600"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(model, SMALL.searching(8), 5, 700, 8)
+    message = "texts, tokens of all, must be at most 4095 (keys of an instruction), not 6000"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(model, SMALL.searching(4), (1500,) * 4, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -306,42 +341,6 @@ def test_other_streams_are_refused(name, sources, message):
     with pytest.raises(InputError) as error:
         map_model(changed, TINY, 7, 3)
     assert str(error.value) == message
-
-
-@pytest.mark.parametrize(
-    ("lengths", "new", "beams"),
-    [((5,), 17, 8), ((5,), 64, 2), ((5,) * 8, 20, 1), ((64,), 64, 1)],
-    ids=["beams", "all positions", "texts", "one text"],
-)
-def test_beams_and_texts_share_a_position(lengths, new, beams):
-    """Of 64: a position is one however many texts and beams stand at it."""
-    hw = replace(SMALL, kbuf_words=4096).searching(beams, len(lengths))
-    program = map_model(lowered("2-2"), hw, lengths, new, beams, contents=False)
-    assert len(program.calls) == len(lengths) + new
-
-
-@pytest.mark.parametrize(
-    ("lengths", "new", "beams", "message"),
-    [
-        ((5,), 65, 2, "max_new_tokens must be from 1 to 64 (positions of the model), not 65"),
-        ((5, 65), 3, 1, "source_len must be from 1 to 64 (positions of the model), not 65"),
-        ((5,), 3, 3, "beams of all texts must be 1 or those of the hardware configuration (4), not 3"),
-    ],
-)
-def test_lengths_and_beams_name_their_limit(lengths, new, beams, message):
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        map_model(lowered("2-2"), SMALL.searching(4), lengths, new, beams)
-
-
-def test_keys_of_all_beams_fit_an_instruction():
-    model = lowered("2-2")
-    model = replace(model, meta=model.meta | {"max_positions": 2000})
-    message = "max_new_tokens times beams must be at most 4095 (keys of an instruction), not 5600"
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        map_model(model, SMALL.searching(8), 5, 700, 8)
-    message = "texts, tokens of all, must be at most 4095 (keys of an instruction), not 6000"
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        map_model(model, SMALL.searching(4), (1500,) * 4, 3, 1)
 
 
 def test_packed_trits_take_a_fifth_less():

@@ -41,7 +41,7 @@ class Library:
         self.path = Path(path)
         self.declared = declared or Declared()
         try:
-            text = self.path.read_text(errors="replace")
+            text = self.path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         text = re.sub(r"/\*.*?\*/", " ", text, flags=re.S).replace("\\\r\n", " ").replace("\\\n", " ")

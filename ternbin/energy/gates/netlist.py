@@ -143,7 +143,7 @@ class _Reader:
 
     def __init__(self, path: str | Path, top: str, library: Library):
         self._path, self._library = path, library
-        self._module: dict[str, Any] = json.loads(Path(path).read_text())["modules"][top]
+        self._module: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))["modules"][top]
         self._numbers: dict[Bit, int] = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
         self.count = 2
 

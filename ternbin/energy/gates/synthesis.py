@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ternbin.energy.gates.netlist import Netlist, read_json
 from ternbin.energy.gates.roles import FullAdder, Roles, roles
 from ternbin.energy.gates.yosys import run_passes, sources, tool_versions
 from ternbin.errors import MissingToolError
-from ternbin.sim.toolchain import cache_dir
+from ternbin.storage import cache_dir, working_folder
 
 _ABC = "strash\n&get -n\n&dch -f\n&nf\n&put\nbuffer -c\nupsize\ndnsize\n"
 
@@ -170,10 +169,9 @@ def synthesize(
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     kept = cache_dir() / f"netlist-{key[:24]}.json"
     if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="synth-") as name:
-            folder = Path(name)
+        with working_folder("netlist") as folder:
             for file, text in {**texts, **beside}.items():
-                (folder / file).write_text(text)
+                (folder / file).write_text(text, encoding="utf-8")
             (folder / "cells.lib").symlink_to(library.path.absolute())
             run_passes(script, folder)
             os.replace(folder / "netlist.json", kept)
