@@ -1,6 +1,6 @@
-"""Train a full-precision teacher, or distil a quantized student from one, on the bundled task's data set.
+"""Train a full-precision teacher, or distil a quantized student from one, on a data set.
 
-The data set is built on first use. Training resumes where it was stopped when started again with the same folder.
+A set known by name is built on first use. Training resumes where it was stopped when started again with the same folder.
 """
 
 import argparse
@@ -14,30 +14,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="DIR", help="checkpoint of the teacher (student only)")
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="of the student (default: 2-2)")
     parser.add_argument(
-        "--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)"
+        "--start", metavar="DIR", help="student to start from, of any bits, instead of the teacher's weights"
     )
+    options.add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the checkpoint")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="training time")
     budget.add_argument("--steps", type=int, help="optimizer steps")
+    parser.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: the recipe's)")
+    parser.add_argument("--dropout", type=float, metavar="X", help="of a teacher's sublayers (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin.errors import InputError
-    from ternbin.models.task.data import build_dataset
-    from ternbin.models.task.train import train_student, train_teacher
+    from dataclasses import replace
 
-    if (args.role == "student") != bool(args.teacher):
+    from ternbin.errors import InputError
+    from ternbin.models.task.sets import open_dataset
+    from ternbin.models.task.student import StudentRecipe, train_student
+    from ternbin.models.task.teacher import TeacherRecipe, train_teacher
+
+    is_student = args.role == "student"
+    if is_student != bool(args.teacher):
         raise InputError("--teacher must be given for a student, and only for a student")
-    out, data = options.check_writable(Path(args.out)), Path(args.data)
-    if not (data / "train.jsonl").exists():
-        print(f"building the data set in {data}")
-        build_dataset(data)
+    for option, role in (("start", "student"), ("dropout", "teacher")):
+        if getattr(args, option) is not None and args.role != role:
+            raise InputError(f"--{option} must be given only for a {role}")
+    out, data = options.check_writable(Path(args.out)), open_dataset(args.data)
     common = {"minutes": args.minutes, "steps": args.steps, "seed": args.seed, "threads": args.threads}
-    if args.role == "teacher":
-        train_teacher(data, out, **common)
+    recipe = StudentRecipe() if is_student else TeacherRecipe()
+    if args.lr is not None:
+        recipe = replace(recipe, schedule=replace(recipe.schedule, lr=args.lr))
+    if isinstance(recipe, StudentRecipe):
+        start = args.start and Path(args.start)
+        train_student(Path(args.teacher), data, out, bits=args.bits, start_dir=start, recipe=recipe, **common)
     else:
-        train_student(Path(args.teacher), data, out, bits=args.bits, **common)
+        if args.dropout is not None:
+            recipe = replace(recipe, dropout=args.dropout)
+        train_teacher(data, out, recipe=recipe, **common)
     print(f"checkpoint: {out}")
