@@ -18,6 +18,7 @@ from ternbin.models.task.evaluate import evaluate
 from ternbin.models.task.sets import SPLITS_FILE
 from ternbin.models.task.splits import names_of
 from ternbin.models.task.tokenizer import TOKENIZER_FILE
+from ternbin.storage import write_bytes, write_text
 
 NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
 ORIGIN = "https://packages.debian.org/bookworm/"
@@ -32,7 +33,7 @@ def bundle_data(
     out_dir.mkdir(parents=True, exist_ok=True)
     splits = {split: read_examples(data_dir, split) for split in SPLITS}
     names = json.dumps(names_of(splits))
-    (out_dir / SPLITS_FILE).write_bytes(lzma.compress(names.encode(), preset=9))
+    write_bytes(out_dir / SPLITS_FILE, lzma.compress(names.encode(), preset=9))
     shutil.copyfile(Path(data_dir) / TOKENIZER_FILE, out_dir / TOKENIZER_FILE)
     short = [e for e in splits["test"] if words[0] <= len(e.source.split()) <= words[1]]
     texts = sorted(random.Random(seed).sample(short, min(demos, len(short))), key=lambda e: e.package)
@@ -42,8 +43,7 @@ def bundle_data(
 def write_demos(texts: list[Example], out_dir: Path, default: str) -> None:
     """``demo_texts.json``: the texts, where they come from, and the source that is taken when the user gives none."""
     document = {"notice": NOTICE, "origin": ORIGIN, "default": default, "texts": [vars(e) for e in texts]}
-    path = out_dir / DEMO_FILE
-    path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_text(out_dir / DEMO_FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
 
 def bundle_model(student_dir: Path, out_dir: Path) -> None:
@@ -63,7 +63,7 @@ def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path, limit:
         document |= {key: result[key] for key in ("task", "metric", "texts", "baselines")}
         scores = {key: result[key] for key in ("bits", "model", "integer", "nll", "samples") if key in result}
         document.setdefault("models", {})[name] = scores
-    (out_dir / "eval.json").write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_text(out_dir / "eval.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
 
 def main(data_dir: str, student_dir: str, out_dir: str, *others: str) -> None:

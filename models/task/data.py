@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ternbin.errors import InputError
+from ternbin.storage import replacing
 
 SPLITS = ("train", "validation", "test")
 
@@ -28,7 +29,7 @@ class Example:
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
     """Write one JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
         for example in examples:
             file.write(json.dumps(vars(example), ensure_ascii=False) + "\n")
 

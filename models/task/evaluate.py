@@ -19,6 +19,7 @@ from ternbin.models.task.paper import RATIOS
 from ternbin.models.task.scores import METRICS, Scores
 from ternbin.models.task.task import Task, read_task
 from ternbin.models.task.tokenizer import load_tokenizer
+from ternbin.storage import write_text
 
 SAMPLES = 8
 
@@ -137,5 +138,5 @@ def main_evaluate(
     result = evaluate(model_dir, data_dir, limit=limit, teacher_dir=teacher_dir)
     print(table(result))
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_text(json_path, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return result

@@ -55,7 +55,7 @@ def fetch_indices(languages: Sequence[str], suite: str = SUITE) -> dict[str, str
             "Acquire::Languages": ",".join(languages),
         }
         arguments = [f"-o{key}={value}" for key, value in options.items()]
-        update = subprocess.run([apt_get, *arguments, "update"], capture_output=True, text=True)
+        update = subprocess.run([apt_get, *arguments, "update"], capture_output=True, encoding="utf-8")
         return {name: _read_index(state / "lists", name, suite, arguments, update.stderr) for name in languages}
 
 

@@ -16,6 +16,7 @@ from ternbin.models.task.index import fetch_indices
 from ternbin.models.task.splits import split_by_family, split_by_name
 from ternbin.models.task.task import Task
 from ternbin.models.task.tokenizer import TOKENIZER_FILE, encode, load_tokenizer, train_tokenizer
+from ternbin.progress import say
 
 SPLITS_FILE = "splits.json.xz"
 HELD_OUT = {"validation": 500, "test": 1000}  # rows
@@ -35,7 +36,7 @@ def open_dataset(data: str | Path) -> Path:
     if folder.name in SETS and folder == Path(folder.name) and not folder.is_dir():
         folder = Path("data") / folder
     if not (folder / "train.jsonl").exists() and folder.name in SETS:
-        print(f"building the data set in {folder}")
+        say(f"building the data set in {folder}")
         build_dataset(folder.name, folder)
     if not folder.is_dir():
         raise InputError(f"data must be a folder or one of {', '.join(SETS)}, not {str(data)!r}")

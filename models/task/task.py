@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ternbin.errors import InputError
+from ternbin.storage import write_text
 
 TASK_FILE = "task.json"
 
@@ -41,7 +42,7 @@ class Task:
 
     def save(self, folder: Path) -> None:
         """Write ``task.json``."""
-        (folder / TASK_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        write_text(folder / TASK_FILE, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def read_task(folder: Path) -> Task:

@@ -4,9 +4,11 @@ A set known by name is built on first use. Training resumes where it was stopped
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,29 +30,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    from dataclasses import replace
-
     from ternbin.errors import InputError
-    from ternbin.models.task.sets import open_dataset
-    from ternbin.models.task.student import StudentRecipe, train_student
-    from ternbin.models.task.teacher import TeacherRecipe, train_teacher
 
-    is_student = args.role == "student"
-    if is_student != bool(args.teacher):
+    if (args.role == "student") != bool(args.teacher):
         raise InputError("--teacher must be given for a student, and only for a student")
     for option, role in (("start", "student"), ("dropout", "teacher")):
         if getattr(args, option) is not None and args.role != role:
             raise InputError(f"--{option} must be given only for a {role}")
-    out, data = options.check_writable(Path(args.out)), open_dataset(args.data)
+    with claimed(Path(args.out)) as out:
+        _train(args, out)
+    print(f"checkpoint: {args.out}")
+
+
+def _train(args: argparse.Namespace, out: Path) -> None:
+    from ternbin.models.task.fit import Schedule
+    from ternbin.models.task.sets import open_dataset
+    from ternbin.models.task.student import StudentRecipe, train_student
+    from ternbin.models.task.teacher import TeacherRecipe, train_teacher
+
+    def scheduled(schedule: Schedule) -> Schedule:
+        return schedule if args.lr is None else replace(schedule, lr=args.lr)
+
+    data = open_dataset(args.data)
     common = {"minutes": args.minutes, "steps": args.steps, "seed": args.seed, "threads": args.threads}
-    recipe = StudentRecipe() if is_student else TeacherRecipe()
-    if args.lr is not None:
-        recipe = replace(recipe, schedule=replace(recipe.schedule, lr=args.lr))
-    if isinstance(recipe, StudentRecipe):
+    if args.role == "teacher":
+        recipe = TeacherRecipe()
+        dropout = recipe.dropout if args.dropout is None else args.dropout
+        train_teacher(data, out, recipe=replace(recipe, schedule=scheduled(recipe.schedule), dropout=dropout), **common)
+    else:
+        recipe = StudentRecipe()
+        recipe = replace(recipe, schedule=scheduled(recipe.schedule))
         start = args.start and Path(args.start)
         train_student(Path(args.teacher), data, out, bits=args.bits, start_dir=start, recipe=recipe, **common)
-    else:
-        if args.dropout is not None:
-            recipe = replace(recipe, dropout=args.dropout)
-        train_teacher(data, out, recipe=recipe, **common)
-    print(f"checkpoint: {out}")
