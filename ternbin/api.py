@@ -283,7 +283,7 @@ def lower(
     hardware = _hardware(hw)
     if beams * len(lengths) != 1:
         hardware = hardware.searching(beams, len(lengths))
-    lowered = prepare.lowered_model(model or prepare.bundled_dir(), bits)
+    lowered = prepare.lowered_model(prepare.model_dir(model), bits)
     if hardware.beams > 1:
         check_vocabulary(lowered.meta["vocab_size"], hardware.beams)
     return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))

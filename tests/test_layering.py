@@ -20,6 +20,7 @@ HEAVY = (
     "pydantic",
     "pyosys",
     "rouge_score",
+    "sacrebleu",
     "scipy",
     "torch",
     "transformers",
@@ -68,7 +69,9 @@ ALLOWED = {
     "models.marian": "models models.bart transformers",
     "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes torch transformers",
-    "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
+    "models.task": (
+        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu torch transformers"
+    ),
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "results storage matplotlib",
