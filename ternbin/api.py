@@ -241,11 +241,15 @@ class Lowering:
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
 
-    Without training the texts of the result mean nothing.
+    Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
+    anything is written, for what ``lower`` would refuse.
     """
+    import warnings
+
     from ternbin.models import prepare
 
-    prepare.save(prepare.load_model(model, bits), out, model)
+    for note in prepare.quantize(model, out, bits).notes:
+        warnings.warn(note, stacklevel=2)
     return Path(out)
 
 
@@ -277,13 +281,12 @@ def lower(
 
 
 def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
-    """``ternbin rtl``: the Verilog of an accelerator, file name -> text, and ``manifest.json``: ports, registers, memories, counters."""
-    import json
-
-    from ternbin.rtl.verilog.generate import generate, manifest
+    """``ternbin rtl``: the Verilog of an accelerator, file name -> text. With it ``manifest.json``: ports, registers, memories, counters;
+    and ``lint.vlt``, the waivers of Verilator's lint."""
+    from ternbin.rtl.verilog.generate import beside, generate
 
     config = _hardware(hw)
-    return generate(config) | {"manifest.json": json.dumps(manifest(config), indent=1, ensure_ascii=False) + "\n"}
+    return generate(config) | beside(config)
 
 
 def simulate(

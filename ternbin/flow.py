@@ -32,8 +32,13 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import Forecast, bar, say, stage
-from ternbin.rtl.verilog.generate import manifest
+from ternbin.progress import (
+    Forecast,
+    bar,
+    say,
+    stage,
+)
+from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
 from ternbin.sim.resume import Checkpoint
@@ -348,7 +353,7 @@ def result(before: Accounted) -> Fields:
         **(entries[0] if len(entries) == 1 else _together(entries)),
         **before.verdict.asdict(),
         **before.numbers,
-        "fidelity": [_fidelity(agreement) for agreement in before.agreements],
+        "fidelity": [agreement.fields() for agreement in before.agreements],
         "evaluation": evaluation(before.folder),
         **_searched(before),
     }
@@ -371,18 +376,6 @@ def _together(entries: Sequence[Fields]) -> Fields:
     """The fields of one text for a batch: ids and tokens one text after the other, so that they count those of all."""
     joined = {name: [token for entry in entries for token in entry[name]] for name in ("input_ids", "tokens")}
     return {"text": None, "summary": None} | joined
-
-
-def _fidelity(agreement: Agreement) -> Fields:
-    a = agreement
-    return {
-        "name": a.name,
-        "op": a.op,
-        "values": a.total,
-        "agree": a.rate,
-        "largest": a.largest,
-        "farthest": a.farthest,
-    }
 
 
 def found_fields(found: Found, search: Search | None) -> Fields:
@@ -408,8 +401,7 @@ def evaluation(folder: Path) -> Fields | None:
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
-    files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
+    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
     files["program.txt"] = listing(program)
     files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
     files["graph.svg"] = picture(lowered)

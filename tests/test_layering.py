@@ -34,15 +34,16 @@ ALLOWED = {
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.prepare models.task passes progress report results sim storage version"
+        "models.families models.prepare models.task passes progress report results sim storage "
+        "version"
     ),
-    "contract": "errors formats graph storage numpy",
+    "contract": "errors formats graph schema storage numpy",
     "contract.effects": "contract numpy",
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors formats graph",
+    "energy": "contract counting errors formats graph schema",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
         "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim storage version "
@@ -63,13 +64,16 @@ ALLOWED = {
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "errors formats graph graph.ops storage torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors models models.bart",
-    "models.prepare": "errors graph models models.families passes transformers",
+    "models.families": "errors graph models models.bart models.marian models.mbart",
+    "models.marian": "models models.bart transformers",
+    "models.mbart": "models.bart transformers",
+    "models.prepare": "errors graph models models.families passes torch transformers",
     "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "results storage matplotlib",
-    "results": "errors formats storage",
+    "result_types": "pydantic",
+    "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",
     "rtl.control": "contract contract.effects rtl.parts rtl.transfer amaranth",
@@ -83,7 +87,7 @@ ALLOWED = {
         "contract counting decoding errors formats graph graph.ops progress rtl.parts rtl.verilog "
         "storage amaranth numpy torch"
     ),
-    "sim.tb": "contract counting rtl.verilog cocotb",
+    "sim.tb": "contract counting errors rtl.verilog cocotb",
     "storage": "errors",
     "ternbin": "api version",
     "verify": "contract counting decoding errors graph mapping models models.families passes sim",

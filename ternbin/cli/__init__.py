@@ -20,7 +20,7 @@ from ternbin.version import __version__
 VERBS = {
     "run": "summarise a text on the simulated accelerator and report",
     "train": "train a teacher or a quantized student",
-    "quantize": "quantize a BART checkpoint directory",
+    "quantize": "quantize a checkpoint directory",
     "eval": "ROUGE and NLL of a checkpoint on the held-out texts",
     "lower": "lower a checkpoint to the integer graph",
     "rtl": "generate the Verilog of an accelerator",

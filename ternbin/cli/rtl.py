@@ -1,4 +1,4 @@
-"""Generate the Verilog of an accelerator and a JSON manifest of its ports, parameters, address map and counters."""
+"""Generate the Verilog of an accelerator, a JSON manifest of its ports, parameters, address map and counters, and lint waivers."""
 
 import argparse
 from pathlib import Path

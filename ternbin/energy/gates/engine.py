@@ -195,7 +195,8 @@ def _pack(
         a["gate_first"].append(len(a["gate_in"]))
     for placed in netlist.flops:
         state = placed.cell.state
-        assert state
+        if state is None:
+            raise RuntimeError(f"{placed.name}: cell must be a flip-flop, not {placed.cell.name}")
         pin_of = {placed.cell.pins[pin].function.strip("() "): pin for pin in placed.cell.outputs}
         q = pin_of[state.q]
         a["flop_d"].append(placed.pins[state.data])

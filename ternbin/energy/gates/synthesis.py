@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ternbin.energy.gates.buffers import buffered
 from ternbin.energy.gates.built import NAME as BUILT_GATE
-from ternbin.energy.gates.cells import Cell
+from ternbin.energy.gates.cells import Cell, Gate
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.netlist import Netlist, read_json
 from ternbin.energy.gates.roles import FullAdder, Roles, roles
@@ -67,10 +67,15 @@ def _adders(adder: FullAdder | None) -> str:
     )
 
 
+def _gate(cell: Cell) -> Gate:
+    if cell.gate is None:
+        raise RuntimeError(f"{cell.name} must be a clock gate")
+    return cell.gate
+
+
 def _clock_gate(cell: Cell) -> str:
     """The clock gate of the RTL on the library's cell; a built one is a black box."""
-    gate = cell.gate
-    assert gate
+    gate = _gate(cell)
     low = "".join(f", .{pin}(1'b0)" for pin in gate.low)
     box = f"(* blackbox *) module {cell.name} (input {gate.clock}, input {gate.enable}, output {gate.output}); endmodule\n"
     return f"""
@@ -135,8 +140,7 @@ def _script(names: Sequence[str], top: str, liberty: str, role: Roles, keep: Seq
 
 
 def _gating(cell: Cell) -> list[str]:
-    gate = cell.gate
-    assert gate
+    gate = _gate(cell)
     low = "".join(f" -tie_lo {pin}" for pin in gate.low)
     pins = f"{gate.enable}:{gate.clock}:{gate.output}"
     return [
