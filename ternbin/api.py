@@ -214,19 +214,10 @@ def write_reports(runs: Sequence[Run | str | Path], out: str | Path) -> Path:
 
     The folder of a run is its name with bits, or that of the folder it was read from; equal names are numbered.
     """
-    from ternbin.report import compare, write_report
+    from ternbin import report
 
-    loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
-    if not loaded:
-        raise InputError("runs must hold at least one run")
-    out, taken = Path(out), set()
-    for run, result in zip(runs, loaded, strict=True):
-        name = f"{result['name']}-{result['bits']}" if isinstance(run, Run) else Path(run).resolve().name
-        free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(loaded) + 1))) if n not in taken)
-        taken.add(free)
-        write_report(result, out / free)
-    storage.write_text(out / "comparison.html", compare.page(loaded))
-    return out / "comparison.html"
+    loaded = [(run.result, None) if isinstance(run, Run) else (results.load(run), Path(run)) for run in runs]
+    return report.write_reports(loaded, Path(out))
 
 
 # ---- link by link ---------------------------------------------------------------------------------------------------
