@@ -14,9 +14,12 @@ PACKAGES = {"ternbin": "ternbin", "rtl": "ternbin.rtl", "sim": "ternbin.sim", "m
 HEAVY = (
     "amaranth",
     "cocotb",
+    "dask",
+    "distributed",
     "matplotlib",
     "numpy",
     "onnx",
+    "optuna",
     "pydantic",
     "pyosys",
     "rouge_score",
@@ -49,9 +52,10 @@ ALLOWED = {
     ),
     "errors": "",
     "explore": (
-        "contract counting counting.cycles energy errors graph graph.ops mapping models.bart "
-        "models.prepare models.task transformers"
+        "contract counting counting.cycles energy errors explore.validate graph graph.ops mapping "
+        "models.bart models.prepare models.task schema version transformers dask distributed optuna"
     ),
+    "explore.validate": "counting.cycles decoding energy energy.gates explore sim",
     "flow": (
         "contract counting counting.cycles decoding energy errors graph mapping models models.prepare "
         "passes progress results rtl.verilog sim version"

@@ -153,7 +153,9 @@ class Dask:
         waiting = iter(groups)
 
         def submit(count: int) -> list[Any]:
-            return [self._client.submit(self.job, group, pure=False, retries=LOSSES) for group in islice(waiting, count)]
+            return [
+                self._client.submit(self.job, group, pure=False, retries=LOSSES) for group in islice(waiting, count)
+            ]
 
         window = max(4, 3 * len(self._client.scheduler_info(n_workers=-1)["workers"]))
         running = as_completed(submit(window), with_results=False)

@@ -140,7 +140,8 @@ def figures(hw: HwConfig, phases: Sequence[Phase], lines: Sequence[Sequence[Line
     cycles = sum(phase.cycles for phase in phases)
     ms = 1e-3 / hw.clock_mhz
     area = {
-        name: sum(part(hw).values()) for name, part in (("array", array_mm2), ("core", core_mm2), ("memories", memories_mm2))
+        name: sum(part(hw).values())
+        for name, part in (("array", array_mm2), ("core", core_mm2), ("memories", memories_mm2))
     }
     return {
         "cycles": cycles,

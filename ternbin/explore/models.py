@@ -1,7 +1,6 @@
 """The models of a design space by name: "bundled", "bart-base" or the folder of a checkpoint."""
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
 """A whole exploration: points from a sampler, records from an engine, all kept in a file as they come."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
