@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 
 import torch
 
@@ -58,6 +59,17 @@ def calibrate(model: QuantModel, batches: Iterable[dict]) -> dict[str, int]:
     model.set_fracs(fracs)
     model.train(was_training)
     return fracs
+
+
+def resize_stream(model: QuantModel, bits: int) -> None:
+    """A residual stream of another width: every site keeps its range, on the grid that :func:`calibrate` would have given it."""
+    quant = model.quant_config
+    model.config.quant = asdict(replace(quant, res_bits=bits))
+    for site in model.sites.values():
+        site.bits = bits
+    model.set_fracs(
+        {name: max(MIN_FRAC, min(MAX_FRAC, frac + bits - quant.res_bits)) for name, frac in quant.fracs.items()}
+    )
 
 
 def _check_size(model: QuantModel, batch: dict, largest: dict[str, float]) -> None:

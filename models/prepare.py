@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import HEAD, Lowered
+from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
 from ternbin.models.fidelity import Agreement, Pair, losing
@@ -161,9 +162,16 @@ def _check_pairs(
     return [(s[:length], [start, *(token for token in t if token < vocab)][:length]) for s, t in pairs]
 
 
-def lowered_model(folder: str | Path, bits: str | None = None) -> Lowered:
-    """Load, lower and fold."""
-    return fold(lower(load_model(folder, bits).pack()))
+def lowered_model(folder: str | Path, bits: str | None = None, res_bits: int | None = None) -> Lowered:
+    """Load, lower and fold; ``res_bits``: with a residual stream of another width."""
+    return fold(lower(resized(load_model(folder, bits), res_bits).pack()))
+
+
+def resized(model: QuantModel, res_bits: int | None) -> QuantModel:
+    """The same model with a residual stream of ``res_bits``; None: of its own width."""
+    if res_bits is not None and res_bits != model.quant_config.res_bits:
+        resize_stream(model, res_bits)
+    return model
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:

@@ -366,6 +366,84 @@ def characterisation(file: str | Path | None = None) -> dict:
     return figures.read_characterisation(file or figures.STORED)
 
 
+@dataclass(frozen=True)
+class Exploration:
+    """A design space, explored. ``summary`` is the content of explore.json, ``records`` one dict a point (docs/explore.md)."""
+
+    summary: dict = field(repr=False)
+    records: list[dict] = field(repr=False)
+    folder: Path
+
+    @property
+    def front(self) -> list[dict]:
+        """The records that no other betters in every objective, best first."""
+        return sorted((record for record in self.records if record["front"]), key=lambda record: record["front"])
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether all points that were simulated equal the integer reference; true where none was."""
+        return all(each["rtl"]["bit_exact"] for each in self.summary["validation"])
+
+    def hardware(self, place: int = 1) -> Path:
+        """The ``--hw`` file of a point of the front, by its place from 1 on."""
+        return self.folder / "front" / f"point{place}.toml"
+
+
+def explore_space(
+    space: str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    dask: str | None = None,
+    validate: int = 0,
+    gates: bool = False,
+    sensitivity: bool = True,
+    restart: bool = False,
+    characterisation: str | Path | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
+    step: Callable[[str], None] = lambda text: None,
+) -> Exploration:
+    """``ternbin explore``: a space that comes along ("bundled", "bart-base") or a TOML file; records, report and ``--hw`` files in ``out``.
+
+    workers: processes on this machine, None for one a core, 0 for this process alone. dask: address of a scheduler, or "local".
+    validate: how many of the best points are simulated in RTL, and with ``gates`` synthesized. told: called with points so far and in
+    all; step: with what comes after the points. What ``out`` has of the same space is gone on from, unless ``restart``.
+
+    Raises InputError for a space that is none, CheckError where a core stops, MissingToolError. Bits that differ raise nothing: look at
+    ``bit_exact``.
+    """
+    from ternbin.explore import engines
+    from ternbin.explore.space import read_space
+    from ternbin.explore.study import study
+    from ternbin.report import explore as rendered
+
+    for name, value, least in (("workers", workers, 0), ("validate", validate, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
+    if gates and not validate:
+        raise InputError("gates must come with validate of 1 or more")
+    file = None if characterisation is None else str(Path(characterisation).resolve())
+    checked, folder = read_space(space, file), Path(out)
+    count = os.cpu_count() or 1 if workers is None else workers
+    engine = engines.Dask(dask, max(1, count)) if dask else engines.Processes(count) if count else engines.Here()
+    try:
+        summary, records = study(
+            checked,
+            folder,
+            engine,
+            restart=restart,
+            validate=validate,
+            gates=gates,
+            sensitive=sensitivity,
+            told=told,
+            step=step,
+        )
+    finally:
+        engine.close()
+    rendered.write(summary, records, folder)
+    return Exploration(summary, records, folder)
+
+
 def audit_claim(
     models: Sequence[str] = ("bundled", "bart-base"),
     *,
