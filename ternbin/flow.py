@@ -4,8 +4,6 @@ Each stage is a function of the frozen dataclass that the one before it gives, a
 them; :func:`simulate` alone runs a program that is there already.
 """
 
-import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -35,8 +33,8 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import Forecast, bar, stage, warn
-from ternbin.rtl.verilog.generate import manifest
+from ternbin.progress import Forecast, bar, say, stage, warn
+from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
 from ternbin.sim.resume import Checkpoint
@@ -119,9 +117,9 @@ def check_job(job: Job) -> HwConfig:
 
 def prepare(job: Job, hw: HwConfig) -> Prepared:
     """Raises InputError for texts and ids that the model cannot take, before it is loaded."""
-    folder = Path(job.model_dir) if job.model_dir else models.bundled_dir()
+    folder = models.model_dir(job.model_dir)
     limits, tokenizer = models.limits(folder), _tokenizer(folder, needed=not job.ids)
-    _sources(job, tokenizer, limits)
+    _sources(job, folder, tokenizer, limits)
     if hw.beams > 1:
         check_vocabulary(limits["vocab_size"], hw.beams)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
@@ -160,7 +158,7 @@ class Lowering(Prepared):
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered.meta))
+    meta, sources = lowered.meta, tuple(_sources(job, before.folder, before.tokenizer, lowered.meta))
     policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
     search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
     if before.hw.beams > 1:
@@ -168,13 +166,15 @@ def lower(before: Prepared) -> Lowering:
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]) -> list[Source]:
-    """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
+def _sources(
+    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]
+) -> list[Source]:
+    """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
     if job.ids:
         return _each(
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
-    texts = job.texts or [models.default_text()]
+    texts = job.texts or [models.default_text(folder)]
     return _each(
         texts,
         lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"], meta["vocab_size"]), text),
@@ -263,7 +263,7 @@ def simulate(
     sim.runner. Raises CheckError where the core stops."""
     keeper = None
     if checkpoint is not None:
-        keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
+        keeper = Checkpoint(checkpoint, restart=restart, tell=say)
     calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         return run(
@@ -390,7 +390,7 @@ def result(before: Accounted) -> Fields:
         **(entries[0] if len(entries) == 1 else _together(entries)),
         **before.verdict.asdict(),
         **before.numbers,
-        "fidelity": [_fidelity(agreement) for agreement in before.agreements],
+        "fidelity": [agreement.fields() for agreement in before.agreements],
         "evaluation": evaluation(before.folder),
         **_searched(before),
     }
@@ -415,18 +415,6 @@ def _together(entries: Sequence[Fields]) -> Fields:
     return {"text": None, "summary": None} | joined
 
 
-def _fidelity(agreement: Agreement) -> Fields:
-    a = agreement
-    return {
-        "name": a.name,
-        "op": a.op,
-        "values": a.total,
-        "agree": a.rate,
-        "largest": a.largest,
-        "farthest": a.farthest,
-    }
-
-
 def found_fields(found: Found, search: Search | None) -> Fields:
     """What a result says of a search, or of a text of a batch."""
     fields: Fields = {"steps": len(found.trace)}
@@ -443,8 +431,8 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None; faulty ones cost a
-    warning."""
+    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None; faulty ones
+    cost a warning."""
     path = folder / "eval.json"
     if not path.exists():
         return None
@@ -459,8 +447,7 @@ def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture. One that cannot be made costs a warning."""
     files: dict[str, str] = {}
     for make in (
-        lambda: {f"rtl/{name}": text for name, text in verilog(hw).items()},
-        lambda: {"rtl/manifest.json": json.dumps(manifest(hw), indent=1) + "\n"},
+        lambda: {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()},
         lambda: {"program.txt": listing(program)},
         lambda: {"graph.txt": "\n".join(dump(graph) for graph in lowered.stacks)},
         lambda: {"graph.svg": picture(lowered)},

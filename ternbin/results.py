@@ -1,17 +1,24 @@
 """The result of a run as data (``result.json``); docs/result-schema.md documents every field."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
+from ternbin import formats
 from ternbin.errors import InputError
-from ternbin.schema import DATA_BYTES, read_json, shown, validated
+from ternbin.schema import (
+    DATA_BYTES,
+    read_json,
+    shown,
+    validated,
+)
+from ternbin.storage import (
+    write_text,
+)
 
 Result = dict[str, Any]  # the fields of result.json, as ternbin/result_types.py declares them
 
-SCHEMA = "ternbin-result/3"
+SCHEMA = formats.RESULT
 
 
 def validate(result: Any, where: str | Path = "result") -> Result:
@@ -21,11 +28,12 @@ def validate(result: Any, where: str | Path = "result") -> Result:
     if not isinstance(result, dict):
         raise InputError(f"{where}: schema must be {SCHEMA!r}, not {shown(result)}")
     found = cast(Result, result)
-    if found.get("schema") not in (SCHEMA, *types.EARLIER):
-        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {shown(found.get('schema'))}")
+    formats.check(found.get("schema"), SCHEMA, str(where), types.EARLIER)
     validated(types.Result if found["schema"] == SCHEMA else types.EarlierResult, found, where, unknown=True)
     _check_phases(found, where)
     _check_timeline(found, where)
+    if found["evaluation"] is not None:
+        _check_marks(found["evaluation"], where, "evaluation.")
     return found
 
 
@@ -38,6 +46,22 @@ def _check_phases(result: Result, where: str | Path) -> None:
     for number, phase in enumerate(result["claim"]["phases"]):
         if phase["name"] in [earlier["name"] for earlier in result["claim"]["phases"][:number]]:
             raise InputError(f"{where}: claim.phases must hold a phase once, not {phase['name']} twice")
+
+
+def _check_marks(evaluation: Result, where: str | Path, prefix: str = "") -> None:
+    """Everything is scored by what the first model is scored by."""
+    marked = {
+        f"models.{name}.model.{s}": own for name, m in evaluation["models"].items() for s, own in m["model"].items()
+    }
+    marked |= {
+        f"models.{n}.integer.greedy": m["integer"]["greedy"] for n, m in evaluation["models"].items() if "integer" in m
+    }
+    marked |= {f"baselines.{name}": own for name, own in evaluation["baselines"].items()}
+    keys = list(next(iter(marked.values())))
+    for name, own in marked.items():
+        lacking = [key for key in keys if key not in own]
+        if lacking:
+            raise InputError(f"{where}: {prefix}{name}.{lacking[0]} must be given, not left out")
 
 
 def _check_timeline(result: Result, where: str | Path) -> None:
@@ -74,27 +98,11 @@ def load_scores(path: Path) -> Result:
     """The ``evaluation`` of a result, from the eval.json of a checkpoint; without fields that no one shows. Raises InputError."""
     from ternbin.result_types import Evaluation
 
-    return validated(Evaluation, read_json(path), path, unknown=True)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file whole or not at all; what was there before stays when it fails."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    found: Result = validated(Evaluation, read_json(path), path, unknown=True)
+    _check_marks(found, path)
+    return found
 
 
 def write_json(path: str | Path, data: object) -> None:
-    """Writes JSON as write_text does."""
+    """Writes JSON as storage.write_text does."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

@@ -13,9 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+from ternbin import formats
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
-from ternbin.schema import DATA_BYTES, read_json, shown, validated
+from ternbin.schema import DATA_BYTES, read_json, validated
 
 HOROWITZ = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
 CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound: Horowitz, ISSCC 2014"
@@ -47,7 +48,7 @@ class Figure:
         return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source, self.record)
 
 
-SCHEMA = "ternbin-energy/1"
+SCHEMA = formats.ENERGY
 STORED = Path(__file__).with_name("characterisation.json")
 
 
@@ -57,8 +58,7 @@ def read_characterisation(path: str | Path) -> dict[str, Any]:
 
     found = read_json(path, DATA_BYTES)
     contents = cast(dict[str, Any], found) if isinstance(found, dict) else {"schema": found}
-    if contents.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {shown(contents.get('schema'))}")
+    formats.check(contents.get("schema"), SCHEMA, str(path))
     validated(Characterisation, contents, path, unknown=True)
     for lacking in missing(contents):
         raise InputError(f"{path}: blocks must hold {lacking}: measure it again (ternbin energy)")
@@ -237,7 +237,7 @@ class Sram:
 
 @cache
 def cacti_rows() -> tuple[dict[str, Any], ...]:
-    text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
+    text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text(encoding="utf-8")
     rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
     return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
 

@@ -20,7 +20,7 @@ from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
 from ternbin.graph.ops.ends import Embed, LmHead
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
-from ternbin.mapping.allocator import CapacityError
+from ternbin.mapping.allocator import BlockError
 from ternbin.mapping.builder import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
@@ -41,7 +41,10 @@ def embed(b: CallBuilder, node: Node[Embed], ids_addr: int) -> None:
         count = stop - first
         limit = min(hw.idbuf_words, b.pbuf.most)
         if count > limit:
-            raise CapacityError(f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}")
+            field, need = ("idbuf_words", count) if count > hw.idbuf_words else ("pbuf_words", 2 * count)
+            raise BlockError(
+                f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}", field, need
+            )
         lease = b.ids.lease(count)
         b.load(
             node.name,
@@ -140,7 +143,8 @@ def positions(b: CallBuilder, node: Node[Embed], words: int) -> int:
         raise InputError(
             f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}"
         )
-    last = node.op.pos_offset + (b.past if node.op.past == "P" else 0) + b.tokens
+    count = b.tokens if b.mask is None else 1  # beams and texts are at one position
+    last = node.op.pos_offset + (b.position if node.op.past == "P" else 0) + count
     if last > len(pos):
         raise InputError(
             f"embed {node.name}: positions must be at most {len(pos) - node.op.pos_offset}, "
@@ -183,15 +187,17 @@ class Follow:
         self.quants = [u for each in read for u in b.users[each] if is_op(u, Quant)] if b.pipelined else []
 
     def __call__(self, first: int, stop: int) -> None:
-        if self.norm is not None:
-            self.params = self.params or layernorm_params(self.b, self.norm)
-            layernorm(self.b, self.norm, self.params, first, stop)
+        if self.norm is None:
+            return
+        if self.params is None or self.params.gone:
+            self.params = layernorm_params(self.b, self.norm)
+        layernorm(self.b, self.norm, self.params, first, stop)
         for quant in self.quants:
             out = self.b.kept(quant, first, stop)
             if out is None and first == 0:
                 try:
                     out = new_quantized(self.b, quant, 0, self.b.tokens)
-                except CapacityError:
+                except BlockError:
                     pass
             if out is None:  # later, then, where it is needed
                 continue
@@ -215,7 +221,7 @@ def norm_of(b: CallBuilder, node: Node[GraphOp]) -> Node[Layernorm] | None:
     others than quantizers."""
     norms = [user for user in b.users[node] if is_op(user, Layernorm)]
     if len(norms) > 1:
-        raise InputError(f"{norms[1].where}: {node.name} must have one LayerNorm, not {len(norms)}")
+        raise InputError(f"{node.where}: one LayerNorm must read it, not {len(norms)}")
     for norm in norms:
         strange = [user for user in b.users[norm] if not is_op(user, Quant)]
         if b.beside(norm) and strange:
