@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -10,20 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import HEAD, Lowered
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
 from ternbin.models.fidelity import Agreement, Pair, losing
+from ternbin.models.files import read_config
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 from ternbin.passes import fold
 
+TOKENIZER = "tokenizer.json"
+VOCABULARIES = ("vocab.json", "sentencepiece.bpe.model", "source.spm", "spiece.model", "vocab.txt")  # of other layouts
 CALIBRATION_TEXTS = 16
 CHECK_TEXTS, CHECK_TOKENS = 4, 32  # on which `quantize` compares integers with floating point
 DEFAULT_PACKAGE = "ejabberd-mod-irc"
+
+log = logging.getLogger(__name__)
 
 
 def bundled_dir() -> Path:
@@ -41,15 +47,27 @@ def default_text() -> str:
     return next(text["source"] for text in demo_texts() if text["package"] == DEFAULT_PACKAGE)
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast | None:
-    """The tokenizer of a checkpoint folder, or None where it has none. Raises InputError for a broken one."""
-    path = Path(folder) / "tokenizer.json"
-    if not path.exists():
-        return None
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint folder, or None where it has none. Raises InputError for a broken one.
+
+    Folders without ``tokenizer.json`` have vocabulary files (``VOCABULARIES``), which the library's class for the model type reads. Code
+    of a checkpoint is never run.
+    """
+    folder = Path(folder)
     try:
-        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        if (folder / TOKENIZER).exists():
+            return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        if not any((folder / name).exists() for name in VOCABULARIES):
+            return None
+        kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
+        return AutoTokenizer.from_pretrained(
+            str(folder), tokenizer_type=kind, local_files_only=True, trust_remote_code=False
+        )
+    except InputError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise InputError(f"{path}: not a usable tokenizer: {error}") from None
+        where = folder / TOKENIZER if (folder / TOKENIZER).exists() else folder
+        raise InputError(f"{where}: not a usable tokenizer: {' '.join(str(error).split())[:300]}") from None
 
 
 def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
@@ -62,11 +80,14 @@ def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
     if bits and model.quant_config.bits != bits:
         model = family.requantize(model, bits)
     if not model.quant_config.fracs:
-        family.calibrate(model, calibration_batches(model, load_tokenizer(folder)))
+        tokenizer = load_tokenizer(folder)
+        if tokenizer is None:
+            log.warning(f"{folder}: calibrated on random ids, for it has no tokenizer ({TOKENIZER}, {VOCABULARIES[0]})")
+        family.calibrate(model, calibration_batches(model, tokenizer))
     return model.eval()
 
 
-def calibration_batches(model: QuantModel, tokenizer: PreTrainedTokenizerFast | None) -> list[dict]:
+def calibration_batches(model: QuantModel, tokenizer: PreTrainedTokenizerBase | None) -> list[dict]:
     """Inputs for calibration: the bundled texts, or seeded random ids where there is no tokenizer."""
     texts = [] if tokenizer is None else demo_texts()[:CALIBRATION_TEXTS]
     pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
@@ -83,7 +104,7 @@ def compare(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> list[
     return family_of(model).compare(model, lowered, pairs)
 
 
-def save(model: QuantModel, folder: str | Path, tokenizer: str | Path | PreTrainedTokenizerFast | None = None) -> None:
+def save(model: QuantModel, folder: str | Path, tokenizer: str | Path | PreTrainedTokenizerBase | None = None) -> None:
     """Write the packed checkpoint; ``tokenizer`` is one, or a folder that may hold one."""
     family_of(model).save(model, Path(folder), tokenizer)
 
@@ -124,11 +145,11 @@ def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
             f"{a.name} agrees with floating point in {a.rate:.1%} only"
             + (f": look for outliers in {origin}" if origin else "")
         )
-    save(model, out, folder)
+    save(model, out, folder if tokenizer is None or (Path(folder) / TOKENIZER).exists() else tokenizer)
     return Quantized(agreements, limited, notes)
 
 
-def _check_pairs(lowered: Lowered, tokenizer: PreTrainedTokenizerFast | None) -> list[Pair]:
+def _check_pairs(lowered: Lowered, tokenizer: PreTrainedTokenizerBase | None) -> list[Pair]:
     """A few (source ids, decoder input ids): of the bundled texts, or seeded random ones where there is no tokenizer."""
     meta, length = lowered.meta, min(CHECK_TOKENS, lowered.meta["max_positions"])
     start, vocab = meta["decoder_start_id"], min(meta["vocab_size"], meta.get("target_vocab_size", meta["vocab_size"]))
@@ -151,16 +172,26 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text).input_ids
 
 
-def encode_text(tokenizer: PreTrainedTokenizerFast | None, text: str, positions: int) -> list[int]:
-    """Token ids of a text. Raises InputError for an empty text, one longer than the positions, or no tokenizer."""
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase | None, text: str, positions: int, truncate: bool = False
+) -> list[int]:
+    """Token ids of a text; one longer than the positions is cut with ``truncate``, which is said.
+
+    Raises InputError for an empty text, a longer one without ``truncate``, or no tokenizer.
+    """
     if tokenizer is None:
         raise InputError("the model has no tokenizer.json: give token ids with --ids instead of a text")
     if not text.strip():
         raise InputError("the text must not be empty")
     ids = token_ids(tokenizer, text.strip())
-    if len(ids) > positions:
-        raise InputError(f"the text must be at most {positions} tokens long for this model, not {len(ids)}")
-    return ids
+    if len(ids) <= positions:
+        return ids
+    if not truncate:
+        raise InputError(
+            f"the text must be at most {positions} tokens long for this model, not {len(ids)} (--truncate cuts it)"
+        )
+    log.warning(f"the text is cut to the first {positions} of its {len(ids)} tokens")
+    return tokenizer(text.strip(), truncation=True, max_length=positions).input_ids
 
 
 def check_ids(ids: Sequence[int], vocab: int, positions: int) -> list[int]:

@@ -61,6 +61,7 @@ class Job:
     bits: str | None = None
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
+    truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
     beams: int = 1
     search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
@@ -97,7 +98,7 @@ class Prepared:
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
-    tokenizer: models.PreTrainedTokenizerFast | None
+    tokenizer: models.PreTrainedTokenizerBase | None
 
 
 def prepare(job: Job, hw: HwConfig) -> Prepared:
@@ -137,14 +138,16 @@ def lower(before: Prepared) -> Lowering:
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]) -> list[Source]:
+def _sources(job: Job, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]) -> list[Source]:
     """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
     if job.ids:
         return _each(
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
     texts = job.texts or [models.default_text()]
-    return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
+    return _each(
+        texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"], job.truncate), text)
+    )
 
 
 Given = TypeVar("Given")
@@ -296,7 +299,7 @@ def _entries(before: Simulated) -> list[Fields]:
     ]
 
 
-def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
+def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 

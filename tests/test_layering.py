@@ -29,7 +29,7 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping models.prepare "
+        "contract counting decoding doctor energy errors explore flow graph mapping models.prepare "
         "models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
@@ -42,6 +42,7 @@ ALLOWED = {
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
+    "doctor": "errors sim storage",
     "emulation": "contract contract.effects graph numpy torch",
     "energy": "contract counting errors formats graph schema",
     "energy.gates": (
@@ -71,7 +72,7 @@ ALLOWED = {
     "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
-    "report": "results storage matplotlib",
+    "report": "errors results storage matplotlib",
     "result_types": "pydantic",
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",

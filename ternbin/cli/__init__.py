@@ -28,22 +28,25 @@ VERBS = {
     "verify": "check every link of the chain on random models",
     "energy": "gate-level energy, area and timing of the blocks",
     "report": "render reports from result.json files",
+    "doctor": "tools, packages, cache: what each verb needs and whether it is there",
+    "completion": "print the script that lets a shell complete this command",
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    whole = argparse.ArgumentParser(
         prog="ternbin", description="Hardware co-design and simulation of binary and ternary transformers."
     )
-    parser.add_argument("--version", action="version", version=f"ternbin {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    whole.add_argument("--version", action="version", version=f"ternbin {__version__}")
+    verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         module = importlib.import_module(f"ternbin.cli.{name}")
         sub = verbs.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(sub)
         add_verbosity(sub)
         sub.set_defaults(call=module.call)
-    return parser
+    return whole
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(AttributeError):  # not a stream of the system
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore  # a text may not be printable in every locale
     try:
-        args = _parser().parse_args(argv)
+        args = parser().parse_args(argv)
         verb = f" {args.verb}"
         with _terminable(), _log(args):
             code = args.call(args) or 0
