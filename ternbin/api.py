@@ -150,6 +150,7 @@ def summarise(
     model: str | Path | None = None,
     bits: str | None = None,
     hw: str | Path | HwConfig = "small",
+    truncate: bool = False,
     max_new_tokens: int = 20,
     beams: int = 1,
     length_penalty: float | None = None,
@@ -165,11 +166,11 @@ def summarise(
     """``ternbin run``: the text on the simulated accelerator, every tensor compared with the integer reference.
 
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
-    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. beams above 1: beam search, with
-    the settings named as on the command line, None for the model's own. memory: latency and bandwidth of external memory. dram: its
-    energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md). checkpoint: a file that a long
-    run keeps its state in, and goes on from unless ``restart``. out: a folder that gets result.json as soon as the run is done;
-    :meth:`Run.save` writes the rest of the report.
+    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. truncate: cut texts longer than
+    the model takes. beams above 1: beam search, with the settings named as on the command line, None for the model's own. memory:
+    latency and bandwidth of external memory. dram: its energy figure. characterisation: gate-level figures of another cell library
+    (docs/cell-library.md). checkpoint: a file that a long run keeps its state in, and goes on from unless ``restart``. out: a folder
+    that gets result.json as soon as the run is done; :meth:`Run.save` writes the rest of the report.
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError. Bits that differ raise nothing: look at
     ``bit_exact``.
@@ -186,6 +187,7 @@ def summarise(
         bits=bits,
         texts=() if text is None else (text,) if isinstance(text, str) else tuple(text),
         ids=() if ids is None else _each_text(ids),
+        truncate=truncate,
         max_new_tokens=max_new_tokens,
         beams=beams,
         search=search,
@@ -372,6 +374,13 @@ def verify_cases(
         records.append(verify_case(number, config, beams, texts))
         each(records[-1])
     return records
+
+
+def diagnose() -> dict:
+    """``ternbin doctor``: ``ready``, ``findings`` (each tool, package and place) and ``verbs`` (what each still needs)."""
+    from ternbin import doctor
+
+    return doctor.report(doctor.diagnose())
 
 
 def characterisation(file: str | Path | None = None) -> dict:

@@ -57,6 +57,7 @@ class Job:
     bits: str | None = None
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
+    truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
     beams: int = 1
     search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
@@ -101,7 +102,7 @@ class Prepared:
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
-    tokenizer: models.PreTrainedTokenizerFast | None
+    tokenizer: models.PreTrainedTokenizerBase | None
 
 
 def check_job(job: Job) -> HwConfig:
@@ -126,7 +127,7 @@ def prepare(job: Job, hw: HwConfig) -> Prepared:
     return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
 
 
-def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerFast | None:
+def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
     """Where ids are given it only says what was generated: a broken one costs a warning."""
     try:
         return models.load_tokenizer(folder)
@@ -167,7 +168,7 @@ def lower(before: Prepared) -> Lowering:
 
 
 def _sources(
-    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]
+    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]
 ) -> list[Source]:
     """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
     if job.ids:
@@ -175,9 +176,9 @@ def _sources(
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
     texts = job.texts or [models.default_text(folder)]
+    positions, vocab = meta["max_positions"], meta["vocab_size"]
     return _each(
-        texts,
-        lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"], meta["vocab_size"]), text),
+        texts, lambda text: Source(models.encode_text(tokenizer, text, positions, vocab, truncate=job.truncate), text)
     )
 
 
@@ -330,7 +331,7 @@ def _entries(before: Simulated) -> list[Fields]:
     ]
 
 
-def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
+def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 

@@ -33,7 +33,7 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping models.prepare "
+        "contract counting decoding doctor energy errors explore flow graph mapping models.prepare "
         "models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
@@ -46,6 +46,7 @@ ALLOWED = {
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
+    "doctor": "errors sim storage",
     "emulation": "contract contract.effects graph numpy torch",
     "energy": "contract counting errors formats graph schema pydantic",
     "energy.gates": (
@@ -74,7 +75,8 @@ ALLOWED = {
     "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
-        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu torch transformers"
+        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
+        "torch transformers"
     ),
     "passes": "errors graph graph.ops torch",
     "progress": "",

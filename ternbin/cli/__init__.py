@@ -31,6 +31,8 @@ VERBS = {
     "energy": "gate-level energy, area and timing of the blocks",
     "explore": "a design space without simulation: front, what binds, what would double speed",
     "report": "render reports from result.json files",
+    "doctor": "tools, packages, cache: what each verb needs and whether it is there",
+    "completion": "print the script that lets a shell complete this command",
 }
 
 
@@ -42,19 +44,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {line}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="ternbin", description="Hardware co-design and simulation of binary and ternary transformers."
-    )
-    parser.add_argument("--version", action="version", version=f"ternbin {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    whole = _Parser(prog="ternbin", description="Hardware co-design and simulation of binary and ternary transformers.")
+    whole.add_argument("--version", action="version", version=f"ternbin {__version__}")
+    verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         module = importlib.import_module(f"ternbin.cli.{name}")
         sub = verbs.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(sub)
         add_verbosity(sub)
         sub.set_defaults(call=module.call)
-    return parser
+    return whole
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(AttributeError):  # not a stream of the system
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore  # a text may not be printable in every locale
     try:
-        args = _parser().parse_args(argv)
+        args = parser().parse_args(argv)
         verb = f" {args.verb}"
         with _terminable(), _log(args):
             code = args.call(args) or 0

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ternbin.contract.hw import MAX_BEAMS
 from ternbin.errors import InputError
@@ -115,14 +115,19 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"token ids, such as 0,17,4,2 (needs no tokenizer); {several}",
     )
+    parser.add_argument(
+        "--truncate", action="store_true", help="cut a text that is longer than the model takes (default: refuse it)"
+    )
 
 
-def sources(args: argparse.Namespace) -> dict[str, list | None]:
+def sources(args: argparse.Namespace) -> dict[str, Any]:
     """``text`` or ``ids`` of the texts, None for what was not given."""
     if (args.text != []) + (args.file != []) + (args.ids != []) > 1:
         raise InputError("--text, --file and --ids must not be mixed")
+    if args.truncate and args.ids:
+        raise InputError("--truncate must come with texts, not with --ids")
     texts, ids = args.text + [read_text(path) for path in args.file], [parse_ids(each) for each in args.ids]
-    return {"text": texts or None, "ids": ids or None}
+    return {"text": texts or None, "ids": ids or None, "truncate": args.truncate}
 
 
 def memory(args: argparse.Namespace) -> "MemoryModel":

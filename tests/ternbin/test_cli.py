@@ -55,7 +55,7 @@ def test_every_verb_has_help(capsys):
         (["run", "--text", "a", "--text", ""], "ternbin run: text 2: the text must not be empty"),
         (
             ["run", "--text", "a", "--text", "word " * 400],
-            "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402",
+            "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402 (--truncate cuts it)",
         ),
         (["run", "--ids", "1", "--ids", "2,4096"], "ternbin run: text 2: --ids must be from 0 to 4095, not 4096"),
         (["run", "--ids", ""], "ternbin run: --ids must be integers separated by commas, not ''"),
@@ -66,7 +66,7 @@ def test_every_verb_has_help(capsys):
         (["run", "--hw", "tiny", "--text", "a b", "--text", "c"], None),
         (
             ["run", "--text", "word " * 400],
-            "ternbin run: the text must be at most 128 tokens long for this model, not 402",
+            "ternbin run: the text must be at most 128 tokens long for this model, not 402 (--truncate cuts it)",
         ),
         (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
