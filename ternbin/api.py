@@ -293,7 +293,7 @@ def lower(
         hardware = hardware.searching(beams, len(lengths))
     lowered = prepare.lowered_model(prepare.model_dir(model), bits)
     if hardware.beams > 1:
-        check_vocabulary(lowered.meta["vocab_size"], hardware.beams)
+        check_vocabulary(lowered.meta, hardware.beams)
     return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))
 
 

@@ -163,7 +163,7 @@ def lower(before: Prepared) -> Lowering:
     policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
     search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
     if before.hw.beams > 1:
-        check_vocabulary(meta["vocab_size"], before.hw.beams)
+        check_vocabulary(meta, before.hw.beams)
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 

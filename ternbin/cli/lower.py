@@ -69,7 +69,7 @@ def _lower(args: argparse.Namespace, out: Path) -> None:
     summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
     if is_final(lowered):
         if several:
-            check_vocabulary(lowered.meta["vocab_size"], hw.beams)
+            check_vocabulary(lowered.meta, hw.beams)
         program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
         save(program, out / "program.tbn")
         write_text(out / "program.txt", listing(program))

@@ -187,12 +187,16 @@ class Program:
             raise InputError(f"source ids must be {self.source_len}, not {len(source_ids)}")
         image = bytearray(self.image)
         for slot, value in enumerate(source_ids):
-            self.put_id(image, self.source_addr + slot * self.hw.axi_bytes, value)
+            self._put(image, self.source_addr + slot * self.hw.axi_bytes, value, "vocab")
         self.put_id(image, self.slot_addr(0), start_id)
         return image
 
     def put_id(self, memory: bytearray, address: int, value: int) -> None:
-        vocab = self.info.get("vocab", 1 << 31)
+        """A token of the target in its place."""
+        self._put(memory, address, value, "target_vocab")
+
+    def _put(self, memory: bytearray, address: int, value: int, which: str) -> None:
+        vocab = self.info.get(which, 1 << 31)
         if not 0 <= value < vocab:
             raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
         memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
