@@ -72,10 +72,11 @@ ALLOWED = {
     "models.bart": "errors graph graph.ops models passes schema torch transformers",
     "models.families": "errors graph models models.bart models.marian models.mbart schema",
     "models.marian": "models models.bart transformers",
-    "models.mbart": "models.bart transformers",
+    "models.mbart": "models models.bart transformers",
     "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
-        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu torch transformers"
+        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
+        "torch transformers"
     ),
     "passes": "errors graph graph.ops torch",
     "progress": "",
