@@ -9,9 +9,11 @@ from ternbin.errors import InputError
 from ternbin.models import files
 from ternbin.models.bart.family import Bart
 from ternbin.models.family import Family
+from ternbin.models.marian.family import Marian
+from ternbin.models.mbart.family import MBart
 from ternbin.models.model import QuantModel
 
-FAMILIES: tuple[Family[Any], ...] = (Bart(),)
+FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian())
 
 
 def family_named(model_type: object) -> Family[Any]:

@@ -11,13 +11,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"ternbin": "ternbin", "rtl": "ternbin.rtl", "sim": "ternbin.sim", "models": "ternbin.models"}
-HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_score", "scipy", "torch", "transformers")
+HEAVY = (
+    "amaranth",
+    "cocotb",
+    "matplotlib",
+    "numpy",
+    "onnx",
+    "pydantic",
+    "pyosys",
+    "rouge_score",
+    "scipy",
+    "torch",
+    "transformers",
+)
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping "
-        "models.prepare models.task progress report results rtl.verilog sim verify"
+        "contract counting decoding energy errors explore flow graph mapping models.prepare "
+        "models.task progress report results rtl.verilog sim verify"
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
@@ -49,7 +61,9 @@ ALLOWED = {
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "errors graph graph.ops torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors models models.bart",
+    "models.families": "errors models models.bart models.marian models.mbart",
+    "models.marian": "models models.bart transformers",
+    "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes transformers",
     "models.task": "decoding errors models models.families passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
@@ -64,6 +78,7 @@ ALLOWED = {
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract graph rtl.parts amaranth",
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
+    "schema": "errors pydantic",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting errors rtl.verilog cocotb",
     "ternbin": "api version",
