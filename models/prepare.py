@@ -15,6 +15,7 @@ from ternbin.graph.ir import Lowered
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
 from ternbin.models.fidelity import Agreement, Pair
+from ternbin.models.lowering import describe_generation
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 
@@ -67,6 +68,11 @@ def calibration_batches(model: QuantModel, tokenizer: PreTrainedTokenizerFast | 
     texts = [] if tokenizer is None else demo_texts()[:CALIBRATION_TEXTS]
     pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
     return family_of(model).batches(model, pairs)
+
+
+def generation(model: QuantModel) -> dict[str, Any]:
+    """What the meta of the lowered model will say of generating."""
+    return describe_generation(model.config, model.generation_config) if model.can_generate() else {}
 
 
 def lower(model: QuantModel) -> Lowered:

@@ -22,7 +22,9 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, simulated_phases
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
-from ternbin.decoding.search import Found, Policy, Search
+from ternbin.decoding.rules import rules
+from ternbin.decoding.search import Found, Policy, Search, beams_of
+from ternbin.decoding.search import columns as columns_of
 from ternbin.energy.account import Tariff, accounted
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
@@ -49,7 +51,8 @@ Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
-    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all.
+    ``beams`` above 1: beam search; None: as many as the model's generation config says. Several texts (or ids of several) are one batch.
+    ``hw`` is made for the beams of all.
     """
 
     hw: HwConfig
@@ -58,10 +61,15 @@ class Job:
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
     max_new_tokens: int = 20
-    beams: int = 1
-    search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
+    beams: int | None = None
+    search: dict[str, Any] = field(default_factory=dict)  # generation settings in the place of the model's own
     memory: MemoryModel = MemoryModel()
     dram: str = "lpddr4"
+
+    @property
+    def count(self) -> int:
+        """Of texts."""
+        return len(self.ids or self.texts) or 1
 
 
 def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[Fields, dict[str, str]]:
@@ -69,9 +77,11 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
     """
-    hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    job.hw.searching(
+        beams_of({}, job.beams, job.search), job.count
+    )  # what cannot be is known before the model is loaded
     with stage("loading and lowering the model"):
-        lowering = lower(prepare(job, hw))
+        lowering = lower(prepare(job))
     with stage("mapping"):
         planned = plan(lowering)
     with stage("building the simulator (kept for the next run)"):
@@ -79,7 +89,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
     simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         checked = compare_tensors(simulated)
-    return result(account(count(checked))), artefacts(hw, planned.program, lowering.lowered)
+    return result(account(count(checked))), artefacts(lowering.hw, planned.program, lowering.lowered)
 
 
 # ---- prepare, lower -------------------------------------------------------------------------------------------------
@@ -87,19 +97,36 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job with its model loaded; ``hw`` is made for the beams of all texts."""
+    """A job with its model loaded; ``hw`` is made for the ``columns`` of all texts: their ``beams``, and more where rules decide."""
 
     job: Job
+    beams: int
+    columns: int
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
     tokenizer: models.PreTrainedTokenizerFast | None
 
 
-def prepare(job: Job, hw: HwConfig) -> Prepared:
+def prepare(job: Job) -> Prepared:
+    """Raises InputError for a model or generation settings that cannot be used."""
     folder = Path(job.model_dir) if job.model_dir else models.bundled_dir()
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
+    own = models.generation(model)
+    beams = beams_of(own, job.beams, job.search)
+    if beams == 1 and {"length_penalty", "early_stopping"} & set(job.search):
+        raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
+    columns = columns_of(beams, job.count, rules(own, job.search))
+    hw = job.hw.searching(columns, job.count)
+    return Prepared(
+        job=job,
+        beams=beams,
+        columns=columns,
+        hw=hw,
+        folder=folder,
+        model=model,
+        tokenizer=models.load_tokenizer(folder),
+    )
 
 
 @dataclass(frozen=True)
@@ -126,8 +153,8 @@ def lower(before: Prepared) -> Lowering:
     meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered.meta))
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
-    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
-    search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
+    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]), job.search)
+    search = Search.of(meta, before.beams, job.search) if before.beams != 1 else None
     if before.hw.beams > 1:
         check_vocabulary(meta["vocab_size"], before.hw.beams)
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
@@ -170,7 +197,7 @@ class Planned(Lowering):
 def plan(before: Lowering) -> Planned:
     """Raises InputError where the model does not fit the hardware."""
     lengths = [len(source.ids) for source in before.sources]
-    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.job.beams)
+    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.columns)
     ids = [token for source in before.sources for token in source.ids]
     return Planned(**vars(before), program=program, ids=ids)
 
@@ -299,7 +326,9 @@ def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]
 def _check_alone(before: Simulated, entries: Sequence[Fields]) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
     for number, entry in enumerate(entries, 1):
-        wanted = reference_tokens(before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search)
+        wanted = reference_tokens(
+            before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search, before.job.search
+        )
         if entry["tokens"] != wanted:
             raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
@@ -363,6 +392,8 @@ def _searched(before: Accounted) -> Fields:
     batch = len(before.entries) > 1
     if before.search is not None:
         fields["search"] = asdict(before.search) | ({} if batch else more[0])
+    elif before.policy.rules.broken_by:
+        fields["rules"] = asdict(before.policy.rules)
     if batch:
         fields["texts"] = [entry | own for entry, own in zip(before.entries, more, strict=True)]
     return fields

@@ -32,7 +32,7 @@ ALLOWED = {
         "models.task progress report results rtl.verilog sim verify"
     ),
     "cli": (
-        "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
+        "api contract counting decoding energy energy.gates errors explore flow graph models "
         "models.prepare models.task passes progress report results sim version"
     ),
     "contract": "errors graph numpy",
@@ -59,7 +59,7 @@ ALLOWED = {
     "graph": "errors graph.ops numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors graph graph.ops torch transformers",
+    "models": "decoding errors graph graph.ops torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
     "models.families": "errors models models.bart models.marian models.mbart",
     "models.marian": "models models.bart transformers",

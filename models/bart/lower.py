@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
 from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, target_vocab
@@ -103,14 +104,13 @@ class _Lowering(Lowering):
                 v = self.b.op("cache", v, name=f"{name}.self.v_cache")
             return self.attention(layer.self_attn, f"{name}.self", h, q, k, v, causal=cross is not None)
 
-        def attend_across(h: Node, x: Node) -> Node:
-            assert cross is not None
+        def attend_across(keys: tuple[Node, Node], h: Node, x: Node) -> Node:
             (q,) = self.projections(layer.encoder_attn, f"{name}.cross", "q", x)
-            return self.attention(layer.encoder_attn, f"{name}.cross", h, q, *cross, causal=False)
+            return self.attention(layer.encoder_attn, f"{name}.cross", h, q, *keys, causal=False)
 
         blocks: list[tuple[Block, QuantLayerNorm]] = [(attend, layer.self_attn_layer_norm)]
         if cross is not None:
-            blocks.append((attend_across, layer.encoder_attn_layer_norm))
+            blocks.append((partial(attend_across, cross), layer.encoder_attn_layer_norm))
         blocks.append((lambda h, x: self.feed_forward(layer, name, h, x), layer.final_layer_norm))
         for number, (block, norm) in enumerate(blocks, 1):
             h = self.sublayer(block, norm, f"{name}.ln{number}", h)

@@ -193,7 +193,8 @@ def quantized_config(cls: type[QuantSeq2Seq], config: PreTrainedConfig, quant: Q
 
 
 def config_class(cls: type[PreTrainedModel]) -> Any:
-    assert cls.config_class is not None, f"{cls.__name__} must say its config_class"
+    if cls.config_class is None:
+        raise TypeError(f"{cls.__name__} must say its config_class")
     return cls.config_class
 
 
