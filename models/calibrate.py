@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 import torch
 
 from ternbin.errors import InputError
+from ternbin.graph.fixedpoint import GRID_FRAC
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantLayerNorm
 
-MIN_FRAC, MAX_FRAC = -20, 24
+MIN_FRAC, MAX_FRAC = GRID_FRAC[0], 24
 
 
 def frac_for(largest: float, bits: int) -> int:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
+from ternbin.graph.fixedpoint import GRID_BITS, GRID_FRAC
 from ternbin.graph.ir import MAX_TOKENS, Dim, Op, Type, Weights, declared
 from ternbin.graph.qtypes import KINDS
 
 T = TypeVar("T", bound=Type)
-GRID_BITS, GRID_FRAC = (8, 20), (-20, 30)  # of residuals
 
 
 @dataclass(frozen=True)
