@@ -6,15 +6,8 @@ from typing import Any, cast
 
 from ternbin import formats
 from ternbin.errors import InputError
-from ternbin.schema import (
-    DATA_BYTES,
-    read_json,
-    shown,
-    validated,
-)
-from ternbin.storage import (
-    write_text,
-)
+from ternbin.schema import DATA_BYTES, read_json, shown, validated
+from ternbin.storage import write_text
 
 Result = dict[str, Any]  # the fields of result.json, as ternbin/result_types.py declares them
 

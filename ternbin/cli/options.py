@@ -5,9 +5,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import (
-    Callable,
-)
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
