@@ -68,7 +68,7 @@ ALLOWED = {
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "decoding errors formats graph graph.ops schema storage torch transformers",
+    "models": "decoding errors formats graph graph.ops progress schema storage torch transformers",
     "models.bart": "errors graph graph.ops models passes schema torch transformers",
     "models.families": "errors graph models models.bart models.marian models.mbart schema",
     "models.marian": "models models.bart transformers",
