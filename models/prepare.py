@@ -9,18 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from typing_extensions import TypedDict
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from typing_extensions import (
+    TypedDict,
+)
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import HEAD, Lowered
 from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
-from ternbin.models.fidelity import Agreement, Pair, losing
-from ternbin.models.fields import MAX_VOCAB
-from ternbin.models.files import read_config
-from ternbin.models.lowering import describe_generation
+from ternbin.models.fidelity import (
+    Agreement,
+    Pair,
+    losing,
+)
+from ternbin.models.fields import (
+    MAX_VOCAB,
+)
+from ternbin.models.files import (
+    read_config,
+)
+from ternbin.models.lowering import (
+    describe_generation,
+)
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 from ternbin.passes import fold
@@ -73,7 +89,8 @@ def _demo(folder: Path | None) -> dict[str, Any]:
     path = bundled_dir() / DEMO_FILE
     if folder is not None and (folder / DEMO_FILE).exists():
         path = folder / DEMO_FILE
-    return validated(_Demo, read_json(path), path, unknown=True)
+    found: Any = validated(_Demo, read_json(path), path, unknown=True)
+    return found
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:

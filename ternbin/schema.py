@@ -117,6 +117,18 @@ class Printable:
         return handler(schema) | {"minLength": self.low, "maxLength": self.high}
 
 
+class OneOf:
+    """The values there are, of a field that others are given as text or number: ``Annotated[str, OneOf("a", "b")]``."""
+
+    def __init__(self, *values: str | int):
+        self.values = values
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.literal_schema(list(self.values))
+
+
 Number = Annotated[float, Range()]
 
 
@@ -164,7 +176,8 @@ def _fields_of(kind: type) -> Any:
     from typing_extensions import TypedDict
 
     hints = get_type_hints(kind, include_extras=True)
-    return TypedDict(kind.__name__, {field.name: hints[field.name] for field in dataclasses.fields(kind)})
+    make = cast(Any, TypedDict)  # names and types are known at run time alone
+    return make(kind.__name__, {field.name: hints[field.name] for field in dataclasses.fields(kind)})
 
 
 @cache

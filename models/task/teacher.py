@@ -63,7 +63,7 @@ def teacher_config(task: Task, **overrides: Any) -> PretrainedConfig:
         forced_bos_token_id=None,
         forced_eos_token_id=None,
     )
-    return AutoConfig.for_model(**(values | task.teacher | overrides))
+    return AutoConfig.for_model(**{**values, **task.teacher, **overrides})
 
 
 def sinusoids(rows: int, width: int) -> torch.Tensor:
@@ -89,9 +89,9 @@ def init_teacher(config: PretrainedConfig, seed: int = 0, table: torch.Tensor | 
         with torch.no_grad():
             shared.weight.copy_(table * shared.embedding_dim**-0.5)
     for stack in (model.model.encoder, model.model.decoder):
-        table = stack.embed_positions.weight
+        positions = stack.embed_positions.weight
         with torch.no_grad():
-            table.copy_(0.5 * sinusoids(*table.shape))
+            positions.copy_(0.5 * sinusoids(*positions.shape))
     return model
 
 

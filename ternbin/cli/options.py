@@ -195,7 +195,7 @@ def search_settings(args: argparse.Namespace, beams: int | None) -> dict:
     """Settings of a search of ``beams`` beams, as the functions of ternbin/api.py take them; None where none was given."""
     if beams == 1 and (args.length_penalty is not None or args.early_stopping is not None):
         raise InputError("--length-penalty and --early-stopping must come with --beams of 2 or more")
-    early = {"true": True, "false": False}.get(args.early_stopping, args.early_stopping)
+    early = args.early_stopping if args.early_stopping in (None, "never") else args.early_stopping == "true"
     return {
         "length_penalty": args.length_penalty,
         "no_repeat_ngram": args.no_repeat_ngram,

@@ -118,7 +118,8 @@ class _Search:
                 listed = yield from self._feed([beam.tokens[-1] for beam in self.beams])
                 allowed = self._allowed(listed)
             else:
-                allowed = [([(forced, 0.0)], None)] * self.search.beams
+                only: Allowed = [(forced, 0.0)], None
+                allowed = [only] * self.search.beams
             self._continue(self._ranked(allowed))
         best = self.finished[0]
         return Found(list(best.tokens[1:]), best.score, self.trace, self.short)

@@ -1,6 +1,6 @@
 """What a characterisation file holds, as types: what figures are read from. More fields may be there. Imported where a file is read."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
@@ -86,7 +86,7 @@ class CorePart(_Block):
 
 
 def _which(block: Any) -> str:
-    kind = block.get("kind") if isinstance(block, dict) else None
+    kind = cast(dict[str, object], block).get("kind") if isinstance(block, dict) else None
     return "lane" if kind == LANE else "part" if isinstance(kind, str) and kind.startswith("core ") else "element"
 
 
