@@ -126,7 +126,12 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.literal_schema(list(self.values))
+        kinds = {type(value) for value in self.values}
+        listed = core_schema.literal_schema(list(self.values))
+        # of values that equal one of them, true and 8.0 are none
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if type(value) in kinds else None, listed
+        )
 
 
 Number = Annotated[float, Range()]

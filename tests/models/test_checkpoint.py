@@ -93,9 +93,10 @@ def test_stock_layouts_are_quantized_on_load(bare, shard_size, tmp_path):
 def test_equal_copies_and_leftovers_of_older_libraries_change_nothing(tmp_path):
     model = random_stock_bart(**SIZES)
     model.save_pretrained(tmp_path)
-    copies = {f"model.{name}.embed_tokens.weight": model.model.shared.weight.clone() for name in ("encoder", "decoder")}
+    table = model.get_parameter("model.shared.weight")
+    copies = {f"model.{name}.embed_tokens.weight": table.clone() for name in ("encoder", "decoder")}
     versions = {f"model.{name}.version": torch.tensor([3.0]) for name in ("encoder", "decoder")}
-    add_tensors(tmp_path, STOCK_FILE, **copies, **versions, **{"lm_head.weight": model.model.shared.weight.clone()})
+    add_tensors(tmp_path, STOCK_FILE, **copies, **versions, **{"lm_head.weight": table.clone()})
     quant = QuantConfig(bits="2-2")
     assert torch.equal(logits(load_any(tmp_path, quant)), logits(quantize_model(model, quant)))
     change_tensor(tmp_path, STOCK_FILE, "model.shared.weight", lambda tensor: None)
