@@ -18,14 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_hw(parser)
     parser.add_argument(
         "--source-len",
-        type=int,
+        type=options.whole(1, 1 << 20),
         action="append",
         metavar="N",
         help="tokens of the text (default: 48); repeated: of more texts, all as one batch",
     )
     options.add_beams(parser)
     parser.add_argument(
-        "--max-new-tokens", type=int, default=12, metavar="N", help="tokens to generate at most (default: 12)"
+        "--max-new-tokens",
+        type=options.whole(1, 1 << 20),
+        default=12,
+        metavar="N",
+        help="tokens to generate at most (default: 12)",
     )
     parser.add_argument(
         "--passes", metavar="A,B", help="passes to run on the graphs, in this order (default: all that fold real ops)"
