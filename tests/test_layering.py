@@ -74,8 +74,8 @@ ALLOWED = {
     "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes torch transformers",
     "models.task": (
-        "decoding errors models models.families passes progress schema storage numpy rouge_score "
-        "sacrebleu torch transformers"
+        "decoding errors models models.families models.prepare passes progress schema storage numpy "
+        "rouge_score sacrebleu torch transformers"
     ),
     "passes": "errors graph graph.ops torch",
     "progress": "",

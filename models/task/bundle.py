@@ -56,12 +56,14 @@ def bundle_model(student_dir: Path, out_dir: Path) -> None:
 
 
 def choose_default(out_dir: Path, task: Task) -> None:
-    """Takes as the text that is run when the user gives none the one of the demos on which the bundled model does best."""
+    """Takes as the text that is run when the user gives none the one of the demos on which the bundled model does
+    best, of several the longest."""
     texts = [Example(**row) for row in json.loads((out_dir / DEMO_FILE).read_text(encoding="utf-8"))["texts"]]
     model, tokenizer, metric = load_model(out_dir), load_tokenizer(out_dir), METRICS[task.metric]
     written = generate(model, tokenizer, task, [e.source for e in texts])
     scores = [metric.score([text], [e.target])[metric.first] for text, e in zip(written, texts, strict=True)]
-    write_demos(texts, out_dir, texts[scores.index(max(scores))].source)
+    _, _, default = max((score, len(e.source), e.source) for score, e in zip(scores, texts, strict=True))
+    write_demos(texts, out_dir, default)
 
 
 def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path, limit: int | None = None) -> None:
@@ -80,10 +82,10 @@ def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path, limit:
 
 def main(data_dir: str, student_dir: str, out_dir: str, *others: str) -> None:
     """Everything; `others` are more models to score, each as name=folder."""
-    out = Path(out_dir)
-    bundle_data(Path(data_dir), out, words=(5, 20))
+    out, task = Path(out_dir), read_task(Path(data_dir))
+    bundle_data(Path(data_dir), out, words=(20, 60) if task.longer == "cut" else (5, 20))
     bundle_model(Path(student_dir), out)
-    choose_default(out, read_task(Path(data_dir)))
+    choose_default(out, task)
     models = dict(other.split("=", 1) for other in others) | {"student": student_dir}
     bundle_scores({name: Path(folder) for name, folder in models.items()}, Path(data_dir), out)
 
