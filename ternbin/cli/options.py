@@ -82,12 +82,12 @@ def add_model_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, default: str | None = "debian", otherwise: str = "debian") -> None:
     parser.add_argument(
         "--data",
-        default="debian",
+        default=default,
         metavar="NAME|DIR",
-        help="data set: a folder, or debian or debian-it, which are built in data/ where missing (default: debian)",
+        help=f"data set: a folder, or debian or debian-it, which are built in data/ where missing (default: {otherwise})",
     )
 
 
