@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 DEFAULT_OUT = "reports/explore"
 
@@ -36,13 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    import sys
-
     from ternbin import api, results
-    from ternbin.progress import bar
+    from ternbin.progress import bar, passing
     from ternbin.report import explore as rendered
 
-    with bar(label="exploring", unit=" points") as progress:
+    with claimed(Path(args.out)) as out, bar(label="exploring", unit=" points") as progress:
 
         def told(done: int, total: int) -> None:
             if progress.total is None:  # what was there before counts for no speed
@@ -51,12 +50,11 @@ def call(args: argparse.Namespace) -> int:
 
         def step(text: str) -> None:
             progress.close()
-            if sys.stderr.isatty():
-                print(f"  {text} ...\033[K", end="\r", file=sys.stderr, flush=True)
+            passing(text)
 
         found = api.explore_space(
             args.space,
-            args.out,
+            out,
             workers=args.workers,
             dask=args.dask,
             validate=args.validate,
@@ -67,8 +65,9 @@ def call(args: argparse.Namespace) -> int:
             told=told,
             step=step,
         )
+    passing("")
     print(rendered.terminal(found.summary, found.records))
-    print(f"\nreport: {Path(args.out) / 'index.html'}")
+    print(f"\nreport: {out / 'index.html'}")
     if args.json:
         results.write_json(args.json, found.summary)
     return 0 if found.bit_exact else 1
