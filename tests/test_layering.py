@@ -23,6 +23,7 @@ HEAVY = (
     "pydantic",
     "pyosys",
     "rouge_score",
+    "sacrebleu",
     "scipy",
     "torch",
     "transformers",
@@ -32,21 +33,22 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping models.prepare "
+        "contract counting decoding doctor energy errors explore flow graph mapping models.prepare "
         "models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.families models.prepare models.task passes progress report results sim storage "
+        "models.families models.prepare models.task passes progress report results schema sim storage "
         "version"
     ),
-    "contract": "errors formats graph schema storage numpy",
+    "contract": "errors formats graph schema storage numpy pydantic",
     "contract.effects": "contract numpy",
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
+    "doctor": "errors sim storage",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors formats graph schema",
+    "energy": "contract counting errors formats graph schema pydantic",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
         "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim storage version "
@@ -55,7 +57,7 @@ ALLOWED = {
     "errors": "",
     "explore": (
         "contract counting counting.cycles energy errors explore.validate graph graph.ops mapping "
-        "models.bart models.prepare models.task schema version transformers dask distributed optuna"
+        "models.bart models.prepare models.task schema version dask distributed optuna transformers"
     ),
     "explore.validate": "counting.cycles decoding energy energy.gates explore sim",
     "flow": (
@@ -66,16 +68,19 @@ ALLOWED = {
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors formats graph graph.ops storage torch transformers",
-    "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors graph models models.bart models.marian models.mbart",
+    "models": "errors formats graph graph.ops schema storage torch transformers",
+    "models.bart": "errors graph graph.ops models passes schema torch transformers",
+    "models.families": "errors graph models models.bart models.marian models.mbart schema",
     "models.marian": "models models.bart transformers",
-    "models.mbart": "models.bart transformers",
-    "models.prepare": "errors graph models models.families passes torch transformers",
-    "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
+    "models.mbart": "models models.bart transformers",
+    "models.prepare": "errors graph models models.families passes progress schema torch transformers",
+    "models.task": (
+        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
+        "torch transformers"
+    ),
     "passes": "errors graph graph.ops torch",
     "progress": "",
-    "report": "results storage matplotlib",
+    "report": "errors results storage matplotlib",
     "result_types": "pydantic",
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
@@ -89,7 +94,7 @@ ALLOWED = {
     "schema": "errors pydantic",
     "sim": (
         "contract counting decoding errors formats graph graph.ops progress rtl.parts rtl.verilog "
-        "storage amaranth numpy torch"
+        "schema storage amaranth numpy torch"
     ),
     "sim.tb": "contract counting errors rtl.verilog cocotb",
     "storage": "errors",

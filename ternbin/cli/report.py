@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ternbin.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="*", metavar="RESULT", help="result.json files or their folders")
@@ -25,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --claim: gate-level figures of another cell library, as energy stores them",
     )
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
-    parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
+    parser.add_argument("--json", metavar="PATH", type=options.output_file, help="write the comparison there as JSON")
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin import results, storage
+    from ternbin import results
     from ternbin.errors import InputError
 
     if args.claim:
@@ -38,20 +40,15 @@ def call(args: argparse.Namespace) -> None:
         raise InputError("--models, --dram and --characterisation must be given with --claim")
     if not args.results:
         raise InputError("RESULT must be given, except with --claim")
-    from ternbin.report import compare, tables, write_report
+    from ternbin.report import compare, folder_of, tables, write_report, write_reports
 
     loaded = [results.load(path) for path in args.results]
-    first = Path(args.results[0])
-    out = Path(args.out) if args.out else (first if first.is_dir() else first.parent)
+    out = Path(args.out) if args.out else folder_of(Path(args.results[0]))
     if len(loaded) == 1:
         write_report(loaded[0], out)
         print(tables.terminal(loaded[0]))
     else:
-        for path, result in zip(args.results, loaded, strict=True):
-            write_report(
-                result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name
-            )
-        storage.write_text(out / "comparison.html", compare.page(loaded))
+        write_reports([(result, Path(path)) for path, result in zip(args.results, loaded, strict=True)], out)
         print(compare.terminal(loaded))
     if args.json:
         results.write_json(args.json, compare.rows(loaded))
@@ -60,7 +57,6 @@ def call(args: argparse.Namespace) -> None:
 
 def _claim(args: argparse.Namespace) -> None:
     from ternbin import results, storage
-    from ternbin.cli import options
     from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
     from ternbin.explore.audit import SUBJECTS, audit
