@@ -9,10 +9,9 @@ from dataclasses import asdict, replace
 import torch
 
 from ternbin.errors import InputError
+from ternbin.models.config import MAX_FRAC, MIN_FRAC
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantLayerNorm
-
-MIN_FRAC, MAX_FRAC = -20, 24
 
 
 def frac_for(largest: float, bits: int) -> int:

@@ -11,6 +11,8 @@ BITS = {"1-1": (1, 1), "2-2": (2, 2), "1-8": (1, 8), "2-8": (2, 8)}
 SIGNED_KIND = {1: "binary", 2: "ternary", 8: "int8"}
 NONNEGATIVE_KIND = {1: "binary_nn", 2: "ternary_nn", 8: "uint8"}
 
+MIN_FRAC, MAX_FRAC = -20, 24  # of a residual site: its grid is 2^-frac
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantConfig:
@@ -27,7 +29,7 @@ class QuantConfig:
     res_bits: Annotated[int, Range(8, 20)] = 16
     form: Literal["deploy", "paper"] = "deploy"
     center_weights: bool = False
-    fracs: dict[str, Annotated[int, Range(0, 24)]] = field(default_factory=dict)
+    fracs: dict[str, Annotated[int, Range(MIN_FRAC, MAX_FRAC)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "")
