@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from ternbin.graph.fixedpoint import GRID_BITS, GRID_FRAC
 from ternbin.schema import Range, check_fields, validated
 
 BITS = {"1-1": (1, 1), "2-2": (2, 2), "1-8": (1, 8), "2-8": (2, 8)}
 SIGNED_KIND = {1: "binary", 2: "ternary", 8: "int8"}
 NONNEGATIVE_KIND = {1: "binary_nn", 2: "ternary_nn", 8: "uint8"}
-
-MIN_FRAC, MAX_FRAC = -20, 24  # of a residual site: its grid is 2^-frac
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +25,10 @@ class QuantConfig:
 
     bits: Literal["1-1", "2-2", "1-8", "2-8"] = "2-2"
     head_act_bits: Literal[1, 2, 8] = 8
-    res_bits: Annotated[int, Range(8, 20)] = 16
+    res_bits: Annotated[int, Range(*GRID_BITS)] = 16
     form: Literal["deploy", "paper"] = "deploy"
     center_weights: bool = False
-    fracs: dict[str, Annotated[int, Range(MIN_FRAC, MAX_FRAC)]] = field(default_factory=dict)
+    fracs: dict[str, Annotated[int, Range(*GRID_FRAC)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "")
