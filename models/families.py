@@ -8,10 +8,11 @@ from typing import Any
 from ternbin.errors import InputError
 from ternbin.models import files
 from ternbin.models.bart.family import Bart
+from ternbin.models.bert.family import Bert
 from ternbin.models.family import Family
 from ternbin.models.model import QuantModel
 
-FAMILIES: tuple[Family[Any], ...] = (Bart(),)
+FAMILIES: tuple[Family[Any], ...] = (Bart(), Bert())
 
 
 def family_named(model_type: object) -> Family[Any]:

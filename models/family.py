@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
 from ternbin.models import calibrate, fidelity, packed
+from ternbin.models.answer import Answer
 from ternbin.models.config import QuantConfig
 from ternbin.models.fidelity import Agreement, Pair
 from ternbin.models.model import QuantModel
@@ -84,6 +87,20 @@ class Family(ABC, Generic[Model]):
     def node_modules(self, model: Model) -> dict[str, Any]:
         """The module that each checked node of the folded graphs was, by the node's name (`fidelity.Reference`)."""
 
+    # -- on the host, of a model that does not generate ----------------------------------------
+
+    def answer(self, model: Model, streams: dict[str, Tensor]) -> Answer:
+        """What the host makes of the outputs of the residual stream, real values [S, d] by name, of one text."""
+        raise NotImplementedError(f"{type(self).__name__} generates")
+
+    def streams(self, model: Model, source: Given) -> dict[str, Tensor]:
+        """These outputs, of the fake-quant model."""
+        raise NotImplementedError(f"{type(self).__name__} generates")
+
+    def stock_streams(self, model: Model, stock: PreTrainedModel, source: Given) -> dict[str, Tensor]:
+        """These outputs, of the full-precision model `stock` that `model` was quantized from."""
+        raise NotImplementedError(f"{type(self).__name__} generates")
+
     # -- random models -------------------------------------------------------------------------
 
     @abstractmethod
@@ -109,7 +126,7 @@ class Family(ABC, Generic[Model]):
         packed.save_packed(model, folder, tokenizer)
 
     def compare(self, model: Model, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-        """Agreement of the folded graphs with the model, op by op, over (source ids, decoder input ids)."""
+        """Agreement of the folded graphs with the model, op by op, over (source, decoder input ids)."""
         # packed first: row scales stay those of the float32 weights
         double = copy.deepcopy(model).pack().double().eval()
         return fidelity.compare(fidelity.Reference(self.node_modules(double)), lowered, pairs)

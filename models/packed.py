@@ -60,7 +60,7 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
     tensors = {name: tensor.contiguous() for name, tensor in _packed_tensors(model)}
     save_file(tensors, folder / PACKED_FILE, metadata=FORMAT)
     model.config.save_pretrained(folder)
-    if model.generation_config is not None:
+    if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
     if isinstance(tokenizer, (str, Path)):
         for name in TOKENIZER_FILES:

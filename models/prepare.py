@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
+from ternbin.graph.given import IDS, PLACES, Given
 from ternbin.graph.ir import Lowered
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
@@ -75,7 +77,7 @@ def lower(model: QuantModel) -> Lowered:
 
 
 def compare(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-    """Agreement of the folded graphs with the model, op by op, over (source ids, decoder input ids)."""
+    """Agreement of the folded graphs with the model, op by op, over (source, decoder input ids)."""
     return family_of(model).compare(model, lowered, pairs)
 
 
@@ -104,6 +106,41 @@ def encode_text(tokenizer: PreTrainedTokenizerFast | None, text: str, positions:
     if len(ids) > positions:
         raise InputError(f"the text must be at most {positions} tokens long for this model, not {len(ids)}")
     return ids
+
+
+def encode_given(
+    tokenizer: PreTrainedTokenizerFast | None, text: str, pair: str | None, meta: dict[str, Any]
+) -> tuple[list[int], str, Given]:
+    """Ids and text, and what prefill is given: of a pair the places say which token is of which text. Raises as :func:`encode_text`."""
+    if pair is None:
+        ids = encode_text(tokenizer, text, meta["max_positions"])
+        return ids, text, ids
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer.json: a pair must be texts")
+    encoded = tokenizer(text.strip(), pair.strip(), return_token_type_ids=True)
+    ids, types = encoded["input_ids"], encoded["token_type_ids"]
+    if len(ids) > meta["max_positions"]:
+        raise InputError(f"the pair must be at most {meta['max_positions']} tokens long for this model, not {len(ids)}")
+    chosen = [kind * meta["max_positions"] + position for position, kind in enumerate(types)]
+    return ids, f"{text} / {pair}", {IDS: ids, PLACES: chosen}
+
+
+def answers(
+    model: QuantModel, folder: Path, sources: Sequence[Given], streams: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the host makes of the streams that a model without decoder gave for each text, and how near that is to what it makes of the
+    fake-quant model's and, where ``folder`` holds one, of the full-precision model's."""
+    family, is_stock = family_in(folder)
+    stock = family.load_stock(folder) if is_stock else None
+    found: list[dict[str, Any]] = []
+    for source, given in zip(sources, streams, strict=True):
+        own = family.answer(model, {name: torch.as_tensor(values) for name, values in given.items()})
+        near = {"fake_quant": own.agreement(family.answer(model, family.streams(model, source)))}
+        if stock is not None:
+            full = family.answer(model, family.stock_streams(model, stock, source))
+            near["full_precision"] = own.agreement(full)
+        found.append(own.asdict() | {"agreement": near})
+    return found
 
 
 def check_ids(ids: Sequence[int], vocab: int, positions: int) -> list[int]:

@@ -71,6 +71,11 @@ class Run:
         return self.result["tokens"]
 
     @property
+    def answers(self) -> list[dict]:
+        """Of a model that does not generate: label or embedding of each text (docs/result-schema.md, ``answer``)."""
+        return [text["answer"] for text in results.texts(self.result) if "answer" in text]
+
+    @property
     def bit_exact(self) -> bool:
         """Every tensor that was written equals the integer reference."""
         return self.result["bit_exact"]
@@ -125,7 +130,7 @@ class Run:
         (low, high), checked = self.energy_range_uj, f"{self.result['values_checked']:,} values compared"
         verdict = "equal" if self.bit_exact else f"{self.result['mismatches']:,} differ"
         rows = [
-            *(("summary", text["summary"] or text["tokens"]) for text in results.texts(self.result)),
+            *results.said(self.result),
             ("bits", f"{checked}, {verdict}"),
             *((f"cycles, {name}", f"{cycles:,}") for name, cycles in self.cycles_by_phase.items()),
             ("energy", f"{self.energy_uj:.3g} µJ ({low:.3g} to {high:.3g})"),
@@ -139,6 +144,7 @@ def summarise(
     text: str | Sequence[str] | None = None,
     *,
     ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    pair: str | Sequence[str] | None = None,
     model: str | Path | None = None,
     bits: str | None = None,
     hw: str | Path | HwConfig = "small",
@@ -156,6 +162,7 @@ def summarise(
     """``ternbin run``: the text on the simulated accelerator, every tensor compared with the integer reference.
 
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
+    pair: a second text for each, of a model with token types.
     bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. beams above 1: beam search, with
     the settings named as on the command line, None for the model's own. memory: latency and bandwidth of external memory. dram: its
     energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md). checkpoint: a file that a long
@@ -176,6 +183,7 @@ def summarise(
         bits=bits,
         texts=() if text is None else (text,) if isinstance(text, str) else tuple(text),
         ids=() if ids is None else _each_text(ids),
+        pairs=() if pair is None else (pair,) if isinstance(pair, str) else tuple(pair),
         max_new_tokens=max_new_tokens,
         beams=beams,
         search=search,
@@ -272,14 +280,15 @@ def lower(
     Raises InputError for what ``hw`` cannot hold or compute.
     """
     from ternbin.decoding.beam import check_vocabulary
+    from ternbin.graph.shape import generates
     from ternbin.mapping.mapper import map_model
     from ternbin.models import prepare
 
     lengths = [source_len] if isinstance(source_len, int) else list(source_len)
     hardware = _hardware(hw)
-    if beams * len(lengths) != 1:
-        hardware = hardware.searching(beams, len(lengths))
     lowered = prepare.lowered_model(model or prepare.bundled_dir(), bits)
+    if beams * len(lengths) != 1 and generates(lowered):
+        hardware = hardware.searching(beams, len(lengths))
     if hardware.beams > 1:
         check_vocabulary(lowered.meta["vocab_size"], hardware.beams)
     return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))
@@ -328,12 +337,12 @@ def simulate(
         raise InputError(f"ids must be those of texts of {wanted} tokens, not {', '.join(str(len(t)) for t in texts)}")
     for own in texts:
         check_ids(own, program.info["vocab"], program.info["max_positions"])
-    beams = program.beams // program.encoders
+    beams = program.beams // program.encoders if program.generates else 1
     settings = _settings(beams, length_penalty, no_repeat_ngram, early_stopping)
     return flow.simulate(
         program,
         [token for own in texts for token in own],
-        Policy.of(program.info, max_new_tokens or program.max_new_tokens),
+        Policy.of(program.info, max_new_tokens or program.max_new_tokens) if program.generates else None,
         memory or MemoryModel(),
         search=Search.of(program.info, beams, **settings) if beams > 1 else None,
         waves=waves,

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from ternbin import results
@@ -26,8 +28,10 @@ from ternbin.decoding.search import Found, Policy, Search
 from ternbin.energy.account import Tariff, accounted
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
-from ternbin.graph.ir import Lowered
+from ternbin.graph.given import Given, rows
+from ternbin.graph.ir import Lowered, Residual
 from ternbin.graph.picture import picture
+from ternbin.graph.shape import generates, places, shape
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
@@ -49,7 +53,8 @@ Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
-    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all.
+    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all. ``pairs``: a
+    second text for each, of a model with token types.
     """
 
     hw: HwConfig
@@ -57,6 +62,7 @@ class Job:
     bits: str | None = None
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
+    pairs: Sequence[str] = ()
     max_new_tokens: int = 20
     beams: int = 1
     search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
@@ -72,6 +78,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
     hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
     with stage("loading and lowering the model"):
         lowering = lower(prepare(job, hw))
+    hw = lowering.hw
     with stage("mapping"):
         planned = plan(lowering)
     with stage("building the simulator (kept for the next run)"):
@@ -104,10 +111,11 @@ def prepare(job: Job, hw: HwConfig) -> Prepared:
 
 @dataclass(frozen=True)
 class Source:
-    """What one text is made of; ``text``: None where ids were given."""
+    """What one text is made of: its ids, all that prefill is given of it; ``text``: None where ids were given."""
 
     ids: list[int]
     text: str | None
+    given: Given = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +124,21 @@ class Lowering(Prepared):
 
     lowered: Lowered = field(repr=False)
     sources: tuple[Source, ...]
-    policy: Policy
+    policy: Policy | None  # None: the model does not generate
     search: Search | None
 
 
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered.meta))
+    meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered))
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    if not generates(lowered):
+        if job.beams != 1:
+            raise InputError(f"--beams must be 1 for a model that does not generate, not {job.beams}")
+        values = vars(before) | {"hw": job.hw}
+        return Lowering(**values, lowered=lowered, sources=sources, policy=None, search=None)
     policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
     search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
     if before.hw.beams > 1:
@@ -133,21 +146,25 @@ def lower(before: Prepared) -> Lowering:
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]) -> list[Source]:
+def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, lowered: Lowered) -> list[Source]:
     """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
+    meta = lowered.meta
+    if job.pairs and not (places(lowered) and len(job.pairs) == len(job.texts)):
+        raise InputError("--pair must come once with each --text or --file, to a model with token types")
     if job.ids:
-        return _each(
-            job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
-        )
-    texts = job.texts or [models.default_text()]
-    return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
+        ids = _each(job.ids, lambda own: models.check_ids(own, meta["vocab_size"], meta["max_positions"]))
+        return [Source(own, None, own) for own in ids]
+    texts = list(zip_longest(job.texts or [models.default_text()], job.pairs))
+    encoded = _each(texts, lambda both: models.encode_given(tokenizer, *both, meta))
+    return [Source(*each) for each in encoded]
 
 
-Given = TypeVar("Given")
+One = TypeVar("One")
+Made = TypeVar("Made")
 
 
-def _each(given: Sequence[Given], source: Callable[[Given], Source]) -> list[Source]:
-    found: list[Source] = []
+def _each(given: Sequence[One], source: Callable[[One], Made]) -> list[Made]:
+    found: list[Made] = []
     for number, each in enumerate(given, 1):
         try:
             found.append(source(each))
@@ -161,18 +178,21 @@ def _each(given: Sequence[Given], source: Callable[[Given], Source]) -> list[Sou
 
 @dataclass(frozen=True, kw_only=True)
 class Planned(Lowering):
-    """The model as a program of the accelerator; ``ids`` of the texts, one after the other."""
+    """The model as a program of the accelerator; what is given of the texts, one after the other."""
 
     program: Program = field(repr=False)
-    ids: list[int]
+    given: Given = field(repr=False)
 
 
 def plan(before: Lowering) -> Planned:
     """Raises InputError where the model does not fit the hardware."""
-    lengths = [len(source.ids) for source in before.sources]
-    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.job.beams)
-    ids = [token for source in before.sources for token in source.ids]
-    return Planned(**vars(before), program=program, ids=ids)
+    names = [node.name for node in shape(before.lowered).prefill.reads]
+    each = [rows(source.given, names) for source in before.sources]
+    lengths = [len(own[names[0]]) for own in each]
+    new = before.policy.max_new_tokens if before.policy else 0
+    program = map_model(before.lowered, before.hw, lengths, new, before.job.beams)
+    given = {name: np.concatenate([own[name] for own in each]) for name in names}
+    return Planned(**vars(before), program=program, given=given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +218,7 @@ def run_simulation(before: Built, *, checkpoint: Path | None = None, restart: bo
     """As :func:`simulate`."""
     found = simulate(
         before.program,
-        before.ids,
+        before.given,
         before.policy,
         before.job.memory,
         search=before.search,
@@ -211,8 +231,8 @@ def run_simulation(before: Built, *, checkpoint: Path | None = None, restart: bo
 
 def simulate(
     program: Program,
-    ids: Sequence[int],
-    policy: Policy,
+    ids: Given,
+    policy: Policy | None,
     memory: MemoryModel,
     *,
     search: Search | None = None,
@@ -226,7 +246,7 @@ def simulate(
     keeper = None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
-    calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
+    calls = program.encoders + (policy.max_new_tokens - (policy.last is not None) if policy else 0)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         return run(
             program,
@@ -268,12 +288,15 @@ class Checked(Simulated):
 
 def compare_tensors(before: Simulated) -> Checked:
     """Raises CheckError where a text of a batch has other tokens than the reference gives it alone."""
-    start = before.policy.prompt[0]
-    verdict = check(before.program, before.lowered, before.ids, start, before.run)
-    entries = _entries(before)
-    if len(entries) > 1 and verdict.bit_exact:
-        _check_alone(before, entries)
-    fed = [(entry["input_ids"], [start, *entry["tokens"][:-1]]) for entry in entries]
+    start = before.policy.prompt[0] if before.policy else None
+    verdict = check(before.program, before.lowered, before.given, start, before.run)
+    entries = _entries(before) if before.policy else _answered(before)
+    if len(entries) > 1 and before.policy and verdict.bit_exact:
+        _check_alone(before, entries, before.policy)
+    fed = [
+        (source.given, [] if start is None else [start, *entry["tokens"][:-1]])
+        for source, entry in zip(before.sources, entries, strict=True)
+    ]
     agreements = models.compare(before.model, before.lowered, fed)
     return Checked(**vars(before), verdict=verdict, entries=entries, agreements=agreements)
 
@@ -292,14 +315,32 @@ def _entries(before: Simulated) -> list[Fields]:
     ]
 
 
+def _answered(before: Simulated) -> list[Fields]:
+    """Each text with what the host makes of the residual stream that was read back for it."""
+    found = streams(before.program, before.lowered, before.run.memory)
+    answers = models.answers(before.model, before.folder, [source.given for source in before.sources], found)
+    return [
+        {"text": source.text, "input_ids": source.ids, "tokens": [], "summary": answer.get("label"), "answer": answer}
+        for source, answer in zip(before.sources, answers, strict=True)
+    ]
+
+
+def streams(program: Program, lowered: Lowered, memory: bytes | bytearray) -> list[dict[str, np.ndarray]]:
+    """The rows that prefill left for the host, real values [S, d] by output, of each text."""
+    fracs = {node.name: node.expect(Residual).frac for node in shape(lowered).prefill.streams}
+    stops = np.cumsum(program.lengths)[:-1]
+    read = {p.name: np.split(program.read(memory, p) * 2.0 ** -fracs[p.name], stops) for p in program.outputs}
+    return [{name: parts[text] for name, parts in read.items()} for text in range(program.encoders)]
+
+
 def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def _check_alone(before: Simulated, entries: Sequence[Fields]) -> None:
+def _check_alone(before: Simulated, entries: Sequence[Fields], policy: Policy) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
-    for number, entry in enumerate(entries, 1):
-        wanted = reference_tokens(before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search)
+    for number, (source, entry) in enumerate(zip(before.sources, entries, strict=True), 1):
+        wanted = reference_tokens(before.lowered, source.given, policy.max_new_tokens, before.search)
         if entry["tokens"] != wanted:
             raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
@@ -359,7 +400,7 @@ def result(before: Accounted) -> Fields:
 def _searched(before: Accounted) -> Fields:
     """The fields that only a beam search or a batch has."""
     fields: Fields = {}
-    more = [found_fields(found, before.search) for found in before.run.found]
+    more = [found_fields(found, before.search) for found in before.run.found] or [{}] * len(before.entries)
     batch = len(before.entries) > 1
     if before.search is not None:
         fields["search"] = asdict(before.search) | ({} if batch else more[0])

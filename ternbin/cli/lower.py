@@ -47,15 +47,15 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.contract.hw import load_hw
     from ternbin.contract.program import listing, save
     from ternbin.decoding.beam import check_vocabulary
-    from ternbin.graph.shape import is_final
+    from ternbin.graph.shape import generates, is_final
     from ternbin.mapping.mapper import map_model
 
     hw, lengths = load_hw(args.hw), args.source_len or [48]
-    several = args.beams * len(lengths) != 1
-    if several:
-        hw = hw.searching(args.beams, len(lengths))
     out = options.check_writable(Path(args.out))
     lowered = _lowered(args)
+    several = args.beams * len(lengths) != 1 and generates(lowered)
+    if several:
+        hw = hw.searching(args.beams, len(lengths))
     _write_graphs(lowered, out)
     summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
     if is_final(lowered):

@@ -44,6 +44,16 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="second text of a pair, for a model with token types; as often as there are texts",
+    )
+
+
 def sources(args: argparse.Namespace) -> dict[str, list | None]:
     """``text`` or ``ids`` of the texts, None for what was not given."""
     if (args.text != []) + (args.file != []) + (args.ids != []) > 1:

@@ -1,4 +1,7 @@
-"""Summarise a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim.
+"""Run a model on a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim.
+
+A model that generates writes its text; of a BERT the host makes a label or an embedding, shown with its distance to that of the
+fake-quant and the full-precision model.
 
 Several texts run as one batch: a decoder call reads the weights once for all of them. Texts times beams are at most 8. A long run keeps
 its state in checkpoint.npz of the report folder; the same command goes on from there after it was stopped.
@@ -16,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_hw(parser)
     options.add_input(parser)
+    options.add_pair(parser)
     options.add_memory(parser)
     parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="stop after N tokens (default: 20)")
     parser.add_argument(
@@ -35,6 +39,7 @@ def call(args: argparse.Namespace) -> int:
     out = options.check_writable(Path(args.out))
     run = api.summarise(
         **options.sources(args),
+        pair=args.pair or None,
         model=args.model,
         bits=args.bits,
         hw=args.hw,

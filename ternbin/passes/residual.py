@@ -7,7 +7,7 @@ import torch
 from ternbin.errors import InputError
 from ternbin.graph import golden
 from ternbin.graph.ir import Node, Residual, Weights, features
-from ternbin.graph.ops.ends import Embed, RealEmbed
+from ternbin.graph.ops.ends import Embed, EmbedAt, RealEmbed, RealEmbedAt
 from ternbin.graph.ops.linear import Affine, Matmul
 from ternbin.graph.ops.registry import typed
 from ternbin.graph.ops.stream import AddSat, Layernorm, LinearResidual, RealLayernorm, ToGrid
@@ -18,17 +18,21 @@ from ternbin.passes.fixed import MUL_LIMIT, fixed_point, rne, rounded
 BETA_LIMIT, MAX_GAMMA_BITS = 1 << 39, 20
 
 
-def fold_embed(match: Match, weights: Weights) -> Node[Embed]:
+def fold_embed(real: type[RealEmbed | RealEmbedAt], final: type[Embed | EmbedAt]) -> Rule:
     """Row scales and positions on the grid of the embedding sum (rule 1)."""
-    node = match[RealEmbed].op
-    grid, name = 2.0**node.frac, node.name
-    scale, pos = rounded(weights[node.scale] * grid), rounded(weights[node.pos] * grid)
-    if scale.abs().max() >= 1 << 31:
-        raise InputError(f"{name}: scale must be below 2^31 grid steps, not {int(scale.abs().max())}")
-    attrs = node.attributes()
-    attrs["scale"] = enter(weights, f"{name}.scale_int", scale)
-    attrs["pos"] = enter(weights, f"{name}.pos_int", golden.sat(pos, node.bits))
-    return typed(weights, Embed(**attrs), *match[RealEmbed].src)
+
+    def build(match: Match, weights: Weights) -> Node[Embed | EmbedAt]:
+        node = match[real].op
+        grid, name = 2.0**node.frac, node.name
+        scale, pos = rounded(weights[node.scale] * grid), rounded(weights[node.pos] * grid)
+        if scale.abs().max() >= 1 << 31:
+            raise InputError(f"{name}: scale must be below 2^31 grid steps, not {int(scale.abs().max())}")
+        attrs = node.attributes()
+        attrs["scale"] = enter(weights, f"{name}.scale_int", scale)
+        attrs["pos"] = enter(weights, f"{name}.pos_int", golden.sat(pos, node.bits))
+        return typed(weights, final(**attrs), *match[real].src)
+
+    return Rule(Pattern(real), build)
 
 
 def fold_linear_residual(match: Match, weights: Weights) -> Node[LinearResidual]:
@@ -77,7 +81,8 @@ def _fits(gamma: torch.Tensor, beta: torch.Tensor, g: int) -> bool:
 FOLD_RESIDUAL = RulePass(
     "fold-residual",
     (
-        Rule(Pattern(RealEmbed), fold_embed),
+        fold_embed(RealEmbed, Embed),
+        fold_embed(RealEmbedAt, EmbedAt),
         Rule(Pattern(RealLayernorm), fold_layernorm),
         Rule(Pattern(AddSat, (None, chain(ToGrid, Affine, Matmul))), fold_linear_residual),
     ),
