@@ -10,9 +10,11 @@ from ternbin.models import files
 from ternbin.models.bart.family import Bart
 from ternbin.models.bert.family import Bert
 from ternbin.models.family import Family
+from ternbin.models.marian.family import Marian
+from ternbin.models.mbart.family import MBart
 from ternbin.models.model import QuantModel
 
-FAMILIES: tuple[Family[Any], ...] = (Bart(), Bert())
+FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian(), Bert())
 
 
 def family_named(model_type: object) -> Family[Any]:

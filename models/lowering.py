@@ -172,8 +172,9 @@ class Lowering:
         context = self.b.context(p, v, f"{name}.ctx", heads, alpha_p * step_v, step_of(out.x_quant), out.x_quant.kind)
         return self.b.add_sat(h, self.linear(out, f"{name}.out", context), f"{name}.out")
 
-    def feed_forward(self, layer: FeedForward, name: str, h: Node) -> Node:
-        y = self.linear(layer.fc1, f"{name}.fc1", self.codes(layer.fc1.x_quant, f"{name}.fc1_in", h))
+    def feed_forward(self, layer: FeedForward, name: str, h: Node, x: Node) -> Node:
+        """The residual `h` plus what the layer makes of `x`."""
+        y = self.linear(layer.fc1, f"{name}.fc1", self.codes(layer.fc1.x_quant, f"{name}.fc1_in", x))
         activation = layer.activation_fn
         if activation.x_quant is not None:
             y = self.b.op("snap", y, delta=step_of(activation.x_quant))

@@ -131,26 +131,34 @@ class QuantEmbedding(QuantWeight, nn.Embedding):
 
 
 class QuantPositions(nn.Embedding):
-    """Learned positions on the grid of `site`; same call as the library's class."""
+    """Positions on the grid of `site`, a row each; same call as the library's classes, some of which are given a shape."""
 
     offset: int
     site: ResidualSite
 
-    def forward(self, input: Tensor, past_key_values_length: int = 0, position_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor | tuple[int, ...],
+        past_key_values_length: int = 0,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
         if position_ids is None:
-            length = input.shape[1]
+            length = (input.shape if isinstance(input, Tensor) else input)[1]
             position_ids = torch.arange(length, device=self.weight.device) + past_key_values_length
         return self.site.round(F.embedding(position_ids + self.offset, self.weight)).unsqueeze(0)
 
 
 class QuantLayerNorm(nn.LayerNorm):
-    """LayerNorm from the grid of `source` (saturating) to the grid of `site`."""
+    """LayerNorm from the grid of `source` (saturating) to the grid of `site`; where it stands `beside` the stream, the stream saturates
+    too."""
 
     source: ResidualSite
     site: ResidualSite
+    beside: bool = False
 
     def forward(self, input: Tensor) -> Tensor:
-        y = super().forward(self.source.saturate(input))
+        x = self.source.saturate(input, in_place=self.beside)
+        y = super().forward(x)
         return self.site.saturate(self.site.round(y))
 
 

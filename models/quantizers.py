@@ -247,9 +247,10 @@ class ResidualSite:
         """`x` on the grid, not clipped; straight-through."""
         return x if self.frac is None else _Round.apply(x, self.frac)
 
-    def saturate(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` clipped to the range of the integers."""
+    def saturate(self, x: torch.Tensor, *, in_place: bool = False) -> torch.Tensor:
+        """`x` clipped to the range of the integers; `in_place`, for all who hold it."""
         if self.frac is None:
             return x
         top = 2.0 ** (self.bits - 1)
-        return x.clamp(-top * 2.0**-self.frac, (top - 1) * 2.0**-self.frac)
+        clip = x.clamp_ if in_place else x.clamp
+        return clip(-top * 2.0**-self.frac, (top - 1) * 2.0**-self.frac)

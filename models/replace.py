@@ -62,10 +62,12 @@ class Replacer:
         new.site, new.offset = site, offset
         return new
 
-    def norm(self, old: nn.LayerNorm, source: ResidualSite, site: ResidualSite) -> QuantLayerNorm:
-        """A LayerNorm of the stream at `source`, whose result is the stream at `site`."""
+    def norm(
+        self, old: nn.LayerNorm, source: ResidualSite, site: ResidualSite, *, beside: bool = False
+    ) -> QuantLayerNorm:
+        """A LayerNorm of the stream at `source`; its result, at `site`, takes the stream's place, or stands `beside` it."""
         new = _rebuild(QuantLayerNorm, old, normalized_shape=old.normalized_shape, eps=old.eps)
-        new.source, new.site = source, site
+        new.source, new.site, new.beside = source, site, beside
         return new
 
     def attention(self, attn: Any, site: ResidualSite) -> None:

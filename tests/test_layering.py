@@ -11,7 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"ternbin": "ternbin", "rtl": "ternbin.rtl", "sim": "ternbin.sim", "models": "ternbin.models"}
-HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_score", "scipy", "torch", "transformers")
+HEAVY = (
+    "amaranth",
+    "cocotb",
+    "matplotlib",
+    "numpy",
+    "onnx",
+    "pydantic",
+    "pyosys",
+    "rouge_score",
+    "scipy",
+    "torch",
+    "transformers",
+)
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
@@ -50,7 +62,9 @@ ALLOWED = {
     "models": "errors graph graph.ops torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
     "models.bert": "errors graph models torch transformers",
-    "models.families": "errors models models.bart models.bert",
+    "models.families": "errors models models.bart models.bert models.marian models.mbart",
+    "models.marian": "models models.bart transformers",
+    "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes torch transformers",
     "models.task": "decoding errors models models.families passes numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
@@ -65,6 +79,7 @@ ALLOWED = {
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract graph rtl.parts amaranth",
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
+    "schema": "errors pydantic",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
     "ternbin": "api version",

@@ -15,16 +15,17 @@ from ternbin.models.bert.qbert import (
     QuantBert,
     QuantBertConfig,
     Stock,
-    filled_stock,
     quantized_config,
     renamed,
+    stock_model,
 )
 from ternbin.models.config import QuantConfig
-from ternbin.models.files import Tensors
+from ternbin.models.tensors import Tensors, assign
 
 POOLING_FILE = "1_Pooling/config.json"  # as sentence-transformers writes it
 NORMALIZE = "2_Normalize"  # a folder that holds nothing, of the same library; its modules.json names it
-UNUSED = ("cls.", "position_ids", "token_type_ids")  # pretraining heads, and buffers of older versions
+IGNORED = (r"position_ids$", r"token_type_ids$")  # buffers of older versions
+CLASSIFIES = "BertForSequenceClassification"
 
 
 def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantBert:
@@ -36,33 +37,46 @@ def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantBert:
     folder = files.checked_folder(folder)
     if (folder / files.PACKED_FILE).exists():
         return packed.load_packed(QuantBert, folder)
+    held = Tensors.of_weights(folder)
     if files.read_config(folder).get("model_type") == QuantBertConfig.model_type:
         model = files.empty_model(folder, lambda values: QuantBert(QuantBertConfig.from_dict(values)))
-        return _filled(folder, model, files.read_weights(folder), stock=False)
+        return _filled(model, held, steps=True)
     if quant is None:
         raise InputError(f"{folder}: bits must be given to quantize a stock BERT, not left out")
-    tensors = _stock_tensors(folder)
-    host = host_of(folder, tensors)
-    model = files.empty_model(
-        folder, lambda values: QuantBert(quantized_config(BertConfig.from_dict(values), quant, **host))
-    )
-    return _filled(folder, model, tensors, stock=True)
+    return _from_stock(folder, held, quant)
 
 
 def load_stock(folder: Path) -> Stock:
     """The full-precision model, in eval mode: with a classifier where the checkpoint has one, with a pooler where it is used."""
-    tensors, config = _stock_tensors(folder), BertConfig.from_dict(files.read_config(folder))
-    host = host_of(folder, tensors)
-    state = {name: files.take(tensors, name, tuple(tensor.shape), folder) for name, (tensor, _) in tensors.items()}
-    return filled_stock(config, host["head"], host.get("pooling") == "pooler", state)
+    return stock_model(_from_stock(folder, Tensors.of_weights(folder), QuantConfig()))
 
 
-def host_of(folder: Path, tensors: Tensors) -> dict[str, Any]:
-    """What the host makes of the result: a label where there is a classifier; else an embedding, pooled as sentence-transformers' files
-    say, or by the pooler where there is one, or by the mean."""
-    if "classifier.weight" in tensors:
+def _from_stock(folder: Path, held: Tensors, quant: QuantConfig) -> QuantBert:
+    held.rename(lambda name: renamed(_modern(name)) or name)
+    host = host_of(folder, held)
+
+    def make(values: dict) -> QuantBert:
+        return QuantBert(quantized_config(BertConfig.from_dict(values), quant, **host))
+
+    return _filled(files.empty_model(folder, make), held, steps=False)
+
+
+def _modern(name: str) -> str:
+    """Without the prefix; the first checkpoints have other names for a LayerNorm's parameters."""
+    return (
+        name.removeprefix("bert.")
+        .replace("LayerNorm.gamma", "LayerNorm.weight")
+        .replace("LayerNorm.beta", "LayerNorm.bias")
+    )
+
+
+def host_of(folder: Path, held: Tensors) -> dict[str, Any]:
+    """What the host makes of the result: a label where there is a classifier of texts; else an embedding, pooled as sentence-transformers'
+    files say, or by the pooler where there is one, or by the mean."""
+    kinds = files.read_config(folder).get("architectures") or [CLASSIFIES]
+    if "classifier.weight" in held and CLASSIFIES in kinds:
         return dict(head="label")
-    pooling = "pooler" if "pooler.weight" in tensors else "mean"
+    pooling = "pooler" if "pooler.weight" in held else "mean"
     if (folder / POOLING_FILE).exists():
         pooling = _pooling(folder / POOLING_FILE)
     normalize = (folder / "modules.json").exists() and NORMALIZE in (folder / "modules.json").read_text()
@@ -80,24 +94,10 @@ def _pooling(path: Path) -> str:
     return names[chosen[0]]
 
 
-def _stock_tensors(folder: Path) -> Tensors:
-    """The tensors of a stock checkpoint under the names of this model. Raises InputError for one that no BERT has."""
-    found: Tensors = {}
-    for name, (tensor, path) in files.read_weights(folder).items():
-        bare = name.removeprefix("bert.")
-        ours = renamed(bare.replace(".gamma", ".weight").replace(".beta", ".bias"))
-        if ours is not None:
-            found[ours] = tensor, path
-        elif not bare.startswith(UNUSED) and not bare.endswith(UNUSED):
-            raise InputError(f"{path}: tensor must be one of a BERT, not {name!r}")
-    return found
-
-
-def _filled(folder: Path, model: QuantBert, tensors: Tensors, *, stock: bool) -> QuantBert:
-    """`model`, which is without storage, with the tensors; a stock checkpoint has no steps."""
+def _filled(model: QuantBert, held: Tensors, *, steps: bool) -> QuantBert:
+    """`model`, which is without storage, with the tensors; without `steps` these are unset."""
     for name, old in model.state_dict(keep_vars=True).items():
-        if stock and name.endswith(".alpha"):
-            files.assign(model, name, torch.zeros(()))
-        else:
-            files.assign(model, name, files.take(tensors, name, tuple(old.shape), folder))
-    return files.finish(model, folder)
+        unset = name.endswith(".alpha") and not steps
+        assign(model, name, torch.zeros(()) if unset else held.take(name, tuple(old.shape)))
+    held.done([*IGNORED, *([] if model.pooler else [r"^(bert\.)?pooler\."])])
+    return model.eval()

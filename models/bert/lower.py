@@ -52,5 +52,5 @@ def _layer(lowering: Lowering, layer: Layer, name: str, h: Node) -> Node:
     q, k, v = lowering.projections(layer.self_attn, f"{name}.self", "qkv", h)
     h = lowering.attention(layer.self_attn, f"{name}.self", h, q, k, v, causal=False)
     h = lowering.layernorm(layer.self_attn_layer_norm, f"{name}.ln1", h)
-    h = lowering.feed_forward(layer, name, h)
+    h = lowering.feed_forward(layer, name, h, h)
     return lowering.layernorm(layer.final_layer_norm, f"{name}.ln2", h)

@@ -7,7 +7,6 @@ feed-forward modules are not shaped as those of the other families.  Pooler and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -262,23 +261,22 @@ def quantize_model(stock: Stock, quant: QuantConfig, **host: Any) -> QuantBert:
 
 @torch.no_grad()
 def stock_model(model: QuantBert) -> Stock:
-    """The stock model with the weights of `model`: the latent ones, of a packed model scale times code."""
+    """The stock model in eval mode with the weights of `model`: the latent ones, of a packed model scale times code."""
     values = model.config.to_dict() | {"model_type": "bert"}
     for key in ("quant", "head", "pooling", "normalize", "architectures"):
         values.pop(key, None)
+    config, label = BertConfig.from_dict(values), model.config.head == "label"
+    stock: Any = (
+        BertForSequenceClassification(config)
+        if label
+        else BertModel(config, add_pooling_layer=model.pooler is not None)
+    )
     state = dict(model.state_dict())
     packed = {name: module for name, module in stored_weights(model).items() if module.is_packed}
     state |= {f"{name}.weight": module.quantized_weight() for name, module in packed.items()}
-    return filled_stock(BertConfig.from_dict(values), model.config.head, model.pooler is not None, state)
-
-
-def filled_stock(config: BertConfig, head: str, pooler: bool, state: Mapping[str, Tensor]) -> Stock:
-    """A stock model in eval mode with the tensors `state`, by their names here; those that it does not have are left out."""
-    stock: Any = (
-        BertForSequenceClassification(config) if head == "label" else BertModel(config, add_pooling_layer=pooler)
-    )
-    own = stock.state_dict()
     named = {renamed(name, back=True): tensor for name, tensor in state.items()}
-    prefixed = {name if name in own else f"bert.{name}": tensor for name, tensor in named.items()}
-    stock.load_state_dict({name: tensor for name, tensor in prefixed.items() if name in own}, strict=True)
+    named = {
+        f"bert.{name}" if label and not name.startswith("classifier") else name: t for name, t in named.items() if name
+    }
+    stock.load_state_dict(named, strict=True)
     return stock.eval()

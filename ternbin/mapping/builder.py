@@ -11,8 +11,9 @@ from ternbin.contract.program import Region, View
 from ternbin.contract.rows import int_bytes
 from ternbin.contract.transfers import transfer_banks, transfer_words
 from ternbin.errors import InputError
-from ternbin.graph.ir import Node, Residual, Weights, features
+from ternbin.graph.ir import Node, Residual, Weights, features, is_op
 from ternbin.graph.ir import Op as GraphOp
+from ternbin.graph.ops.stream import Layernorm
 from ternbin.graph.qtypes import KINDS
 from ternbin.mapping.allocator import Allocator, CapacityError, Image
 from ternbin.mapping.fold import operand
@@ -95,7 +96,7 @@ class CallBuilder:
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
     codes: dict[Node[GraphOp], list[Codes]] = field(default_factory=dict)
-    stream: Node[GraphOp] | None = None  # whose value the residual stream holds
+    held: dict[bool, Node[GraphOp]] = field(default_factory=dict)  # whose value the stream and the rows beside it hold
     progress: dict[Node[GraphOp], int] = field(default_factory=dict)  # tokens that a linear op has read
     done: set[Node[GraphOp]] = field(default_factory=set)  # LayerNorms that were computed with what is before them
 
@@ -105,6 +106,7 @@ class CallBuilder:
         self.schedule = Schedule(hw.queue_depth)
         self.wbuf, self.pbuf, self.ids = Ring(hw.wbuf_words), Ring(hw.pbuf_words), Ring(hw.idbuf_words)
         self.lutv, self.lutx = Ring(1), Ring(1)
+        self.regions = 1 + any(map(self.beside, self.users))  # of RBUF: the stream, and what lies beside it
 
     # ---- instructions -----------------------------------------------------------------------------------------------
 
@@ -244,28 +246,46 @@ class CallBuilder:
 
     # ---- residual stream --------------------------------------------------------------------------------------------
 
+    def beside(self, node: Node[GraphOp]) -> bool:
+        """Whether a value lies beside the stream: a LayerNorm of what others read too (pre-norm) leaves the stream as it is."""
+        return is_op(node, Layernorm) and len(self.users[node.src[0]]) > 1
+
     def residual_words(self, width: int) -> int:
-        """Words of a token; the stream starts at word 0. Raises InputError where it does not fit."""
+        """Words of a token. Raises InputError where the stream, and what lies beside it, does not fit."""
         words = ceil_div(width, self.hw.rows)
-        if words * self.tokens > self.hw.rbuf_words:
+        if words * self.tokens * self.regions > self.hw.rbuf_words:
             raise InputError(
-                f"residual stream of {self.tokens} tokens: RBUF words must be at most {self.hw.rbuf_words}, "
-                f"not {words * self.tokens}"
+                f"residual stream of {self.tokens} tokens{' and its LayerNorm' * (self.regions > 1)}: "
+                f"RBUF words must be at most {self.hw.rbuf_words}, not {words * self.tokens * self.regions}"
             )
         return words
+
+    def residual_addr(self, node: Node[GraphOp], token: int) -> int:
+        """Of a token's words: those of the stream start at word 0, those of a LayerNorm beside it follow."""
+        return (token + self.tokens * self.beside(node)) * self.residual_words(features(node.type))
 
     def residual_sight(self, node: Node[GraphOp], first: int, stop: int) -> Sight:
         width = features(node.type)
         words = self.residual_words(width)
-        region = Region(Mem.RBUF, first * words, (stop - first) * words)
+        region = Region(Mem.RBUF, self.residual_addr(node, first), (stop - first) * words)
         return Sight(node.name, region, View("residual", stop - first, width, words), ((first, stop), (0, width)))
 
-    def check_stream(self, node: Node[GraphOp], source: Node) -> None:
-        """The stream is updated in place: its present value must be the one that ``node`` reads."""
-        if source is not self.stream:
+    def hold(self, node: Node[GraphOp]) -> None:
+        """The rows of ``node`` hold its value from now on, of all tokens."""
+        self.held[self.beside(node)] = node
+        self.done.add(node)
+
+    def check_held(self, node: Node[GraphOp], source: Node) -> None:
+        """Rows are written again and again: what they hold must be the value that ``node`` reads."""
+        if self.held.get(self.beside(source)) is not source:
             raise InputError(f"{node.where}: residual source must be the stream, not {source.name}")
-        if isinstance(node.type, Residual):
-            self.check_bits(node)
+
+    def check_stream(self, node: Node[GraphOp], source: Node) -> None:
+        """``node`` updates the stream in place: it must hold the value that ``node`` adds to."""
+        if self.beside(source):
+            raise InputError(f"{node.where}: residual source must be the stream, not {source.name} beside it")
+        self.check_held(node, source)
+        self.check_bits(node)
 
     def check_bits(self, node: Node[GraphOp]) -> None:
         bits = node.expect(Residual).bits
@@ -435,7 +455,7 @@ class CallBuilder:
         """Added to the residual stream."""
         words = self.residual_words(features(node.type))
         return Destination(
-            lambda tile, token: dict(dst_addr=token * words + tile, dst_stride=words),
+            lambda tile, token: dict(dst_addr=self.residual_addr(node, token) + tile, dst_stride=words),
             plan.tiles,
             lambda first, stop: [self.residual_sight(node, first, stop)],
         )

@@ -289,7 +289,7 @@ class _Mapping:
             elif is_op(node, Input) and isinstance(node.type, Residual):
                 load_stream(b, node, at[node.name])
             elif is_op(node, Layernorm) and node not in b.done:
-                raise InputError(f"{node.where}: source must be an op on the residual stream, used by it alone")
+                raise InputError(f"{node.where}: source must be the residual stream, not {node.src[0].name}")
             elif is_op(node, LinearResidual):
                 if is_op(node.src[0], ContextCodes, ContextCodes8):
                     self._attention(b, node, node.src[0])
