@@ -13,8 +13,9 @@ from ternbin.models.family import Family
 from ternbin.models.marian.family import Marian
 from ternbin.models.mbart.family import MBart
 from ternbin.models.model import QuantModel
+from ternbin.models.whisper.family import Whisper
 
-FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian(), Bert())
+FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian(), Bert(), Whisper())
 
 
 def family_named(model_type: object) -> Family[Any]:

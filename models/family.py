@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ternbin.errors import InputError
 from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
 from ternbin.models import calibrate, fidelity, packed
@@ -87,11 +88,15 @@ class Family(ABC, Generic[Model]):
     def node_modules(self, model: Model) -> dict[str, Any]:
         """The module that each checked node of the folded graphs was, by the node's name (`fidelity.Reference`)."""
 
-    # -- on the host, of a model that does not generate ----------------------------------------
+    # -- on the host: of a model that listens, of one that does not generate ---------------------
 
     def answer(self, model: Model, streams: dict[str, Tensor]) -> Answer:
         """What the host makes of the outputs of the residual stream, real values [S, d] by name, of one text."""
         raise NotImplementedError(f"{type(self).__name__} generates")
+
+    def listen(self, model: Model, path: str | Path | None) -> Given:
+        """What prefill is given of a sound file, of a model that reads sound; without one, of a made-up sound.  Raises InputError."""
+        raise InputError("--audio must be given to a model that listens, not to one that reads text")
 
     def streams(self, model: Model, source: Given) -> dict[str, Tensor]:
         """These outputs, of the fake-quant model."""

@@ -125,6 +125,11 @@ def encode_given(
     return ids, f"{text} / {pair}", {IDS: ids, PLACES: chosen}
 
 
+def listen(model: QuantModel, path: str | Path | None) -> Given:
+    """What prefill is given of a sound file; without one, of a made-up sound.  Raises InputError."""
+    return family_of(model).listen(model, path)
+
+
 def answers(
     model: QuantModel, folder: Path, sources: Sequence[Given], streams: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:

@@ -145,6 +145,7 @@ def summarise(
     *,
     ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
     pair: str | Sequence[str] | None = None,
+    audio: str | Path | Sequence[str | Path] = (),
     model: str | Path | None = None,
     bits: str | None = None,
     hw: str | Path | HwConfig = "small",
@@ -162,7 +163,8 @@ def summarise(
     """``ternbin run``: the text on the simulated accelerator, every tensor compared with the integer reference.
 
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
-    pair: a second text for each, of a model with token types.
+    pair: a second text for each, of a model with token types. audio: WAV files (16 bits, 16 kHz) in place of texts, of a model that
+    listens; without one it gets a made-up sound.
     bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. beams above 1: beam search, with
     the settings named as on the command line, None for the model's own. memory: latency and bandwidth of external memory. dram: its
     energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md). checkpoint: a file that a long
@@ -174,8 +176,8 @@ def summarise(
     from ternbin import flow
     from ternbin.energy import figures
 
-    if text is not None and ids is not None:
-        raise InputError("text and ids must not be mixed")
+    if (text is not None) + (ids is not None) + (audio not in ((), [])) > 1:
+        raise InputError("text, ids and audio must not be mixed")
     search = _settings(beams, length_penalty, no_repeat_ngram, early_stopping)
     job = flow.Job(
         hw=_hardware(hw),
@@ -183,6 +185,7 @@ def summarise(
         bits=bits,
         texts=() if text is None else (text,) if isinstance(text, str) else tuple(text),
         ids=() if ids is None else _each_text(ids),
+        audio=(audio,) if isinstance(audio, str | Path) else tuple(audio),
         pairs=() if pair is None else (pair,) if isinstance(pair, str) else tuple(pair),
         max_new_tokens=max_new_tokens,
         beams=beams,

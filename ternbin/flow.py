@@ -28,10 +28,11 @@ from ternbin.decoding.search import Found, Policy, Search
 from ternbin.energy.account import Tariff, accounted
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
-from ternbin.graph.given import Given, rows
+from ternbin.graph.given import Given, most_new_tokens, rows
+from ternbin.graph.given import count as tokens_in
 from ternbin.graph.ir import Lowered, Residual
 from ternbin.graph.picture import picture
-from ternbin.graph.shape import generates, places, shape
+from ternbin.graph.shape import generates, places, ranges, shape
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
@@ -54,7 +55,8 @@ class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
     ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all. ``pairs``: a
-    second text for each, of a model with token types.
+    second text for each, of a model with token types. ``audio``: WAV files in place of texts, of a model that listens; without one it
+    gets a made-up sound.
     """
 
     hw: HwConfig
@@ -63,6 +65,7 @@ class Job:
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
     pairs: Sequence[str] = ()
+    audio: Sequence[str | Path] = ()
     max_new_tokens: int = 20
     beams: int = 1
     search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
@@ -75,7 +78,7 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
     """
-    hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    hw = job.hw.searching(job.beams, len(job.ids or job.texts or job.audio) or 1)
     with stage("loading and lowering the model"):
         lowering = lower(prepare(job, hw))
     hw = lowering.hw
@@ -111,11 +114,18 @@ def prepare(job: Job, hw: HwConfig) -> Prepared:
 
 @dataclass(frozen=True)
 class Source:
-    """What one text is made of: its ids, all that prefill is given of it; ``text``: None where ids were given."""
+    """What one text is made of: its ids, all that prefill is given of it; ``text``: None where ids were given. ``sound``: name of a file,
+    in place of both."""
 
     ids: list[int]
     text: str | None
     given: Given = field(repr=False)
+    sound: str | None = None
+
+    def asdict(self) -> Fields:
+        """Fields of result.json."""
+        heard = {} if self.sound is None else {"audio": {"file": self.sound, "tokens": tokens_in(self.given)}}
+        return {"text": self.text, "input_ids": self.ids, **heard}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +141,7 @@ class Lowering(Prepared):
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered))
+    meta, sources = lowered.meta, tuple(_sources(before, lowered))
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     if not generates(lowered):
@@ -139,16 +149,23 @@ def lower(before: Prepared) -> Lowering:
             raise InputError(f"--beams must be 1 for a model that does not generate, not {job.beams}")
         values = vars(before) | {"hw": job.hw}
         return Lowering(**values, lowered=lowered, sources=sources, policy=None, search=None)
-    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
+    policy = Policy.of(meta, min(job.max_new_tokens, most_new_tokens(meta)))
     search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
     if before.hw.beams > 1:
         check_vocabulary(meta["vocab_size"], before.hw.beams)
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, lowered: Lowered) -> list[Source]:
+def _sources(before: Prepared, lowered: Lowered) -> list[Source]:
     """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
-    meta = lowered.meta
+    job, tokenizer, meta = before.job, before.tokenizer, lowered.meta
+    listens = any(own.width for own in ranges(lowered).values())
+    if listens and (job.texts or job.ids):
+        raise InputError("--audio must be given to a model that listens, not a text or ids")
+    if listens or job.audio:
+        files = job.audio or [None]
+        heard = _each(files, lambda path: models.listen(before.model, path))
+        return [Source([], None, own, str(path or "made up")) for path, own in zip(files, heard, strict=True)]
     if job.pairs and not (places(lowered) and len(job.pairs) == len(job.texts)):
         raise InputError("--pair must come once with each --text or --file, to a model with token types")
     if job.ids:
@@ -306,8 +323,7 @@ def _entries(before: Simulated) -> list[Fields]:
     found = [text.tokens for text in before.run.found] or [before.run.tokens]
     return [
         {
-            "text": source.text,
-            "input_ids": source.ids,
+            **source.asdict(),
             "tokens": tokens,
             "summary": _decoded(before.tokenizer, tokens),
         }
@@ -320,7 +336,7 @@ def _answered(before: Simulated) -> list[Fields]:
     found = streams(before.program, before.lowered, before.run.memory)
     answers = models.answers(before.model, before.folder, [source.given for source in before.sources], found)
     return [
-        {"text": source.text, "input_ids": source.ids, "tokens": [], "summary": answer.get("label"), "answer": answer}
+        {**source.asdict(), "tokens": [], "summary": answer.get("label"), "answer": answer}
         for source, answer in zip(before.sources, answers, strict=True)
     ]
 

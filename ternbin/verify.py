@@ -4,13 +4,12 @@ import random
 from dataclasses import dataclass, replace
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.program import Port, Program
 from ternbin.counting.external import MemoryModel
 from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.activations import FUNCTIONS
-from ternbin.graph.shape import generates
+from ternbin.graph.shape import draw_source, generates
 from ternbin.mapping.mapper import map_model
 from ternbin.models.families import FAMILIES
 from ternbin.models.family import Family, Sizes
@@ -107,7 +106,7 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
         program = map_model(lowered, hw, lengths, case.max_new_tokens, beams)
     except InputError:
         program = map_model(lowered, replace(hw, kv_external=True), lengths, case.max_new_tokens, beams)
-    sources = [draw_source(rng, program, length) for length in lengths]
+    sources = [draw_source(rng, lowered, length) for length in lengths]
     given = {port.name: [row for source in sources for row in source[port.name]] for port in program.inputs}
     policy = Policy.of(lowered.meta, case.max_new_tokens) if writes else None
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
@@ -136,14 +135,3 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
         "tokens": result.tokens,
     }
     return ran | verdict
-
-
-def draw_source(rng: random.Random, program: Program, length: int) -> dict[str, list]:
-    """Random rows of every input of a text: ids below their limit, residual integers of the whole range."""
-
-    def row(port: Port) -> int | list[int]:
-        if port.width == 0:
-            return rng.randrange(port.limit)
-        return [rng.randrange(-(1 << port.bits - 1), 1 << port.bits - 1) for _ in range(port.width)]
-
-    return {port.name: [row(port) for _ in range(length)] for port in program.inputs}

@@ -44,6 +44,16 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="F",
+        help="WAV file of 16 bits and 16 kHz, for a model that listens (default: a made-up sound); repeated: more, as one batch",
+    )
+
+
 def add_pair(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pair",

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_hw(parser)
     options.add_input(parser)
     options.add_pair(parser)
+    options.add_audio(parser)
     options.add_memory(parser)
     parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="stop after N tokens (default: 20)")
     parser.add_argument(
@@ -40,6 +41,7 @@ def call(args: argparse.Namespace) -> int:
     run = api.summarise(
         **options.sources(args),
         pair=args.pair or None,
+        audio=args.audio,
         model=args.model,
         bits=args.bits,
         hw=args.hw,

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 from ternbin.contract.hw import MAX_BEAMS, top_tokens
 from ternbin.errors import InputError
+from ternbin.graph.given import most_new_tokens
 
 
 @dataclass(frozen=True)
 class Policy:
     """Greedy decoding of up to ``max_new_tokens`` tokens after the start token."""
 
-    prompt: tuple[int, ...]  # start token and, where prescribed, the first token
+    prompt: tuple[int, ...]  # start token and, where prescribed, those that follow
     eos: int
     last: int | None  # what the last possible token must be
     max_new_tokens: int
@@ -19,10 +20,11 @@ class Policy:
     @classmethod
     def of(cls, meta: dict, max_new_tokens: int) -> "Policy":
         """From a lowered model's ``meta``. Raises InputError where the decoder has too few positions."""
-        if not 1 <= max_new_tokens <= meta["max_positions"]:
-            raise InputError(f"max_new_tokens must be in [1, {meta['max_positions']}], not {max_new_tokens}")
-        forced = meta.get("forced_bos_id")
-        prompt = (meta["decoder_start_id"],) if forced is None else (meta["decoder_start_id"], forced)
+        most, forced = most_new_tokens(meta), meta.get("forced_bos_id")
+        if not 1 <= max_new_tokens <= most:
+            raise InputError(f"max_new_tokens must be in [1, {most}], not {max_new_tokens}")
+        first = meta.get("prompt_ids") or ([] if forced is None else [forced])
+        prompt = (meta["decoder_start_id"], *first)
         return cls(prompt, meta["eos_id"], meta.get("forced_eos_id"), max_new_tokens)
 
     def first(self) -> list[int]:

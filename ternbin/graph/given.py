@@ -39,3 +39,8 @@ def rows(source: Given, names: Collection[str], lengths: Sequence[int] = ()) -> 
 def count(source: Given) -> int:
     """Tokens of a source."""
     return len(next(iter(source.values()))) if isinstance(source, Mapping) else len(source)
+
+
+def most_new_tokens(meta: Mapping[str, Any]) -> int:
+    """Tokens that a model can write, by its ``meta``: where that does not say, as many as it can read."""
+    return meta.get("max_target_positions", meta["max_positions"])

@@ -8,6 +8,7 @@ counting ask here and know no names of stacks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph.given import IDS, PLACES, Given, rows
-from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node, Residual, is_op
+from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node, Residual, features, is_op
 from ternbin.graph.ops.ends import Cache, EmbedAt, Input, LmHead, RealEmbedAt
 
 NEXT = "next"  # the output that holds the next token
@@ -120,25 +121,53 @@ def places(lowered: Lowered) -> int:
     return len(lowered.weights[tables[0]]) if tables else 0
 
 
+@dataclass(frozen=True)
+class Range:
+    """Values of an input from ``low`` to ``high``; ``width`` of them a row of the residual stream, 0: one id."""
+
+    low: int
+    high: int
+    width: int
+
+
+def ranges(lowered: Lowered) -> dict[str, Range]:
+    """What prefill can be given, by input."""
+    limits = {IDS: lowered.meta["vocab_size"], PLACES: places(lowered)}
+    found: dict[str, Range] = {}
+    for node in shape(lowered).prefill.reads:
+        if isinstance(node.type, Residual):
+            limit = 1 << node.type.bits - 1
+            found[node.name] = Range(-limit, limit - 1, features(node.type))
+        else:
+            found[node.name] = Range(0, limits[node.name] - 1, 0)
+    return found
+
+
 def check_source(source: Given, lowered: Lowered) -> None:
     """Raise InputError unless prefill can read this text."""
-    stack, meta = shape(lowered).prefill, lowered.meta
-    found = rows(source, [node.name for node in stack.reads])
-    limits = {IDS: meta["vocab_size"], PLACES: places(lowered)}
-    for node in stack.reads:
-        values = found[node.name]
-        if not 1 <= len(values) <= meta["max_positions"]:
-            raise InputError(f"source length must be in [1, {meta['max_positions']}], not {len(values)}")
-        if isinstance(node.type, Residual):
-            low, high, width = -(1 << node.type.bits - 1), (1 << node.type.bits - 1) - 1, node.type.shape[-1]
-            if values.shape[1:] != (width,):
-                raise InputError(f"{node.name} must be of shape [S, {width}], not {list(values.shape)}")
-        else:
-            low, high = 0, limits[node.name] - 1
+    allowed, most = ranges(lowered), lowered.meta["max_positions"]
+    for name, values in rows(source, list(allowed)).items():
+        own = allowed[name]
+        if not 1 <= len(values) <= most:
+            raise InputError(f"source length must be in [1, {most}], not {len(values)}")
+        if values.shape[1:] != ((own.width,) if own.width else ()):
+            raise InputError(
+                f"{name} must be of shape {['S', own.width][: 1 + bool(own.width)]}, not {list(values.shape)}"
+            )
         for value in (values.min(), values.max()):
-            if not low <= value <= high:
-                what = "source token" if node.name == IDS else node.name
-                raise InputError(f"{what} must be in [{low}, {high}], not {value}")
+            if not own.low <= value <= own.high:
+                what = "source token" if name == IDS else name
+                raise InputError(f"{what} must be in [{own.low}, {own.high}], not {value}")
+
+
+def draw_source(rng: Random, lowered: Lowered, length: int) -> dict[str, list[Any]]:
+    """Random rows of every input, of the whole range."""
+
+    def row(own: Range) -> int | list[int]:
+        values = [rng.randrange(own.low, own.high + 1) for _ in range(own.width or 1)]
+        return values if own.width else values[0]
+
+    return {name: [row(own) for _ in range(length)] for name, own in ranges(lowered).items()}
 
 
 def is_final(lowered: Lowered) -> bool:

@@ -19,7 +19,7 @@ from ternbin.contract.memories import ceil_div
 from ternbin.contract.program import Call, Port, Probe, Program
 from ternbin.contract.transfers import row_bytes
 from ternbin.errors import InputError
-from ternbin.graph.given import IDS
+from ternbin.graph.given import IDS, most_new_tokens
 from ternbin.graph.ir import Codes, Graph, Lowered, Node, Residual, as_op, features, is_op
 from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, Scores, SoftmaxCodes
@@ -58,8 +58,9 @@ def map_model(
     lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
     sizes = [("source_len", length) for length in lengths]
     writes = generates(lowered)
+    limits = {"source_len": lowered.meta["max_positions"], "max_new_tokens": most_new_tokens(lowered.meta)}
     for name, value in (*sizes, ("max_new_tokens", max_new_tokens)) if writes else sizes:
-        limit = min(MAX_TOKENS, lowered.meta["max_positions"])
+        limit = min(MAX_TOKENS, limits[name])
         if not 1 <= value <= limit:
             raise InputError(f"{name} must be from 1 to {limit}, not {value}")
     if not writes:
@@ -157,6 +158,7 @@ class _Mapping:
     def _info(self) -> dict[str, Any]:
         meta = self.lowered.meta
         sizes = {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"]}
+        sizes |= {name: meta[name] for name in ("max_target_positions", "prompt_ids") if name in meta}
         if self.model.decode is None:
             return sizes
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}

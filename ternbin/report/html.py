@@ -55,17 +55,24 @@ def numbered(result: dict) -> list[tuple[str, dict]]:
 
 
 def _text(number: str, entry: dict, kind: str, value: str) -> str:
-    text = (
-        f"<h2>Text{number} and {kind}</h2><p>Text, {len(entry['input_ids'])} tokens:</p><blockquote>{escape(entry['text'])}</blockquote>"
-        if entry["text"]
-        else f"<h2>Tokens{number}</h2><p>Input ids: {escape(str(entry['input_ids']))}</p>"
-    )
+    text = _read(number, entry, kind)
     how, near = "Generated on", ""
     if "answer" in entry:
         how = f"The host's {kind}, of the residual stream of"
         near = "".join(f"<li>{escape(line)}</li>" for line in agreements(entry["answer"]))
         near = f"<p>Beside it the</p><ul>{near}</ul>"
     return text + f"<p>{how} the simulated accelerator:</p><blockquote><b>{escape(value)}</b></blockquote>{near}"
+
+
+def _read(number: str, entry: dict, kind: str) -> str:
+    """What went in, under the heading of a text."""
+    if "audio" in entry:
+        file, tokens = escape(entry["audio"]["file"]), entry["audio"]["tokens"]
+        return f"<h2>Sound{number} and {kind}</h2><p>Sound, {tokens} tokens: {file}</p>"
+    if entry["text"]:
+        words = f"<blockquote>{escape(entry['text'])}</blockquote>"
+        return f"<h2>Text{number} and {kind}</h2><p>Text, {len(entry['input_ids'])} tokens:</p>{words}"
+    return f"<h2>Tokens{number}</h2><p>Input ids: {escape(str(entry['input_ids']))}</p>"
 
 
 def claim_rows(result: dict) -> list[list[str]]:

@@ -99,7 +99,7 @@ def terminal(result: dict) -> str:
     lines = []
     for (number, entry), (kind, value) in zip(numbered(result), said(result), strict=True):
         lines += [
-            f"text{number:6}{entry['text']}" if entry["text"] else f"ids{number:7}{entry['input_ids']}",
+            _read(number, entry),
             f"{kind + number:9} {value}",
             *(f"{'':10}{line}" for line in (agreements(entry["answer"]) if "answer" in entry else ())),
             "",
@@ -125,6 +125,13 @@ def terminal(result: dict) -> str:
         aligned([header, *claim_rows(result)]),
     ]
     return "\n".join(lines)
+
+
+def _read(number: str, entry: dict) -> str:
+    """What went in."""
+    if "audio" in entry:
+        return f"sound{number:5}{entry['audio']['file']}, {entry['audio']['tokens']} tokens"
+    return f"text{number:6}{entry['text']}" if entry["text"] else f"ids{number:7}{entry['input_ids']}"
 
 
 def _per_token(result: dict) -> list[str]:

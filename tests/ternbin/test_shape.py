@@ -58,7 +58,7 @@ def stream_model(width: int = 4) -> Lowered:
     ("given", "message"),
     [
         ({"x": torch.zeros(6, 4)}, "source length must be in [1, 5], not 6"),
-        ({"x": torch.zeros(2, 3)}, "x must be of shape [S, 4], not [2, 3]"),
+        ({"x": torch.zeros(2, 3)}, "x must be of shape ['S', 4], not [2, 3]"),
         ({"x": torch.full((2, 4), 128)}, "x must be in [-128, 127], not 128"),
         ([1, 2], "inputs must be x, not ids"),
     ],
