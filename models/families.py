@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models import files
 from ternbin.models.bart.family import Bart
 from ternbin.models.bert.family import Bert
@@ -16,6 +17,12 @@ from ternbin.models.model import QuantModel
 from ternbin.models.whisper.family import Whisper
 
 FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian(), Bert(), Whisper())
+
+
+def supported() -> str:
+    """What checkpoints there may be, in words."""
+    families = ", ".join(name for family in FAMILIES for name in family.stock_types)
+    return f"families (model_type of config.json): {families}; activation_function: {', '.join(ACTIVATIONS)}"
 
 
 def family_named(model_type: object) -> Family[Any]:

@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS, Activation
-from ternbin.models.quantizers import MIN_ALPHA, ActQuantizer, ResidualSite, straight_through, weight_codes
+from ternbin.models.quantizers import ActQuantizer, ResidualSite, straight_through, weight_codes
 
 ATTENTION = "ternbin"
 
@@ -51,8 +51,18 @@ class QuantWeight(nn.Module):
         return self._parameters["weight"]
 
     @property
+    def shape(self) -> torch.Size:
+        """[rows, width]."""
+        return (self.codes if self.latent is None else self.latent).shape
+
+    @property
     def is_packed(self) -> bool:
         return self.latent is None
+
+    @property
+    def value(self) -> Tensor:
+        """The weight as a full-precision model has it: the latent one, or once packed scale times code."""
+        return self.quantized_weight() if self.latent is None else self.latent
 
     @torch.no_grad()
     def weight_parts(self) -> tuple[Tensor, Tensor]:
@@ -107,7 +117,8 @@ class QuantLinear(QuantWeight, nn.Linear):
     @property
     def head_quant(self) -> ActQuantizer:
         """The quantizer of the output of a q, k or v projection, which always has one."""
-        assert self.y_quant is not None
+        if self.y_quant is None:
+            raise RuntimeError("a projection must have a quantizer of its output to be asked for it")
         return self.y_quant
 
 
@@ -237,7 +248,7 @@ def _exact_product(probs: Tensor, value: Tensor, p_quant: ActQuantizer, v_quant:
 
     A binary context is often exactly 0, whose sign must not depend on the rounding of a sum of equal magnitudes.
     """
-    alpha_p, alpha_v = (quantizer.step.detach().clamp_min(MIN_ALPHA) for quantizer in (p_quant, v_quant))
+    alpha_p, alpha_v = (quantizer.step.detach().clamp_min(quantizer.least) for quantizer in (p_quant, v_quant))
     return ((probs / alpha_p) @ (value / alpha_v)) * (alpha_p * alpha_v)
 
 

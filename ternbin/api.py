@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ternbin import results
+from ternbin import results, storage
 from ternbin.contract.hw import HwConfig, load_hw
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import InputError
@@ -112,7 +112,7 @@ class Run:
         folder = Path(folder)
         write_report(self.result, folder)
         for name, text in self.files.items():
-            results.write_text(folder / name, text)
+            storage.write_text(folder / name, text)
         return folder / "index.html"
 
     def __str__(self) -> str:
@@ -225,19 +225,10 @@ def write_reports(runs: Sequence[Run | str | Path], out: str | Path) -> Path:
 
     The folder of a run is its name with bits, or that of the folder it was read from; equal names are numbered.
     """
-    from ternbin.report import compare, write_report
+    from ternbin import report
 
-    loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
-    if not loaded:
-        raise InputError("runs must hold at least one run")
-    out, taken = Path(out), set()
-    for run, result in zip(runs, loaded, strict=True):
-        name = f"{result['name']}-{result['bits']}" if isinstance(run, Run) else Path(run).resolve().name
-        free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(loaded) + 1))) if n not in taken)
-        taken.add(free)
-        write_report(result, out / free)
-    results.write_text(out / "comparison.html", compare.page(loaded))
-    return out / "comparison.html"
+    loaded = [(run.result, None) if isinstance(run, Run) else (results.load(run), Path(run)) for run in runs]
+    return report.write_reports(loaded, Path(out))
 
 
 # ---- link by link ---------------------------------------------------------------------------------------------------
@@ -261,11 +252,15 @@ class Lowering:
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
 
-    Without training the texts of the result mean nothing.
+    Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
+    anything is written, for what ``lower`` would refuse.
     """
+    import warnings
+
     from ternbin.models import prepare
 
-    prepare.save(prepare.load_model(model, bits), out, model)
+    for note in prepare.quantize(model, out, bits).notes:
+        warnings.warn(note, stacklevel=2)
     return Path(out)
 
 
@@ -289,7 +284,7 @@ def lower(
 
     lengths = [source_len] if isinstance(source_len, int) else list(source_len)
     hardware = _hardware(hw)
-    lowered = prepare.lowered_model(model or prepare.bundled_dir(), bits)
+    lowered = prepare.lowered_model(prepare.model_dir(model), bits)
     if beams * len(lengths) != 1 and generates(lowered):
         hardware = hardware.searching(beams, len(lengths))
     if hardware.beams > 1:
@@ -298,13 +293,12 @@ def lower(
 
 
 def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
-    """``ternbin rtl``: the Verilog of an accelerator, file name -> text, and ``manifest.json``: ports, registers, memories, counters."""
-    import json
-
-    from ternbin.rtl.verilog.generate import generate, manifest
+    """``ternbin rtl``: the Verilog of an accelerator, file name -> text. With it ``manifest.json``: ports, registers, memories, counters;
+    and ``lint.vlt``, the waivers of Verilator's lint."""
+    from ternbin.rtl.verilog.generate import beside, generate
 
     config = _hardware(hw)
-    return generate(config) | {"manifest.json": json.dumps(manifest(config), indent=1, ensure_ascii=False) + "\n"}
+    return generate(config) | beside(config)
 
 
 def simulate(
@@ -382,6 +376,84 @@ def characterisation(file: str | Path | None = None) -> dict:
     from ternbin.energy import figures
 
     return figures.read_characterisation(file or figures.STORED)
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A design space, explored. ``summary`` is the content of explore.json, ``records`` one dict a point (docs/explore.md)."""
+
+    summary: dict = field(repr=False)
+    records: list[dict] = field(repr=False)
+    folder: Path
+
+    @property
+    def front(self) -> list[dict]:
+        """The records that no other betters in every objective, best first."""
+        return sorted((record for record in self.records if record["front"]), key=lambda record: record["front"])
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether all points that were simulated equal the integer reference; true where none was."""
+        return all(each["rtl"]["bit_exact"] for each in self.summary["validation"])
+
+    def hardware(self, place: int = 1) -> Path:
+        """The ``--hw`` file of a point of the front, by its place from 1 on."""
+        return self.folder / "front" / f"point{place}.toml"
+
+
+def explore_space(
+    space: str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    dask: str | None = None,
+    validate: int = 0,
+    gates: bool = False,
+    sensitivity: bool = True,
+    restart: bool = False,
+    characterisation: str | Path | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
+    step: Callable[[str], None] = lambda text: None,
+) -> Exploration:
+    """``ternbin explore``: a space that comes along ("bundled", "bart-base") or a TOML file; records, report and ``--hw`` files in ``out``.
+
+    workers: processes on this machine, None for one a core, 0 for this process alone. dask: address of a scheduler, or "local".
+    validate: how many of the best points are simulated in RTL, and with ``gates`` synthesized. told: called with points so far and in
+    all; step: with what comes after the points. What ``out`` has of the same space is gone on from, unless ``restart``.
+
+    Raises InputError for a space that is none, CheckError where a core stops, MissingToolError. Bits that differ raise nothing: look at
+    ``bit_exact``.
+    """
+    from ternbin.explore import engines
+    from ternbin.explore.space import read_space
+    from ternbin.explore.study import study
+    from ternbin.report import explore as rendered
+
+    for name, value, least in (("workers", workers, 0), ("validate", validate, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
+    if gates and not validate:
+        raise InputError("gates must come with validate of 1 or more")
+    file = None if characterisation is None else str(Path(characterisation).resolve())
+    checked, folder = read_space(space, file), Path(out)
+    count = os.cpu_count() or 1 if workers is None else workers
+    engine = engines.Dask(dask, max(1, count)) if dask else engines.Processes(count) if count else engines.Here()
+    try:
+        summary, records = study(
+            checked,
+            folder,
+            engine,
+            restart=restart,
+            validate=validate,
+            gates=gates,
+            sensitive=sensitivity,
+            told=told,
+            step=step,
+        )
+    finally:
+        engine.close()
+    rendered.write(summary, records, folder)
+    return Exploration(summary, records, folder)
 
 
 def audit_claim(

@@ -5,7 +5,6 @@ them; :func:`simulate` alone runs a program that is there already.
 """
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -38,8 +37,13 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import Forecast, bar, stage
-from ternbin.rtl.verilog.generate import manifest
+from ternbin.progress import (
+    Forecast,
+    bar,
+    say,
+    stage,
+)
+from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
 from ternbin.sim.resume import Checkpoint
@@ -107,7 +111,7 @@ class Prepared:
 
 
 def prepare(job: Job, hw: HwConfig) -> Prepared:
-    folder = Path(job.model_dir) if job.model_dir else models.bundled_dir()
+    folder = models.model_dir(job.model_dir)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
     return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
 
@@ -171,7 +175,7 @@ def _sources(before: Prepared, lowered: Lowered) -> list[Source]:
     if job.ids:
         ids = _each(job.ids, lambda own: models.check_ids(own, meta["vocab_size"], meta["max_positions"]))
         return [Source(own, None, own) for own in ids]
-    texts = list(zip_longest(job.texts or [models.default_text()], job.pairs))
+    texts = list(zip_longest(job.texts or [models.default_text(before.folder)], job.pairs))
     encoded = _each(texts, lambda both: models.encode_given(tokenizer, *both, meta))
     return [Source(*each) for each in encoded]
 
@@ -262,7 +266,7 @@ def simulate(
     sim.runner. Raises CheckError where the core stops."""
     keeper = None
     if checkpoint is not None:
-        keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
+        keeper = Checkpoint(checkpoint, restart=restart, tell=say)
     calls = program.encoders + (policy.max_new_tokens - (policy.last is not None) if policy else 0)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         return run(
@@ -406,7 +410,7 @@ def result(before: Accounted) -> Fields:
         **(entries[0] if len(entries) == 1 else _together(entries)),
         **before.verdict.asdict(),
         **before.numbers,
-        "fidelity": [_fidelity(agreement) for agreement in before.agreements],
+        "fidelity": [agreement.fields() for agreement in before.agreements],
         "evaluation": evaluation(before.folder),
         **_searched(before),
     }
@@ -431,18 +435,6 @@ def _together(entries: Sequence[Fields]) -> Fields:
     return {"text": None, "summary": None} | joined
 
 
-def _fidelity(agreement: Agreement) -> Fields:
-    a = agreement
-    return {
-        "name": a.name,
-        "op": a.op,
-        "values": a.total,
-        "agree": a.rate,
-        "largest": a.largest,
-        "farthest": a.farthest,
-    }
-
-
 def found_fields(found: Found, search: Search | None) -> Fields:
     """What a result says of a search, or of a text of a batch."""
     fields: Fields = {"steps": len(found.trace)}
@@ -459,15 +451,14 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
+    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None."""
     path = folder / "eval.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
-    files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
+    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
     files["program.txt"] = listing(program)
     files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
     files["graph.svg"] = picture(lowered)

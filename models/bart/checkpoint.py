@@ -74,6 +74,7 @@ def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = Tru
     for owner in set(tied.values()):
         held.share(owner, [name for name, other in tied.items() if other == owner])
     missing = dict(absent(model, cls.layout))
+    one = {f"{table}.weight": f"{SHARED}.weight" for table in (ENCODER_TABLE, DECODER_TABLE)}
     for name, old in model.state_dict(keep_vars=True).items():
         if name in tied:
             continue
@@ -82,7 +83,7 @@ def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = Tru
         elif name in missing and name not in held:
             value = missing[name]
         else:
-            value = held.take(name, tuple(old.shape))
+            value = held.take(one.get(name, name) if name not in held else name, tuple(old.shape))
         if name == LOGITS_BIAS and HEAD_BIAS in held:
             value = value + held.take(HEAD_BIAS, value.shape[1:])
         assign(model, name, value)

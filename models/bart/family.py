@@ -76,11 +76,7 @@ class Seq2Seq(Family[QuantSeq2Seq]):
         options: dict[str, Any] = {}
         if rng.random() < 0.3:
             options |= {"decoder_attention_heads": rng.choice([1, sizes.heads]), "decoder_ffn_dim": rng.randint(5, 70)}
-        return options | self.vary_tables(rng)
-
-    def vary_tables(self, rng: random.Random) -> dict[str, Any]:
-        """Which tables there are."""
-        return {"tie_word_embeddings": False} if rng.random() < 0.2 else {}
+        return options | ({"tie_word_embeddings": False} if rng.random() < 0.2 else {})
 
     def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantSeq2Seq:
         return random_model.random_quant(

@@ -23,13 +23,15 @@ class Layout:
     """Of a family.
 
     `pre_norm`: LayerNorms stand before the blocks, and one at the end of each stack.  `embedding_norm`: one follows the embedding.
-    `sinusoidal`: positions are sines, which checkpoints may leave out.  `position_offset`: row of position 0.
+    `sinusoidal`: positions are sines, which checkpoints may leave out.  `position_offset`: row of position 0.  `tied_apart`: the
+    library knows models whose head shares the decoder's table where the encoder has another one.
     """
 
     pre_norm: bool = False
     embedding_norm: bool = True
     sinusoidal: bool = False
     position_offset: int = 2
+    tied_apart: bool = False
 
     def check(self, config: Any) -> None:
         """Raise InputError for a config whose model is not of this layout."""
@@ -46,6 +48,8 @@ class Layout:
                 raise InputError(
                     f"{name} must be {str(value).lower()} for models of this family, not {str(given).lower()}"
                 )
+        if config.tie_word_embeddings and not tables_shared(config) and not self.tied_apart:
+            raise InputError("share_encoder_decoder_embeddings must be true where tie_word_embeddings is, not false")
 
     def embeddings_normalized(self, config: Any) -> bool:
         return self.embedding_norm and getattr(config, "normalize_embedding", True)

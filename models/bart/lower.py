@@ -19,7 +19,7 @@ def lower(model: QuantSeq2Seq) -> Lowered:
     check_lowerable(model)
     lowering = Seq2SeqLowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
-    return Lowered((encoder, decoder), lowering.b.weights, describe(model))
+    return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
 
 def describe(model: QuantSeq2Seq) -> dict:
@@ -50,7 +50,7 @@ class Seq2SeqLowering(Lowering):
     """Of models with the module names of BART."""
 
     def __init__(self, model: Any):
-        super().__init__(model.quant_config)
+        super().__init__(model)
         self.model = model
         self.encoder, self.decoder = stacks(model)
 
@@ -110,14 +110,16 @@ class Seq2SeqLowering(Lowering):
                 v = self.b.op("cache", v, name=f"{name}.self.v_cache")
             return self.attention(layer.self_attn, f"{name}.self", h, q, k, v, causal=cross is not None)
 
-        def attend_across(h: Node, x: Node) -> Node:
-            assert cross is not None
-            (q,) = self.projections(layer.encoder_attn, f"{name}.cross", "q", x)
-            return self.attention(layer.encoder_attn, f"{name}.cross", h, q, *cross, causal=False)
+        def across(k: Node, v: Node) -> Block:
+            def attend(h: Node, x: Node) -> Node:
+                (q,) = self.projections(layer.encoder_attn, f"{name}.cross", "q", x)
+                return self.attention(layer.encoder_attn, f"{name}.cross", h, q, k, v, causal=False)
+
+            return attend
 
         blocks: list[tuple[Block, QuantLayerNorm]] = [(attend, layer.self_attn_layer_norm)]
         if cross is not None:
-            blocks.append((attend_across, layer.encoder_attn_layer_norm))
+            blocks.append((across(*cross), layer.encoder_attn_layer_norm))
         blocks.append((lambda h, x: self.feed_forward(layer, name, h, x), layer.final_layer_norm))
         for number, (block, norm) in enumerate(blocks, 1):
             h = self.sublayer(block, norm, f"{name}.ln{number}", h)

@@ -6,19 +6,25 @@ from typing import Any, TypeVar
 
 import torch
 from transformers import BartForConditionalGeneration
+from transformers.initialization import no_init_weights
 
-from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, shared_weights
+from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, absent, shared_weights, tables_shared
 from ternbin.models.bart.qbart import (
     QuantBartForConditionalGeneration,
     QuantSeq2Seq,
     build_stock,
     config_class,
     quantize,
+    quantized_config,
 )
 from ternbin.models.calibrate import calibrate
 from ternbin.models.config import QuantConfig
+from ternbin.models.packed import plain_tensors, share_packed, stored_weights
+from ternbin.models.quantizers import weight_codes
+from ternbin.models.tensors import assign
 
 Model = TypeVar("Model", bound=QuantSeq2Seq)
+CHUNK = 4096  # rows that are drawn at a time
 
 
 def random_stock(
@@ -81,6 +87,45 @@ def random_quant(
     return student
 
 
+@torch.no_grad()
+def random_packed(cls: type[Model], bits: str = "2-2", *, seed: int = 0, **config: Any) -> Model:
+    """As random_quant, of a size whose floating-point weights would not fit: drawn and packed matrix by matrix.
+
+    `config` goes to the library's config.  The biases of projections are zero.
+    """
+    quant, generator = QuantConfig(bits=bits), torch.Generator().manual_seed(seed)
+    stock = config_class(cls.stock_class)(**({"forced_eos_token_id": None, "dropout": 0.0} | config))
+    with torch.device("meta"), no_init_weights():
+        model = cls(quantized_config(cls, stock, quant))
+    missing = dict(absent(model, cls.layout))
+    for name, old in plain_tensors(model).items():
+        value = torch.zeros(old.shape)
+        if name in missing:
+            value = missing[name]
+        elif "embed_positions" in name:
+            value.normal_(0, 0.5, generator=generator)
+        elif "norm" in name and name.endswith(".weight"):
+            value.normal_(1, 0.1, generator=generator)
+            value.mul_(torch.randint(0, 2, value.shape, generator=generator) * 2 - 1)
+        assign(model, name, value)
+    stored = stored_weights(model)
+    for name, module in stored.items():
+        rows, width = module.shape
+        spread = 1.0 if name in set(model.tied.values()) and not stock.scale_embedding else width**-0.5
+        parts = [
+            weight_codes(torch.randn(min(CHUNK, rows - at), width, generator=generator) * spread, quant.weight_bits)
+            for at in range(0, rows, CHUNK)
+        ]
+        module.set_packed(torch.cat([codes.char() for codes, _ in parts]), torch.cat([scale for _, scale in parts]))
+    share_packed(model, stored)
+    shape = (2, min(24, stock.max_position_embeddings))
+    ids = torch.randint(3, stock.vocab_size, shape, generator=generator)
+    calibrate(model.eval(), [dict(input_ids=ids, decoder_input_ids=ids.flip(0))])
+    for _, module in model.weights():
+        module.train(False)  # forgets the weights that the calibration used
+    return model
+
+
 def random_stock_bart(**options) -> BartForConditionalGeneration:
     """As random_stock, of BART."""
     return random_stock(QuantBartForConditionalGeneration, **options)
@@ -108,10 +153,14 @@ def _randomize(model: Any, cls: type[QuantSeq2Seq], generator: torch.Generator, 
             normal(module.weight, spread * module.in_features**-0.5)
             normal(module.bias, 0.1)
     config, tied = model.config, shared_weights(model)
-    for name in dict.fromkeys(tied.get(f"{each}.weight", f"{each}.weight") for each in (ENCODER_TABLE, DECODER_TABLE)):
+    names = [f"{each}.weight" for each in (ENCODER_TABLE, DECODER_TABLE)]
+    for name in names[: 1 if tables_shared(config) else 2]:
         table = model.get_parameter(name)
         normal(table, config.d_model**-0.5 if config.scale_embedding else 1.0)
         table[config.pad_token_id] = 0
+    if tables_shared(config):
+        for name in (names[1], f"{SHARED}.weight"):
+            model.get_parameter(name).copy_(model.get_parameter(names[0]))
     if f"{HEAD}.weight" not in tied:
         normal(model.lm_head.weight, config.d_model**-0.5)
     for stack in (model.model.encoder, model.model.decoder):

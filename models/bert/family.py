@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -79,9 +79,8 @@ class Bert(Family[QuantBert]):
 
     @torch.no_grad()
     def stock_streams(self, model: QuantBert, stock: PreTrainedModel, source: Given) -> dict[str, Tensor]:
-        assert isinstance(stock, BertModel | BertForSequenceClassification)
         ids, types = _ids_and_types(model, source)
-        return {lower.HIDDEN: qbert.bare(stock)(input_ids=ids, token_type_ids=types).last_hidden_state[0]}
+        return {lower.HIDDEN: qbert.bare(cast(Stock, stock))(input_ids=ids, token_type_ids=types).last_hidden_state[0]}
 
     # -- random models -------------------------------------------------------------------------
 

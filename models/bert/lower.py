@@ -13,9 +13,9 @@ HIDDEN = "hidden"  # the output: the residual stream after the last layer
 def lower(model: QuantBert) -> Lowered:
     """The graph of a calibrated `deploy` model, packed or not."""
     check_lowerable(model)
-    lowering = Lowering(model.quant_config)
+    lowering = Lowering(model)
     graph = Graph("encoder", (_encode(lowering, model),))
-    return Lowered((graph,), lowering.b.weights, describe(model))
+    return Lowered((graph,), lowering.b.weights, describe(model), lowering.origins)
 
 
 def describe(model: QuantBert) -> dict:

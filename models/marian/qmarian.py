@@ -21,7 +21,7 @@ class QuantMarianConfig(MarianConfig):
 class QuantMarianMTModel(QuantSeq2Seq, MarianMTModel):
     config_class = QuantMarianConfig
     stock_class = MarianMTModel
-    layout = Layout(embedding_norm=False, sinusoidal=True, position_offset=0)
+    layout = Layout(embedding_norm=False, sinusoidal=True, position_offset=0, tied_apart=True)
     _keys_to_ignore_on_save = []  # positions are quantized, and saved
 
 

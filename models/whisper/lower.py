@@ -16,7 +16,7 @@ def lower(model: QuantWhisper) -> Lowered:
     check_lowerable(model)
     lowering = _Lowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
-    return Lowered((encoder, decoder), lowering.b.weights, describe(model))
+    return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
 
 def describe(model: QuantWhisper) -> dict:

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 DEFAULT_OUT = "reports/run"
 
@@ -35,9 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
+    with claimed(Path(args.out)) as out:
+        return _run(args, out)
+
+
+def _run(args: argparse.Namespace, out: Path) -> int:
     from ternbin import api, results
 
-    out = options.check_writable(Path(args.out))
     run = api.summarise(
         **options.sources(args),
         pair=args.pair or None,

@@ -21,7 +21,7 @@ from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
 from ternbin.graph.ops.ends import Embed, EmbedAt, Input, LmHead, Output
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
-from ternbin.mapping.allocator import CapacityError
+from ternbin.mapping.allocator import BlockError
 from ternbin.mapping.builder import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
@@ -44,9 +44,11 @@ def embed(b: CallBuilder, node: Node[Embed | EmbedAt], at: Mapping[str, int]) ->
         count = stop - first
         limit = min(hw.idbuf_words if is_op(node, Embed) else b.ids.most, b.pbuf.most)
         if count > limit:
-            raise CapacityError(
-                f"{node.where}: tokens must be at most {limit} ({'' if is_op(node, Embed) else 'half of '}IDBUF, half of PBUF), "
-                f"not {count}"
+            words_of_ids = count if is_op(node, Embed) else 2 * count  # of ids alone, or of places too
+            field, need = ("idbuf_words", words_of_ids) if words_of_ids > hw.idbuf_words else ("pbuf_words", 2 * count)
+            half = "" if is_op(node, Embed) else "half of "
+            raise BlockError(
+                f"{node.where}: tokens must be at most {limit} ({half}IDBUF, half of PBUF), not {count}", field, need
             )
         lease, *chosen = (_ids(b, node.name, address, first, count) for address in (ids_addr, *more))
         size = row_bytes(hw, Mem.ABUF, inner, expand)
@@ -186,7 +188,8 @@ def positions(b: CallBuilder, node: Node[Embed | EmbedAt], words: int) -> int:
             f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}"
         )
     if is_op(node, Embed):
-        last = node.op.pos_offset + (b.past if node.op.past == "P" else 0) + b.tokens
+        count = b.tokens if b.mask is None else 1  # beams and texts are at one position
+        last = node.op.pos_offset + (b.position if node.op.past == "P" else 0) + count
         if last > len(pos):
             raise InputError(
                 f"embed {node.name}: positions must be at most {len(pos) - node.op.pos_offset}, "
@@ -229,15 +232,17 @@ class Follow:
         self.quants = [u for each in read for u in b.users[each] if is_op(u, Quant)] if b.pipelined else []
 
     def __call__(self, first: int, stop: int) -> None:
-        if self.norm is not None:
-            self.params = self.params or layernorm_params(self.b, self.norm)
-            layernorm(self.b, self.norm, self.params, first, stop)
+        if self.norm is None:
+            return
+        if self.params is None or self.params.gone:
+            self.params = layernorm_params(self.b, self.norm)
+        layernorm(self.b, self.norm, self.params, first, stop)
         for quant in self.quants:
             out = self.b.kept(quant, first, stop)
             if out is None and first == 0:
                 try:
                     out = new_quantized(self.b, quant, 0, self.b.tokens)
-                except CapacityError:
+                except BlockError:
                     pass
             if out is None:  # later, then, where it is needed
                 continue
@@ -261,7 +266,7 @@ def norm_of(b: CallBuilder, node: Node[GraphOp]) -> Node[Layernorm] | None:
     others than quantizers."""
     norms = [user for user in b.users[node] if is_op(user, Layernorm)]
     if len(norms) > 1:
-        raise InputError(f"{norms[1].where}: {node.name} must have one LayerNorm, not {len(norms)}")
+        raise InputError(f"{node.where}: one LayerNorm must read it, not {len(norms)}")
     for norm in norms:
         strange = [user for user in b.users[norm] if not is_op(user, Quant)]
         if b.beside(norm) and strange:

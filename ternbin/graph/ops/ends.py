@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph import golden
+from ternbin.graph.fixedpoint import BIAS_BITS, EMBED_SCALE_BITS, MUL_BITS
 from ternbin.graph.ir import Codes, Ids, Node, Op, Real, Residual, Tokens, Type, WeightName
 from ternbin.graph.ops.call import Call
 from ternbin.graph.ops.check import Check
@@ -81,13 +82,16 @@ class Embedding(Op):
         dtype = torch.float64 if self.stage == "real" else torch.int64
         check.weight("scale", dtype, table.shape[0])
         check.weight("pos", dtype, None, table.shape[1])
+        if self.stage != "real":
+            check.fits("scale", EMBED_SCALE_BITS, table.shape[0])
+            check.fits("pos", self.bits, None, None)
         return Residual((*ids.shape, table.shape[1]), *check.grid())
 
     def tables(self, call: Call) -> tuple[Tensor, Tensor, Tensor]:
         """Codes, scales and positions, the latter two on the grid of the result."""
         table, scale, pos = (call.weights[name] for name in (self.table, self.scale, self.pos))
         if self.stage == "real":
-            scale, pos = ((x * 2.0**self.frac).round().to(torch.int64) for x in (scale, pos))
+            scale, pos = (golden.rne(x * 2.0**self.frac) for x in (scale, pos))
             pos = golden.sat(pos, self.bits)
         return table, scale, pos
 
@@ -167,8 +171,8 @@ class LmHead(Product):
 
     def infer(self, check: Check) -> Type:
         acc = self.sums(check)
-        check.row_weight("mul", torch.int64, acc.shape[-1])
-        check.row_weight("bias", torch.int64, acc.shape[-1])
+        check.fits("mul", MUL_BITS, acc.shape[-1])
+        check.fits("bias", BIAS_BITS, acc.shape[-1])
         return Tokens(acc.shape[:-1])
 
     def compute(self, call: Call, node: Node["LmHead"], x: Tensor) -> Tensor:
