@@ -16,13 +16,13 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ternbin.errors import InputError
 from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
 from ternbin.models import calibrate, fidelity, packed
 from ternbin.models.answer import Answer
 from ternbin.models.config import QuantConfig
 from ternbin.models.fidelity import Agreement, Pair
+from ternbin.models.lowering import describe_generation
 from ternbin.models.model import QuantModel
 
 Model = TypeVar("Model", bound=QuantModel)
@@ -50,16 +50,27 @@ class Sizes:
 
 
 class Family(ABC, Generic[Model]):
-    """`stock_types` and `quant_type`: the `model_type` of the config.json files of full-precision and of quantized models."""
+    """`stock_types` and `quant_type`: the `model_type` of the config.json files of full-precision and of quantized models.
+
+    `generates`: it writes tokens, else the host makes an answer of its stream.  `listens`: it reads sound.  `pairs`: it tells two texts
+    apart.
+    """
 
     stock_types: tuple[str, ...]
     quant_type: str
+    generates: bool = True
+    listens: bool = False
+    pairs: bool = False
 
     # -- models --------------------------------------------------------------------------------
 
     @abstractmethod
     def load_stock(self, folder: Path) -> PreTrainedModel:
         """The full-precision model of a folder, in eval mode."""
+
+    @abstractmethod
+    def limits(self, folder: Path) -> dict[str, int]:
+        """`vocab_size` and `max_positions` as in `meta`, from config.json alone.  Raises InputError for values that no model can have."""
 
     @abstractmethod
     def load(self, folder: Path, quant: QuantConfig | None = None) -> Model:
@@ -97,7 +108,7 @@ class Family(ABC, Generic[Model]):
 
     def listen(self, model: Model, path: str | Path | None) -> Given:
         """What prefill is given of a sound file, of a model that reads sound; without one, of a made-up sound.  Raises InputError."""
-        raise InputError("--audio must be given to a model that listens, not to one that reads text")
+        raise NotImplementedError(f"{type(self).__name__} reads text")
 
     def streams(self, model: Model, source: Given) -> dict[str, Tensor]:
         """These outputs, of the fake-quant model."""
@@ -117,7 +128,11 @@ class Family(ABC, Generic[Model]):
     def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> Model:
         """A calibrated model of random weights, in eval mode."""
 
-    # -- the same for all ----------------------------------------------------------------------
+    # -- the same for most ---------------------------------------------------------------------
+
+    def generation(self, model: Model) -> dict[str, Any]:
+        """What the meta of the lowered model says of generating; nothing where it does not."""
+        return describe_generation(model.config, model.generation_config) if self.generates else {}
 
     def requantize(self, model: Model, bits: str) -> Model:
         """The model's weights in another bit setting, steps and grids unset."""

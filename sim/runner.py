@@ -11,7 +11,7 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import together
 from ternbin.decoding.greedy import greedy
-from ternbin.decoding.search import Policy, Search
+from ternbin.decoding.search import Found, Policy, Search, columns
 from ternbin.errors import InputError
 from ternbin.graph.given import Given
 from ternbin.sim.build import build
@@ -44,7 +44,7 @@ def run(
     checkpoint: go on from it where it is one of this very run, and keep the state there (not with ``waves``).
     Raises InputError where program and policy do not fit, CoreError, CheckError.
     """
-    _check_policy(program, policy, search)
+    beams = _checked_beams(program, policy, search)
     if checkpoint is not None and waves is not None:
         raise InputError("a run that writes waves must not have a checkpoint: waves cannot be continued")
     begin = perf_counter()
@@ -72,25 +72,30 @@ def run(
                 host.finished(number)
         for number in range(len(host.calls), program.encoders):
             host.call(number)
-        found = together(policy, search, program.encoders, host.beam_step) if policy and program.beams > 1 else []
+        found: list[Found] = []
+        if policy and program.beams > 1:
+            found = together(policy, search, program.encoders, host.beam_step, beams)
         tokens = found[0].tokens if found else greedy(policy, host.step) if policy else []
     if checkpoint is not None:
         checkpoint.remove()
     return RunResult(tokens, host.calls, image, earlier + perf_counter() - built, built - begin, found, host.trace)
 
 
-def _check_policy(program: Program, policy: Policy | None, search: Search | None) -> None:
+def _checked_beams(program: Program, policy: Policy | None, search: Search | None) -> int:
+    """Beams of a text. Raises InputError where program and policy do not fit."""
     if policy is None or not program.generates:
         if policy is not None or program.generates:
             raise InputError(f"policy must be given to a program that generates, and to no other, not {policy!r}")
-        return
+        return 1
     if policy.max_new_tokens > program.max_new_tokens:
         raise InputError(
             f"max_new_tokens must be at most the program's {program.max_new_tokens}, not {policy.max_new_tokens}"
         )
-    beams = 1 if search is None else search.beams
+    beams = columns(1, program.encoders, policy.rules) if search is None else search.beams
     if program.beams != beams * program.encoders:
-        raise InputError(f"beams must be the program's {program.beams // program.encoders}, not {beams}")
+        rules = f" for {', '.join(policy.rules.broken_by)}" if search is None and policy.rules.broken_by else ""
+        raise InputError(f"beams must be the program's {program.beams // program.encoders}, not {beams}{rules}")
+    return beams
 
 
 def _digest(source: Given) -> object:

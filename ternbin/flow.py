@@ -4,11 +4,9 @@ Each stage is a function of the frozen dataclass that the one before it gives, a
 them; :func:`simulate` alone runs a program that is there already.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,26 +21,25 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, simulated_phases
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
-from ternbin.decoding.search import Found, Policy, Search
+from ternbin.decoding.rules import rules
+from ternbin.decoding.search import Found, Policy, Search, beams_of
+from ternbin.decoding.search import columns as columns_of
 from ternbin.energy.account import Tariff, accounted
+from ternbin.energy.account import check as check_tariff
+from ternbin.energy.figures import DRAM
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
 from ternbin.graph.given import Given, most_new_tokens, rows
 from ternbin.graph.given import count as tokens_in
 from ternbin.graph.ir import Lowered, Residual
 from ternbin.graph.picture import picture
-from ternbin.graph.shape import generates, places, ranges, shape
+from ternbin.graph.shape import generates, shape
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import (
-    Forecast,
-    bar,
-    say,
-    stage,
-)
+from ternbin.progress import Forecast, bar, say, stage, warn
 from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
@@ -58,9 +55,9 @@ Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
-    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all. ``pairs``: a
-    second text for each, of a model with token types. ``audio``: WAV files in place of texts, of a model that listens; without one it
-    gets a made-up sound.
+    ``beams`` above 1: beam search; None: as many as the model's generation config says. Several texts (or ids of several) are one batch.
+    ``hw`` is made for the beams of all. ``pairs``: a second text for each, of a model with token types.
+    ``audio``: WAV files in place of texts, of a model that listens; without one it gets a made-up sound.
     """
 
     hw: HwConfig
@@ -70,30 +67,43 @@ class Job:
     ids: Sequence[Sequence[int]] = ()
     pairs: Sequence[str] = ()
     audio: Sequence[str | Path] = ()
+    truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
-    beams: int = 1
-    search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
+    beams: int | None = None
+    search: dict[str, Any] = field(default_factory=dict)  # generation settings in the place of the model's own
     memory: MemoryModel = MemoryModel()
     dram: str = "lpddr4"
 
+    @property
+    def count(self) -> int:
+        """Of texts."""
+        return len(self.ids or self.texts or self.audio) or 1
 
-def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[Fields, dict[str, str]]:
+
+def summarise(
+    job: Job, *, checkpoint: Path | None = None, restart: bool = False, keep: Callable[[Fields], None] = lambda _: None
+) -> tuple[Fields, dict[str, str]]:
     """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
+    ``keep`` is called with the result as soon as it is there: what fails afterwards costs no run.
 
-    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
+    What is cheap to find out is found out first: settings, texts against the model's limits, then what does not fit the hardware, then
+    figures that are not there, all before anything is built. Raises InputError for what cannot be run, CheckError where the core stops,
+    MissingToolError.
     """
-    hw = job.hw.searching(job.beams, len(job.ids or job.texts or job.audio) or 1)
+    check_job(job)
     with stage("loading and lowering the model"):
-        lowering = lower(prepare(job, hw))
-    hw = lowering.hw
+        lowering = lower(prepare(job))
     with stage("mapping"):
         planned = plan(lowering)
+    check_tariff(tariff(planned))
     with stage("building the simulator (kept for the next run)"):
         built = build_simulator(planned)
     simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         checked = compare_tensors(simulated)
-    return result(account(count(checked))), artefacts(hw, planned.program, lowering.lowered)
+    fields = result(account(count(checked)))
+    keep(fields)
+    return fields, artefacts(lowering.hw, planned.program, lowering.lowered)
 
 
 # ---- prepare, lower -------------------------------------------------------------------------------------------------
@@ -101,19 +111,82 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job with its model loaded; ``hw`` is made for the beams of all texts."""
+    """A job with its model loaded; ``hw`` is made for the ``columns`` of all texts: their ``beams``, and more where rules decide."""
 
     job: Job
+    beams: int
+    columns: int
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
-    tokenizer: models.PreTrainedTokenizerFast | None
+    tokenizer: models.PreTrainedTokenizerBase | None
+    sources: "tuple[Source, ...]"
 
 
-def prepare(job: Job, hw: HwConfig) -> Prepared:
+def check_job(job: Job) -> None:
+    """Raises InputError for settings that mean nothing, whatever the model."""
+    if job.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    if job.dram not in DRAM:
+        raise InputError(f"--dram must be one of {', '.join(DRAM)}, not {job.dram!r}")
+    beams = beams_of({}, job.beams, job.search)
+    if beams != 1:
+        Search.of({}, beams, job.search)
+    job.hw.searching(beams, job.count)
+
+
+def prepare(job: Job) -> Prepared:
+    """Raises InputError for texts, sounds, ids and settings that the model cannot take; those that need no weights come first."""
     folder = models.model_dir(job.model_dir)
+    family, limits = models.family(folder), models.limits(folder)
+    _check_kind(job, family)
+    tokenizer = _tokenizer(folder, needed=not (job.ids or family.listens))
+    sources = [] if family.listens else _sources(job, folder, tokenizer, limits)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
+    if family.listens:
+        sources = _heard(job, model)
+    beams = columns = 1
+    hw = job.hw
+    if family.generates:
+        own = models.generation(model)
+        beams = beams_of(own, job.beams, job.search)
+        if beams == 1 and {"length_penalty", "early_stopping"} & set(job.search):
+            raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
+        columns = columns_of(beams, job.count, rules(own, job.search))
+        hw = job.hw.searching(columns, job.count)
+    return Prepared(
+        job=job,
+        beams=beams,
+        columns=columns,
+        hw=hw,
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        sources=tuple(sources),
+    )
+
+
+def _check_kind(job: Job, family: models.Family) -> None:
+    """Raises InputError for what a model of this family is not given."""
+    if family.listens and (job.texts or job.ids):
+        raise InputError("--audio must be given to a model that listens, not a text or ids")
+    if job.audio and not family.listens:
+        raise InputError("--audio must be given to a model that listens, not to one that reads text")
+    if job.pairs and not (family.pairs and len(job.pairs) == len(job.texts)):
+        raise InputError("--pair must come once with each --text or --file, to a model with token types")
+    if not family.generates and (job.beams not in (None, 1) or job.search):
+        raise InputError("beams and generation settings must be left out for a model that does not generate")
+
+
+def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
+    """Where ids are given it only says what was generated: a broken one costs a warning."""
+    try:
+        return models.load_tokenizer(folder)
+    except InputError as error:
+        if needed:
+            raise
+        warn(f"{error}; the result shows ids alone")
+        return None
 
 
 @dataclass(frozen=True)
@@ -137,7 +210,6 @@ class Lowering(Prepared):
     """The model as integer graph, the texts as ids, and how to decode."""
 
     lowered: Lowered = field(repr=False)
-    sources: tuple[Source, ...]
     policy: Policy | None  # None: the model does not generate
     search: Search | None
 
@@ -145,39 +217,40 @@ class Lowering(Prepared):
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(before, lowered))
-    if job.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    meta = lowered.meta
     if not generates(lowered):
-        if job.beams != 1:
-            raise InputError(f"--beams must be 1 for a model that does not generate, not {job.beams}")
-        values = vars(before) | {"hw": job.hw}
-        return Lowering(**values, lowered=lowered, sources=sources, policy=None, search=None)
-    policy = Policy.of(meta, min(job.max_new_tokens, most_new_tokens(meta)))
-    search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
+        return Lowering(**vars(before), lowered=lowered, policy=None, search=None)
+    policy = Policy.of(meta, min(job.max_new_tokens, most_new_tokens(meta)), job.search)
+    search = Search.of(meta, before.beams, job.search) if before.beams != 1 else None
     if before.hw.beams > 1:
-        check_vocabulary(meta["vocab_size"], before.hw.beams)
-    return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
+        check_vocabulary(meta, before.hw.beams)
+    return Lowering(**vars(before), lowered=lowered, policy=policy, search=search)
 
 
-def _sources(before: Prepared, lowered: Lowered) -> list[Source]:
-    """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
-    job, tokenizer, meta = before.job, before.tokenizer, lowered.meta
-    listens = any(own.width for own in ranges(lowered).values())
-    if listens and (job.texts or job.ids):
-        raise InputError("--audio must be given to a model that listens, not a text or ids")
-    if listens or job.audio:
-        files = job.audio or [None]
-        heard = _each(files, lambda path: models.listen(before.model, path))
-        return [Source([], None, own, str(path or "made up")) for path, own in zip(files, heard, strict=True)]
-    if job.pairs and not (places(lowered) and len(job.pairs) == len(job.texts)):
-        raise InputError("--pair must come once with each --text or --file, to a model with token types")
+def _sources(
+    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]
+) -> list[Source]:
+    """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
+    positions, vocab = meta["max_positions"], meta["vocab_size"]
     if job.ids:
-        ids = _each(job.ids, lambda own: models.check_ids(own, meta["vocab_size"], meta["max_positions"]))
+        ids = _each(job.ids, lambda own: models.check_ids(own, vocab, positions))
         return [Source(own, None, own) for own in ids]
-    texts = list(zip_longest(job.texts or [models.default_text(before.folder)], job.pairs))
-    encoded = _each(texts, lambda both: models.encode_given(tokenizer, *both, meta))
-    return [Source(*each) for each in encoded]
+    if job.pairs:
+        both = list(zip(job.texts, job.pairs, strict=True))
+        paired = _each(both, lambda each: models.encode_pair(tokenizer, *each, positions))
+        return [
+            Source(given["ids"], f"{one} / {other}", given) for (one, other), given in zip(both, paired, strict=True)
+        ]
+    texts = job.texts or [models.default_text(folder)]
+    ids = _each(texts, lambda text: models.encode_text(tokenizer, text, positions, vocab, truncate=job.truncate))
+    return [Source(own, text, own) for text, own in zip(texts, ids, strict=True)]
+
+
+def _heard(job: Job, model: QuantModel) -> list[Source]:
+    """Of every sound of the job, or of a made-up one."""
+    files = job.audio or [None]
+    heard = _each(files, lambda path: models.listen(model, path))
+    return [Source([], None, own, str(path or "made up")) for path, own in zip(files, heard, strict=True)]
 
 
 One = TypeVar("One")
@@ -211,7 +284,7 @@ def plan(before: Lowering) -> Planned:
     each = [rows(source.given, names) for source in before.sources]
     lengths = [len(own[names[0]]) for own in each]
     new = before.policy.max_new_tokens if before.policy else 0
-    program = map_model(before.lowered, before.hw, lengths, new, before.job.beams)
+    program = map_model(before.lowered, before.hw, lengths, new, before.columns)
     given = {name: np.concatenate([own[name] for own in each]) for name in names}
     return Planned(**vars(before), program=program, given=given)
 
@@ -353,14 +426,14 @@ def streams(program: Program, lowered: Lowered, memory: bytes | bytearray) -> li
     return [{name: parts[text] for name, parts in read.items()} for text in range(program.encoders)]
 
 
-def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
+def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def _check_alone(before: Simulated, entries: Sequence[Fields], policy: Policy) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
     for number, (source, entry) in enumerate(zip(before.sources, entries, strict=True), 1):
-        wanted = reference_tokens(before.lowered, source.given, policy.max_new_tokens, before.search)
+        wanted = reference_tokens(before.lowered, source.given, policy.max_new_tokens, before.search, before.job.search)
         if entry["tokens"] != wanted:
             raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
@@ -384,12 +457,15 @@ class Accounted(Counted):
     numbers: Fields = field(repr=False)
 
 
-def account(before: Counted) -> Accounted:
+def tariff(before: Planned) -> Tariff:
     meta = before.lowered.meta
-    tariff = Tariff(
+    return Tariff(
         hw=before.program.hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"], dram=before.job.dram
     )
-    return Accounted(**vars(before), numbers=accounted(tariff, before.phases, before.run))
+
+
+def account(before: Counted) -> Accounted:
+    return Accounted(**vars(before), numbers=accounted(tariff(before), before.phases, before.run))
 
 
 # ---- result ---------------------------------------------------------------------------------------------------------
@@ -424,6 +500,8 @@ def _searched(before: Accounted) -> Fields:
     batch = len(before.entries) > 1
     if before.search is not None:
         fields["search"] = asdict(before.search) | ({} if batch else more[0])
+    elif before.policy and before.policy.rules.broken_by:
+        fields["rules"] = asdict(before.policy.rules)
     if batch:
         fields["texts"] = [entry | own for entry, own in zip(before.entries, more, strict=True)]
     return fields
@@ -451,15 +529,29 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None."""
+    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None; faulty ones
+    cost a warning."""
     path = folder / "eval.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return results.load_scores(path)
+    except InputError as error:
+        warn(f"{error}; the result has no scores")
+        return None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
-    """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
-    files["program.txt"] = listing(program)
-    files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
-    files["graph.svg"] = picture(lowered)
+    """Files beside the result: Verilog, manifest, program listing, graph as text and picture. One that cannot be made costs a warning."""
+    files: dict[str, str] = {}
+    for make in (
+        lambda: {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()},
+        lambda: {"program.txt": listing(program)},
+        lambda: {"graph.txt": "\n".join(dump(graph) for graph in lowered.stacks)},
+        lambda: {"graph.svg": picture(lowered)},
+    ):
+        try:
+            files |= make()
+        except Exception as error:  # whatever it is: the run is done
+            warn(f"a file of the report is left out: {type(error).__name__}: {' '.join(str(error).split())}")
     return files

@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from ternbin.errors import InputError
 from ternbin.graph.given import IDS, PLACES, Given, rows
 from ternbin.graph.ir import Lowered
+from ternbin.models import files
 from ternbin.models.answer import Answer
-from ternbin.models.bert import checkpoint, lower, qbert, random_model, reference
+from ternbin.models.bert import checkpoint, fields, lower, qbert, random_model, reference
 from ternbin.models.bert.qbert import QuantBert, QuantBertConfig, Stock
 from ternbin.models.config import QuantConfig
 from ternbin.models.family import Family, Sizes
@@ -28,9 +29,17 @@ CALIBRATION_LENGTH = 64
 class Bert(Family[QuantBert]):
     stock_types = ("bert",)
     quant_type = QuantBertConfig.model_type
+    generates = False
+    pairs = True
 
     def load_stock(self, folder: Path) -> Stock:
         return checkpoint.load_stock(folder)
+
+    def limits(self, folder: Path) -> dict[str, int]:
+        values, path = files.read_config(folder), folder / files.CONFIG_FILE
+        fields.check(values, path)
+        config = files.built(path, lambda: BertConfig.from_dict(values))
+        return dict(vocab_size=config.vocab_size, max_positions=config.max_position_embeddings)
 
     def load(self, folder: Path, quant: QuantConfig | None = None) -> QuantBert:
         return checkpoint.load_any(folder, quant)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from ternbin.errors import InputError
+from ternbin.models.bert import fields
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantLayerNorm, activation_of, quant_attention
 from ternbin.models.packed import PackedModel, stored_weights
@@ -119,6 +121,10 @@ class Layer(nn.Module):
     activation_fn: Any
     self_attn_layer_norm: QuantLayerNorm
     final_layer_norm: QuantLayerNorm
+
+    @classmethod
+    def check_values(cls, values: dict, where: Path) -> None:
+        fields.check(values, where)
 
     def __init__(self, config: QuantBertConfig):
         super().__init__()

@@ -12,6 +12,7 @@ from ternbin.models import files, packed
 from ternbin.models.bart.layout import DECODER_TABLE
 from ternbin.models.config import QuantConfig
 from ternbin.models.tensors import Tensors, assign
+from ternbin.models.whisper import fields
 from ternbin.models.whisper.qwhisper import QuantWhisper, QuantWhisperConfig, quantized_config, stock_model
 
 
@@ -25,7 +26,9 @@ def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantWhisp
     if (folder / files.PACKED_FILE).exists():
         return packed.load_packed(QuantWhisper, folder)
     if files.read_config(folder).get("model_type") == QuantWhisperConfig.model_type:
-        model = files.empty_model(folder, lambda values: QuantWhisper(QuantWhisperConfig.from_dict(values)))
+        model = files.empty_model(
+            folder, lambda values: QuantWhisper(QuantWhisperConfig.from_dict(values)), fields.check
+        )
         return _filled(folder, model, steps=True)
     if quant is None:
         raise InputError(f"{folder}: bits must be given to quantize a stock Whisper, not left out")
@@ -41,7 +44,7 @@ def _from_stock(folder: Path, quant: QuantConfig) -> QuantWhisper:
     def make(values: dict) -> QuantWhisper:
         return QuantWhisper(quantized_config(WhisperConfig.from_dict(values), quant))
 
-    return _filled(folder, files.empty_model(folder, make), steps=False)
+    return _filled(folder, files.empty_model(folder, make, fields.check), steps=False)
 
 
 def _filled(folder: Path, model: QuantWhisper, *, steps: bool) -> QuantWhisper:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, WhisperForConditionalGeneration
+from transformers import PreTrainedModel, WhisperConfig, WhisperForConditionalGeneration
 
 from ternbin.errors import InputError
 from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
+from ternbin.models import files
 from ternbin.models.bart import reference
 from ternbin.models.config import QuantConfig
 from ternbin.models.family import Family, Sizes
 from ternbin.models.fidelity import Pair
-from ternbin.models.whisper import checkpoint, lower, qwhisper, random_model, sound
+from ternbin.models.whisper import checkpoint, fields, lower, qwhisper, random_model, sound
 from ternbin.models.whisper.qwhisper import QuantWhisper, QuantWhisperConfig
 
 CALIBRATION_SOUNDS, CALIBRATION_TOKENS = 2, 16
@@ -26,9 +27,16 @@ CALIBRATION_SOUNDS, CALIBRATION_TOKENS = 2, 16
 class Whisper(Family[QuantWhisper]):
     stock_types = ("whisper",)
     quant_type = QuantWhisperConfig.model_type
+    listens = True
 
     def load_stock(self, folder: Path) -> WhisperForConditionalGeneration:
         return checkpoint.load_stock(folder)
+
+    def limits(self, folder: Path) -> dict[str, int]:
+        values, path = files.read_config(folder), folder / files.CONFIG_FILE
+        fields.check(values, path)
+        config = files.built(path, lambda: WhisperConfig.from_dict(values))
+        return dict(vocab_size=config.vocab_size, max_positions=config.max_source_positions)
 
     def load(self, folder: Path, quant: QuantConfig | None = None) -> QuantWhisper:
         return checkpoint.load_any(folder, quant)
@@ -58,6 +66,9 @@ class Whisper(Family[QuantWhisper]):
 
     def lower(self, model: QuantWhisper) -> Lowered:
         return lower.lower(model)
+
+    def generation(self, model: QuantWhisper) -> dict[str, Any]:
+        return lower.generation(model)
 
     def node_modules(self, model: QuantWhisper) -> dict[str, Any]:
         return reference.node_modules(model)

@@ -34,10 +34,16 @@ def describe(model: QuantWhisper) -> dict:
         max_positions=config.max_source_positions,
         max_target_positions=config.max_target_positions,
         activation=config.activation_function,
-        prompt_ids=model.prompt_ids,
         **describe_quantization(model.quant_config),
-        **describe_generation(config, model.generation_config),
+        **generation(model),
     )
+
+
+def generation(model: QuantWhisper) -> dict:
+    """The part of `meta` that running the decoder needs."""
+    told = describe_generation(model.config, model.generation_config)
+    told["search"].pop("suppress_tokens", None)  # the bias of the head does that
+    return told | {"prompt_ids": model.prompt_ids}
 
 
 class _Lowering(Seq2SeqLowering):

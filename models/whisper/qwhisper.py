@@ -7,6 +7,7 @@ stream, is what the accelerator is given.
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from ternbin.models.modules import ATTENTION, QuantLinear, activation_of
 from ternbin.models.packed import PackedModel, stored_weights
 from ternbin.models.quantizers import ResidualSite
 from ternbin.models.replace import Replacer
+from ternbin.models.whisper import fields
 
 LAYOUT = Layout(pre_norm=True, embedding_norm=False, position_offset=0)
 SUPPRESSED = -1000.0  # logit of a token that generation_config.json suppresses, before its own
@@ -62,6 +64,10 @@ class QuantWhisper(PackedModel, WhisperForConditionalGeneration):
     config_class = QuantWhisperConfig
     tied = {"proj_out": DECODER_TABLE}
     layout = LAYOUT
+
+    @classmethod
+    def check_values(cls, values: dict, where: Path) -> None:
+        fields.check(values, where)
 
     def __init__(self, config: QuantWhisperConfig):
         activation_of(config.activation_function)

@@ -29,9 +29,11 @@ from ternbin.contract.rows import (
 from ternbin.errors import InputError
 from ternbin.graph.given import IDS, Given, rows
 from ternbin.graph.qtypes import from_stored, kind_of
+from ternbin.schema import parse_json, read_bytes
 from ternbin.storage import write_bytes
 
 MAGIC = f"{formats.PROGRAM}\n".encode()
+FILE_BYTES = 1 << 36  # of a program file
 LAYOUTS = ("tokens", "keys", "transposed", "residual", "scores", "ids")
 
 
@@ -250,7 +252,8 @@ class Program:
         return values[:, : port.width]
 
     def put_id(self, memory: bytearray, address: int, value: int) -> None:
-        vocab = self.info.get("vocab", 1 << 31)
+        """A token of the target in its place."""
+        vocab = self.info.get("target_vocab", 1 << 31)
         if not 0 <= value < vocab:
             raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
         self._put_beat(memory, address, value)
@@ -389,10 +392,7 @@ _HEADER = (
 
 def load(path: str | Path) -> Program:
     """Read a program file. Raises InputError for a foreign, truncated or damaged file."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    data = read_bytes(path, FILE_BYTES)
     first = data[:40].partition(b"\n")[0].decode("ascii", "replace")
     formats.refuse_newer(first, formats.PROGRAM, str(path))
     if not data.startswith(MAGIC):
@@ -402,13 +402,16 @@ def load(path: str | Path) -> Program:
         raise InputError(f"{path}: checksum must match the contents; the file is truncated or damaged")
     start = len(MAGIC) + 8
     end = start + int.from_bytes(body[len(MAGIC) : start], "little")
-    return _from_header(json.loads(body[start:end]), body[end:])
+    return _from_header(parse_json(body[start:end], path), body[end:], path)
 
 
-def _from_header(header: dict[str, Any], image: bytes) -> Program:
-    values: dict[str, Any] = {name: header[name] for name in _HEADER if name in header}
-    values |= {
-        "hw": HwConfig(**header["hw"]),
+def _from_header(values: object, image: bytes, where: str | Path) -> Program:
+    from ternbin.contract.header import checked
+
+    header = checked(values, len(image), where)
+    own: dict[str, Any] = {name: header[name] for name in _HEADER if name in header}
+    own |= {
+        "hw": header["hw"],
         "image": image,
         "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
         "names": tuple(header["names"]),
@@ -418,11 +421,17 @@ def _from_header(header: dict[str, Any], image: bytes) -> Program:
         "writable": tuple((a, n) for a, n in header["writable"]),
         "source_lens": tuple(header.get("source_lens", ())),
     }
-    return Program(**values)
+    return Program(**own)
 
 
 def _probe(
-    call: int, unit: int, index: int, tensor: str, region: list[int], view: list[Any], part: list[list[int]]
+    call: int,
+    unit: int,
+    index: int,
+    tensor: str,
+    region: Sequence[int],
+    view: Sequence[Any],
+    part: Sequence[Sequence[int]],
 ) -> Probe:
     place = Region(Mem(region[0]), *region[1:])
     return Probe(call, Unit(unit), index, tensor, place, View(*view), tuple((a, b) for a, b in part))

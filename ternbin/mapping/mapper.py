@@ -192,7 +192,8 @@ class _Mapping:
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}
         head = self.model.head
         logits = {"logit_scale_log2": head.op.logit_scale_log2, "logit_shift": logit_shift(self.hw, head)}
-        return sizes | {"search": meta.get("search", {})} | ids | logits
+        target = {"target_vocab": len(self.lowered.weights[head.op.weight]), "search": meta.get("search", {})}
+        return sizes | target | ids | logits
 
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""
