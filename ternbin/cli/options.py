@@ -121,6 +121,26 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="F",
+        help="WAV file of 16 bits and 16 kHz, for a model that listens (default: a made-up sound); repeated: more, as one batch",
+    )
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="second text of a pair, for a model with token types; as often as there are texts",
+    )
+
+
 def sources(args: argparse.Namespace) -> dict[str, Any]:
     """``text`` or ``ids`` of the texts, None for what was not given."""
     if (args.text != []) + (args.file != []) + (args.ids != []) > 1:

@@ -26,7 +26,7 @@ def rows(results: list[dict]) -> list[dict]:
     records = []
     for result in results:
         phases = {phase["name"]: phase for phase in result["energy"]["phases"]}
-        cycles, pj = per_token(result)
+        each = per_token(result)
         records.append(
             {
                 "name": result["name"],
@@ -39,8 +39,8 @@ def rows(results: list[dict]) -> list[dict]:
                 "utilization": result["utilization"],
                 "energy_pj": result["energy"]["pj"],
                 "prefill_pj": phases["prefill"]["pj"],
-                "decode_cycles_per_token": round(cycles),
-                "decode_pj_per_token": pj,
+                "decode_cycles_per_token": None if each is None else round(each[0]),
+                "decode_pj_per_token": None if each is None else each[1],
             }
         )
     return records
@@ -49,6 +49,8 @@ def rows(results: list[dict]) -> list[dict]:
 def _cells(record: dict) -> list[str]:
     def text(key: str) -> str:
         value = record[key]
+        if value is None:
+            return "-"
         if key.endswith("_pj") or key.endswith("pj_per_token"):
             return energy_text(value)
         if key == "utilization":
