@@ -10,8 +10,14 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from typing_extensions import TypedDict
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from typing_extensions import (
+    TypedDict,
+)
 
 from ternbin.errors import InputError
 from ternbin.graph.given import IDS, PLACES, Given
@@ -86,7 +92,8 @@ def _demo(folder: Path | None) -> dict[str, Any]:
     path = bundled_dir() / DEMO_FILE
     if folder is not None and (folder / DEMO_FILE).exists():
         path = folder / DEMO_FILE
-    return validated(_Demo, read_json(path), path, unknown=True)
+    found: Any = validated(_Demo, read_json(path), path, unknown=True)
+    return found
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:

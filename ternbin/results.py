@@ -119,7 +119,7 @@ def load_scores(path: Path) -> Result:
     """The ``evaluation`` of a result, from the eval.json of a checkpoint; without fields that no one shows. Raises InputError."""
     from ternbin.result_types import Evaluation
 
-    found: Result = validated(Evaluation, read_json(path), path, unknown=True)
+    found = cast(Result, validated(Evaluation, read_json(path), path, unknown=True))
     _check_marks(found, path)
     return found
 

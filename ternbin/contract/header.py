@@ -62,7 +62,7 @@ class Header(TypedDict):
 
 def checked(values: object, image_bytes: int, where: str | Path) -> dict[str, Any]:
     """The fields of a header, lists as they were and ``hw`` built. Raises InputError."""
-    header: dict[str, Any] = validated(Header, values, where, unknown=True)
+    header = cast(dict[str, Any], validated(Header, values, where, unknown=True))
     header["info"] = cast(dict[str, Any], values)["info"]  # with what this version does not read
     for wrong in _wrong(header, image_bytes):
         raise InputError(f"{where}: {wrong}")
@@ -73,7 +73,8 @@ def _wrong(header: dict[str, Any], size: int) -> list[str]:
     """What fields must be beside each other and in an image of ``size`` bytes."""
     hw: HwConfig = header["hw"]
     beams, lengths = header.get("beams", 1), header.get("source_lens") or [header["source_len"]]
-    new, calls, found = header["max_new_tokens"], header["calls"], []
+    new, calls = header["max_new_tokens"], header["calls"]
+    found: list[str] = []
     if beams != hw.beams:
         found.append(f"beams must be those of hw ({hw.beams}), not {beams}")
     if beams % len(lengths):

@@ -186,12 +186,12 @@ def _space(raw: SpaceFile, path: Path, characterisation: str | None) -> Space:
     given |= {name: getattr(Point(), name) for name in OWN}
     axes: list[Axis] = []
     for name, wanted in raw.space.items():
-        values = _values(name, wanted, path)
-        if len(values) > 1:
-            axes.append(Axis(name, values))
+        first, *others = _values(name, wanted, path)
+        if others:
+            axes.append(Axis(name, (first, *others)))
             given.pop(name, None)
         else:
-            given[name] = values[0]
+            given[name] = first
     axes.sort(key=lambda axis: _INNER.index(axis.name) if axis.name in _INNER else -1)
     space = Space(
         name=raw.name or path.stem,
