@@ -4,7 +4,6 @@ Each stage is a function of the frozen dataclass that the one before it gives, a
 them; :func:`simulate` alone runs a program that is there already.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,8 +20,12 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, simulated_phases
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
-from ternbin.decoding.search import Found, Policy, Search
+from ternbin.decoding.rules import rules
+from ternbin.decoding.search import Found, Policy, Search, beams_of
+from ternbin.decoding.search import columns as columns_of
 from ternbin.energy.account import Tariff, accounted
+from ternbin.energy.account import check as check_tariff
+from ternbin.energy.figures import DRAM
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
 from ternbin.graph.ir import Lowered
@@ -32,12 +35,7 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import (
-    Forecast,
-    bar,
-    say,
-    stage,
-)
+from ternbin.progress import Forecast, bar, say, stage, warn
 from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
@@ -53,7 +51,8 @@ Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
-    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all.
+    ``beams`` above 1: beam search; None: as many as the model's generation config says. Several texts (or ids of several) are one batch.
+    ``hw`` is made for the beams of all.
     """
 
     hw: HwConfig
@@ -61,29 +60,43 @@ class Job:
     bits: str | None = None
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
+    truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
-    beams: int = 1
-    search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
+    beams: int | None = None
+    search: dict[str, Any] = field(default_factory=dict)  # generation settings in the place of the model's own
     memory: MemoryModel = MemoryModel()
     dram: str = "lpddr4"
 
+    @property
+    def count(self) -> int:
+        """Of texts."""
+        return len(self.ids or self.texts) or 1
 
-def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[Fields, dict[str, str]]:
+
+def summarise(
+    job: Job, *, checkpoint: Path | None = None, restart: bool = False, keep: Callable[[Fields], None] = lambda _: None
+) -> tuple[Fields, dict[str, str]]:
     """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
+    ``keep`` is called with the result as soon as it is there: what fails afterwards costs no run.
 
-    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
+    What is cheap to find out is found out first: settings, texts against the model's limits, then what does not fit the hardware, then
+    figures that are not there, all before anything is built. Raises InputError for what cannot be run, CheckError where the core stops,
+    MissingToolError.
     """
-    hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    check_job(job)
     with stage("loading and lowering the model"):
-        lowering = lower(prepare(job, hw))
+        lowering = lower(prepare(job))
     with stage("mapping"):
         planned = plan(lowering)
+    check_tariff(tariff(planned))
     with stage("building the simulator (kept for the next run)"):
         built = build_simulator(planned)
     simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         checked = compare_tensors(simulated)
-    return result(account(count(checked))), artefacts(hw, planned.program, lowering.lowered)
+    fields = result(account(count(checked)))
+    keep(fields)
+    return fields, artefacts(lowering.hw, planned.program, lowering.lowered)
 
 
 # ---- prepare, lower -------------------------------------------------------------------------------------------------
@@ -91,19 +104,53 @@ def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job with its model loaded; ``hw`` is made for the beams of all texts."""
+    """A job with its model loaded; ``hw`` is made for the ``columns`` of all texts: their ``beams``, and more where rules decide."""
 
     job: Job
+    beams: int
+    columns: int
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
-    tokenizer: models.PreTrainedTokenizerFast | None
+    tokenizer: models.PreTrainedTokenizerBase | None
 
 
-def prepare(job: Job, hw: HwConfig) -> Prepared:
+def check_job(job: Job) -> None:
+    """Raises InputError for settings that mean nothing, whatever the model."""
+    if job.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    if job.dram not in DRAM:
+        raise InputError(f"--dram must be one of {', '.join(DRAM)}, not {job.dram!r}")
+    beams = beams_of({}, job.beams, job.search)
+    if beams != 1:
+        Search.of({}, beams, job.search)
+    job.hw.searching(beams, job.count)
+
+
+def prepare(job: Job) -> Prepared:
+    """Raises InputError for texts, ids and generation settings that the model cannot take; those that need no weights come first."""
     folder = models.model_dir(job.model_dir)
+    limits, tokenizer = models.limits(folder), _tokenizer(folder, needed=not job.ids)
+    _sources(job, folder, tokenizer, limits)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
+    own = models.generation(model)
+    beams = beams_of(own, job.beams, job.search)
+    if beams == 1 and {"length_penalty", "early_stopping"} & set(job.search):
+        raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
+    columns = columns_of(beams, job.count, rules(own, job.search))
+    hw = job.hw.searching(columns, job.count)
+    return Prepared(job=job, beams=beams, columns=columns, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
+
+
+def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
+    """Where ids are given it only says what was generated: a broken one costs a warning."""
+    try:
+        return models.load_tokenizer(folder)
+    except InputError as error:
+        if needed:
+            raise
+        warn(f"{error}; the result shows ids alone")
+        return None
 
 
 @dataclass(frozen=True)
@@ -127,25 +174,27 @@ class Lowering(Prepared):
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(before, lowered.meta))
-    if job.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
-    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
-    search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
+    meta, sources = lowered.meta, tuple(_sources(job, before.folder, before.tokenizer, lowered.meta))
+    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]), job.search)
+    search = Search.of(meta, before.beams, job.search) if before.beams != 1 else None
     if before.hw.beams > 1:
-        check_vocabulary(meta["vocab_size"], before.hw.beams)
+        check_vocabulary(meta, before.hw.beams)
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(before: Prepared, meta: dict[str, Any]) -> list[Source]:
+def _sources(
+    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]
+) -> list[Source]:
     """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
-    job, tokenizer = before.job, before.tokenizer
     if job.ids:
         return _each(
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
-    texts = job.texts or [models.default_text(before.folder)]
-    return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
+    texts = job.texts or [models.default_text(folder)]
+    positions, vocab = meta["max_positions"], meta["vocab_size"]
+    return _each(
+        texts, lambda text: Source(models.encode_text(tokenizer, text, positions, vocab, truncate=job.truncate), text)
+    )
 
 
 Given = TypeVar("Given")
@@ -175,7 +224,7 @@ class Planned(Lowering):
 def plan(before: Lowering) -> Planned:
     """Raises InputError where the model does not fit the hardware."""
     lengths = [len(source.ids) for source in before.sources]
-    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.job.beams)
+    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.columns)
     ids = [token for source in before.sources for token in source.ids]
     return Planned(**vars(before), program=program, ids=ids)
 
@@ -297,14 +346,16 @@ def _entries(before: Simulated) -> list[Fields]:
     ]
 
 
-def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
+def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def _check_alone(before: Simulated, entries: Sequence[Fields]) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
     for number, entry in enumerate(entries, 1):
-        wanted = reference_tokens(before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search)
+        wanted = reference_tokens(
+            before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search, before.job.search
+        )
         if entry["tokens"] != wanted:
             raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
@@ -328,12 +379,15 @@ class Accounted(Counted):
     numbers: Fields = field(repr=False)
 
 
-def account(before: Counted) -> Accounted:
+def tariff(before: Planned) -> Tariff:
     meta = before.lowered.meta
-    tariff = Tariff(
+    return Tariff(
         hw=before.program.hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"], dram=before.job.dram
     )
-    return Accounted(**vars(before), numbers=accounted(tariff, before.phases, before.run))
+
+
+def account(before: Counted) -> Accounted:
+    return Accounted(**vars(before), numbers=accounted(tariff(before), before.phases, before.run))
 
 
 # ---- result ---------------------------------------------------------------------------------------------------------
@@ -368,6 +422,8 @@ def _searched(before: Accounted) -> Fields:
     batch = len(before.entries) > 1
     if before.search is not None:
         fields["search"] = asdict(before.search) | ({} if batch else more[0])
+    elif before.policy.rules.broken_by:
+        fields["rules"] = asdict(before.policy.rules)
     if batch:
         fields["texts"] = [entry | own for entry, own in zip(before.entries, more, strict=True)]
     return fields
@@ -395,15 +451,29 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None."""
+    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None; faulty ones
+    cost a warning."""
     path = folder / "eval.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return results.load_scores(path)
+    except InputError as error:
+        warn(f"{error}; the result has no scores")
+        return None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
-    """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
-    files["program.txt"] = listing(program)
-    files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
-    files["graph.svg"] = picture(lowered)
+    """Files beside the result: Verilog, manifest, program listing, graph as text and picture. One that cannot be made costs a warning."""
+    files: dict[str, str] = {}
+    for make in (
+        lambda: {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()},
+        lambda: {"program.txt": listing(program)},
+        lambda: {"graph.txt": "\n".join(dump(graph) for graph in lowered.stacks)},
+        lambda: {"graph.svg": picture(lowered)},
+    ):
+        try:
+            files |= make()
+        except Exception as error:  # whatever it is: the run is done
+            warn(f"a file of the report is left out: {type(error).__name__}: {' '.join(str(error).split())}")
     return files

@@ -19,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="token ids of the text, as many as the program was lowered for; repeated: of each text of a batch, in order",
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="stop after N tokens (default: the program's)")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=options.whole(1, 1 << 20),
+        metavar="N",
+        help="stop after N tokens (default: the program's)",
+    )
     parser.add_argument(
         "--waves", metavar="FILE", help="write waves: .vcd, or .fst where zlib and lz4 headers are installed"
     )
@@ -65,7 +70,7 @@ def call(args: argparse.Namespace) -> None:
         if len(own) != length:
             which = "--ids" if len(ids) == 1 else f"--ids of text {number}"
             raise InputError(f"{which} must hold {length} ids, which {args.program} was lowered for, not {len(own)}")
-    beams = program.beams // program.encoders
+    beams = api.beams_of_program(program)
     settings = options.search_settings(args, beams)
     search = Search(beams=beams) if beams > 1 else None  # only whether there is one decides what is said of a text
     checkpoint = Path(f"{args.program}.checkpoint.npz")

@@ -25,13 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the checkpoint")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=float, help="training time")
-    budget.add_argument("--steps", type=int, help="optimizer steps")
-    parser.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: the recipe's)")
-    parser.add_argument("--batch-tokens", type=int, metavar="N", help="padded tokens of a batch (default: 1200)")
-    parser.add_argument("--dropout", type=float, metavar="X", help="of a teacher's sublayers (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    budget.add_argument("--minutes", type=options.number(0, above=True), help="training time")
+    budget.add_argument("--steps", type=options.whole(1), help="optimizer steps")
+    parser.add_argument(
+        "--lr", type=options.number(0, 1, above=True), metavar="X", help="peak learning rate (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--batch-tokens", type=options.whole(1), metavar="N", help="padded tokens of a batch (default: 1200)"
+    )
+    parser.add_argument(
+        "--dropout", type=options.number(0, 1), metavar="X", help="of a teacher's sublayers (default: 0.1)"
+    )
+    parser.add_argument("--seed", type=options.whole(0), default=0)
+    parser.add_argument("--threads", type=options.whole(1, 1024), default=1)
 
 
 def call(args: argparse.Namespace) -> None:
@@ -42,12 +48,6 @@ def call(args: argparse.Namespace) -> None:
     for option, role in (("start", "student"), ("dropout", "teacher")):
         if getattr(args, option) is not None and args.role != role:
             raise InputError(f"--{option} must be given only for a {role}")
-    if args.lr is not None and not 0 < args.lr < 1:
-        raise InputError(f"--lr must be above 0 and below 1, not {args.lr:g}")
-    if args.dropout is not None and not 0 <= args.dropout < 1:
-        raise InputError(f"--dropout must be at least 0 and below 1, not {args.dropout:g}")
-    if args.batch_tokens is not None and args.batch_tokens < 1:
-        raise InputError(f"--batch-tokens must be at least 1, not {args.batch_tokens}")
     with claimed(Path(args.out)) as out:
         _train(args, out)
     print(f"checkpoint: {args.out}")
