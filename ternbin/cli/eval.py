@@ -18,13 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin.errors import InputError
     from ternbin.models.prepare import model_dir
     from ternbin.models.task.evaluate import main_evaluate
     from ternbin.models.task.sets import open_dataset, set_of
 
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit must be at least 1, not {args.limit}")
     folder = model_dir(args.model)
     main_evaluate(
         folder,
