@@ -23,6 +23,7 @@ from ternbin.models.config import SIGNED_KIND
 from ternbin.models.files import PACKED_FILE
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantWeight
+from ternbin.models.tensors import Tensors, assign
 
 FORMAT = {"format": "ternbin-packed", "version": "1"}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -77,20 +78,21 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     config_class = cls.config_class
     assert config_class is not None, f"{cls.__name__} must say its config_class"
     model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
-    tensors = files.read_tensors(folder / PACKED_FILE)
+    held = Tensors.of_file(folder, PACKED_FILE)
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():
         assert module.latent is not None
         rows, width = module.latent.shape
-        scale = files.take_scale(tensors, f"{name}.scale", rows, folder)
-        module.set_packed(files.take_codes(tensors, f"{name}.codes", kind, rows, width, folder), scale)
+        scale = held.take_scale(f"{name}.scale", rows)
+        module.set_packed(held.take_codes(f"{name}.codes", kind, rows, width), scale)
     for name, module in model.weights():
         if name in model.tied:
             owner = stored[model.tied[name]]
             module.set_packed(owner.codes, owner.row_scale)
     for name, old in _plain_tensors(model).items():
-        files.assign(model, name, files.take(tensors, name, tuple(old.shape), folder))
+        assign(model, name, held.take(name, tuple(old.shape)))
+    held.done()
     return files.finish(model, folder)
 
 

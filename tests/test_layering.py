@@ -11,7 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"ternbin": "ternbin", "rtl": "ternbin.rtl", "sim": "ternbin.sim", "models": "ternbin.models"}
-HEAVY = ("amaranth", "cocotb", "matplotlib", "numpy", "onnx", "pyosys", "rouge_score", "scipy", "torch", "transformers")
+HEAVY = (
+    "amaranth",
+    "cocotb",
+    "matplotlib",
+    "numpy",
+    "onnx",
+    "pydantic",
+    "pyosys",
+    "rouge_score",
+    "scipy",
+    "torch",
+    "transformers",
+)
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
@@ -64,6 +76,7 @@ ALLOWED = {
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract graph rtl.parts amaranth",
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
+    "schema": "errors pydantic",
     "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
     "sim.tb": "contract counting rtl.verilog cocotb",
     "ternbin": "api version",

@@ -9,9 +9,9 @@ from transformers import BartConfig
 
 from ternbin.errors import InputError
 from ternbin.models import files, packed
-from ternbin.models.bart.qbart import SHARED, QuantBartConfig, QuantBartForConditionalGeneration, quantized_config
+from ternbin.models.bart.qbart import QuantBartConfig, QuantBartForConditionalGeneration, quantized_config
 from ternbin.models.config import QuantConfig
-from ternbin.models.files import Tensors
+from ternbin.models.tensors import OTHER_HEADS, Tensors, assign
 
 
 def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantBartForConditionalGeneration:
@@ -50,29 +50,27 @@ def _load_tensors(
     folder: Path, model: QuantBartForConditionalGeneration, *, stock: bool
 ) -> QuantBartForConditionalGeneration:
     """`model`, which is without storage, with the tensors of the folder; a stock checkpoint has no steps."""
-    tensors = _renamed(files.read_weights(folder))
+    held = Tensors.of_weights(folder)
+    held.rename(_full_name)
+    owners = set(model.tied.values())
+    for owner in owners:
+        held.share(f"{owner}.weight", [f"{name}.weight" for name, other in model.tied.items() if other == owner])
     tied = {f"{name}.weight" for name in model.tied}
     wanted = {name: t for name, t in model.state_dict(keep_vars=True).items() if name not in tied}
     for name, old in wanted.items():
         shape = tuple(old.shape)
         if stock and name.endswith(".alpha"):
-            files.assign(model, name, torch.zeros(()))
-        elif name == "final_logits_bias" and name not in tensors:
-            files.assign(model, name, torch.zeros(shape))
+            assign(model, name, torch.zeros(()))
+        elif name == "final_logits_bias" and name not in held:
+            assign(model, name, torch.zeros(shape))
         else:
-            files.assign(model, name, files.take(tensors, name, shape, folder))
+            assign(model, name, held.take(name, shape))
+    held.done(model._keys_to_ignore_on_load_unexpected)
     for name, owner in model.tied.items():
         model.get_submodule(name).weight = model.get_submodule(owner).weight
     return files.finish(model, folder)
 
 
-def _renamed(tensors: Tensors) -> Tensors:
-    """Names as in the conditional-generation model: the bare model lacks the prefix, a tied copy may stand for all."""
-    named: Tensors = {}
-    for name, value in tensors.items():
-        bare = not name.startswith(("model.", "lm_head.", "final_logits_bias"))
-        named[f"model.{name}" if bare else name] = value
-    for name in QuantBartForConditionalGeneration.tied:
-        if f"{name}.weight" in named:
-            named.setdefault(f"{SHARED}.weight", named[f"{name}.weight"])
-    return named
+def _full_name(name: str) -> str:
+    """The name in the conditional-generation model: the bare model, and older BARTs with another head, lack the prefix."""
+    return name if name.startswith(("model.", "lm_head.", "final_logits_bias", *OTHER_HEADS)) else f"model.{name}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration, BartForSequenceClassification
 
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS
@@ -90,6 +90,32 @@ def test_stock_layouts_are_quantized_on_load(bare, shard_size, tmp_path):
         load_any(tmp_path)
 
 
+def test_equal_copies_and_leftovers_of_older_libraries_change_nothing(tmp_path):
+    model = random_stock_bart(**SIZES)
+    model.save_pretrained(tmp_path)
+    copies = {f"model.{name}.embed_tokens.weight": model.model.shared.weight.clone() for name in ("encoder", "decoder")}
+    versions = {f"model.{name}.version": torch.tensor([3.0]) for name in ("encoder", "decoder")}
+    add_tensors(tmp_path, STOCK_FILE, **copies, **versions, **{"lm_head.weight": model.model.shared.weight.clone()})
+    quant = QuantConfig(bits="2-2")
+    assert torch.equal(logits(load_any(tmp_path, quant)), logits(quantize_model(model, quant)))
+    change_tensor(tmp_path, STOCK_FILE, "model.shared.weight", lambda tensor: None)
+    assert torch.equal(logits(load_any(tmp_path, quant)), logits(quantize_model(model, quant)))
+
+
+def test_head_of_another_task_is_named(tmp_path, caplog):
+    stock = random_stock_bart(**SIZES)
+    model = BartForSequenceClassification(stock.config)
+    model.model.load_state_dict(stock.model.state_dict())
+    model.save_pretrained(tmp_path)
+    with caplog.at_level("WARNING"):
+        loaded = load_any(tmp_path, QuantConfig(bits="2-2"))
+    stock.final_logits_bias.zero_()
+    assert torch.equal(logits(loaded), logits(quantize_model(stock, QuantConfig(bits="2-2"))))
+    assert caplog.messages == [
+        f"{tmp_path / STOCK_FILE}: classification_head.dense.bias and 3 more not used: the head of another task"
+    ]
+
+
 def test_saved_quantized_model_loads(tmp_path):
     model = random_quant_bart("2-8", **SIZES)
     model.save_pretrained(tmp_path)
@@ -129,6 +155,10 @@ def change_tensor(folder, file, name, make):
     tensors = load_file(folder / file)
     new = make(tensors.pop(name))
     save_file(tensors | ({} if new is None else {name: new}), folder / file)
+
+
+def add_tensors(folder, file, **more):
+    save_file(load_file(folder / file) | more, folder / file)
 
 
 def change_config(folder, **values):
@@ -247,6 +277,57 @@ DAMAGE = {
         "stock",
         lambda d: change_config(d, model_type="t5"),
         "config.json: model_type must be 'bart' or 'ternbin_bart', not 't5'",
+    ),
+    "untied head": (
+        "stock",
+        lambda d: add_tensors(d, STOCK_FILE, **{"lm_head.weight": torch.ones(61, 36)}),
+        "model.safetensors: lm_head.weight must equal model.shared.weight, whose weight it shares, not have values of",
+    ),
+    "untied embedding": (
+        "stock",
+        lambda d: add_tensors(d, STOCK_FILE, **{"model.decoder.embed_tokens.weight": torch.ones(60, 36)}),
+        "model.decoder.embed_tokens.weight must equal model.shared.weight",
+    ),
+    "norm after the stack": (
+        "stock",
+        lambda d: add_tensors(d, STOCK_FILE, **{f"model.encoder.layer_norm.{k}": torch.ones(36) for k in "ab"}),
+        "model.safetensors: every tensor must be one that the model uses, not model.encoder.layer_norm.a and 1 more",
+    ),
+    "adapter among the weights": (
+        "stock",
+        lambda d: add_tensors(d, STOCK_FILE, **{f"{FC1}.lora_A.weight": torch.ones(4, 36)}),
+        f"every tensor must be one that the model uses, not {FC1}.lora_A.weight",
+    ),
+    "adapter beside the weights": (
+        "stock",
+        lambda d: (d / "adapter_config.json").write_text("{}"),
+        "adapter_config.json: adapters must be merged into the weights, not beside them",
+    ),
+    "more layers than the config has": (
+        "stock",
+        lambda d: change_config(d, decoder_layers=0),
+        "every tensor must be one that the model uses, not model.decoder.layers.0.",
+    ),
+    "packed with more": (
+        "packed",
+        lambda d: add_tensors(d, PACKED_FILE, more=torch.ones(1)),
+        "packed.safetensors: every tensor must be one that the model uses, not more",
+    ),
+    "twice by name": (
+        "stock",
+        lambda d: add_tensors(d, STOCK_FILE, **{"shared.weight": torch.ones(61, 36)}),
+        "must be there once, not also as",
+    ),
+    "twice in shards": (
+        "stock",
+        lambda d: (
+            shutil.copyfile(d / STOCK_FILE, d / "a.safetensors"),
+            (d / STOCK_FILE).rename(d / "b.safetensors"),
+            (d / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'
+            ),
+        ),
+        "must be in one shard, not also in a.safetensors",
     ),
     "untied": ("stock", lambda d: change_config(d, tie_word_embeddings=False), "tie_word_embeddings must be true"),
     "bad heads": ("stock", lambda d: change_config(d, encoder_attention_heads=5), "config.json: embed_dim must be div"),
