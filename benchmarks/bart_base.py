@@ -189,7 +189,7 @@ def part_interpreter(args: argparse.Namespace) -> dict:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         script = Path(__file__).with_name("interpreter_speed.py")
         subprocess.run([sys.executable, script, "--bits", args.bits, "--json", file.name], check=True)
-        return {"interpreter_vs_fp32": json.loads(Path(file.name).read_text())["ratio"]}
+        return {"interpreter_vs_fp32": json.loads(Path(file.name).read_text(encoding="utf-8"))["ratio"]}
 
 
 PARTS = {
@@ -221,7 +221,7 @@ def measure(args: argparse.Namespace) -> dict:
                 [sys.executable, __file__, "--part", part, "--json", path.with_suffix(".new"), *options], check=True
             )
             path.with_suffix(".new").replace(path)
-        figures |= json.loads(path.read_text())
+        figures |= json.loads(path.read_text(encoding="utf-8"))
     return figures
 
 
@@ -240,7 +240,7 @@ def main() -> None:
         for path in args.work.glob("*.json"):
             path.unlink()
     if args.part:
-        args.json.write_text(json.dumps(PARTS[args.part](args)))
+        args.json.write_text(json.dumps(PARTS[args.part](args)), encoding="utf-8")
         return
     measured = measure(args)
     print(f"{'figure':26} {'asked':>10} {'measured':>10}")
@@ -249,7 +249,9 @@ def main() -> None:
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{key:26} {asked:>10} {shown:>10}{'' if HOLDS[relation](value, limit) else ' !'}")
     if args.json:
-        args.json.write_text(json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

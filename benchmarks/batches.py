@@ -23,7 +23,8 @@ def measure(hw: HwConfig, size: int, dram: str) -> dict:
     total: dict = {"texts": size, "summaries": []}
     for first in range(0, TEXTS, size):
         result, _ = summarise(Job(hw=hw, texts=sources[first : first + size], dram=dram))
-        assert result["bit_exact"], result["first_divergence"]
+        if not result["bit_exact"]:
+            raise SystemExit(f"bits differ: {result['first_divergence']}")
         total["summaries"] += [entry["summary"] for entry in texts(result)]
         phase, energy = result["phases"][1], result["energy"]["phases"][1]
         counts = {
@@ -46,7 +47,8 @@ def main() -> None:
     args = parser.parse_args()
     records = [measure(load_hw(args.hw), size, args.dram) for size in (1, 2, 4)]
     for record in records:
-        assert record["summaries"] == records[0]["summaries"], record
+        if record["summaries"] != records[0]["summaries"]:
+            raise SystemExit(f"a batch must give the summaries of single texts, not {record['summaries']}")
         cycles, pj, low, high = (record[name] / record["tokens"] for name in ("cycles", "pj", "low", "high"))
         call = record["cycles"] / record["calls"]
         print(
@@ -54,7 +56,7 @@ def main() -> None:
             f"{cycles:,.0f} cycles and {pj / 1e6:.1f} ({low / 1e6:.1f} to {high / 1e6:.1f}) uJ a token"
         )
     if args.json:
-        args.json.write_text(json.dumps(records, indent=1) + "\n")
+        args.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main() -> None:
     for key, value in record.items():
         print(f"{key:18} {value:,.4g}" if isinstance(value, float) else f"{key:18} {value}")
     if args.json:
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,20 @@ from ternbin.errors import InputError
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantLayerNorm
 
-MAX_FRAC = 24
+MIN_FRAC, MAX_FRAC = -20, 24
 
 
-def frac_for(largest: float, bits: int) -> int:
-    """The finest frac in [0, 24] at which `largest` uses at most half the range of `bits`-wide integers."""
+def frac_for(largest: float, bits: int, name: str = "residual stream") -> int:
+    """The finest frac in [-20, 24] at which `largest` uses at most half the range of `bits`-wide integers.
+
+    Raises InputError, naming the site, for what is too large for any.
+    """
     if largest == 0:
         return min(MAX_FRAC, bits - 2)
-    return max(0, min(MAX_FRAC, math.floor(math.log2(2 ** (bits - 2) / largest))))
+    frac = math.floor(math.log2(2 ** (bits - 2) / largest))
+    if frac < MIN_FRAC:
+        raise InputError(f"{name} must stay below 2^{bits - 2 - MIN_FRAC}, not reach {largest:g}")
+    return min(MAX_FRAC, frac)
 
 
 @torch.no_grad()
@@ -42,18 +48,42 @@ def calibrate(model: QuantModel, batches: Iterable[dict]) -> dict[str, int]:
         for batch in batches:
             model(**batch)
             count += 1
+            if not all(math.isfinite(value) for value in largest.values()):
+                raise InputError(f"residual stream must be finite, not inf or nan: {_first_not_finite(model, batch)}")
     finally:
         for handle in handles:
             handle.remove()
     if count == 0:
         raise InputError("batches must hold at least one batch, not none")
-    not_finite = [name for name, value in largest.items() if not math.isfinite(value)]
-    if not_finite:
-        raise InputError(f"residual stream must be finite, not inf or nan at {not_finite[0]!r}")
-    fracs = {name: frac_for(value, model.quant_config.res_bits) for name, value in largest.items()}
+    bits = model.quant_config.res_bits
+    fracs = {name: frac_for(value, bits, f"residual stream at {name}") for name, value in largest.items()}
     model.set_fracs(fracs)
     model.train(was_training)
     return fracs
+
+
+def _first_not_finite(model: QuantModel, batch: dict) -> str:
+    """The first module with parameters of its own whose result overflows, and the largest of them."""
+    found: list[str] = []
+
+    def watch(name: str):
+        def hook(module: torch.nn.Module, inputs: tuple, output: object) -> None:
+            if not found and isinstance(output, torch.Tensor) and not bool(output.isfinite().all()):
+                tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+                sizes = {key: tensor.abs().max().item() for key, tensor in tensors.items() if tensor.numel()}
+                most = max(sizes, key=lambda key: sizes[key])
+                found.append(f"{name}.{most} reaches {sizes[most]:g}")
+
+        return hook
+
+    own = [(name, m) for name, m in model.named_modules() if name and any(True for _ in m.parameters(recurse=False))]
+    handles = [module.register_forward_hook(watch(name)) for name, module in own]
+    try:
+        model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "a sum of two layers overflows"
 
 
 class _Recorder:

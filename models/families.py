@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from ternbin.errors import InputError
+from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models import files
 from ternbin.models.bart.family import Bart
 from ternbin.models.family import Family
+from ternbin.models.marian.family import Marian
+from ternbin.models.mbart.family import MBart
 from ternbin.models.model import QuantModel
 
-FAMILIES: tuple[Family[Any], ...] = (Bart(),)
+FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian())
+
+
+def supported() -> str:
+    """What checkpoints there may be, in words."""
+    families = ", ".join(name for family in FAMILIES for name in family.stock_types)
+    return f"families (model_type of config.json): {families}; activation_function: {', '.join(ACTIVATIONS)}"
 
 
 def family_named(model_type: object) -> Family[Any]:

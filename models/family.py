@@ -38,10 +38,11 @@ class Sizes:
 
     def __str__(self) -> str:
         layers = "+".join(map(str, self.layers))
-        return (
+        sizes = (
             f"{self.activation} d={self.heads * self.head_dim} heads={self.heads} ffn={self.ffn} layers={layers} "
             f"vocab={self.vocab}"
         )
+        return " ".join([sizes, *(f"{name}={value}" for name, value in self.options.items())])
 
 
 class Family(ABC, Generic[Model]):

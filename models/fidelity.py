@@ -61,6 +61,21 @@ class Agreement:
     def rate(self) -> float:
         return self.equal / self.total
 
+    def fields(self) -> dict[str, Any]:
+        """As the field `fidelity` of a result has it."""
+        return dict(
+            name=self.name, op=self.op, values=self.total, agree=self.rate, largest=self.largest, farthest=self.farthest
+        )
+
+
+WANTED, WANTED_HEAD = 0.95, 0.99
+"""Shares of equal results below which an op has lost precision; documented differences of one step stay above."""
+
+
+def losing(agreements: Sequence[Agreement]) -> list[Agreement]:
+    """The ops that agree less than they should."""
+    return [a for a in agreements if a.rate < (WANTED_HEAD if a.op == LmHead.opname else WANTED)]
+
 
 def compare(reference: Reference, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
     """Agreement of every op of the folded graphs `lowered` with the reference, over (source ids, decoder input ids)."""

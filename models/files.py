@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict:
     if not path.exists():
         raise InputError(f"{path}: file must exist in a checkpoint")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: file must be JSON, not broken ({error})") from error
     if not isinstance(values, dict):

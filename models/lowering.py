@@ -15,7 +15,7 @@ from ternbin.graph.ir import HEAD, Node
 from ternbin.models.config import SIGNED_KIND, QuantConfig
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import Attention, FeedForward, QuantEmbedding, QuantLayerNorm, QuantLinear, QuantPositions
-from ternbin.models.quantizers import ActQuantizer, step_of
+from ternbin.models.quantizers import MAX_STEP, ActQuantizer, step_of
 
 SEARCH = ("length_penalty", "no_repeat_ngram_size", "early_stopping", "min_length")
 
@@ -28,8 +28,13 @@ def check_lowerable(model: QuantModel) -> None:
     if not quant.fracs:
         raise InputError("residual grids must be calibrated (ternbin.models.calibrate), not unset")
     for name, module in model.named_modules():
-        if isinstance(module, ActQuantizer) and not module.step.item() > 0:
-            raise InputError(f"{name}.alpha must be positive, not {module.step.item()!r}: calibrate the model first")
+        if not isinstance(module, ActQuantizer):
+            continue
+        step = module.step.item()
+        if not step > 0:
+            raise InputError(f"{name}.alpha must be positive, not {step!r}: calibrate the model first")
+        if not step <= MAX_STEP:
+            raise InputError(f"{name}.alpha must be at most {MAX_STEP:g}, not {step!r}")
 
 
 # -- meta --------------------------------------------------------------------------------------
@@ -73,12 +78,19 @@ def _single(name: str, value: int | list[int] | None) -> int | None:
 
 
 class Lowering:
-    """Lowers the modules of one model into the weights of one Builder."""
+    """Lowers the modules of one model into the weights of one Builder; `origins` as in `Lowered`."""
 
-    def __init__(self, quant: QuantConfig):
-        self.quant = quant
-        self.kind_w = SIGNED_KIND[quant.weight_bits]
+    def __init__(self, model: QuantModel):
+        self.quant = model.quant_config
+        self.kind_w = SIGNED_KIND[self.quant.weight_bits]
         self.b = Builder({})
+        self.origins: dict[str, str] = {}
+        self.paths = {module: model.tied.get(name, name) for name, module in model.named_modules()}
+
+    def product(self, name: str, module: QuantLinear, bias: str) -> None:
+        """Say what scale and bias of the product `name` were."""
+        self.origins[f"{name}.scale"] = f"row scales of {self.paths[module]} times {self.paths[module.x_quant]}.alpha"
+        self.origins[f"{name}.bias"] = bias
 
     def embedding(
         self, table: QuantEmbedding, positions: QuantPositions, name: str, ids: Node, *, weight: str, past: int | str
@@ -101,6 +113,9 @@ class Lowering:
         )
 
     def layernorm(self, norm: QuantLayerNorm, name: str, x: Node) -> Node:
+        path = self.paths[norm]
+        self.origins[f"{name}.gamma"], self.origins[f"{name}.beta"] = f"{path}.weight", f"{path}.bias"
+        self.origins[f"{name}.eps"] = f"eps of {path}"
         return self.b.op(
             "real_layernorm",
             x,
@@ -116,6 +131,7 @@ class Lowering:
         """The real output of a projection of the codes `x` of its input quantizer, times `y_scale`."""
         codes, row_scale = module.weight_parts()
         quantizer = module.x_quant
+        self.product(name, module, f"{self.paths[module]}.bias")
         return self.b.linear(
             x,
             name,
@@ -150,12 +166,14 @@ class Lowering:
         step_q, step_k, step_v = (step_of(p.head_quant) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
         scores = self.b.op("scores", q, k, name=f"{name}.scores", heads=heads)
         alpha_p, kind = step_of(attn.p_quant), attn.p_quant.kind
+        self.origins[f"{name}.probs.alpha"] = f"{self.paths[attn.p_quant]}.alpha"
         p = self.b.probabilities(scores, f"{name}.probs", step_q * step_k, causal, alpha_p, kind)
         context = self.b.context(p, v, f"{name}.ctx", heads, alpha_p * step_v, step_of(out.x_quant), out.x_quant.kind)
         return self.b.add_sat(h, self.linear(out, f"{name}.out", context), f"{name}.out")
 
-    def feed_forward(self, layer: FeedForward, name: str, h: Node) -> Node:
-        y = self.linear(layer.fc1, f"{name}.fc1", self.codes(layer.fc1.x_quant, f"{name}.fc1_in", h))
+    def feed_forward(self, layer: FeedForward, name: str, h: Node, x: Node) -> Node:
+        """The residual `h` plus what the layer makes of `x`."""
+        y = self.linear(layer.fc1, f"{name}.fc1", self.codes(layer.fc1.x_quant, f"{name}.fc1_in", x))
         activation = layer.activation_fn
         if activation.x_quant is not None:
             y = self.b.op("snap", y, delta=step_of(activation.x_quant))
@@ -165,6 +183,7 @@ class Lowering:
     def lm_head(self, head: QuantLinear, bias: Tensor, h: Node, *, weight: str) -> Node:
         """Arg-max over the vocabulary; `weight`: the name of the head's matrix, the table's where they share it."""
         codes, row_scale = head.weight_parts()
+        self.product("lm_head", head, "final_logits_bias")
         x = self.codes(head.x_quant, "lm_head.in", h)
         acc = self.b.op("matmul", x, weight=self.b.weight(weight, codes.char()), weight_kind=self.kind_w)
         logits = self.b.op(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -25,13 +25,16 @@ class QuantModel(PreTrainedModel):
 
     config: Any  # the family's, with a field `quant`; the library's classes give it types that exclude each other
     sites: dict[str, ResidualSite]
-    tied: ClassVar[Mapping[str, str]] = {}
 
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, ActQuantizer) and module.alpha is not None:
             nn.init.zeros_(module.alpha)
             module.ready = False
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def quant_config(self) -> QuantConfig:

@@ -16,7 +16,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS, Activation
-from ternbin.models.quantizers import MIN_ALPHA, ActQuantizer, ResidualSite, straight_through, weight_codes
+from ternbin.models.quantizers import ActQuantizer, ResidualSite, straight_through, weight_codes
 
 ATTENTION = "ternbin"
 
@@ -49,6 +49,11 @@ class QuantWeight(nn.Module):
     def latent(self) -> nn.Parameter | None:
         """The weight itself; None once packed."""
         return self._parameters["weight"]
+
+    @property
+    def shape(self) -> torch.Size:
+        """[rows, width]."""
+        return (self.codes if self.latent is None else self.latent).shape
 
     @property
     def is_packed(self) -> bool:
@@ -107,7 +112,8 @@ class QuantLinear(QuantWeight, nn.Linear):
     @property
     def head_quant(self) -> ActQuantizer:
         """The quantizer of the output of a q, k or v projection, which always has one."""
-        assert self.y_quant is not None
+        if self.y_quant is None:
+            raise RuntimeError("a projection must have a quantizer of its output to be asked for it")
         return self.y_quant
 
 
@@ -131,26 +137,34 @@ class QuantEmbedding(QuantWeight, nn.Embedding):
 
 
 class QuantPositions(nn.Embedding):
-    """Learned positions on the grid of `site`; same call as the library's class."""
+    """Positions on the grid of `site`, a row each; same call as the library's classes, some of which are given a shape."""
 
     offset: int
     site: ResidualSite
 
-    def forward(self, input: Tensor, past_key_values_length: int = 0, position_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor | tuple[int, ...],
+        past_key_values_length: int = 0,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
         if position_ids is None:
-            length = input.shape[1]
+            length = (input.shape if isinstance(input, Tensor) else input)[1]
             position_ids = torch.arange(length, device=self.weight.device) + past_key_values_length
         return self.site.round(F.embedding(position_ids + self.offset, self.weight)).unsqueeze(0)
 
 
 class QuantLayerNorm(nn.LayerNorm):
-    """LayerNorm from the grid of `source` (saturating) to the grid of `site`."""
+    """LayerNorm from the grid of `source` (saturating) to the grid of `site`; where it stands `beside` the stream, the stream saturates
+    too."""
 
     source: ResidualSite
     site: ResidualSite
+    beside: bool = False
 
     def forward(self, input: Tensor) -> Tensor:
-        y = super().forward(self.source.saturate(input))
+        x = self.source.saturate(input, in_place=self.beside)
+        y = super().forward(x)
         return self.site.saturate(self.site.round(y))
 
 
@@ -227,7 +241,7 @@ def _exact_product(probs: Tensor, value: Tensor, p_quant: ActQuantizer, v_quant:
 
     A binary context is often exactly 0, whose sign must not depend on the rounding of a sum of equal magnitudes.
     """
-    alpha_p, alpha_v = (quantizer.step.detach().clamp_min(MIN_ALPHA) for quantizer in (p_quant, v_quant))
+    alpha_p, alpha_v = (quantizer.step.detach().clamp_min(quantizer.least) for quantizer in (p_quant, v_quant))
     return ((probs / alpha_p) @ (value / alpha_v)) * (alpha_p * alpha_v)
 
 

@@ -8,7 +8,7 @@ as float32; tokenizer and generation files as the library writes them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ternbin import formats
 from ternbin.errors import InputError
 from ternbin.graph import qtypes
 from ternbin.models import files
@@ -23,9 +24,10 @@ from ternbin.models.config import SIGNED_KIND
 from ternbin.models.files import PACKED_FILE
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantWeight
-from ternbin.models.tensors import Tensors, assign
+from ternbin.models.tensors import Tensors, assign, format_of
+from ternbin.storage import replacing
 
-FORMAT = {"format": "ternbin-packed", "version": "1"}
+FORMAT = {"format": formats.PACKED}  # one entry: safetensors writes several in any order
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 
 Model = TypeVar("Model", bound=QuantModel)
@@ -59,7 +61,8 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in _packed_tensors(model)}
-    save_file(tensors, folder / PACKED_FILE, metadata=FORMAT)
+    with replacing(folder / PACKED_FILE) as fresh:
+        save_file(tensors, fresh, metadata=FORMAT)
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
@@ -76,24 +79,32 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
     folder = files.checked_folder(folder)
     config_class = cls.config_class
-    assert config_class is not None, f"{cls.__name__} must say its config_class"
+    if config_class is None:
+        raise TypeError(f"{cls.__name__} must say its config_class")
     model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
     held = Tensors.of_file(folder, PACKED_FILE)
+    formats.refuse_newer(format_of(folder / PACKED_FILE), formats.PACKED, str(folder / PACKED_FILE))
     kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():
-        assert module.latent is not None
+        if module.latent is None:
+            raise RuntimeError(f"{name}: a model to be loaded must not be packed already")
         rows, width = module.latent.shape
         scale = held.take_scale(f"{name}.scale", rows)
         module.set_packed(held.take_codes(f"{name}.codes", kind, rows, width), scale)
+    share_packed(model, stored)
+    for name, old in plain_tensors(model).items():
+        assign(model, name, held.take(name, tuple(old.shape)))
+    held.done()
+    return files.finish(model, folder)
+
+
+def share_packed(model: QuantModel, stored: Mapping[str, QuantWeight]) -> None:
+    """Give the modules that share a weight the codes of the `stored` one."""
     for name, module in model.weights():
         if name in model.tied:
             owner = stored[model.tied[name]]
             module.set_packed(owner.codes, owner.row_scale)
-    for name, old in _plain_tensors(model).items():
-        assign(model, name, held.take(name, tuple(old.shape)))
-    held.done()
-    return files.finish(model, folder)
 
 
 def stored_weights(model: QuantModel) -> dict[str, QuantWeight]:
@@ -107,11 +118,11 @@ def _packed_tensors(model: QuantModel) -> Iterator[tuple[str, Tensor]]:
         codes, scale = module.weight_parts()
         yield f"{name}.codes", torch.from_numpy(qtypes.pack(codes.cpu().numpy(), kind))
         yield f"{name}.scale", scale.detach().flatten().float().cpu()
-    for name, tensor in _plain_tensors(model).items():
+    for name, tensor in plain_tensors(model).items():
         yield name, tensor.detach().float().cpu()
 
 
-def _plain_tensors(model: QuantModel) -> dict[str, Tensor]:
+def plain_tensors(model: QuantModel) -> dict[str, Tensor]:
     """Parameters and buffers that are not quantized weights."""
     owned = {f"{name}.{part}" for name, _ in model.weights() for part in ("weight", "codes", "row_scale")}
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())

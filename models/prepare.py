@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
-from ternbin.graph.ir import Lowered
+from ternbin.graph.ir import HEAD, Lowered
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
-from ternbin.models.fidelity import Agreement, Pair
+from ternbin.models.fidelity import Agreement, Pair, losing
 from ternbin.models.model import QuantModel
+from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 from ternbin.passes import fold
 
 CALIBRATION_TEXTS = 16
+CHECK_TEXTS, CHECK_TOKENS = 4, 32  # on which `quantize` compares integers with floating point
 DEFAULT_PACKAGE = "ejabberd-mod-irc"
 
 
@@ -29,7 +33,7 @@ def bundled_dir() -> Path:
 
 def demo_texts() -> list[dict[str, str]]:
     """Bundled real texts: ``package``, ``source``, ``target``."""
-    return json.loads((bundled_dir() / "demo_texts.json").read_text())["texts"]
+    return json.loads((bundled_dir() / "demo_texts.json").read_text(encoding="utf-8"))["texts"]
 
 
 def default_text() -> str:
@@ -82,6 +86,59 @@ def compare(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> list[
 def save(model: QuantModel, folder: str | Path, tokenizer: str | Path | PreTrainedTokenizerFast | None = None) -> None:
     """Write the packed checkpoint; ``tokenizer`` is one, or a folder that may hold one."""
     family_of(model).save(model, Path(folder), tokenizer)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `quantize` found: agreement op by op of integers with floating point, and the steps that stand at the end of their range.
+
+    `notes` says in a line each where precision was lost.
+    """
+
+    agreements: list[Agreement]
+    limited: list[str]
+    notes: list[str]
+
+    @property
+    def head(self) -> Agreement | None:
+        """The agreement of the LM head, whose results are tokens; None of a model without."""
+        return next((a for a in self.agreements if a.name == HEAD), None)
+
+
+def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
+    """Quantize a checkpoint folder, check that it lowers and how well, then write it to `out`.
+
+    Raises InputError, before anything is written, for what `lowered_model` would refuse of it.
+    """
+    model, tokenizer = load_model(folder, bits), load_tokenizer(folder)
+    lowered = fold(lower(model))
+    agreements = compare(model, lowered, _check_pairs(lowered, tokenizer))
+    quantizers = [(name, m) for name, m in model.named_modules() if isinstance(m, ActQuantizer)]
+    limited = [f"{name}.alpha" for name, q in quantizers if not q.least < q.step.item() < MAX_STEP]
+    notes = [f"{name} stands at the end of its range, {model.get_parameter(name).item():g}" for name in limited]
+    for a in losing(agreements):
+        origin = next(
+            (lowered.origins[key] for key in (f"{a.name}.scale", f"{a.name}.gamma") if key in lowered.origins), ""
+        )
+        notes.append(
+            f"{a.name} agrees with floating point in {a.rate:.1%} only"
+            + (f": look for outliers in {origin}" if origin else "")
+        )
+    save(model, out, folder)
+    return Quantized(agreements, limited, notes)
+
+
+def _check_pairs(lowered: Lowered, tokenizer: PreTrainedTokenizerFast | None) -> list[Pair]:
+    """A few (source ids, decoder input ids): of the bundled texts, or seeded random ones where there is no tokenizer."""
+    meta, length = lowered.meta, min(CHECK_TOKENS, lowered.meta["max_positions"])
+    start, vocab = meta["decoder_start_id"], min(meta["vocab_size"], meta.get("target_vocab_size", meta["vocab_size"]))
+    if tokenizer is None:
+        ids = torch.randint(0, vocab, (CHECK_TEXTS, 2, length), generator=torch.Generator().manual_seed(1))
+        pairs = [(source, target) for source, target in ids.tolist()]
+    else:
+        texts = demo_texts()[:CHECK_TEXTS]
+        pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
+    return [(s[:length], [start, *(token for token in t if token < vocab)][:length]) for s, t in pairs]
 
 
 def lowered_model(folder: str | Path, bits: str | None = None) -> Lowered:

@@ -16,7 +16,7 @@ from torch import nn
 
 from ternbin.errors import InputError
 
-MIN_ALPHA = 1e-6
+MIN_ALPHA, MAX_STEP = 1e-6, 2.0**20  # of a step
 
 
 class CodeKind(NamedTuple):
@@ -71,8 +71,8 @@ class _LearnedStep(torch.autograd.Function):
     """`alpha * clip(rne((x - zero) / alpha), lo, hi) + zero` with the LSQ gradient of `alpha`."""
 
     @staticmethod
-    def forward(ctx, x, alpha, zero, lo, hi, grad_scale):
-        x, step = x.contiguous(), alpha.clamp_min(MIN_ALPHA)
+    def forward(ctx, x, alpha, least, zero, lo, hi, grad_scale):
+        x, step = x.contiguous(), alpha.clamp_min(least)
         scaled = (x - zero).div_(step) if zero else x / step
         codes = scaled.round().clamp_(lo, hi)
         ctx.save_for_backward(scaled, codes)
@@ -88,7 +88,7 @@ class _LearnedStep(torch.autograd.Function):
         # one kernel: `grad` strictly inside the limits, 0 elsewhere
         grad_x = torch.ops.aten.hardtanh_backward(grad, scaled, *ctx.limits)
         grad_alpha = torch.dot(grad.view(-1), codes.view(-1)) - torch.dot(grad_x.view(-1), scaled.view(-1))
-        return grad_x, grad_alpha.to(ctx.alpha_dtype) * ctx.grad_scale, None, None, None, None
+        return grad_x, grad_alpha.to(ctx.alpha_dtype) * ctx.grad_scale, None, None, None, None, None
 
 
 class _LearnedSign(torch.autograd.Function):
@@ -170,16 +170,18 @@ def paper_alpha(x: torch.Tensor, zero: float, kind: str) -> float:
 class ActQuantizer(nn.Module):
     """Quantizer of one activation tensor with one step `alpha`, learned; 0 means "set it from the next batch".
 
-    Non-negative kinds have the constant `zero`.  `by_error` starts alpha at the least squared error instead of at
-    the paper's formula (8-bit kinds always do).  In the `paper` form, 8-bit kinds take their range from the tensor
-    at hand and `ternary_nn` its minimum.
+    Non-negative kinds have the constant `zero`.  A step below `least` counts as that.  `by_error` starts alpha at the
+    least squared error instead of at the paper's formula (8-bit kinds always do).  In the `paper` form, 8-bit kinds
+    take their range from the tensor at hand and `ternary_nn` its minimum.
     """
 
-    def __init__(self, kind: str, *, zero: float = 0.0, by_error: bool = False, form: str = "deploy"):
+    def __init__(
+        self, kind: str, *, zero: float = 0.0, by_error: bool = False, form: str = "deploy", least: float = MIN_ALPHA
+    ):
         super().__init__()
         if kind not in KINDS:
             raise InputError(f"quantizer kind must be one of {', '.join(KINDS)}, not {kind!r}")
-        self.kind, self.zero, self.form = kind, zero, form
+        self.kind, self.zero, self.form, self.least = kind, zero, form, least
         self.by_error = by_error or kind in ("int8", "uint8", "pre8")
         self.run_time_range = form == "paper" and kind in ("int8", "uint8", "pre8")
         self.ready = False
@@ -191,15 +193,16 @@ class ActQuantizer(nn.Module):
     @property
     def step(self) -> nn.Parameter:
         """The learned step; a quantizer with a run-time range has none."""
-        assert self.alpha is not None, "a run-time range has no step"
+        if self.alpha is None:
+            raise RuntimeError("a quantizer with a run-time range must not be asked for its step")
         return self.alpha
 
     @torch.no_grad()
     def start(self, x: torch.Tensor, zero: float) -> None:
-        """Set alpha from `x` unless a saved value is there already."""
+        """Set alpha from `x`, within the range of steps, unless a saved value is there already."""
         if self.step.item() == 0:
             estimate = min_error_alpha if self.by_error else paper_alpha
-            self.step.fill_(max(estimate(x, zero, self.kind), MIN_ALPHA))
+            self.step.fill_(min(max(estimate(x, zero, self.kind), self.least), MAX_STEP))
         self.ready = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -214,7 +217,7 @@ class ActQuantizer(nn.Module):
         grad_scale = 1 / math.sqrt(x.numel() * qp)
         if self.kind == "binary":
             return _LearnedSign.apply(x, self.alpha, grad_scale)
-        return _LearnedStep.apply(x, self.alpha, zero, lo, hi, grad_scale)
+        return _LearnedStep.apply(x, self.alpha, self.least, zero, lo, hi, grad_scale)
 
     def _min_max(self, x: torch.Tensor) -> torch.Tensor:
         values = x.detach()
@@ -228,7 +231,7 @@ class ActQuantizer(nn.Module):
 
 def step_of(quantizer: ActQuantizer) -> float:
     """The step that the forward pass uses."""
-    return max(quantizer.step.item(), MIN_ALPHA)
+    return max(quantizer.step.item(), quantizer.least)
 
 
 # -- the residual stream -----------------------------------------------------------------------
@@ -247,9 +250,10 @@ class ResidualSite:
         """`x` on the grid, not clipped; straight-through."""
         return x if self.frac is None else _Round.apply(x, self.frac)
 
-    def saturate(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` clipped to the range of the integers."""
+    def saturate(self, x: torch.Tensor, *, in_place: bool = False) -> torch.Tensor:
+        """`x` clipped to the range of the integers; `in_place`, for all who hold it."""
         if self.frac is None:
             return x
         top = 2.0 ** (self.bits - 1)
-        return x.clamp(-top * 2.0**-self.frac, (top - 1) * 2.0**-self.frac)
+        clip = x.clamp_ if in_place else x.clamp
+        return clip(-top * 2.0**-self.frac, (top - 1) * 2.0**-self.frac)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from ternbin.graph.fixedpoint import PROBABILITY_STEP
 from ternbin.models.config import NONNEGATIVE_KIND, SIGNED_KIND, QuantConfig
 from ternbin.models.modules import (
     QuantActivation,
@@ -18,7 +19,7 @@ from ternbin.models.modules import (
     QuantPositions,
     activation_of,
 )
-from ternbin.models.quantizers import ActQuantizer, ResidualSite
+from ternbin.models.quantizers import MIN_ALPHA, ActQuantizer, ResidualSite
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -33,8 +34,8 @@ class Replacer:
         self.quant = quant
         self.sites: dict[str, ResidualSite] = {}
 
-    def act(self, kind: str, *, zero: float = 0.0, by_error: bool = False) -> ActQuantizer:
-        return ActQuantizer(kind, zero=zero, by_error=by_error, form=self.quant.form)
+    def act(self, kind: str, *, zero: float = 0.0, by_error: bool = False, least: float = MIN_ALPHA) -> ActQuantizer:
+        return ActQuantizer(kind, zero=zero, by_error=by_error, form=self.quant.form, least=least)
 
     def signed(self) -> ActQuantizer:
         return self.act(SIGNED_KIND[self.quant.act_bits])
@@ -62,10 +63,12 @@ class Replacer:
         new.site, new.offset = site, offset
         return new
 
-    def norm(self, old: nn.LayerNorm, source: ResidualSite, site: ResidualSite) -> QuantLayerNorm:
-        """A LayerNorm of the stream at `source`, whose result is the stream at `site`."""
+    def norm(
+        self, old: nn.LayerNorm, source: ResidualSite, site: ResidualSite, *, beside: bool = False
+    ) -> QuantLayerNorm:
+        """A LayerNorm of the stream at `source`; its result, at `site`, takes the stream's place, or stands `beside` it."""
         new = _rebuild(QuantLayerNorm, old, normalized_shape=old.normalized_shape, eps=old.eps)
-        new.source, new.site = source, site
+        new.source, new.site, new.beside = source, site, beside
         return new
 
     def attention(self, attn: Any, site: ResidualSite) -> None:
@@ -75,7 +78,8 @@ class Replacer:
             projection.y_quant = self.signed()
             setattr(attn, name, projection)
         attn.q_proj.y_scale = attn.head_dim**-0.5
-        attn.p_quant = self.act(NONNEGATIVE_KIND[self.quant.act_bits], by_error=True)
+        kind = NONNEGATIVE_KIND[self.quant.act_bits]
+        attn.p_quant = self.act(kind, by_error=True, least=PROBABILITY_STEP[kind])
         attn.out_proj = self.linear(attn.out_proj, self.signed())
         attn.out_proj.site = site
 

@@ -181,6 +181,12 @@ def assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
         module.ready = False
 
 
+def format_of(path: Path) -> str | None:
+    """What a safetensors file, which can be read, says of its format."""
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("format")
+
+
 def _read(path: Path) -> dict[str, Held]:
     """Every tensor of one safetensors file."""
     if not path.exists():

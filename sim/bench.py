@@ -21,6 +21,7 @@ unchanged block starts at once; concurrent runs are safe.
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -61,12 +62,12 @@ def _spec(texts: Mapping[str, str], top: str, ports: Mapping[str, str], waves: b
         for port, kind in ports.items()
     ]
     main = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
-    libs = cocotb_tools.config.libs_dir
+    libs = shlex.quote(str(cocotb_tools.config.libs_dir))
     return ModelSpec(
         verilog=texts,
         top=top,
         control="\n".join(["`verilator_config", *visible, ""]),
-        cpp={"cocotb_main.cpp": main.read_text()},
+        cpp={"cocotb_main.cpp": main.read_text(encoding="utf-8")},
         output=top,
         headers=("memory", "string", "verilated.h", "verilated_dpi.h", "verilated_vpi.h"),
         verilator_flags=("--vpi", "--timescale", "1ns/1ps", *(("--trace",) if waves else ())),
@@ -143,5 +144,5 @@ def run_bench(
         if count == 0:
             failed.append(f"{test_module} must contain a cocotb test")
         if failed or crash:
-            tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+            tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
             raise AssertionError("\n".join([*failed, crash, f"seed {seed}", "end of the log:", tail]))

@@ -1,9 +1,9 @@
 """Compile the simulator of an accelerator: generated Verilog and the C++ bench of sim/harness, as one shared library."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError, MissingToolError
 from ternbin.graph import fixedpoint
 from ternbin.rtl.verilog.generate import generate, manifest
-from ternbin.sim.toolchain import ModelSpec, cache_dir, compile_model, has_fst
+from ternbin.sim.toolchain import NATIVE, ModelSpec, compile_model, has_fst
+from ternbin.storage import cache_dir, writable_cache, write_text
 
 WAVES = (None, "vcd", "fst")
 _HARNESS = Path(__file__).parent / "harness"
@@ -64,7 +65,11 @@ def model_spec(
         verilog={**verilog, "bench.v": wrapper(manifest["top"], manifest["ports"])},
         top="bench",
         control=_VISIBLE + _PORTS * ports,
-        cpp={path.name: path.read_text() for path in sorted(_HARNESS.iterdir()) if path.suffix in (".cpp", ".h")}
+        cpp={
+            path.name: path.read_text(encoding="utf-8")
+            for path in sorted(_HARNESS.iterdir())
+            if path.suffix in (".cpp", ".h")
+        }
         | {
             "axi_bytes.h": f"#define AXI_BYTES {axi_bytes}\n"
         },  # no flag: Verilator's run time is the same for every width
@@ -85,7 +90,7 @@ def model_spec(
             "-fPIC",
             "-fvisibility=hidden",
             "-fno-gnu-unique",
-            "-march=native",
+            NATIVE,
         ),
         link_flags=("-shared", "-Wl,-Bsymbolic"),
         fast="-O2",
@@ -117,13 +122,13 @@ def verilog(hw: HwConfig) -> dict[str, str]:
     parts = [
         repr(hw),
         importlib.metadata.version("amaranth"),
-        *(f"{path.parent.name}/{path.name}\0{path.read_text()}" for path in sources),
+        *(f"{path.parent.name}/{path.name}\0{path.read_text(encoding='utf-8')}" for path in sources),
     ]
     key = hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
     path = cache_dir() / f"verilog-{key}.json"
-    if not path.exists():
-        handle, temporary = tempfile.mkstemp(dir=cache_dir())
-        with open(handle, "w") as file:
-            json.dump(generate(hw), file)
-        Path(temporary).replace(path)
-    return json.loads(path.read_text())
+    with contextlib.suppress(OSError, ValueError):  # missing, unreadable for this user, damaged: made anew
+        return json.loads(path.read_text(encoding="utf-8"))
+    writable_cache()
+    texts = generate(hw)
+    write_text(path, json.dumps(texts))
+    return texts

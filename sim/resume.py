@@ -3,8 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,11 +12,13 @@ from time import perf_counter
 
 import numpy as np
 
+from ternbin import formats
 from ternbin.contract.isa import Unit
 from ternbin.contract.program import Program, region_bytes
 from ternbin.counting.runs import CallRun, Record
+from ternbin.errors import InputError
+from ternbin.storage import replacing
 
-FORMAT = 1
 SHARE = 20  # writing takes at most about this fraction of the time
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -40,7 +40,7 @@ def identity(program: Program, library: Path, *parts: object) -> str:
         (p.call, p.unit, p.index, p.region.mem, p.region.addr, p.region.words, p.region.bank, p.region.banks)
         for p in program.probes
     ]
-    about = (FORMAT, program.hw, calls, program.source_addr, program.target_addr, program.info, *parts)
+    about = (formats.CHECKPOINT, program.hw, calls, program.source_addr, program.target_addr, program.info, *parts)
     digest = hashlib.sha256(repr(about).encode())
     digest.update(np.array(places, dtype=np.int64).tobytes())
     for data in (program.image, library.read_bytes()):
@@ -71,6 +71,9 @@ class Checkpoint:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 head = json.loads(file["head"].tobytes())
+                if formats.is_newer(str(head.get("format")), formats.CHECKPOINT):
+                    self.tell(f"{self.path}: checkpoint made by a newer version of ternbin; starting anew")
+                    return None
                 if head["key"] != key:
                     self.tell(f"{self.path}: checkpoint of another program, input, hardware or version; starting anew")
                     return None
@@ -88,9 +91,10 @@ class Checkpoint:
     def save(self, key: str, state: State) -> None:
         begin = perf_counter()
         try:
-            _write(self.path, _arrays(key, state))
-        except OSError as error:
-            self.tell(f"{self.path}: cannot be written: {error.strerror}; going on without checkpoints")
+            with replacing(self.path) as fresh, fresh.open("wb") as file:
+                np.savez(file, **_arrays(key, state))  # pyright: ignore[reportArgumentType]  # none is called allow_pickle
+        except InputError as error:
+            self.tell(f"{error}; going on without checkpoints")
             self._due = float("inf")
             return
         now = perf_counter()
@@ -101,20 +105,10 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  # none of them is called allow_pickle
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def _arrays(key: str, state: State) -> dict[str, np.ndarray]:
     names = sorted({name for call in state.calls for record in call.records for name in record.counters})
     head = {
+        "format": formats.CHECKPOINT,
         "key": key,
         "seconds": state.seconds,
         "names": names,

@@ -5,7 +5,6 @@ written on another machine: compiler, archiver and precompiled-header options ar
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -15,23 +14,26 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ternbin.errors import MissingToolError, TernbinError
+from ternbin.errors import FAULT, MissingToolError, TernbinError
+from ternbin.progress import detail
+from ternbin.storage import cache_dir, cache_lock, working_folder
 
 MINIMUM = (5, 36)  # what cocotb 2.1 asks for
 JOBS = 2
 PREFIX = "Vtop"
+NATIVE = "-march=native"  # code for the processor at hand, and for no other
 _HEADER = "common.h"
+_LINK = "verilator"  # in the folder of a build: a link to the root of Verilator
 
 
 class BuildError(TernbinError):
     """Verilator or the C++ compiler refused its input: a defect of the design or of the machine, with the tool's words."""
 
-    exit_code = 1
+    exit_code = FAULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +72,8 @@ class ModelSpec:
         parts = [f"{name}\0{text}" for files in (self.verilog, self.cpp) for name, text in sorted(files.items())]
         parts += [self.top, self.control, self.output, self.fast, self.slow, verilator().version, compiler_version()]
         parts += ["\0".join(flags) for flags in (self.verilator_flags, self.cxx_flags, self.link_flags)]
+        parts += [processor()] if NATIVE in self.cxx_flags else []
         return hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
-
-
-def cache_dir() -> Path:
-    """Folder of compiled models: $TERNBIN_CACHE, else ternbin in $XDG_CACHE_HOME or ~/.cache; created if missing."""
-    base = os.environ.get("TERNBIN_CACHE")
-    path = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ternbin"
-    path.mkdir(parents=True, exist_ok=True)
-    return path.resolve()
 
 
 def _tool(name: str, package: str) -> str:
@@ -91,19 +86,28 @@ def _tool(name: str, package: str) -> str:
 @functools.cache
 def compiler_version() -> str:
     """First line of ``g++ --version``. Raises MissingToolError."""
-    out = subprocess.run([_tool("g++", "g++"), "--version"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([_tool("g++", "g++"), "--version"], capture_output=True, encoding="utf-8", check=True).stdout
     return out.partition("\n")[0]
+
+
+@functools.cache
+def processor() -> str:
+    """What the compiler takes the processor at hand for: digest of the macros that ``-march=native`` defines. Raises MissingToolError."""
+    command = [_tool("g++", "g++"), NATIVE, "-E", "-dM", "-x", "c++", os.devnull]
+    return hashlib.sha256(subprocess.run(command, capture_output=True, check=True).stdout).hexdigest()[:16]
 
 
 def _system_verilator() -> Verilator | None:
     executable = shutil.which("verilator")
     if executable is None:
         return None
-    version = subprocess.run([executable, "--version"], capture_output=True, text=True).stdout.strip()
+    version = subprocess.run([executable, "--version"], capture_output=True, encoding="utf-8").stdout.strip()
     found = re.match(r"Verilator (\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < MINIMUM:
         return None
-    root = subprocess.run([executable, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True).stdout.strip()
+    root = subprocess.run(
+        [executable, "--getenv", "VERILATOR_ROOT"], capture_output=True, encoding="utf-8"
+    ).stdout.strip()
     return Verilator(executable=executable, root=Path(root), version=version)
 
 
@@ -136,27 +140,25 @@ def has_fst() -> bool:
     """Whether FST waves can be written: needs the headers of zlib and lz4."""
     source = "#include <zlib.h>\n#include <lz4.h>\n"
     command = [_tool("g++", "g++"), "-E", "-x", "c++", "-", "-o", os.devnull]
-    return subprocess.run(command, input=source, text=True, capture_output=True).returncode == 0
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return subprocess.run(command, input=source, encoding="utf-8", capture_output=True).returncode == 0
 
 
 def _run(command: list[str], folder: Path, what: str) -> None:
-    env = os.environ | {"VERILATOR_ROOT": str(verilator().root)}
+    env = os.environ | {"VERILATOR_ROOT": _LINK}
     env.pop("MAKEFLAGS", None)  # of a make that may have started this process
-    done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    detail(shlex.join(command))
+    done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise BuildError(f"{what} failed ({done.returncode}):\n{done.stdout[-6000:]}")
+        said = done.stdout.decode("utf-8", "replace")
+        raise BuildError(f"{what} failed ({done.returncode}):\n{said[-6000:]}")
 
 
-def _write(folder: Path, spec: ModelSpec) -> None:
+def _write(folder: Path, spec: ModelSpec, runtime: Path) -> None:
+    """The sources, and links to all else that make reads: a makefile cannot hold a path with a space."""
+    (folder / _LINK).symlink_to(verilator().root)
+    (folder / "runtime").symlink_to(runtime)
     for name, text in {**spec.verilog, **spec.cpp, "visible.vlt": spec.control}.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _verilate(folder: Path, spec: ModelSpec) -> None:
@@ -191,18 +193,20 @@ def _verilate(folder: Path, spec: ModelSpec) -> None:
     )
 
 
-def _make(folder: Path, spec: ModelSpec, *goals: str, include: Path | None = None) -> None:
-    """Run make; ``include``: the compiled headers, which a model of several files cannot use, as it compiles headers of its own."""
+def _make(folder: Path, spec: ModelSpec, *goals: str, include: str | None = None) -> None:
+    """Run make; ``include``: the compiled headers, seen from obj; a model of several files compiles headers of its own instead."""
     compiler = _tool("g++", "g++")
     use = include is not None and spec.headers and not _is_split(folder)
     settings = {
-        "CXX": compiler,
-        "LINK": compiler,
-        "AR": _tool("ar", "binutils"),
-        "PYTHON3": sys.executable,
+        "CXX": shlex.quote(compiler),
+        "LINK": shlex.quote(compiler),
+        "AR": shlex.quote(_tool("ar", "binutils")),
+        "PYTHON3": shlex.quote(sys.executable),
+        "VERILATOR_ROOT": f"../{_LINK}",
+        "CURDIR": "obj",  # Verilator's makefile refuses a path with a space there; nothing uses it
         "CFG_CXXFLAGS_PCH_I": "-include",
         "CFG_LDLIBS_THREADS": "-pthread",
-        "OPT_FAST": f"{spec.fast} -include {shlex.quote(str(include))}" if use else spec.fast,
+        "OPT_FAST": f"{spec.fast} -include {include}" if use else spec.fast,
         "OPT_SLOW": spec.slow,
         "OPT_GLOBAL": spec.fast,
     }
@@ -211,7 +215,7 @@ def _make(folder: Path, spec: ModelSpec, *goals: str, include: Path | None = Non
 
 
 def _is_split(folder: Path) -> bool:
-    return "VM_PARALLEL_BUILDS = 1" in (folder / "obj" / f"{PREFIX}_classes.mk").read_text()
+    return "VM_PARALLEL_BUILDS = 1" in (folder / "obj" / f"{PREFIX}_classes.mk").read_text(encoding="utf-8")
 
 
 def _runtime(spec: ModelSpec) -> Path:
@@ -224,6 +228,7 @@ def _runtime(spec: ModelSpec) -> Path:
         *spec.headers,
         *spec.verilator_flags,
         *spec.cxx_flags,
+        *([processor()] if NATIVE in spec.cxx_flags else []),
     )
     return cache_dir() / f"runtime-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
@@ -231,30 +236,31 @@ def _runtime(spec: ModelSpec) -> Path:
 def _compile_headers(folder: Path, spec: ModelSpec) -> None:
     """obj/common.h and obj/common.h.gch: most of compiling a small model is reading the headers of C++ and of Verilator."""
     lines = [f'#include "{header}"\n' for header in spec.headers]
-    (folder / "obj" / _HEADER).write_text("".join(lines))
+    (folder / "obj" / _HEADER).write_text("".join(lines), encoding="utf-8")
     rule = f"{_HEADER}.gch: ; $(CXX) $(OPT_FAST) $(CXXFLAGS) $(CPPFLAGS) -x c++-header -o $@ {_HEADER}"
     _make(folder, spec, f"--eval={rule}", f"{_HEADER}.gch")
 
 
 def _build(folder: Path, spec: ModelSpec) -> None:
-    _write(folder, spec)
-    _verilate(folder, spec)
     runtime = _runtime(spec)
-    with _locked(runtime.with_suffix(".lock")):  # others with these flags wait and then have less to do
+    _write(folder, spec, runtime)
+    _verilate(folder, spec)
+    with cache_lock(runtime.name):  # others with these flags wait and then have less to do
         if not runtime.is_dir():
             _build_runtime(folder, spec, runtime)
             return
     for path in runtime.glob("*.o"):
         shutil.copy(path, folder / "obj")  # newer than the makefile, so make takes them as they are
-    _make(folder, spec, include=runtime / _HEADER)
+    _make(folder, spec, include=f"../runtime/{_HEADER}")
 
 
 def _build_runtime(folder: Path, spec: ModelSpec, runtime: Path) -> None:
     """Build a model from nothing, and keep what others can use of it."""
     if spec.headers:  # before there is a program in the folder, which may be called <array>
         _compile_headers(folder, spec)
-    _make(folder, spec, include=Path(_HEADER))
-    fresh = Path(tempfile.mkdtemp(dir=cache_dir()))
+    _make(folder, spec, include=_HEADER)
+    fresh = folder / "shared"
+    fresh.mkdir()
     for path in (*(folder / "obj").glob("verilated*.o"), *(folder / "obj").glob(f"{_HEADER}*")):
         shutil.copy(path, fresh)
     fresh.rename(runtime)
@@ -263,21 +269,22 @@ def _build_runtime(folder: Path, spec: ModelSpec, runtime: Path) -> None:
 def compile_model(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path:
     """Path of the compiled model of ``spec``, built unless the cache has it.
 
-    Several processes may call this at once: one builds, the others wait. Raises BuildError, MissingToolError.
+    Several processes may call this at once: one builds, the others wait. Raises BuildError, MissingToolError, and InputError for a
+    cache that cannot be used.
     """
     result = cache_dir() / spec.fingerprint / spec.output
     if result.exists():
         return result
-    with _locked(cache_dir() / f"{spec.fingerprint}.lock"):
+    with cache_lock(spec.fingerprint):
         if result.exists():
             return result
         if progress is not None:
             progress(f"compiling the simulation of {spec.top}")
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="build-") as name:
-            folder = Path(name)
+        with working_folder("model") as folder:
             _build(folder, spec)
             kept = folder / "kept"
             kept.mkdir()
             shutil.copy(folder / "obj" / spec.output, kept)
+            shutil.rmtree(result.parent, ignore_errors=True)
             kept.rename(result.parent)
     return result

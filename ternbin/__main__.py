@@ -1,4 +1,4 @@
-"""``python -m ternbin``: the command line where the console script is not on PATH."""
+"""``python -m ternbin``: the command line of this interpreter's environment."""
 
 import sys
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ternbin import results
+from ternbin import results, storage
 from ternbin.contract.hw import HwConfig, load_hw
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import InputError
@@ -107,7 +107,7 @@ class Run:
         folder = Path(folder)
         write_report(self.result, folder)
         for name, text in self.files.items():
-            results.write_text(folder / name, text)
+            storage.write_text(folder / name, text)
         return folder / "index.html"
 
     def __str__(self) -> str:
@@ -225,7 +225,7 @@ def write_reports(runs: Sequence[Run | str | Path], out: str | Path) -> Path:
         free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(loaded) + 1))) if n not in taken)
         taken.add(free)
         write_report(result, out / free)
-    results.write_text(out / "comparison.html", compare.page(loaded))
+    storage.write_text(out / "comparison.html", compare.page(loaded))
     return out / "comparison.html"
 
 
@@ -250,11 +250,15 @@ class Lowering:
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
 
-    Without training the texts of the result mean nothing.
+    Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
+    anything is written, for what ``lower`` would refuse.
     """
+    import warnings
+
     from ternbin.models import prepare
 
-    prepare.save(prepare.load_model(model, bits), out, model)
+    for note in prepare.quantize(model, out, bits).notes:
+        warnings.warn(note, stacklevel=2)
     return Path(out)
 
 
@@ -286,13 +290,12 @@ def lower(
 
 
 def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
-    """``ternbin rtl``: the Verilog of an accelerator, file name -> text, and ``manifest.json``: ports, registers, memories, counters."""
-    import json
-
-    from ternbin.rtl.verilog.generate import generate, manifest
+    """``ternbin rtl``: the Verilog of an accelerator, file name -> text. With it ``manifest.json``: ports, registers, memories, counters;
+    and ``lint.vlt``, the waivers of Verilator's lint."""
+    from ternbin.rtl.verilog.generate import beside, generate
 
     config = _hardware(hw)
-    return generate(config) | {"manifest.json": json.dumps(manifest(config), indent=1, ensure_ascii=False) + "\n"}
+    return generate(config) | beside(config)
 
 
 def simulate(

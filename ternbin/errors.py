@@ -1,5 +1,7 @@
 """Typed errors; only the command line turns them into exit codes."""
 
+FAULT = 70  # exit code of a fault of ternbin itself or of a tool that it runs: nothing that was given is wrong
+
 
 class TernbinError(Exception):
     """Base of every error that a user can cause; ``exit_code`` is what the command line returns."""

@@ -5,7 +5,6 @@ them; :func:`simulate` alone runs a program that is there already.
 """
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -33,8 +32,13 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import Forecast, bar, stage
-from ternbin.rtl.verilog.generate import manifest
+from ternbin.progress import (
+    Forecast,
+    bar,
+    say,
+    stage,
+)
+from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
 from ternbin.sim.resume import Checkpoint
@@ -225,7 +229,7 @@ def simulate(
     sim.runner. Raises CheckError where the core stops."""
     keeper = None
     if checkpoint is not None:
-        keeper = Checkpoint(checkpoint, restart=restart, tell=lambda line: print(line, file=sys.stderr))
+        keeper = Checkpoint(checkpoint, restart=restart, tell=say)
     calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         return run(
@@ -349,7 +353,7 @@ def result(before: Accounted) -> Fields:
         **(entries[0] if len(entries) == 1 else _together(entries)),
         **before.verdict.asdict(),
         **before.numbers,
-        "fidelity": [_fidelity(agreement) for agreement in before.agreements],
+        "fidelity": [agreement.fields() for agreement in before.agreements],
         "evaluation": evaluation(before.folder),
         **_searched(before),
     }
@@ -374,18 +378,6 @@ def _together(entries: Sequence[Fields]) -> Fields:
     return {"text": None, "summary": None} | joined
 
 
-def _fidelity(agreement: Agreement) -> Fields:
-    a = agreement
-    return {
-        "name": a.name,
-        "op": a.op,
-        "values": a.total,
-        "agree": a.rate,
-        "largest": a.largest,
-        "farthest": a.farthest,
-    }
-
-
 def found_fields(found: Found, search: Search | None) -> Fields:
     """What a result says of a search, or of a text of a batch."""
     fields: Fields = {"steps": len(found.trace)}
@@ -404,13 +396,12 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 def evaluation(folder: Path) -> Fields | None:
     """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
     path = folder / "eval.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in verilog(hw).items()}
-    files["rtl/manifest.json"] = json.dumps(manifest(hw), indent=1) + "\n"
+    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
     files["program.txt"] = listing(program)
     files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
     files["graph.svg"] = picture(lowered)

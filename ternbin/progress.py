@@ -1,11 +1,42 @@
-"""Progress on the terminal: shown only on a terminal, and only for work that takes longer than two seconds."""
+"""What is said while work goes on: progress on a terminal, for work that takes longer than two seconds, and lines of the log.
 
+All of it goes through the logger ``ternbin``: the command line shows warnings and information, with ``--quiet`` warnings alone, with
+``--verbose`` also details and every step. From Python the logger is set up as any other.
+"""
+
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
 from tqdm import tqdm
+
+LOG = logging.getLogger("ternbin")
+CLEAR = "\033[K"  # to the end of the line
+
+
+def warn(line: str) -> None:
+    """Something that the user should know of, though the work goes on."""
+    LOG.warning(line)
+
+
+def say(line: str) -> None:
+    """Information, such as where a run goes on from."""
+    LOG.info(line)
+
+
+def detail(line: str) -> None:
+    """What only helps to find a fault: commands of tools."""
+    LOG.debug(line)
+
+
+def _quiet() -> bool:
+    return LOG.level > logging.INFO
+
+
+def _verbose() -> bool:
+    return 0 < LOG.level <= logging.DEBUG
 
 
 def bar(
@@ -23,19 +54,28 @@ def bar(
         unit_scale=scale,
         delay=2,
         leave=False,
-        disable=not sys.stderr.isatty(),
+        disable=_quiet() or not sys.stderr.isatty(),
     )
 
 
 @contextmanager
 def stage(label: str) -> Iterator[None]:
-    """Names a step on stderr with its seconds once it is done; silent where stderr is not a terminal."""
+    """Names a step on stderr with its seconds once it is done: on a terminal, or where every step is to be shown."""
     start = perf_counter()
-    if sys.stderr.isatty():
+    terminal = sys.stderr.isatty() and not _quiet()
+    if terminal:
         print(f"  {label} ...", end="\r", file=sys.stderr, flush=True)
     yield
-    if sys.stderr.isatty():
-        print(f"  {label}: {perf_counter() - start:.1f} s\033[K", file=sys.stderr, flush=True)
+    if terminal or _verbose():
+        print(f"  {label}: {perf_counter() - start:.1f} s{CLEAR * terminal}", file=sys.stderr, flush=True)
+
+
+def passing(step: str) -> None:
+    """Names a step on a terminal until the next one is named; none: the last one was done."""
+    if sys.stderr.isatty() and not _quiet():
+        print(f"  {step} ...{CLEAR}" if step else CLEAR, end="\r", file=sys.stderr, flush=True)
+    elif step and _verbose():
+        print(f"  {step}", file=sys.stderr, flush=True)
 
 
 class Forecast:

@@ -1,108 +1,60 @@
 """The result of a run as data (``result.json``); docs/result-schema.md documents every field."""
 
 import json
-import os
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from ternbin import formats
 from ternbin.errors import InputError
+from ternbin.schema import (
+    DATA_BYTES,
+    read_json,
+    shown,
+    validated,
+)
+from ternbin.storage import (
+    write_text,
+)
 
-Result = dict[str, Any]  # the fields of result.json
-Kinds = type | tuple[type, ...]
+Result = dict[str, Any]  # the fields of result.json, as ternbin/result_types.py declares them
 
-SCHEMA = "ternbin-result/3"
-READABLE = ("ternbin-result/1", "ternbin-result/2", SCHEMA)  # what they lack: docs/result-schema.md
-
-# Field -> accepted types. Renderers rely on exactly these.
-FIELDS: dict[str, Kinds] = {
-    "schema": str,
-    "ternbin": str,
-    "created": str,
-    "name": str,
-    "bits": str,
-    "model": dict,
-    "hardware": dict,
-    "memory": dict,
-    "text": (str, type(None)),
-    "input_ids": list,
-    "tokens": list,
-    "summary": (str, type(None)),
-    "bit_exact": bool,
-    "tensors_checked": int,
-    "values_checked": int,
-    "mismatches": int,
-    "first_divergence": (dict, type(None)),
-    "cycles": int,
-    "macs": int,
-    "utilization": float,
-    "build_seconds": float,
-    "sim_seconds": float,
-    "sim_macs_per_second": float,
-    "sim_cycles_per_second": float,
-    "phases": list,
-    "ops": list,
-    "counters": dict,
-    "energy": dict,
-    "claim": dict,
-    "fidelity": list,
-    "evaluation": (dict, type(None)),
-    "timeline": list,
-    "call_cycles": list,
-}
-TEXT_FIELDS = ("text", "input_ids", "tokens", "summary")  # of every text of a batch
-FIELDS_3: dict[str, type] = {"traffic": dict}  # from schema 3 on
-LINE_FIELDS: dict[str, Kinds] = {  # of an energy line, from schema 3 on
-    "phase": str,
-    "unit": str,
-    "event": str,
-    "group": str,
-    "basis": str,
-    "counter": str,
-    "factor": (int, float),
-    "count": (int, float),
-    "pj_each": (int, float),
-    "pj": (int, float),
-    "pj_low": (int, float),
-    "pj_high": (int, float),
-    "tier": str,
-    "table": str,
-    "record": str,
-    "source": str,
-}
+SCHEMA = formats.RESULT
 
 
-def validate(result: Any, where: str = "result") -> Result:
-    """The result itself, or InputError naming the first missing or mistyped field."""
+def validate(result: Any, where: str | Path = "result") -> Result:
+    """The result itself, or InputError naming the first field that is missing or must be otherwise. Earlier schemas are valid, too."""
+    from ternbin import result_types as types
+
     if not isinstance(result, dict):
-        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {type(result).__name__!r}")
+        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {shown(result)}")
     found = cast(Result, result)
-    if found.get("schema") not in READABLE:
-        raise InputError(f"{where}: schema must be {SCHEMA!r}, not {found.get('schema')!r}")
-    _fields(found, FIELDS, where)
-    if found["schema"] == SCHEMA:
-        _fields(found, FIELDS_3, where)
-        for number, line in enumerate(found["energy"].get("lines", ())):
-            _entry(line, LINE_FIELDS, f"{where}: field 'energy.lines[{number}]")
-    for number, entry in enumerate(texts(found)):
-        _entry(entry, {name: FIELDS[name] for name in TEXT_FIELDS}, f"{where}: field 'texts[{number}]")
+    formats.check(found.get("schema"), SCHEMA, where, (*types.EARLIER, SCHEMA))
+    validated(types.Result if found["schema"] == SCHEMA else types.EarlierResult, found, where, unknown=True)
+    _check_phases(found, where)
+    _check_timeline(found, where)
     return found
 
 
-def _fields(result: Result, fields: Mapping[str, Kinds], where: str) -> None:
-    for name, kinds in fields.items():
-        if name not in result:
-            raise InputError(f"{where}: field {name!r} is missing")
-        if not isinstance(result[name], kinds) or (isinstance(result[name], bool) and kinds is int):
-            raise InputError(f"{where}: field {name!r} must not be {type(result[name]).__name__}")
+def _check_phases(result: Result, where: str | Path) -> None:
+    """Prefill comes first, then decode."""
+    for field, phases in (("phases", result["phases"]), ("energy.phases", result["energy"]["phases"])):
+        names = [phase["name"] for phase in phases]
+        if names != ["prefill", "decode"]:
+            raise InputError(f"{where}: {field} must be prefill and decode, not {' and '.join(names)}")
+    for number, phase in enumerate(result["claim"]["phases"]):
+        if phase["name"] in [earlier["name"] for earlier in result["claim"]["phases"][:number]]:
+            raise InputError(f"{where}: claim.phases must hold a phase once, not {phase['name']} twice")
 
 
-def _entry(entry: Any, fields: Mapping[str, Kinds], where: str) -> None:
-    """One entry of a list; ``where`` ends in its place, in an open quote."""
-    for name, kinds in fields.items():
-        if not isinstance(entry, dict) or not isinstance(cast(Result, entry).get(name), kinds):
-            raise InputError(f"{where}.{name}' is missing or mistyped")
+def _check_timeline(result: Result, where: str | Path) -> None:
+    calls = len(result["call_cycles"])
+    for number, entry in enumerate(result["timeline"]):
+        if entry["call"] >= calls:
+            raise InputError(f"{where}: timeline[{number}].call must be below {calls}, not {entry['call']}")
+        if entry["end"] < entry["start"]:
+            raise InputError(
+                f"{where}: timeline[{number}].end must be at least start ({entry['start']}), not {entry['end']}"
+            )
 
 
 def texts(result: Result) -> list[Result]:
@@ -121,32 +73,9 @@ def load(path: str | Path) -> Result:
     path = Path(path)
     if path.is_dir():
         path = path / "result.json"
-    try:
-        return validate(json.loads(path.read_text()), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a file whole or not at all; what was there before stays when it fails."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        os.unlink(temporary)
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    return validate(read_json(path, DATA_BYTES), path)
 
 
 def write_json(path: str | Path, data: object) -> None:
-    """Writes JSON as write_text does."""
+    """Writes JSON as storage.write_text does."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

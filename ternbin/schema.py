@@ -95,6 +95,28 @@ class Range:
         return handler(schema) | {name: bound for name, bound in bounds.items() if bound is not None}
 
 
+@dataclass(frozen=True)
+class Printable:
+    """Bounds of a text, ``Annotated[str, Printable(1, 100)]``: so many characters, none of which ends a line or moves a cursor."""
+
+    low: int
+    high: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def check(value: str) -> str:
+            if not (self.low <= len(value) <= self.high and value.isprintable()):
+                be = f"a text of {self.low} to {self.high} printable characters"
+                raise PydanticCustomError("must", "{be}", {"be": be})
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return handler(schema) | {"minLength": self.low, "maxLength": self.high}
+
+
 Number = Annotated[float, Range()]
 
 

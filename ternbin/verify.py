@@ -21,6 +21,7 @@ from ternbin.sim.runner import run
 class Case:
     """What one seed stands for."""
 
+    family: str
     bits: str
     sizes: Sizes
     source_len: int
@@ -30,7 +31,7 @@ class Case:
     stall_seed: int | None
 
     def __str__(self) -> str:
-        return f"{self.bits} {self.sizes} source={self.source_len} new={self.max_new_tokens}"
+        return f"{self.family} {self.bits} {self.sizes} source={self.source_len} new={self.max_new_tokens}"
 
 
 def family_for(seed: int) -> Family:
@@ -40,10 +41,11 @@ def family_for(seed: int) -> Family:
 
 def draw_case(seed: int, hw: HwConfig) -> Case:
     """A random case that ``hw`` can run: sizes that no tile divides are as likely as others."""
-    rng = random.Random(seed)
+    rng, family = random.Random(seed), family_for(seed)
     return Case(
+        family=family.stock_types[0],
         bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.kind == "ternary" else ["1-1"]),
-        sizes=family_for(seed).draw(rng, _draw_activation(seed)),
+        sizes=family.draw(rng, _draw_activation(seed)),
         source_len=rng.randint(1, 19),
         max_new_tokens=rng.randint(1, 4),
         latency=rng.choice([1, 5, 40, 150]),

@@ -27,25 +27,27 @@ HEAVY = (
 
 # Room -> the rooms and the heavy packages that its modules may import. A module belongs to the longest room that its name begins with.
 ALLOWED = {
+    "__main__": "cli",
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping "
-        "models.prepare models.task progress report results rtl.verilog sim verify"
+        "contract counting decoding energy errors explore flow graph mapping models.prepare "
+        "models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.prepare models.task passes progress report results sim version"
+        "models.families models.prepare models.task passes progress report results sim storage "
+        "version"
     ),
-    "contract": "errors graph numpy",
+    "contract": "errors formats graph schema storage numpy",
     "contract.effects": "contract numpy",
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors graph",
+    "energy": "contract counting errors formats graph schema",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
-        "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim version amaranth numpy "
-        "scipy torch"
+        "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim storage version "
+        "amaranth numpy scipy torch"
     ),
     "errors": "",
     "explore": (
@@ -56,18 +58,22 @@ ALLOWED = {
         "contract counting counting.cycles decoding energy errors graph mapping models models.prepare "
         "passes progress results rtl.verilog sim version"
     ),
-    "graph": "errors graph.ops numpy onnx torch",
+    "formats": "errors",
+    "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors graph graph.ops torch transformers",
+    "models": "errors formats graph graph.ops storage torch transformers",
     "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors models models.bart",
-    "models.prepare": "errors graph models models.families passes transformers",
-    "models.task": "decoding errors models models.families passes numpy rouge_score torch transformers",
+    "models.families": "errors graph models models.bart models.marian models.mbart",
+    "models.marian": "models models.bart transformers",
+    "models.mbart": "models.bart transformers",
+    "models.prepare": "errors graph models models.families passes torch transformers",
+    "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
-    "report": "results matplotlib",
-    "results": "errors",
+    "report": "results storage matplotlib",
+    "result_types": "pydantic",
+    "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",
     "rtl.control": "contract contract.effects rtl.parts rtl.transfer amaranth",
@@ -77,8 +83,12 @@ ALLOWED = {
     "rtl.vector": "contract graph rtl.parts amaranth",
     "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
     "schema": "errors pydantic",
-    "sim": "contract counting decoding errors graph graph.ops rtl.parts rtl.verilog amaranth numpy torch",
-    "sim.tb": "contract counting rtl.verilog cocotb",
+    "sim": (
+        "contract counting decoding errors formats graph graph.ops progress rtl.parts rtl.verilog "
+        "storage amaranth numpy torch"
+    ),
+    "sim.tb": "contract counting errors rtl.verilog cocotb",
+    "storage": "errors",
     "ternbin": "api version",
     "verify": "contract counting decoding errors graph mapping models models.families passes sim",
     "version": "",

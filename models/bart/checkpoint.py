@@ -1,76 +1,100 @@
-"""Checkpoints of BART: every supported folder layout, loaded as a quantized model."""
+"""Checkpoints of BART and its relatives: every supported folder layout, loaded as a quantized or a stock model."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from transformers import BartConfig
 
 from ternbin.errors import InputError
 from ternbin.models import files, packed
-from ternbin.models.bart.qbart import QuantBartConfig, QuantBartForConditionalGeneration, quantized_config
+from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, absent, shared_weights
+from ternbin.models.bart.qbart import (
+    QuantBartForConditionalGeneration,
+    QuantSeq2Seq,
+    build_stock,
+    config_class,
+    quantized_config,
+)
 from ternbin.models.config import QuantConfig
 from ternbin.models.tensors import OTHER_HEADS, Tensors, assign
 
+Model = TypeVar("Model", bound=QuantSeq2Seq)
+LOGITS_BIAS, HEAD_BIAS = "final_logits_bias", f"{HEAD}.bias"
 
-def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantBartForConditionalGeneration:
-    """A model in eval mode from a packed checkpoint, a saved QuantBart, or a stock BART that `quant` quantizes.
+
+def load_any(
+    folder: str | Path, quant: QuantConfig | None = None, cls: type[Model] = QuantBartForConditionalGeneration
+) -> Model:
+    """A model in eval mode from a packed checkpoint, a saved `cls`, or a stock model of its kind that `quant` quantizes.
 
     A quantized stock model has unset steps: calibrate it.  Raises InputError naming file and tensor for whatever
     cannot be loaded.
     """
     folder = files.checked_folder(folder)
     if (folder / files.PACKED_FILE).exists():
-        return load_packed(folder)
+        return load_packed(folder, cls)
     kind = files.read_config(folder).get("model_type")
-    if kind == QuantBartConfig.model_type:
-        return _load_tensors(folder, files.empty_model(folder, _from_values), stock=False)
-    if kind != "bart":
-        raise InputError(f"{folder / files.CONFIG_FILE}: model_type must be 'bart' or 'ternbin_bart', not {kind!r}")
+    own, stock = config_class(cls), config_class(cls.stock_class)
+    if kind == own.model_type:
+        return _load(folder, cls, lambda values: cls(own.from_dict(values)))
+    if kind != stock.model_type:
+        raise InputError(
+            f"{folder / files.CONFIG_FILE}: model_type must be {stock.model_type!r} or {own.model_type!r}, not {kind!r}"
+        )
     if quant is None:
-        raise InputError(f"{folder}: bits must be given to quantize a stock BART, not left out")
-    return _load_tensors(folder, files.empty_model(folder, lambda values: _from_stock(values, quant)), stock=True)
+        raise InputError(f"{folder}: bits must be given to quantize a stock model, not left out")
+    return _load(folder, cls, lambda values: cls(quantized_config(cls, stock.from_dict(values), quant)), steps=False)
 
 
-def load_packed(folder: str | Path) -> QuantBartForConditionalGeneration:
+def load_stock(folder: str | Path, cls: type[QuantSeq2Seq]) -> Any:
+    """The stock model of a folder, in eval mode and float32; `cls` is the class of its quantized models."""
+    stock = config_class(cls.stock_class)
+    return _load(files.checked_folder(folder), cls, lambda values: build_stock(cls, stock.from_dict(values)))
+
+
+def load_packed(folder: str | Path, cls: type[Model] = QuantBartForConditionalGeneration) -> Model:
     """The model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
-    return packed.load_packed(QuantBartForConditionalGeneration, folder)
+    return packed.load_packed(cls, folder)
 
 
-def _from_values(values: dict) -> QuantBartForConditionalGeneration:
-    return QuantBartForConditionalGeneration(QuantBartConfig.from_dict(values))
-
-
-def _from_stock(values: dict, quant: QuantConfig) -> QuantBartForConditionalGeneration:
-    return QuantBartForConditionalGeneration(quantized_config(BartConfig.from_dict(values), quant))
-
-
-def _load_tensors(
-    folder: Path, model: QuantBartForConditionalGeneration, *, stock: bool
-) -> QuantBartForConditionalGeneration:
-    """`model`, which is without storage, with the tensors of the folder; a stock checkpoint has no steps."""
+def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = True) -> Any:
+    """The model that `make` builds from the values of config.json, with the tensors of the folder; without `steps` they are unset."""
     held = Tensors.of_weights(folder)
     held.rename(_full_name)
-    owners = set(model.tied.values())
-    for owner in owners:
-        held.share(f"{owner}.weight", [f"{name}.weight" for name, other in model.tied.items() if other == owner])
-    tied = {f"{name}.weight" for name in model.tied}
-    wanted = {name: t for name, t in model.state_dict(keep_vars=True).items() if name not in tied}
-    for name, old in wanted.items():
-        shape = tuple(old.shape)
-        if stock and name.endswith(".alpha"):
-            assign(model, name, torch.zeros(()))
-        elif name == "final_logits_bias" and name not in held:
-            assign(model, name, torch.zeros(shape))
+
+    def told(values: dict) -> dict:
+        """Older checkpoints whose head is not tied hold one table all the same."""
+        one = f"{DECODER_TABLE}.weight" not in held and f"{SHARED}.weight" in held
+        return ({"share_encoder_decoder_embeddings": True} if one else {}) | values
+
+    model = files.empty_model(folder, lambda values: make(told(values)))
+    tied = shared_weights(model)
+    for owner in set(tied.values()):
+        held.share(owner, [name for name, other in tied.items() if other == owner])
+    missing = dict(absent(model, cls.layout))
+    one = {f"{table}.weight": f"{SHARED}.weight" for table in (ENCODER_TABLE, DECODER_TABLE)}
+    for name, old in model.state_dict(keep_vars=True).items():
+        if name in tied:
+            continue
+        if name.endswith(".alpha") and not steps:
+            value = torch.zeros(())
+        elif name in missing and name not in held:
+            value = missing[name]
         else:
-            assign(model, name, held.take(name, shape))
-    held.done(model._keys_to_ignore_on_load_unexpected)
-    for name, owner in model.tied.items():
-        model.get_submodule(name).weight = model.get_submodule(owner).weight
+            value = held.take(one.get(name, name) if name not in held else name, tuple(old.shape))
+        if name == LOGITS_BIAS and HEAD_BIAS in held:
+            value = value + held.take(HEAD_BIAS, value.shape[1:])
+        assign(model, name, value)
+    unused = [] if f"{ENCODER_TABLE}.weight" in tied else [f"^{SHARED}.weight$"]
+    held.done([*(model._keys_to_ignore_on_load_unexpected or ()), *unused])
+    for name, owner in tied.items():
+        target = model.get_submodule(name.rpartition(".")[0])
+        target.weight = model.get_parameter(owner)
     return files.finish(model, folder)
 
 
 def _full_name(name: str) -> str:
     """The name in the conditional-generation model: the bare model, and older BARTs with another head, lack the prefix."""
-    return name if name.startswith(("model.", "lm_head.", "final_logits_bias", *OTHER_HEADS)) else f"model.{name}"
+    return name if name.startswith(("model.", "lm_head.", LOGITS_BIAS, *OTHER_HEADS)) else f"model.{name}"

@@ -1,4 +1,4 @@
-"""BART as a family: what the protocol asks, from the modules of this folder."""
+"""BART as a family, and what its relatives share with it: all that the protocol asks, from the modules of this folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BartForConditionalGeneration, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ternbin.errors import InputError
 from ternbin.graph.ir import Lowered
 from ternbin.models.bart import checkpoint, lower, qbart, random_model, reference
-from ternbin.models.bart.qbart import QuantBartConfig, QuantBartForConditionalGeneration
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantSeq2Seq
 from ternbin.models.config import QuantConfig
 from ternbin.models.family import Family, Sizes
 from ternbin.models.fidelity import Pair
@@ -23,39 +22,39 @@ CALIBRATION_TEXTS = 16  # random ones, where there is no tokenizer
 CALIBRATION_LENGTH = 64
 
 
-class Bart(Family[QuantBartForConditionalGeneration]):
-    stock_types = ("bart",)
-    quant_type = QuantBartConfig.model_type
+class Seq2Seq(Family[QuantSeq2Seq]):
+    """A family of encoder-decoders with the module names of BART.  `quant_class` says the rest."""
 
-    def load_stock(self, folder: Path) -> BartForConditionalGeneration:
-        return BartForConditionalGeneration.from_pretrained(folder).eval()
+    quant_class: type[QuantSeq2Seq]
 
-    def load(self, folder: Path, quant: QuantConfig | None = None) -> QuantBartForConditionalGeneration:
-        return checkpoint.load_any(folder, quant)
+    def load_stock(self, folder: Path) -> PreTrainedModel:
+        return checkpoint.load_stock(folder, self.quant_class)
 
-    def quantize(self, stock: PreTrainedModel, quant: QuantConfig) -> QuantBartForConditionalGeneration:
-        if not isinstance(stock, BartForConditionalGeneration):
-            raise InputError(f"model to quantize must be a BartForConditionalGeneration, not {type(stock).__name__}")
-        return qbart.quantize_model(stock, quant)
+    def load(self, folder: Path, quant: QuantConfig | None = None) -> QuantSeq2Seq:
+        return checkpoint.load_any(folder, quant, self.quant_class)
 
-    def stock(self, model: QuantBartForConditionalGeneration) -> BartForConditionalGeneration:
+    def quantize(self, stock: PreTrainedModel, quant: QuantConfig) -> QuantSeq2Seq:
+        return qbart.quantize(self.quant_class, stock, quant)
+
+    def stock(self, model: QuantSeq2Seq) -> PreTrainedModel:
         return qbart.stock_model(model)
 
-    def batches(self, model: QuantBartForConditionalGeneration, pairs: Sequence[Pair]) -> list[dict]:
+    def batches(self, model: QuantSeq2Seq, pairs: Sequence[Pair]) -> list[dict]:
         limit = min(CALIBRATION_LENGTH, model.config.max_position_embeddings)
         if not pairs:
             generator = torch.Generator().manual_seed(0)
-            ids = torch.randint(0, model.config.vocab_size, (CALIBRATION_TEXTS, limit), generator=generator)
+            vocab = min(model.config.vocab_size, model.final_logits_bias.shape[-1])
+            ids = torch.randint(0, vocab, (CALIBRATION_TEXTS, limit), generator=generator)
             return [dict(input_ids=ids, decoder_input_ids=ids.flip(0))]
         return [
             dict(input_ids=torch.tensor([source[:limit]]), labels=torch.tensor([target[:limit]]))
             for source, target in pairs
         ]
 
-    def lower(self, model: QuantBartForConditionalGeneration) -> Lowered:
+    def lower(self, model: QuantSeq2Seq) -> Lowered:
         return lower.lower(model)
 
-    def node_modules(self, model: QuantBartForConditionalGeneration) -> dict[str, Any]:
+    def node_modules(self, model: QuantSeq2Seq) -> dict[str, Any]:
         return reference.node_modules(model)
 
     def draw(self, rng: random.Random, activation: str) -> Sizes:
@@ -68,19 +67,44 @@ class Bart(Family[QuantBartForConditionalGeneration]):
             activation=activation,
         )
         rng.randrange(2)  # where the activation function was drawn: a seed stays the case it was
-        return replace(sizes, options={"scale_embedding": rng.random() < 0.5})
+        options = {"scale_embedding": rng.random() < 0.5}
+        # drawn apart, for the same reason
+        return replace(sizes, options=options | self.vary(random.Random(f"variations of {sizes}"), sizes))
 
-    def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantBartForConditionalGeneration:
-        encoder, decoder = sizes.layers
-        return random_model.random_quant_bart(
+    def vary(self, rng: random.Random, sizes: Sizes) -> dict[str, Any]:
+        """Fields of config.json in which the models of the family differ, besides sizes: each often as it mostly is."""
+        options: dict[str, Any] = {}
+        if rng.random() < 0.3:
+            options |= {"decoder_attention_heads": rng.choice([1, sizes.heads]), "decoder_ffn_dim": rng.randint(5, 70)}
+        return options | ({"tie_word_embeddings": False} if rng.random() < 0.2 else {})
+
+    def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantSeq2Seq:
+        return random_model.random_quant(
+            self.quant_class,
             bits,
             d_model=sizes.heads * sizes.head_dim,
             heads=sizes.heads,
             ffn=sizes.ffn,
-            layers=(encoder, decoder),
+            layers=sizes.layers,
             vocab=sizes.vocab,
             activation=sizes.activation,
             res_bits=res_bits,
             seed=seed,
             **sizes.options,
         )
+
+
+class Bart(Seq2Seq):
+    """BART, with variations that its relatives in other libraries have: no LayerNorm after the embedding, a vocabulary a side."""
+
+    quant_class = QuantBartForConditionalGeneration
+    stock_types = ("bart",)
+    quant_type = "ternbin_bart"
+
+    def vary(self, rng: random.Random, sizes: Sizes) -> dict[str, Any]:
+        options = super().vary(rng, sizes)
+        if rng.random() < 0.25:
+            options["normalize_embedding"] = False
+        if not options.get("tie_word_embeddings", True) and rng.random() < 0.5:
+            options["decoder_vocab_size"] = rng.randint(20, 90)
+        return options

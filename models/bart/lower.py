@@ -1,27 +1,32 @@
-"""Lowering: a QuantBart to the encoder and decoder graphs of docs/graph.md, built explicitly from its modules."""
+"""Lowering: a quantized BART or relative to the encoder and decoder graphs of docs/graph.md, built explicitly from its modules."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
-from ternbin.models.bart.qbart import Layer, QuantBartForConditionalGeneration, Stack, head_of, stacks
+from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, target_vocab
+from ternbin.models.bart.qbart import Layer, QuantSeq2Seq, Stack, embedding_norm, final_norm, head_of, stacks
 from ternbin.models.lowering import Lowering, check_lowerable, describe_generation, describe_quantization
+from ternbin.models.modules import QuantLayerNorm
 
-TABLE = "embed.table"
+TABLES = {SHARED: "embed.table", ENCODER_TABLE: "enc.table", DECODER_TABLE: "dec.table", HEAD: "lm_head.weight"}
 
 
-def lower(model: QuantBartForConditionalGeneration) -> Lowered:
+def lower(model: QuantSeq2Seq) -> Lowered:
     """The graphs of a calibrated `deploy` model, packed or not."""
     check_lowerable(model)
-    lowering = _BartLowering(model)
+    lowering = _Lowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
-    return Lowered((encoder, decoder), lowering.b.weights, describe(model))
+    return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
 
-def describe(model: QuantBartForConditionalGeneration) -> dict:
+def describe(model: QuantSeq2Seq) -> dict:
     """`meta` of a lowered model: dimensions, bits, token ids, and how the generation config wants beams to search."""
     config = model.config
     return dict(
         vocab_size=config.vocab_size,
+        target_vocab_size=target_vocab(config),
         d_model=config.d_model,
         encoder_layers=config.encoder_layers,
         decoder_layers=config.decoder_layers,
@@ -37,17 +42,21 @@ def describe(model: QuantBartForConditionalGeneration) -> dict:
     )
 
 
-class _BartLowering(Lowering):
-    def __init__(self, model: QuantBartForConditionalGeneration):
-        super().__init__(model.quant_config)
+Block = Callable[[Node, Node], Node]  # the residual stream plus what the block makes of its second argument
+
+
+class _Lowering(Lowering):
+    def __init__(self, model: QuantSeq2Seq):
+        super().__init__(model)
         self.model = model
         self.encoder, self.decoder = stacks(model)
 
     def encode(self) -> tuple[Node, ...]:
         """Source ids to the keys and values of every cross-attention."""
-        h = self.embedded(self.encoder, "enc", self.b.input("ids", Ids(("S",))), past=0)
+        h = self.embedded(self.encoder, "enc", ENCODER_TABLE, self.b.input("ids", Ids(("S",))), past=0)
         for index, layer in enumerate(self.encoder.layers):
             h = self.layer(layer, f"enc.{index}", h, cross=None)
+        h = self.normed(final_norm(self.encoder), "enc.final_ln", h)
         outputs = []
         for index, layer in enumerate(self.decoder.layers):
             k, v = self.projections(layer.encoder_attn, f"dec.{index}.cross", "kv", h)
@@ -59,7 +68,7 @@ class _BartLowering(Lowering):
 
     def decode(self) -> tuple[Node, ...]:
         """Target ids, cached keys and values to the next token."""
-        h = self.embedded(self.decoder, "dec", self.b.input("ids", Ids(("T",))), past="P")
+        h = self.embedded(self.decoder, "dec", DECODER_TABLE, self.b.input("ids", Ids(("T",))), past="P")
         for index, layer in enumerate(self.decoder.layers):
             attn = layer.encoder_attn
             k, v = (
@@ -67,25 +76,50 @@ class _BartLowering(Lowering):
                 for side, projection in (("k", attn.k_proj), ("v", attn.v_proj))
             )
             h = self.layer(layer, f"dec.{index}", h, (k, v))
-        head = self.lm_head(head_of(self.model), self.model.final_logits_bias, h, weight=TABLE)
+        h = self.normed(final_norm(self.decoder), "dec.final_ln", h)
+        head = self.lm_head(head_of(self.model), self.model.final_logits_bias, h, weight=self.table(HEAD))
         return (self.b.op("output", head, name="next"),)
 
-    def embedded(self, stack: Stack, prefix: str, ids: Node, past: int | str) -> Node:
-        """Embedding and its LayerNorm; one table for both stacks."""
-        x = self.embedding(stack.embed_tokens, stack.embed_positions, f"{prefix}.embed", ids, weight=TABLE, past=past)
-        return self.layernorm(stack.layernorm_embedding, f"{prefix}.embed_ln", x)
+    def table(self, module: str) -> str:
+        """The name of the weight of an embedding or of the head: one for all that share it."""
+        return TABLES[self.model.tied.get(module, module)]
+
+    def embedded(self, stack: Stack, prefix: str, table: str, ids: Node, past: int | str) -> Node:
+        """Embedding and its LayerNorm."""
+        weight, name = self.table(table), f"{prefix}.embed"
+        x = self.embedding(stack.embed_tokens, stack.embed_positions, name, ids, weight=weight, past=past)
+        return self.normed(embedding_norm(stack), f"{prefix}.embed_ln", x)
+
+    def normed(self, norm: QuantLayerNorm | None, name: str, h: Node) -> Node:
+        return h if norm is None else self.layernorm(norm, name, h)
 
     def layer(self, layer: Layer, name: str, h: Node, cross: tuple[Node, Node] | None) -> Node:
         """One encoder layer, or with `cross` keys and values one decoder layer."""
-        q, k, v = self.projections(layer.self_attn, f"{name}.self", "qkv", h)
+
+        def attend(h: Node, x: Node) -> Node:
+            q, k, v = self.projections(layer.self_attn, f"{name}.self", "qkv", x)
+            if cross is not None:
+                k = self.b.op("cache", k, name=f"{name}.self.k_cache")
+                v = self.b.op("cache", v, name=f"{name}.self.v_cache")
+            return self.attention(layer.self_attn, f"{name}.self", h, q, k, v, causal=cross is not None)
+
+        def across(k: Node, v: Node) -> Block:
+            def attend(h: Node, x: Node) -> Node:
+                (q,) = self.projections(layer.encoder_attn, f"{name}.cross", "q", x)
+                return self.attention(layer.encoder_attn, f"{name}.cross", h, q, k, v, causal=False)
+
+            return attend
+
+        blocks: list[tuple[Block, QuantLayerNorm]] = [(attend, layer.self_attn_layer_norm)]
         if cross is not None:
-            k = self.b.op("cache", k, name=f"{name}.self.k_cache")
-            v = self.b.op("cache", v, name=f"{name}.self.v_cache")
-        h = self.attention(layer.self_attn, f"{name}.self", h, q, k, v, causal=cross is not None)
-        h = self.layernorm(layer.self_attn_layer_norm, f"{name}.ln1", h)
-        if cross is not None:
-            (q,) = self.projections(layer.encoder_attn, f"{name}.cross", "q", h)
-            h = self.attention(layer.encoder_attn, f"{name}.cross", h, q, *cross, causal=False)
-            h = self.layernorm(layer.encoder_attn_layer_norm, f"{name}.ln2", h)
-        h = self.feed_forward(layer, name, h)
-        return self.layernorm(layer.final_layer_norm, f"{name}.ln2" if cross is None else f"{name}.ln3", h)
+            blocks.append((across(*cross), layer.encoder_attn_layer_norm))
+        blocks.append((lambda h, x: self.feed_forward(layer, name, h, x), layer.final_layer_norm))
+        for number, (block, norm) in enumerate(blocks, 1):
+            h = self.sublayer(block, norm, f"{name}.ln{number}", h)
+        return h
+
+    def sublayer(self, block: Block, norm: QuantLayerNorm, name: str, h: Node) -> Node:
+        """A block and its LayerNorm, which stands before it or after it."""
+        if self.model.layout.pre_norm:
+            return block(h, self.layernorm(norm, name, h))
+        return self.layernorm(norm, name, block(h, h))

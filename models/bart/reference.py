@@ -1,17 +1,18 @@
-"""Which module of a BART becomes which node of its graphs."""
+"""Which module of a BART or relative becomes which node of its graphs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ternbin.models.bart.qbart import Layer, QuantBartForConditionalGeneration, head_of, stacks
+from ternbin.models.bart.qbart import Layer, QuantSeq2Seq, embedding_norm, final_norm, head_of, stacks
 
 
-def node_modules(model: QuantBartForConditionalGeneration) -> dict[str, Any]:
+def node_modules(model: QuantSeq2Seq) -> dict[str, Any]:
     """Module by name of the node, as `ternbin.models.fidelity.Reference` wants them."""
     modules: dict[str, Any] = {"lm_head.in": head_of(model).x_quant, "lm_head": model}
     for prefix, stack in zip(("enc", "dec"), stacks(model), strict=True):
-        modules |= {f"{prefix}.embed": stack, f"{prefix}.embed_ln": stack.layernorm_embedding}
+        modules |= {f"{prefix}.embed": stack, f"{prefix}.embed_ln": embedding_norm(stack)}
+        modules[f"{prefix}.final_ln"] = final_norm(stack)
         for index, layer in enumerate(stack.layers):
             modules |= _of_layer(f"{prefix}.{index}", layer)
     return modules

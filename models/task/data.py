@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from ternbin.errors import InputError, MissingToolError
+from ternbin.storage import replacing
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SPLITS = ("train", "validation", "test")
@@ -78,7 +79,7 @@ def fetch_translation_index(suite: str = "bookworm") -> str:
             "Acquire::Languages": "en",
         }
         arguments = [f"-o{key}={value}" for key, value in options.items()]
-        update = subprocess.run([apt_get, *arguments, "update"], capture_output=True, text=True)
+        update = subprocess.run([apt_get, *arguments, "update"], capture_output=True, encoding="utf-8")
         indices = sorted((state / "lists").glob(f"*_dists_{suite}_main_*Translation-en*"))
         if not indices:
             raise InputError(
@@ -258,7 +259,7 @@ def encode(tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
     """Write one JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
         for example in examples:
             file.write(json.dumps(vars(example), ensure_ascii=False) + "\n")
 
@@ -276,7 +277,7 @@ def read_examples(data_dir: Path, split: str) -> list[Example]:
 
 def demo_examples() -> list[Example]:
     """The few dozen test texts that come with the package."""
-    return [Example(**row) for row in json.loads((BUNDLED / "demo_texts.json").read_text())["texts"]]
+    return [Example(**row) for row in json.loads((BUNDLED / "demo_texts.json").read_text(encoding="utf-8"))["texts"]]
 
 
 def build_dataset(out_dir: Path, seed: int = 0, index: str | None = None) -> dict[str, int]:

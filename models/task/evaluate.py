@@ -16,6 +16,7 @@ from ternbin.models.task import data as dataset
 from ternbin.models.task.batches import Row, encode_examples, epoch_batches, pad_rows
 from ternbin.models.task.integer_eval import integer_scores
 from ternbin.models.task.scores import BASELINES, METRICS, rouge
+from ternbin.storage import write_text
 
 # -- scores ------------------------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ def main_evaluate(model_dir: Path, data_dir: Path, json_path: Path | None = None
     result = evaluate(model_dir, data_dir, limit=limit)
     print(table(result))
     if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
+        write_text(json_path, json.dumps(result, indent=1) + "\n")
     return result
 
 

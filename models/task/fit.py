@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ternbin.errors import InputError
 from ternbin.models.task.batches import Batch
+from ternbin.storage import replacing
 
 STATE_FILE = "state.pt"
 LOG_FILE = "log.jsonl"
@@ -75,9 +76,8 @@ def save_state(folder: Path, model, optimizer, budget: Budget, epoch: int) -> No
     """Write the resume state; an interrupted write leaves the old one in place."""
     state = dict(model=model.state_dict(), optimizer=optimizer.state_dict())
     state |= dict(spent=budget.spent, step=budget.step, epoch=epoch)
-    partial = folder / (STATE_FILE + ".part")
-    torch.save(state, partial)
-    partial.replace(folder / STATE_FILE)
+    with replacing(folder / STATE_FILE) as fresh:
+        torch.save(state, fresh)
 
 
 def load_state(folder: Path, model, optimizer, budget: Budget) -> int:
@@ -150,5 +150,5 @@ def log(folder: Path, budget: Budget, epoch: int, loss: float, validation_nll: f
     """Append one line to the run's log."""
     entry = dict(step=budget.step, minutes=round(budget.spent / 60, 2), epoch=epoch)
     entry |= dict(loss=round(loss, 4), validation_nll=round(validation_nll, 4))
-    with (folder / LOG_FILE).open("a") as file:
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")

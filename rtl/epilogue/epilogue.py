@@ -10,7 +10,8 @@ from ternbin.contract.counters import EPILOGUE_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Kind, Op
 from ternbin.contract.memories import ID_WORD_BITS, PARAM_BITS
-from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS, SCALE_WORDS
+from ternbin.contract.pipeline import SCALE_WORDS
+from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
 from ternbin.rtl.epilogue.params import Parameters
 from ternbin.rtl.epilogue.toptokens import logit_units

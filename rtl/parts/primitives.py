@@ -11,7 +11,7 @@ _FOLDER = Path(__file__).parent / "primitives"
 
 def primitives() -> dict[str, str]:
     """File name -> text."""
-    return {path.name: path.read_text() for path in sorted(_FOLDER.glob("*.v"))}
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.v"))}
 
 
 def popcount(m: Module, name: str, bits: Value) -> Signal:

@@ -13,7 +13,8 @@ from amaranth.utils import bits_for, exact_log2
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Op
 from ternbin.contract.memories import PARAM_BITS
-from ternbin.contract.pipeline import MUL_BITS, NORM_GROUP, SCALE_WORDS
+from ternbin.contract.pipeline import NORM_GROUP, SCALE_WORDS
+from ternbin.graph.fixedpoint import MUL_BITS
 from ternbin.rtl.parts.arithmetic import (
     COUNT,
     WIDE,

@@ -29,7 +29,8 @@ class MaskedSoftmax(Softmax):
     def _join(self, m: Module, name: str, a: Pass) -> None:
         """Asks for the word of the mask with that of the scores; both must be there."""
         rows, masked = self.hw.rows, self.f.masked
-        assert isinstance(a.walk, MaskedScoreWalk)
+        if not isinstance(a.walk, MaskedScoreWalk):
+            raise TypeError(f"walk must be one of masked scores, not a {type(a.walk).__name__}")
         item = a.walk.o.payload
         m.submodules[f"{name}_masks"] = masks = ReadBuffer(1, self.hw.param_word_bits, BEAM_BITS)
         self._mask_ports.append(masks.port)

@@ -73,7 +73,8 @@ class VectorUnit(wiring.Component):
     EVENTS = VECTOR_EVENTS
 
     def __init__(self, hw: HwConfig):
-        assert bits_for(hw.rows) <= self.EVENTS["saturations"]
+        if bits_for(hw.rows) > self.EVENTS["saturations"]:
+            raise ValueError(f"rows must be counted by {self.EVENTS['saturations']} bits, not be {hw.rows}")
         self.hw = hw
         super().__init__(
             {

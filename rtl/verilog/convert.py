@@ -17,7 +17,7 @@ def convert(parts: Mapping[str, Elaboratable]) -> str:
     collecting = gc.isenabled()
     gc.disable()  # millions of objects that live to the end: looking for garbage among them takes a third of the time
     try:
-        return clocked(renumbered(_convert(parts)))
+        return started(clocked(renumbered(_convert(parts))))
     finally:
         if collecting:
             gc.enable()
@@ -40,3 +40,17 @@ def renumbered(text: str) -> str:
     when a change elsewhere moves those cells, and compiled simulators stay valid."""
     numbers: dict[str, str] = {}
     return re.sub(r"(?<=\\port\$)\d+", lambda cell: numbers.setdefault(cell[0], str(len(numbers))), text)
+
+
+def started(text: str) -> str:
+    """``text`` with every ``always @*`` evaluated once when a simulation begins, in simulators that wait for an input to change.
+
+    Yosys writes for that a register into each such block that never changes either. Here it does, as soon as all blocks wait for it.
+    Verilator evaluates all blocks anyway, and knows no delays; synthesis needs none.
+    """
+    return re.sub(
+        r"^(  reg (\\\$auto\$verilog_backend\S+ ) *= 0;\n)",
+        r"\1`ifndef SYNTHESIS\n`ifndef VERILATOR\n  initial #0 \2 = 1;\n`endif\n`endif\n",
+        text,
+        flags=re.M,
+    )

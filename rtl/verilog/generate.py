@@ -1,7 +1,9 @@
 """Verilog of an accelerator, and the manifest that says what is where in it."""
 
+import json
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from amaranth import Shape
@@ -20,6 +22,7 @@ from ternbin.rtl.verilog.shared import shared_verilog
 from ternbin.version import __version__
 
 TOP = "ternbin"
+_WAIVERS = Path(__file__).parents[1] / "lint.vlt"
 
 
 @cache
@@ -100,3 +103,9 @@ def manifest(hw: HwConfig) -> dict[str, Any]:
         "memories": _memories(hw),
         "units": [unit.name.lower() for unit in isa.Unit],
     }
+
+
+def beside(hw: HwConfig) -> dict[str, str]:
+    """Files that stand beside the Verilog: ``manifest.json``, and ``lint.vlt``, the waivers with which Verilator's lint is clean."""
+    data = json.dumps(manifest(hw), indent=1, ensure_ascii=False) + "\n"
+    return {"manifest.json": data, _WAIVERS.name: _WAIVERS.read_text(encoding="utf-8")}

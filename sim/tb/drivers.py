@@ -15,6 +15,8 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
+from ternbin.errors import CheckError
+
 
 def _bench() -> dict:
     return json.loads(os.environ["TERNBIN_BENCH"])
@@ -192,7 +194,8 @@ class MemoryModel:
 
     def _address(self, name: str) -> int:
         addr = get(self.dut, f"{name}__addr")
-        assert addr < self.depth, f"{name}: address must be below {self.depth}, not {addr}"
+        if addr >= self.depth:
+            raise CheckError(f"{name}: address must be below {self.depth}, not {addr}")
         return addr
 
     def _read(self, name: str) -> None:

@@ -7,6 +7,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryReg
 
 from ternbin.contract import isa
 from ternbin.contract.isa import ErrorCode, Instruction, encode
+from ternbin.errors import CheckError
 from ternbin.sim.tb import drivers
 
 
@@ -47,12 +48,14 @@ class Host:
     async def read(self, offset: int) -> int:
         """A 32-bit register; the answer must be OKAY."""
         answer = await self.registers.read(offset, 4)
-        assert answer.resp == 0, f"register {offset:#x}: {answer.resp}"
+        if answer.resp != 0:
+            raise CheckError(f"register {offset:#x}: answer must be OKAY, not {answer.resp}")
         return int.from_bytes(answer.data, "little")
 
     async def write(self, offset: int, value: int) -> None:
         answer = await self.registers.write(offset, value.to_bytes(4, "little"))
-        assert answer.resp == 0, f"register {offset:#x}: {answer.resp}"
+        if answer.resp != 0:
+            raise CheckError(f"register {offset:#x}: answer must be OKAY, not {answer.resp}")
 
     async def counter(self, number: int) -> int:
         at = isa.REG_COUNTERS + 8 * number
@@ -72,7 +75,8 @@ class Host:
             if not status & 1:
                 break
         error = ErrorCode(await self.read(isa.REG_ERROR))
-        assert status == (4 if error else 2), f"status {status:#x} with error {error.name}"
+        if status != (4 if error else 2):
+            raise CheckError(f"status must be {4 if error else 2:#x} with error {error.name}, not {status:#x}")
         address = await self.read(isa.REG_ERROR_ADDR) | await self.read(isa.REG_ERROR_ADDR_HI) << 32
         return error, address
 

@@ -20,6 +20,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from ternbin.contract import isa
 from ternbin.contract.program import Program, load
 from ternbin.counting.external import MemoryModel
+from ternbin.errors import CheckError
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.tb import drivers
 from ternbin.sim.tb.axi_model import CycleMemory
@@ -50,7 +51,7 @@ class Registers:
             if w:
                 self._set(wvalid=0)
             if b:
-                assert self._get("bresp") == 0
+                _okay(address, self._get("bresp"))
                 self._set(bready=0)
                 return
 
@@ -61,9 +62,14 @@ class Registers:
             if self._get("arready"):
                 self._set(arvalid=0)
             if self._get("rvalid"):
-                assert self._get("rresp") == 0
+                _okay(address, self._get("rresp"))
                 self._set(rready=0)
                 return self._get("rdata")
+
+
+def _okay(address: int, response: int) -> None:
+    if response != 0:
+        raise CheckError(f"register {address:#x}: response must be OKAY, not {response}")
 
 
 async def reset(dut) -> None:
@@ -88,7 +94,9 @@ async def run_calls(dut, program: Program, memory, registers, calls: int) -> dic
         while not drivers.get(dut, "irq"):
             await RisingEdge(dut.clk)
         cycles.append(round((get_sim_time("ns") - begin) / 10) - 1)
-        assert await registers.read(isa.REG_ERROR) == 0
+        error = await registers.read(isa.REG_ERROR)
+        if error:
+            raise CheckError(f"call {number}: error must be 0, not {error}")
         await registers.read(isa.REG_ERROR_ADDR)
         await registers.read(isa.REG_ERROR_ADDR_HI)
         await registers.write(isa.REG_STATUS, 1)
@@ -104,7 +112,7 @@ async def run_calls(dut, program: Program, memory, registers, calls: int) -> dic
 
 def _report(result: dict, data: bytes) -> None:
     parameters = drivers.parameters()
-    Path(parameters["result"]).write_text(json.dumps(result))
+    Path(parameters["result"]).write_text(json.dumps(result), encoding="utf-8")
     Path(parameters["memory"]).write_bytes(data)
 
 
@@ -145,11 +153,11 @@ class _LiteRegisters:
 
     async def write(self, address: int, value: int) -> None:
         response = await self.master.write(address, value.to_bytes(4, "little"))
-        assert int(response.resp) == 0
+        _okay(address, int(response.resp))
 
     async def read(self, address: int) -> int:
         response = await self.master.read(address, 4)
-        assert int(response.resp) == 0
+        _okay(address, int(response.resp))
         return int.from_bytes(response.data, "little")
 
 

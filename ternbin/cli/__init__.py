@@ -1,17 +1,26 @@
 """The command line: one verb a file, typed errors become exit codes here and nowhere else."""
 
 import argparse
+import contextlib
 import importlib
+import logging
 import os
+import signal
 import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from types import FrameType
 
-from ternbin.errors import TernbinError
+from ternbin.errors import FAULT, TernbinError
+from ternbin.progress import LOG
 from ternbin.version import __version__
 
 VERBS = {
     "run": "summarise a text on the simulated accelerator and report",
     "train": "train a teacher or a quantized student",
-    "quantize": "quantize a BART checkpoint directory",
+    "quantize": "quantize a checkpoint directory",
     "eval": "ROUGE and NLL of a checkpoint on the held-out texts",
     "lower": "lower a checkpoint to the integer graph",
     "rtl": "generate the Verilog of an accelerator",
@@ -32,23 +41,105 @@ def _parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"ternbin.cli.{name}")
         sub = verbs.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(sub)
+        add_verbosity(sub)
         sub.set_defaults(call=module.call)
     return parser
 
 
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-v", "--verbose", action="store_true", help="every step, commands of tools, tracebacks of faults")
+    how.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress and no information, only warnings and errors"
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0 good, 1 a check failed, 2 bad input or usage, 3 missing tool."""
+    """Runs one verb; returns the exit code: 0 good, 1 bits differ, 2 bad input or usage, 3 missing tool, 70 a fault of ternbin or of a
+    tool, 128 and the number of a signal where one ended it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched from a hub
-    args = _parser().parse_args(argv)
+    verb = ""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # not a stream of the system
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore  # a text may not be printable in every locale
     try:
-        return args.call(args) or 0
+        args = _parser().parse_args(argv)
+        verb = f" {args.verb}"
+        with _terminable(), _log(args):
+            code = args.call(args) or 0
+        sys.stdout.flush()
+        return code
     except TernbinError as error:
-        print(f"ternbin {args.verb}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _ended(verb, str(error), error.exit_code)
     except KeyboardInterrupt:
-        print(f"ternbin {args.verb}: interrupted", file=sys.stderr)
-        return 130
+        return _ended(verb, "interrupted", 128 + signal.SIGINT)
+    except _Terminated:
+        return _ended(verb, "terminated", 128 + signal.SIGTERM)
+    except BrokenPipeError:  # nobody reads on, as with | head
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be flushed goes nowhere
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.strerror is None:
+            return _fault(verb, error)
+        return _ended(verb, f"{error.filename or 'a file'}: cannot be used: {error.strerror}", 2)
+    except Exception as error:
+        return _fault(verb, error)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class _Terminated(BaseException):
+    """SIGTERM came: what is being written is cleared away on the way out."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Lines(logging.Handler):
+    """Lines of the log on standard error, as it is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        print(f"{mark}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _log(args: argparse.Namespace) -> Iterator[None]:
+    """The log as --verbose and --quiet want it."""
+    handler, before = _Lines(), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
+    LOG.propagate = False
+    try:
+        yield
+    except Exception:
+        LOG.debug(traceback.format_exc())
+        raise
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(before)
+        LOG.propagate = True
+
+
+def _ended(verb: str, line: str, code: int) -> int:
+    print(f"ternbin{verb}: {line}", file=sys.stderr)
+    return code
+
+
+def _fault(verb: str, error: Exception) -> int:
+    """One line for a fault of ternbin itself; the traceback is kept in a file."""
+    with tempfile.NamedTemporaryFile("w", prefix="ternbin-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(f"ternbin {__version__}: {sys.argv}\n{traceback.format_exc()}")
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return _ended(verb, f"internal error: {what} (traceback: {file.name})", FAULT)

@@ -19,10 +19,11 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.models.prepare import bundled_dir
     from ternbin.models.task.data import build_dataset
     from ternbin.models.task.evaluate import main_evaluate
+    from ternbin.progress import say
 
     data = Path(args.data)
     if not (data / "test.jsonl").exists():
-        print(f"building the data set in {data}")
+        say(f"building the data set in {data}")
         build_dataset(data)
     main_evaluate(
         Path(args.model) if args.model else bundled_dir(), data, args.json and Path(args.json), limit=args.limit

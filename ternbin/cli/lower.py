@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ternbin.cli import options
+from ternbin.storage import claimed, write_text
 
 if TYPE_CHECKING:
     from ternbin.graph.ir import Graph, Lowered, Weights
@@ -43,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
+    with claimed(Path(args.out)) as out:
+        _lower(args, out)
+
+
+def _lower(args: argparse.Namespace, out: Path) -> None:
     from ternbin import results
     from ternbin.contract.hw import load_hw
     from ternbin.contract.program import listing, save
@@ -54,7 +60,6 @@ def call(args: argparse.Namespace) -> None:
     several = args.beams * len(lengths) != 1
     if several:
         hw = hw.searching(args.beams, len(lengths))
-    out = options.check_writable(Path(args.out))
     lowered = _lowered(args)
     _write_graphs(lowered, out)
     summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
@@ -63,7 +68,7 @@ def call(args: argparse.Namespace) -> None:
             check_vocabulary(lowered.meta["vocab_size"], hw.beams)
         program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
         save(program, out / "program.tbn")
-        results.write_text(out / "program.txt", listing(program))
+        write_text(out / "program.txt", listing(program))
         summary |= {
             "source_len": lengths[0] if len(lengths) == 1 else lengths,
             "beams": args.beams,
@@ -107,12 +112,11 @@ def _lowered(args: argparse.Namespace) -> "Lowered":
 
 def _write_graphs(lowered: "Lowered", out: Path) -> None:
     """Every graph as text and ONNX, all as one picture."""
-    from ternbin import results
     from ternbin.graph import export
     from ternbin.graph.dump import dump
     from ternbin.graph.picture import picture
 
-    results.write_text(out / "graph.svg", picture(lowered))
+    write_text(out / "graph.svg", picture(lowered))
     for graph in lowered.stacks:
-        results.write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
+        write_text(out / f"{graph.name}.txt", dump(graph, lowered.weights))
         export.save_onnx(graph, lowered.weights, out / f"{graph.name}.onnx")

@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,9 +144,7 @@ def check_writable(folder: Path) -> Path:
     """The folder, made if need be: found out before long work, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
     return folder

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin import results
+    from ternbin import results, storage
     from ternbin.errors import InputError
 
     if args.claim:
@@ -51,7 +51,7 @@ def call(args: argparse.Namespace) -> None:
             write_report(
                 result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name
             )
-        results.write_text(out / "comparison.html", compare.page(loaded))
+        storage.write_text(out / "comparison.html", compare.page(loaded))
         print(compare.terminal(loaded))
     if args.json:
         results.write_json(args.json, compare.rows(loaded))
@@ -59,30 +59,25 @@ def call(args: argparse.Namespace) -> None:
 
 
 def _claim(args: argparse.Namespace) -> None:
-    import sys
-
-    from ternbin import results
+    from ternbin import results, storage
     from ternbin.cli import options
     from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
     from ternbin.explore.audit import SUBJECTS, audit
     from ternbin.models.task.paper import paper_table
+    from ternbin.progress import passing
     from ternbin.report import audit as rendered
 
     loaded = [results.load(path) for path in args.results]
     out = options.check_writable(Path(args.out)) if args.out else None
 
-    def step(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"  {text} ...\033[K", end="\r", file=sys.stderr, flush=True)
-
     names = {None: list(SUBJECTS), "all": list(SUBJECTS), "none": []}.get(args.models, [args.models])
     with figures.using(args.characterisation):
-        report = claim_report(paper_table(), loaded) | audit(names, args.dram or "lpddr4", step)
-    step("")
+        report = claim_report(paper_table(), loaded) | audit(names, args.dram or "lpddr4", passing)
+    passing("")
     print(rendered.terminal(report))
     if args.json:
         results.write_json(args.json, report)
     if out:
-        results.write_text(out / "claim.html", rendered.page(report))
+        storage.write_text(out / "claim.html", rendered.page(report))
         print(f"\nreport: {out / 'claim.html'}")

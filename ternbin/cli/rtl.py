@@ -1,7 +1,9 @@
-"""Generate the Verilog of an accelerator and a JSON manifest of its ports, parameters, address map and counters."""
+"""Generate the Verilog of an accelerator, a JSON manifest of its ports, parameters, address map and counters, and lint waivers."""
 
 import argparse
 from pathlib import Path
+
+from ternbin.storage import claimed, write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin import api, results
+    from ternbin import api
 
     files = api.verilog(args.hw)
-    for name, text in files.items():
-        path = Path(args.out) / name
-        results.write_text(path, text)
-        print(f"{path}  {path.stat().st_size:,} bytes")
+    with claimed(Path(args.out)) as out:
+        for name, text in files.items():
+            write_text(out / name, text)
+            print(f"{out / name}  {(out / name).stat().st_size:,} bytes")
     if args.json:
-        results.write_text(args.json, files["manifest.json"])
+        write_text(args.json, files["manifest.json"])

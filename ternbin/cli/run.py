@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 DEFAULT_OUT = "reports/run"
 
@@ -30,9 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
+    with claimed(Path(args.out)) as out:
+        return _run(args, out)
+
+
+def _run(args: argparse.Namespace, out: Path) -> int:
     from ternbin import api, results
 
-    out = options.check_writable(Path(args.out))
     run = api.summarise(
         **options.sources(args),
         model=args.model,

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,18 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin.errors import InputError
-    from ternbin.models.task.data import build_dataset
-    from ternbin.models.task.train import train_student, train_teacher
 
     if (args.role == "student") != bool(args.teacher):
         raise InputError("--teacher must be given for a student, and only for a student")
-    out, data = options.check_writable(Path(args.out)), Path(args.data)
+    with claimed(Path(args.out)) as out:
+        _train(args, out)
+    print(f"checkpoint: {args.out}")
+
+
+def _train(args: argparse.Namespace, out: Path) -> None:
+    from ternbin.models.task.data import build_dataset
+    from ternbin.models.task.train import train_student, train_teacher
+    from ternbin.progress import say
+
+    data = Path(args.data)
     if not (data / "train.jsonl").exists():
-        print(f"building the data set in {data}")
+        say(f"building the data set in {data}")
         build_dataset(data)
     common = {"minutes": args.minutes, "steps": args.steps, "seed": args.seed, "threads": args.threads}
     if args.role == "teacher":
         train_teacher(data, out, **common)
     else:
         train_student(Path(args.teacher), data, out, bits=args.bits, **common)
-    print(f"checkpoint: {out}")

@@ -1,7 +1,7 @@
 """Check every link of the chain on small random models: graph, program, RTL, bit for bit.
 
-Each case is a random BART (layers, sizes, activation function, bits, text) on a random memory timing; the first difference is
-printed with op, index, expected and actual value.
+Each case is a random model of one of the families (layers, sizes, variations, activation function, bits, text) on a random memory timing;
+the first difference is printed with op, index, expected and actual value.
 """
 
 import argparse

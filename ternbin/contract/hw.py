@@ -1,26 +1,28 @@
 """The one description of an accelerator: a frozen, validated configuration with named instances."""
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from ternbin.errors import InputError
+from ternbin.schema import Printable, Range, check_fields, read_toml, validated
 
 KINDS = ("ternary", "binary")
-WEIGHT_PACKS = ("2bit", "5trit")
 REFERENCE_BITS = {"int8": 8, "bf16": 16, "fp32": 32}  # of an operand
 MAX_BEAMS = 8  # of all texts
 
-
-def _is_power_of_two(value: int) -> bool:
-    return value > 0 and value & (value - 1) == 0
+Words = Annotated[int, Range(16, 1 << 20)]  # of a memory bank
 
 
 def top_tokens(beams: int) -> int:
     """The most likely tokens that a search looks at for each beam: as many may end as go on, and four may be banned."""
     return 2 * beams + 4
+
+
+def _impossible(reason: str) -> InputError:
+    return InputError(f"hardware configuration: {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,81 +48,44 @@ class HwConfig:
     KINDS: ClassVar[tuple[str, ...]] = KINDS
     step_cycles: ClassVar[float] = 1.0  # cycles of the array for a step
 
-    name: str = "custom"
+    name: Annotated[str, Printable(1, 100)] = "custom"
     kind: str = "ternary"
-    rows: int = 16
-    cols: int = 4
-    lanes: int = 32
-    acc_bits: int = 24
-    res_bits: int = 16
-    axi_data_bits: int = 64
-    axi_addr_bits: int = 32
-    abuf_words: int = 2048  # codes of activations, `cols` banks
-    wbuf_words: int = 1024  # weight tiles, `rows` banks
-    kbuf_words: int = 1024  # keys and transposed values, `rows` banks
-    rbuf_words: int = 2048  # residual stream, one bank, `rows` values a word
-    sbuf_words: int = 256  # attention scores, `cols` banks, `rows` accumulators a word
-    pbuf_words: int = 1024  # thresholds, scales, biases, LayerNorm parameters, `rows` x 16 bits a word
-    idbuf_words: int = 256  # token ids
-    queue_depth: int = 4  # instructions waiting per unit
-    burst_beats: int = 16  # longest AXI burst
-    weight_pack: str = "2bit"  # ternary weights in external memory: 2 bits each, or "5trit": five in 8 bits
-    beams: int = 1  # of a search: more add a unit for the best tokens of each beam, and masks to the softmax
+    rows: Annotated[int, Range(4, 64, power_of_two=True)] = 16
+    cols: Annotated[int, Range(1, 64, power_of_two=True)] = 4
+    lanes: Annotated[int, Range(16, 256, power_of_two=True)] = 32
+    acc_bits: Annotated[int, Range(16, 32)] = 24
+    res_bits: Annotated[int, Range(8, 20)] = 16
+    axi_data_bits: Annotated[int, Range(32, 512, power_of_two=True)] = 64
+    axi_addr_bits: Annotated[int, Range(24, 40)] = 32
+    abuf_words: Words = 2048  # codes of activations, `cols` banks
+    wbuf_words: Words = 1024  # weight tiles, `rows` banks
+    kbuf_words: Words = 1024  # keys and transposed values, `rows` banks
+    rbuf_words: Words = 2048  # residual stream, one bank, `rows` values a word
+    sbuf_words: Words = 256  # attention scores, `cols` banks, `rows` accumulators a word
+    pbuf_words: Words = 1024  # thresholds, scales, biases, LayerNorm parameters, `rows` x 16 bits a word
+    idbuf_words: Words = 256  # token ids
+    queue_depth: Annotated[int, Range(1, 16)] = 4  # instructions waiting per unit
+    burst_beats: Annotated[int, Range(1, 256, power_of_two=True)] = 16  # longest AXI burst
+    weight_pack: Literal["2bit", "5trit"] = "2bit"  # ternary weights in external memory: 2 bits each, or five in 8 bits
+    beams: Annotated[int, Range(1, MAX_BEAMS)] = 1  # of a search: more add a unit for best tokens, masks to the softmax
     kv_external: bool = False  # keep keys and values of decoding in external memory
-    clock_mhz: float = (
-        350.0  # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
-    )
+    # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
+    clock_mhz: Annotated[float, Range(0.001, 100_000)] = 350.0
 
     def __post_init__(self) -> None:
+        """Bounds of each field, then what fields ask of each other."""
+        check_fields(self, "hardware configuration")
         if self.kind not in self.KINDS:
-            raise InputError(f"hardware configuration: kind must be one of {', '.join(self.KINDS)}, not {self.kind!r}")
-        if self.weight_pack not in WEIGHT_PACKS:
-            raise InputError(
-                f"hardware configuration: weight_pack must be one of {', '.join(WEIGHT_PACKS)}, not {self.weight_pack!r}"
-            )
+            raise _impossible(f"kind must be one of {', '.join(self.KINDS)}, not {self.kind!r}")
         if self.kind == "binary" and self.weight_pack != "2bit":
-            raise InputError(
-                f"hardware configuration: weight_pack must be 2bit on a binary array, not {self.weight_pack!r}"
-            )
-        limits = {
-            "rows": (4, 64),
-            "cols": (1, 64),
-            "lanes": (16, 256),
-            "axi_data_bits": (32, 512),
-            "burst_beats": (1, 256),
-        }
-        for field, (low, high) in limits.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or not low <= value <= high or not _is_power_of_two(value):
-                raise InputError(
-                    f"hardware configuration: {field} must be a power of two from {low} to {high}, not {value!r}"
-                )
-        ranges = {
-            "acc_bits": (16, 32),
-            "res_bits": (8, 20),
-            "axi_addr_bits": (24, 40),
-            "queue_depth": (1, 16),
-            "beams": (1, MAX_BEAMS),
-        }
-        ranges |= {f"{m}_words": (16, 1 << 20) for m in ("abuf", "wbuf", "kbuf", "rbuf", "sbuf", "pbuf", "idbuf")}
-        for field, (low, high) in ranges.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise InputError(f"hardware configuration: {field} must be from {low} to {high}, not {value!r}")
+            raise _impossible(f"weight_pack must be 2bit on a binary array, not {self.weight_pack!r}")
         if self.rows > self.lanes:
-            raise InputError(f"hardware configuration: rows must be at most lanes ({self.lanes}), not {self.rows}")
+            raise _impossible(f"rows must be at most lanes ({self.lanes}), not {self.rows}")
         if self.axi_data_bits > self.rows * 16:
-            raise InputError(
-                f"hardware configuration: axi_data_bits must be at most rows x 16 ({self.rows * 16}), "
-                f"not {self.axi_data_bits}"
-            )
+            raise _impossible(f"axi_data_bits must be at most rows x 16 ({self.rows * 16}), not {self.axi_data_bits}")
         if self.beams > 1 and self.idbuf_words < self.result_words + self.beams:
-            raise InputError(
-                f"hardware configuration: idbuf_words must be at least {self.result_words + self.beams} for "
-                f"{self.beams} beams, not {self.idbuf_words}"
-            )
-        if not self.clock_mhz > 0:
-            raise InputError(f"hardware configuration: clock_mhz must be positive, not {self.clock_mhz!r}")
+            least = self.result_words + self.beams
+            raise _impossible(f"idbuf_words must be at least {least} for {self.beams} beams, not {self.idbuf_words}")
 
     @property
     def planes(self) -> int:
@@ -217,7 +182,7 @@ class ReferenceConfig(HwConfig):
 
     kind: str = "fp32"
     # A field here alone: configurations that are built have none to set.
-    step_cycles: float = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    step_cycles: Annotated[float, Range(above=0)] = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def planes(self) -> int:
@@ -232,44 +197,54 @@ class ReferenceConfig(HwConfig):
         return HwConfig(**values)
 
 
-_TINY = HwConfig(
-    name="tiny",
-    rows=4,
-    cols=2,
-    lanes=16,
-    axi_data_bits=32,
-    abuf_words=512,
-    wbuf_words=256,
-    kbuf_words=512,
-    rbuf_words=1024,
-    sbuf_words=128,
-    pbuf_words=256,
-    idbuf_words=64,
-)
-
-NAMED = {
-    config.name: config
-    for config in (
-        _TINY,
-        HwConfig(name="small"),
-        dataclasses.replace(_TINY, name="tiny-binary", kind="binary", lanes=32),
-        HwConfig(name="small-binary", kind="binary", lanes=64),
-        HwConfig(  # BART-base, inputs of up to 1,024 tokens
-            name="base",
-            rows=64,
-            cols=4,
-            lanes=64,
-            axi_data_bits=512,
-            abuf_words=8192,
-            kbuf_words=4096,
-            rbuf_words=12288,
-            sbuf_words=1024,
-            pbuf_words=2048,
-            idbuf_words=1024,
-            queue_depth=8,
-        ),
+@cache
+def named() -> dict[str, HwConfig]:
+    """The named configurations, also as ``NAMED`` of this module; made when first asked for."""
+    tiny = HwConfig(
+        name="tiny",
+        rows=4,
+        cols=2,
+        lanes=16,
+        axi_data_bits=32,
+        abuf_words=512,
+        wbuf_words=256,
+        kbuf_words=512,
+        rbuf_words=1024,
+        sbuf_words=128,
+        pbuf_words=256,
+        idbuf_words=64,
     )
-}
+    base = HwConfig(  # BART-base, inputs of up to 1,024 tokens
+        name="base",
+        rows=64,
+        cols=4,
+        lanes=64,
+        axi_data_bits=512,
+        abuf_words=8192,
+        kbuf_words=4096,
+        rbuf_words=12288,
+        sbuf_words=1024,
+        pbuf_words=2048,
+        idbuf_words=1024,
+        queue_depth=8,
+    )
+    configs = (
+        tiny,
+        HwConfig(name="small"),
+        dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32),
+        HwConfig(name="small-binary", kind="binary", lanes=64),
+        base,
+    )
+    return {config.name: config for config in configs}
+
+
+NAMED: dict[str, HwConfig]
+
+
+def __getattr__(name: str) -> object:
+    if name == "NAMED":
+        return named()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load_hw(spec: str) -> HwConfig:
@@ -277,19 +252,12 @@ def load_hw(spec: str) -> HwConfig:
 
     Raises InputError for an unknown name, an unreadable or broken file, or an unknown or impossible field.
     """
-    if spec in NAMED:
-        return NAMED[spec]
+    if spec in named():
+        return named()[spec]
     path = Path(spec)
     if path.suffix != ".toml":
-        raise InputError(f"--hw must be one of {', '.join(NAMED)} or a .toml file, not {spec!r}")
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(HwConfig)})
-    if unknown:
-        raise InputError(f"{path}: unknown field {unknown[0]!r}")
-    values.setdefault("name", path.stem)
-    return HwConfig(**values)
+        raise InputError(f"--hw must be one of {', '.join(named())} or a .toml file, not {spec!r}")
+    values = read_toml(path)
+    if path.stem.isprintable():
+        values.setdefault("name", path.stem[:100])
+    return validated(HwConfig, values, path)

@@ -242,7 +242,8 @@ def layout(op: Op) -> dict[str, tuple[int, int, bool]]:
     for name, width in HEADER + FIELDS[op]:
         result[name] = (low, abs(width), width < 0)
         low += abs(width)
-    assert low <= INSTRUCTION_BITS
+    if low > INSTRUCTION_BITS:
+        raise ValueError(f"{op.name}: fields must have at most {INSTRUCTION_BITS} bits, not {low}")
     return result
 
 

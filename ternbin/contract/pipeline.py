@@ -1,7 +1,6 @@
 """Constants of the microarchitecture that more than one of RTL, cycle model, mapper and machine rest on."""
 
 # parameters of the epilogue and of LAYERNORM
-MUL_BITS, BIAS_BITS = 24, 40  # a multiplier M and a bias B, signed, of one feature
 SCALE_WORDS = 4  # parameter words of PBUF that hold M and B
 
 # instructions

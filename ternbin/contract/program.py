@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ternbin import formats
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, decode
 from ternbin.contract.memories import Memory, memories
 from ternbin.contract.rows import INT8_WEIGHTS, UINT8_WEIGHTS, bytes_int, from_bytes, word_codes
 from ternbin.errors import InputError
 from ternbin.graph.qtypes import from_stored, kind_of
+from ternbin.storage import write_bytes
 
-MAGIC = b"ternbin program 1\n"
+MAGIC = f"{formats.PROGRAM}\n".encode()
 LAYOUTS = ("tokens", "keys", "transposed", "residual", "scores", "ids")
 
 
@@ -305,7 +305,7 @@ def save(program: Program, path: str | Path) -> None:
     header["probes"] = [dataclasses.astuple(probe) for probe in program.probes]
     text = json.dumps(header, separators=(",", ":")).encode()
     body = MAGIC + len(text).to_bytes(8, "little") + text + program.image
-    _write_atomically(Path(path), body + hashlib.sha256(body).digest())
+    write_bytes(path, body + hashlib.sha256(body).digest())
 
 
 _HEADER = (
@@ -323,26 +323,14 @@ _HEADER = (
 )
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def load(path: str | Path) -> Program:
     """Read a program file. Raises InputError for a foreign, truncated or damaged file."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    first = data[:40].partition(b"\n")[0].decode("ascii", "replace")
+    formats.refuse_newer(first, formats.PROGRAM, str(path))
     if not data.startswith(MAGIC):
         raise InputError(f"{path}: must be a ternbin program, not a file that starts with {data[:8]!r}")
     body, digest = data[:-32], data[-32:]

@@ -10,8 +10,9 @@ import numpy as np
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
 from ternbin.contract.memories import PARAM_BITS, ceil_div
-from ternbin.contract.pipeline import MUL_BITS, SCALE_WORDS
+from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.contract.transfers import TRITS, bank_words
+from ternbin.graph.fixedpoint import MUL_BITS
 
 INT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, -128], dtype=np.int64)
 UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)

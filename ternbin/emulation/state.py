@@ -9,11 +9,11 @@ from ternbin.contract.effects.access import READ, WRITE, Access
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ErrorCode, Kind, Mem
 from ternbin.contract.memories import CODE_MEMORIES, PARAM_BITS, TABLES, memories
-from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS
 from ternbin.contract.program import Region
 from ternbin.contract.rows import int_bytes, to_bytes
 from ternbin.contract.transfers import transfer_words
 from ternbin.graph import golden
+from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 
 Total = tuple[int, int]  # (m, s) of rule 11
 Best = list[tuple[int, int]]  # (id, logit), largest logit first

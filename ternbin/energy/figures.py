@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
+from ternbin import formats
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
 
@@ -47,7 +48,7 @@ class Figure:
         return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source, self.record)
 
 
-SCHEMA = "ternbin-energy/1"
+SCHEMA = formats.ENERGY
 STORED = Path(__file__).with_name("characterisation.json")
 
 
@@ -60,8 +61,7 @@ def read_characterisation(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: must be JSON: {error}") from None
     contents = cast(dict[str, Any], found) if isinstance(found, dict) else {"schema": type(found).__name__}
-    if contents.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {contents.get('schema')!r}")
+    formats.check(contents.get("schema"), SCHEMA, str(path))
     missing = [name for name in ("provenance", "blocks", "core") if name not in contents]
     if missing:
         raise InputError(f"{path}: field {missing[0]!r} is missing")
@@ -240,7 +240,7 @@ class Sram:
 
 @cache
 def cacti_rows() -> tuple[dict[str, Any], ...]:
-    text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text()
+    text = resources.files("ternbin.energy").joinpath("cacti7_45nm.csv").read_text(encoding="utf-8")
     rows = [row for row in csv.DictReader(text.splitlines()) if row["cell"] == "itrs-lstp"]
     return tuple({key: value if key == "cell" else float(value) for key, value in row.items()} for row in rows)
 

@@ -18,7 +18,9 @@ from ternbin.models.task.paper import count, on_meta
 def bundled() -> Subject:
     """The bundled model on its default text."""
     folder = prepare.bundled_dir()
-    config = BartConfig.from_dict(json.loads((folder / "config.json").read_text()) | {"model_type": "bart"})
+    config = BartConfig.from_dict(
+        json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "bart"}
+    )
     ids = prepare.encode_text(prepare.load_tokenizer(folder), prepare.default_text(), config.max_position_embeddings)
     return Subject(
         "bundled model",

@@ -26,9 +26,11 @@ class Builder:
     weights: Weights
 
     def weight(self, name: str, tensor: Tensor) -> WeightName:
-        """Enter a tensor: codes (any integers) become int8, floating point becomes float64. Returns ``name``."""
+        """Enter a tensor: codes (any integers) become int8, floating point, which must be finite, float64. Returns ``name``."""
         dtype = torch.float64 if tensor.is_floating_point() else torch.int8
         tensor = tensor.detach().cpu().to(dtype)
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{name} must be finite, not inf or nan")
         if name in self.weights and not torch.equal(self.weights[name], tensor):
             raise InputError(f"weight name must be new, not {name!r}")
         self.weights[name] = tensor

@@ -15,6 +15,7 @@ from ternbin.graph.ir import Graph, Node, Op, Type, Weights, declared
 from ternbin.graph.ops.ends import Input
 from ternbin.graph.ops.registry import OPS, operation, typed, verify, weight_names
 from ternbin.graph.picture import picture, to_svg
+from ternbin.storage import replacing
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -64,7 +65,8 @@ def save_onnx(graph: Graph, weights: Weights, path: Path) -> None:
     model = to_onnx(graph, weights)
     # Of both onnx leaves the type argument of a PathLike out.
     onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]
-    onnx.save(model, str(path))  # pyright: ignore[reportUnknownMemberType]
+    with replacing(path) as fresh:
+        onnx.save(model, str(fresh))  # pyright: ignore[reportUnknownMemberType]
 
 
 def from_onnx(model: "ModelProto") -> tuple[Graph, Weights]:

@@ -60,6 +60,14 @@ def clip(v: Tensor, lo: int, hi: int, count: Saturation | None = None) -> Tensor
     return out
 
 
+FAR = 1 << 62  # beyond every field of fixed point
+
+
+def rne(values: Tensor) -> Tensor:
+    """Nearest integers (int64), ties to even, of floating-point values; those beyond ``FAR`` become ``FAR``, with their sign."""
+    return values.to(torch.float64).round().clamp(-FAR, FAR).to(torch.int64)
+
+
 # ---- exact products -------------------------------------------------------------------------------------------------
 
 
@@ -239,12 +247,15 @@ def exp_lut_power() -> Tensor:
 
 
 def exp_power_constants(alpha: float) -> tuple[int, int]:
-    """``(C, Sx)`` of rule 7 for scores with a step of ``alpha``: Sx the largest in [0, 40] with C below 2^16."""
+    """``(C, Sx)`` of rule 7 for scores with a step of ``alpha``: Sx the largest in [0, 40] with C below 2^16.
+
+    From a step of 177 on, where the exponential is 0 one step below the largest score, C is 2^16 - 1.
+    """
     for shift in range(40, -1, -1):
         mul = round(alpha * math.log2(math.e) * 2.0 ** (8 + shift))
         if mul < 1 << 16:
             return mul, shift
-    raise InputError(f"alpha_q*alpha_k must be below 177, not {alpha!r}")
+    return (1 << 16) - 1, 0
 
 
 def exp_codes(scores: Tensor, valid: Tensor, lut: Tensor, power: bool, mul: int = 0, shift: int = 0) -> Tensor:

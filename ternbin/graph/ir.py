@@ -27,7 +27,7 @@ outputs under the same names; the decoder's output is ``next``. Lowering returns
 
 import builtins
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Generic, Literal, NewType, TypeGuard, TypeVar, get_args, get_type_hints
 from weakref import WeakValueDictionary
@@ -267,11 +267,13 @@ class Lowered:
 
     ``meta`` holds JSON values; running needs ``decoder_start_id``, ``eos_id``, ``pad_id``, ``forced_bos_id``,
     ``forced_eos_id`` (the last two may be None) and ``max_positions``; ``search`` may hold settings of a beam search.
+    ``origins``: what a weight, or ``<node>.<attribute>``, was in the checkpoint, for messages.
     """
 
     stacks: tuple[Graph, ...]
     weights: Weights
     meta: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def stack(self, name: str) -> Graph:
         """The graph of this name."""

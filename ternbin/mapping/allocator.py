@@ -12,7 +12,15 @@ ALIGNMENT = 64  # bytes; a multiple of every bus width
 
 
 class CapacityError(InputError):
-    """A region does not fit; smaller blocks of tokens may."""
+    """A memory is too small.  ``field`` of the hardware configuration must be at least ``need`` for what did not fit, if not more."""
+
+    def __init__(self, message: str, field: str, need: int):
+        super().__init__(message)
+        self.field, self.need = field, need
+
+
+class BlockError(CapacityError):
+    """So is this one, but smaller blocks of tokens may fit."""
 
 
 @dataclass
@@ -25,15 +33,18 @@ class Allocator:
     next: int = 0
 
     def take(self, words: int, what: str) -> int:
-        """Address of ``words`` free words. Raises CapacityError naming ``what``, the need and the limit."""
+        """Address of ``words`` free words. Raises BlockError naming ``what``, the need and the limit."""
         for start in (self.next, 0):
             address = self._first_fit(start, words)
             if address is not None:
                 self.taken[address] = words
                 self.next = address + words
                 return address
-        raise CapacityError(
-            f"{what}: {self.name} words must be at most {self._largest()} (of {self.words}), not {words}"
+        most = self._largest()
+        raise BlockError(
+            f"{what}: {self.name} words must be at most {most} (of {self.words}), not {words}",
+            f"{self.name.lower()}_words",
+            self.words + words - most,
         )
 
     def _first_fit(self, start: int, words: int) -> int | None:

@@ -11,10 +11,11 @@ from ternbin.contract.program import Region, View
 from ternbin.contract.rows import int_bytes
 from ternbin.contract.transfers import transfer_banks, transfer_words
 from ternbin.errors import InputError
-from ternbin.graph.ir import Node, Residual, Weights, features
+from ternbin.graph.ir import Node, Residual, Weights, features, is_op
 from ternbin.graph.ir import Op as GraphOp
+from ternbin.graph.ops.stream import Layernorm
 from ternbin.graph.qtypes import KINDS
-from ternbin.mapping.allocator import Allocator, CapacityError, Image
+from ternbin.mapping.allocator import Allocator, BlockError, CapacityError, Image
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import Lanes, Linear, Plan, plan_linear
 from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
@@ -95,7 +96,7 @@ class CallBuilder:
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
     codes: dict[Node[GraphOp], list[Codes]] = field(default_factory=dict)
-    stream: Node[GraphOp] | None = None  # whose value the residual stream holds
+    held: dict[bool, Node[GraphOp]] = field(default_factory=dict)  # whose value the stream and the rows beside it hold
     progress: dict[Node[GraphOp], int] = field(default_factory=dict)  # tokens that a linear op has read
     done: set[Node[GraphOp]] = field(default_factory=set)  # LayerNorms that were computed with what is before them
 
@@ -103,8 +104,9 @@ class CallBuilder:
         hw = self.hw
         self.abuf, self.sbuf = Allocator("ABUF", hw.abuf_words), Allocator("SBUF", hw.sbuf_words)
         self.schedule = Schedule(hw.queue_depth)
-        self.wbuf, self.pbuf, self.ids = Ring(hw.wbuf_words), Ring(hw.pbuf_words), Ring(hw.idbuf_words)
-        self.lutv, self.lutx = Ring(1), Ring(1)
+        self.wbuf, self.pbuf = Ring("WBUF", hw.wbuf_words), Ring("PBUF", hw.pbuf_words)
+        self.ids, self.lutv, self.lutx = Ring("IDBUF", hw.idbuf_words), Ring("LUTV", 1), Ring("LUTX", 1)
+        self.regions = 1 + any(map(self.beside, self.users))  # of RBUF: the stream, and what lies beside it
 
     # ---- instructions -----------------------------------------------------------------------------------------------
 
@@ -145,9 +147,13 @@ class CallBuilder:
         return lease
 
     def params(self, op: str, address: int, words: int) -> Lease:
-        """Load parameter words, unless they were the last to be loaded; raises InputError where they exceed half of PBUF."""
+        """Load parameter words, unless they were the last to be loaded; raises CapacityError where they exceed half of PBUF."""
         if words > self.pbuf.most:
-            raise InputError(f"{op}: PBUF words must be at most {self.pbuf.most} (half of PBUF), not {words}")
+            raise CapacityError(
+                f"{op}: PBUF words must be at most {self.pbuf.most} (half of PBUF), not {words}",
+                "pbuf_words",
+                2 * words,
+            )
         known = len(self.pbuf.leases)
         lease = self.pbuf.lease(words, content=address)
         if len(self.pbuf.leases) > known:
@@ -162,7 +168,7 @@ class CallBuilder:
     # ---- codes in ABUF ----------------------------------------------------------------------------------------------
 
     def new_codes(self, op: str, kind: str, lanes: Lanes, first: int, stop: int, words: int = 0) -> Codes:
-        """Room for codes of tokens [first, stop); raises CapacityError."""
+        """Room for codes of tokens [first, stop); raises BlockError."""
         operand(self.hw, kind, op)
         words = words or ceil_div(lanes.extent, self.hw.lanes)
         stride = words * KINDS[kind].planes
@@ -223,8 +229,8 @@ class CallBuilder:
         operand(self.hw, shape.kind, op)
         try:
             return replace(shape, addr=self.kbuf.take(shape.size, op))
-        except CapacityError as error:
-            raise InputError(str(error)) from None  # splitting into token blocks does not help
+        except BlockError as error:  # splitting into token blocks does not help
+            raise CapacityError(str(error), error.field, error.need) from None
 
     def keys_sight(self, name: str, k: Keys, first: int, stop: int, at: int = 0) -> Sight:
         """Keys or values [first, stop), which are rows from ``at`` on of tensor ``name``."""
@@ -244,40 +250,61 @@ class CallBuilder:
 
     # ---- residual stream --------------------------------------------------------------------------------------------
 
+    def beside(self, node: Node[GraphOp]) -> bool:
+        """Whether a value lies beside the stream: a LayerNorm of what others read too (pre-norm) leaves the stream as it is."""
+        return is_op(node, Layernorm) and len(self.users[node.src[0]]) > 1
+
     def residual_words(self, width: int) -> int:
-        """Words of a token; the stream starts at word 0. Raises InputError where it does not fit."""
+        """Words of a token. Raises CapacityError where the stream, and what lies beside it, does not fit."""
         words = ceil_div(width, self.hw.rows)
-        if words * self.tokens > self.hw.rbuf_words:
-            raise InputError(
-                f"residual stream of {self.tokens} tokens: RBUF words must be at most {self.hw.rbuf_words}, "
-                f"not {words * self.tokens}"
+        room = words * self.tokens * self.regions
+        if room > self.hw.rbuf_words:
+            raise CapacityError(
+                f"residual stream of {self.tokens} tokens{' and its LayerNorm' * (self.regions > 1)}: "
+                f"RBUF words must be at most {self.hw.rbuf_words}, not {room}",
+                "rbuf_words",
+                room,
             )
         return words
+
+    def residual_addr(self, node: Node[GraphOp], token: int) -> int:
+        """Of a token's words: those of the stream start at word 0, those of a LayerNorm beside it follow."""
+        return (token + self.tokens * self.beside(node)) * self.residual_words(features(node.type))
 
     def residual_sight(self, node: Node[GraphOp], first: int, stop: int) -> Sight:
         width = features(node.type)
         words = self.residual_words(width)
-        region = Region(Mem.RBUF, first * words, (stop - first) * words)
+        region = Region(Mem.RBUF, self.residual_addr(node, first), (stop - first) * words)
         return Sight(node.name, region, View("residual", stop - first, width, words), ((first, stop), (0, width)))
 
-    def check_stream(self, node: Node[GraphOp], source: Node) -> None:
-        """The stream is updated in place: its present value must be the one that ``node`` reads."""
-        if source is not self.stream:
+    def hold(self, node: Node[GraphOp]) -> None:
+        """The rows of ``node`` hold its value from now on, of all tokens."""
+        self.held[self.beside(node)] = node
+        self.done.add(node)
+
+    def check_held(self, node: Node[GraphOp], source: Node) -> None:
+        """Rows are written again and again: what they hold must be the value that ``node`` reads."""
+        if self.held.get(self.beside(source)) is not source:
             raise InputError(f"{node.where}: residual source must be the stream, not {source.name}")
-        if isinstance(node.type, Residual):
-            self.check_bits(node)
+
+    def check_stream(self, node: Node[GraphOp], source: Node) -> None:
+        """``node`` updates the stream in place: it must hold the value that ``node`` adds to."""
+        self.check_held(node, source)
+        self.check_bits(node)
 
     def check_bits(self, node: Node[GraphOp]) -> None:
         bits = node.expect(Residual).bits
         if bits != self.hw.res_bits:
-            raise InputError(f"{node.name}: residual bits must be {self.hw.res_bits} (res_bits), not {bits}")
+            message = f"{node.name}: residual bits must be {self.hw.res_bits} (res_bits), not {bits}"
+            raise CapacityError(message, "res_bits", bits)
 
     # ---- products ---------------------------------------------------------------------------------------------------
 
     def columns(self, x: Codes, first: int, stop: int, chunks: int, word: int = 0) -> dict[str, int]:
         """GEMM fields of column operand tokens [first, stop) from word ``word`` on."""
         op = operand(self.hw, x.kind, "column operand")
-        assert (first - x.first) % self.hw.cols == 0, "blocks start at column tiles"
+        if (first - x.first) % self.hw.cols:
+            raise RuntimeError(f"a block must start at a column tile, not at token {first - x.first}")
         return dict(
             col_addr=x.addr + (first - x.first) // self.hw.cols * x.stride + word,
             col_stride=x.stride,
@@ -329,9 +356,12 @@ class CallBuilder:
         """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together."""
         size, count = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params), tiles[1] - tiles[0]
         if size == 0:
-            raise InputError(
+            field, need = ("wbuf_words", plan.inner) if plan.inner > self.wbuf.most else ("pbuf_words", plan.params)
+            raise CapacityError(
                 f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
-                f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}"
+                f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}",
+                field,
+                2 * need,
             )
         # parts even where all fits at once, so that the array need not wait for the last row of weights
         parts = max(ceil_div(count, size), min(MOST_PARTS, count // PART_TILES))
@@ -347,12 +377,12 @@ class CallBuilder:
         to: "Destination",
         tables: Sequence[Lease] = (),
     ) -> Steps:
-        """Row tiles of a linear op times each of ``pieces``; the first step also loads the tiles."""
+        """Row tiles of a linear op times each of ``pieces``; the first step also loads the tiles, and so does one that finds them gone."""
         leases: list[Lease] = []
 
         def step(piece: tuple[int, int]) -> None:
-            if not leases:
-                leases.extend((*self._load_tiles(plan, tiles[0], tiles[1] - tiles[0]), *tables))
+            if not leases or any(lease.gone for lease in leases):
+                leases[:] = *self._load_tiles(plan, tiles[0], tiles[1] - tiles[0]), *tables
             self._multiply(plan, x, piece, tiles, leases, to)
 
         return [partial(step, piece) for piece in pieces]
@@ -435,7 +465,7 @@ class CallBuilder:
         """Added to the residual stream."""
         words = self.residual_words(features(node.type))
         return Destination(
-            lambda tile, token: dict(dst_addr=token * words + tile, dst_stride=words),
+            lambda tile, token: dict(dst_addr=self.residual_addr(node, token) + tile, dst_stride=words),
             plan.tiles,
             lambda first, stop: [self.residual_sight(node, first, stop)],
         )

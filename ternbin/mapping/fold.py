@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.pipeline import BIAS_BITS, MUL_BITS
 from ternbin.errors import InputError
+from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 from ternbin.graph.golden import ALWAYS, NEVER
 from ternbin.graph.qtypes import KINDS
+from ternbin.mapping.allocator import CapacityError
 
 MAX_THRESHOLDS = 4
 
@@ -72,9 +73,8 @@ def fold_product(hw: HwConfig, x: Operand, weight: np.ndarray, lanes: int, idle_
 def check_acc(hw: HwConfig, bound: int, where: str) -> None:
     limit = (1 << hw.acc_bits - 1) - 1
     if bound > limit:
-        raise InputError(
-            f"{where}: accumulator magnitude must be at most {limit} (acc_bits {hw.acc_bits}), not {bound}"
-        )
+        message = f"{where}: accumulator magnitude must be at most {limit} (acc_bits {hw.acc_bits}), not {bound}"
+        raise CapacityError(message, "acc_bits", bound.bit_length() + 1)
 
 
 # ---- thresholds -----------------------------------------------------------------------------------------------------

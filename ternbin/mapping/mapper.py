@@ -25,9 +25,10 @@ from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
 from ternbin.graph.ops.ends import Cache, Embed, Input, LmHead, Output
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
 from ternbin.graph.shape import shape
-from ternbin.mapping.allocator import Allocator, CapacityError, Image
+from ternbin.mapping.allocator import Allocator, BlockError, CapacityError, Image
 from ternbin.mapping.attention import NewKeys, Projection, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
+from ternbin.mapping.room import refusal
 from ternbin.mapping.schedule import Item, Sight
 from ternbin.mapping.sync import insert_tokens
 from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, logit_shift
@@ -51,19 +52,35 @@ def map_model(
     several lengths, for as many texts together.
 
     Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
-    Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute.
+    Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute; where larger memories help, sizes that
+    are enough.
     """
     lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
     for name, value in (*(("source_len", length) for length in lengths), ("max_new_tokens", max_new_tokens)):
-        limit = min(MAX_TOKENS, lowered.meta["max_positions"])
+        limit, whose = min(
+            (lowered.meta["max_positions"], "positions of the model"), (MAX_TOKENS, "tokens of an instruction")
+        )
         if not 1 <= value <= limit:
-            raise InputError(f"{name} must be from 1 to {limit}, not {value}")
+            raise InputError(f"{name} must be from 1 to {limit} ({whose}), not {value}")
     beams *= len(lengths)
     if beams not in (1, hw.beams):
         raise InputError(
             f"beams of all texts must be 1 or those of the hardware configuration ({hw.beams}), not {beams}"
         )
-    return _Mapping(lowered, hw, lengths, max_new_tokens, beams, Image(contents=contents)).run()
+    for what, value in (
+        ("texts, tokens of all,", sum(lengths)),
+        ("max_new_tokens times beams", max_new_tokens * beams),
+    ):
+        if value > MAX_TOKENS:
+            raise InputError(f"{what} must be at most {MAX_TOKENS} (keys of an instruction), not {value}")
+    image = Image(contents=contents)
+    try:
+        return _Mapping(lowered, hw, lengths, max_new_tokens, beams, image).run()
+    except CapacityError as error:
+        image.contents = False
+        raise refusal(
+            hw, error, lambda other: _Mapping(lowered, other, lengths, max_new_tokens, beams, image).fits()
+        ) from None
 
 
 @dataclass
@@ -86,24 +103,13 @@ class _Mapping:
 
     def run(self) -> Program:
         hw = self.hw
-        source = self.image.reserve(self.source_len * hw.axi_bytes)
-        starts = [sum(self.lengths[:text]) for text in range(len(self.lengths))]
-        target = self.image.reserve((self.max_new_tokens + 1) * self.beams * hw.axi_bytes)
-        self.mask = self.result = 0
-        if self.beams > 1:
-            self.mask = self.image.reserve(
-                ceil_div(self.max_new_tokens * self.beams, hw.rows) * hw.param_word_bits // 8
-            )
-            self.result = self.image.reserve(self.max_new_tokens * hw.result_words * hw.axi_bytes)
-        self._place_keys()
-        writable = (0, self.image.size)
-        self.sources = self.image.put(("sources",), self._visible_sources) if len(self.lengths) > 1 else None
-        items = [self._prefill(source, *text) for text in zip(starts, self.lengths, strict=True)]
-        items += [self._decode(target, step) for step in range(self.max_new_tokens)]
+        self._reserve()
+        items = [self._prefill(text) for text in range(len(self.lengths))]
+        items += [self._decode(step) for step in range(self.max_new_tokens)]
         names: dict[str, int] = {}
         calls, probes = [], []
         for number, call in enumerate(items):
-            calls.append(self._assemble(call, names, writable[1]))
+            calls.append(self._assemble(call, names, self.writable[1]))
             probes += _probes(number, call)
         return Program(
             hw=hw,
@@ -111,17 +117,41 @@ class _Mapping:
             calls=tuple(calls),
             names=tuple(names),
             probes=tuple(probes),
-            source_addr=source,
-            target_addr=target,
+            source_addr=self.source,
+            target_addr=self.target,
             source_len=self.source_len,
             max_new_tokens=self.max_new_tokens,
-            writable=(writable,),
+            writable=(self.writable,),
             info=self._info(),
             beams=self.beams,
             mask_addr=self.mask,
             result_addr=self.result,
             source_lens=self.lengths if len(self.lengths) > 1 else (),
         )
+
+    def fits(self) -> None:
+        """Raises InputError where :meth:`run` does for lack of room; the calls that need most come first."""
+        self._reserve()
+        texts, steps = range(len(self.lengths)), range(self.max_new_tokens)
+        for text in sorted(texts, key=lambda text: -self.lengths[text]):
+            self._prefill(text)
+        for step in (*steps[-1:], *steps[:-1]):
+            self._decode(step)
+
+    def _reserve(self) -> None:
+        """Places in external memory that the program and the host write, and room for keys and values."""
+        hw = self.hw
+        self.source = self.image.reserve(self.source_len * hw.axi_bytes)
+        self.target = self.image.reserve((self.max_new_tokens + 1) * self.beams * hw.axi_bytes)
+        self.mask = self.result = 0
+        if self.beams > 1:
+            self.mask = self.image.reserve(
+                ceil_div(self.max_new_tokens * self.beams, hw.rows) * hw.param_word_bits // 8
+            )
+            self.result = self.image.reserve(self.max_new_tokens * hw.result_words * hw.axi_bytes)
+        self._place_keys()
+        self.writable = (0, self.image.size)
+        self.sources = self.image.put(("sources",), self._visible_sources) if len(self.lengths) > 1 else None
 
     @property
     def source_len(self) -> int:
@@ -184,7 +214,8 @@ class _Mapping:
         try:
             address = self.kbuf.take(keys.size, f"keys and values {source.name}")
         except CapacityError as error:
-            raise InputError(f"{error}; kv_external keeps them in external memory") from None
+            message = f"{error}; kv_external keeps them in external memory"
+            raise CapacityError(message, error.field, error.need) from None
         self.shapes[source.name] = replace(keys, addr=address)
 
     def _keys(self, b: CallBuilder, name: str, count: int) -> Keys:
@@ -199,17 +230,17 @@ class _Mapping:
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
-    def _prefill(self, ids: int, start: int, length: int) -> list[Item]:
-        """The call for one text, whose tokens are ``length`` from ``start`` on among those of all."""
+    def _prefill(self, text: int) -> list[Item]:
+        start = sum(self.lengths[:text])  # of its tokens among those of all texts
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.model.prefill.graph, ids + start * self.hw.axi_bytes, 0, start)
+            self._stack(b, self.model.prefill.graph, self.source + start * self.hw.axi_bytes, 0, start)
 
-        return self._fit(self.model.prefill.graph, self.prefill_kbuf, length, 0, build)
+        return self._fit(self.model.prefill.graph, self.prefill_kbuf, self.lengths[text], 0, build)
 
-    def _decode(self, slots: int, step: int) -> list[Item]:
+    def _decode(self, step: int) -> list[Item]:
         size = self.beams * self.hw.axi_bytes
-        address = slots + step * size
+        address = self.target + step * size
         result, mask = address + size, None
         if self.beams > 1:
             result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
@@ -231,33 +262,31 @@ class _Mapping:
     ) -> list[Item]:
         """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
         users = graph.users()
-        for pipelined in (True, False):
-            blocks: dict[str, int] = dict.fromkeys(STAGES, 1)
-            while True:
-                b = CallBuilder(
-                    self.hw,
-                    self.image,
-                    self.lowered.weights,
-                    tokens,
-                    past,
-                    kbuf.copy(),
-                    blocks,
-                    users,
-                    mask,
-                    sources,
-                    pipelined,
-                )
-                try:
-                    build(b)
-                    return b.schedule.items()
-                except CapacityError:
-                    if b.can_split(b.stage):
-                        blocks[b.stage] += 1
-                    elif pipelined:
-                        break
-                    else:
-                        raise
-        raise AssertionError("unreachable")
+        pipelined, blocks = True, dict.fromkeys(STAGES, 1)
+        while True:
+            b = CallBuilder(
+                self.hw,
+                self.image,
+                self.lowered.weights,
+                tokens,
+                past,
+                kbuf.copy(),
+                blocks,
+                users,
+                mask,
+                sources,
+                pipelined,
+            )
+            try:
+                build(b)
+                return b.schedule.items()
+            except BlockError:
+                if b.can_split(b.stage):
+                    blocks[b.stage] += 1
+                elif pipelined:
+                    pipelined, blocks = False, dict.fromkeys(STAGES, 1)
+                else:
+                    raise
 
     def _stack(self, b: CallBuilder, graph: Graph, ids: int, result: int, start: int = 0) -> None:
         """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``start``: of
@@ -266,7 +295,7 @@ class _Mapping:
             if is_op(node, Embed):
                 embed(b, node, ids)
             elif is_op(node, Layernorm) and node not in b.done:
-                raise InputError(f"{node.where}: source must be an op on the residual stream, used by it alone")
+                raise InputError(f"{node.where}: source must be the residual stream, not {node.src[0].name}")
             elif is_op(node, LinearResidual):
                 if is_op(node.src[0], ContextCodes, ContextCodes8):
                     self._attention(b, node, node.src[0])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ternbin.contract.isa import Instruction
 from ternbin.contract.program import Region, View
+from ternbin.mapping.allocator import BlockError
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,24 @@ class Item:
 
 @dataclass
 class Lease:
-    """One stay of constants at ``addr``; ``last`` is the number of the last computation that used it."""
+    """One stay of constants at ``addr``; ``last`` is the number of the last computation that used it.
+
+    Once a later lease has taken over some of its words it is ``gone``, and no computation may use it any more.
+    """
 
     addr: int
     earlier: frozenset[int]  # numbers, in the ring, of the leases whose words it takes over
     content: object = None
     last: int = -1
+    gone: bool = False
 
 
 @dataclass
 class Ring:
-    """``words`` words leased in turn. No lease crosses the middle, so one of up to half never meets the one before it."""
+    """``words`` words of the memory ``name`` leased in turn. No lease crosses the middle, so one of up to half never meets the one
+    before it."""
 
+    name: str
     words: int
     leases: list[Lease] = field(default_factory=list)
     next: int = 0
@@ -57,7 +64,11 @@ class Ring:
         return self.words // 2
 
     def lease(self, words: int, content: object = None) -> Lease:
-        """Room for ``words`` words; a lease with the same non-None content as the latest is that one again."""
+        """Room for ``words`` words; a lease with the same non-None content as the latest is that one again. Raises BlockError."""
+        if words > self.words:
+            raise BlockError(
+                f"{self.name} words must be at most {self.words}, not {words}", f"{self.name.lower()}_words", words
+            )
         if content is not None and self.leases and self.leases[-1].content == content:
             return self.leases[-1]
         start, half = self.next, self.most
@@ -68,6 +79,8 @@ class Ring:
         self.next = start + words
         earlier = frozenset(self.owner[start : start + words]) - {-1}
         self.owner[start : start + words] = [len(self.leases)] * words
+        for number in earlier:
+            self.leases[number].gone = True
         self.leases.append(Lease(start, earlier, content))
         return self.leases[-1]
 
@@ -105,7 +118,11 @@ class Schedule:
         self.loads.append(Load(item, len(self.tasks), room))
 
     def compute(self, item: Item, *leases: Lease) -> None:
+        """The next computation, with the leases it reads. Raises RuntimeError for one that is gone: a program in which it is read would
+        compute something else."""
         for lease in leases:
+            if lease.gone:
+                raise RuntimeError(f"{item.op}: constants must be on chip when they are read, not be replaced")
             lease.last = len(self.tasks)
         self.tasks.append(item)
 
@@ -120,9 +137,11 @@ class Schedule:
                 issued < due or (issued < due + self.ahead and self.loads[issued].early(number))
             ):
                 load = self.loads[issued]
-                assert load.room is None or load.early(load.task), "room must be free when needed"
+                if load.room is not None and not load.early(load.task):
+                    raise RuntimeError(f"{load.item.op}: room must be free when a load needs it, not in use")
                 result.append(load.item)
                 issued += 1
             result.append(task)
-        assert issued == len(self.loads), "every load belongs to a computation"
+        if issued != len(self.loads):
+            raise RuntimeError(f"every load must belong to a computation, not {len(self.loads) - issued} to none")
         return result

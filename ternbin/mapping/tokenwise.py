@@ -20,7 +20,7 @@ from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
 from ternbin.graph.ops.ends import Embed, LmHead
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
-from ternbin.mapping.allocator import CapacityError
+from ternbin.mapping.allocator import BlockError
 from ternbin.mapping.builder import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
@@ -41,7 +41,10 @@ def embed(b: CallBuilder, node: Node[Embed], ids_addr: int) -> None:
         count = stop - first
         limit = min(hw.idbuf_words, b.pbuf.most)
         if count > limit:
-            raise CapacityError(f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}")
+            field, need = ("idbuf_words", count) if count > hw.idbuf_words else ("pbuf_words", 2 * count)
+            raise BlockError(
+                f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}", field, need
+            )
         lease = b.ids.lease(count)
         b.load(
             node.name,
@@ -140,7 +143,8 @@ def positions(b: CallBuilder, node: Node[Embed], words: int) -> int:
         raise InputError(
             f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}"
         )
-    last = node.op.pos_offset + (b.past if node.op.past == "P" else 0) + b.tokens
+    count = b.tokens if b.mask is None else 1  # beams and texts are at one position
+    last = node.op.pos_offset + (b.position if node.op.past == "P" else 0) + count
     if last > len(pos):
         raise InputError(
             f"embed {node.name}: positions must be at most {len(pos) - node.op.pos_offset}, "
@@ -168,37 +172,63 @@ def scales(b: CallBuilder, node: Node[Embed]) -> int:
 
 
 class Follow:
-    """What comes after the last op on a piece of the residual stream: its LayerNorm, and the quantizers that read that.
+    """What comes after the last op on a piece of the residual stream: the LayerNorm that reads it, and the quantizers that read either.
 
-    Call it with the token range of each piece; ``finish`` when all tokens of the call have gone by.
+    Call it with the token range of each piece; ``finish`` when all tokens of the call have gone by. A LayerNorm that alone reads the
+    stream takes its place (post-norm); another one goes beside it, for quantizers only (pre-norm).
     """
 
     def __init__(self, b: CallBuilder, node: Node[GraphOp]):
         self.b, self.node = b, node
         self.params: Lease | None = None
-        users = b.users[node]
-        self.norm = users[0] if len(users) == 1 and is_op(users[0], Layernorm) else None
-        self.quants = [u for u in b.users[self.norm] if is_op(u, Quant)] if self.norm and b.pipelined else []
+        self.norm = norm_of(b, node)
+        replaced = self.norm is not None and not b.beside(self.norm)
+        read = [each for each in (None if replaced else node, self.norm) if each]
+        self.quants = [u for each in read for u in b.users[each] if is_op(u, Quant)] if b.pipelined else []
 
     def __call__(self, first: int, stop: int) -> None:
         if self.norm is None:
             return
-        self.params = self.params or layernorm_params(self.b, self.norm)
+        if self.params is None or self.params.gone:
+            self.params = layernorm_params(self.b, self.norm)
         layernorm(self.b, self.norm, self.params, first, stop)
         for quant in self.quants:
             out = self.b.kept(quant, first, stop)
             if out is None and first == 0:
                 try:
                     out = new_quantized(self.b, quant, 0, self.b.tokens)
-                except CapacityError:
+                except BlockError:
                     pass
             if out is None:  # later, then, where it is needed
                 continue
             quantize(self.b, quant, out, first, stop)
 
     def finish(self) -> None:
-        self.b.stream = self.norm or self.node
-        self.b.done.add(self.b.stream)
+        b = self.b
+        b.hold(self.node)
+        if self.norm is None:
+            return
+        b.hold(self.norm)
+        if not b.beside(self.norm) and norm_of(b, self.norm) is not None:  # once the first is done with all tokens
+            following = Follow(b, self.norm)
+            for piece in b.pieces(0, b.tokens):
+                following(*piece)
+            following.finish()
+
+
+def norm_of(b: CallBuilder, node: Node[GraphOp]) -> Node[Layernorm] | None:
+    """The LayerNorm of the stream's value ``node``. Raises InputError where there are several, or one beside the stream that is read by
+    others than quantizers."""
+    norms = [user for user in b.users[node] if is_op(user, Layernorm)]
+    if len(norms) > 1:
+        raise InputError(f"{node.where}: one LayerNorm must read it, not {len(norms)}")
+    for norm in norms:
+        strange = [user for user in b.users[norm] if not is_op(user, Quant)]
+        if b.beside(norm) and strange:
+            raise InputError(
+                f"{norm.where}: a LayerNorm beside the stream must be quantized, not read by {strange[0].name}"
+            )
+    return norms[0] if norms else None
 
 
 def layernorm_params(b: CallBuilder, node: Node[Layernorm]) -> Lease:
@@ -215,16 +245,18 @@ def layernorm_params(b: CallBuilder, node: Node[Layernorm]) -> Lease:
 
 
 def layernorm(b: CallBuilder, node: Node[Layernorm], params: Lease, first: int, stop: int) -> None:
-    """LayerNorm of tokens [first, stop) in place (rule 3)."""
+    """LayerNorm of tokens [first, stop), in place or beside the stream (rule 3)."""
     d = features(node.type)
     words = b.residual_words(d)
-    rows = dict(src_addr=first * words, src_stride=words, dst_addr=first * words, dst_stride=words)
     b.compute(
         Op.LAYERNORM,
         node.name,
         params,
         sights=[b.residual_sight(node, first, stop)],
-        **rows,
+        src_addr=b.residual_addr(node.src[0], first),
+        src_stride=words,
+        dst_addr=b.residual_addr(node, first),
+        dst_stride=words,
         tokens=stop - first,
         words=words,
         features=d,
@@ -251,7 +283,7 @@ def quantize(b: CallBuilder, node: Node[Quant], out: Codes, first: int, stop: in
         Op.QUANT,
         node.name,
         sights=[b.codes_sight(node, out, first, stop)],
-        src_addr=first * words,
+        src_addr=b.residual_addr(node.src[0], first),
         src_stride=words,
         tokens=stop - first,
         words=words,
@@ -272,7 +304,7 @@ def quantized(b: CallBuilder, source: Node[GraphOp], first: int, stop: int) -> C
     node = as_op(source, Quant)
     out = b.kept(node, first, stop)
     if out is None:
-        b.check_stream(node, node.src[0])
+        b.check_held(node, node.src[0])
         out = new_quantized(b, node, first, stop)
         for piece in b.pieces(first, stop):
             quantize(b, node, out, *piece)

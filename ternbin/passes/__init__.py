@@ -9,6 +9,7 @@ from ternbin.graph.ops.registry import verify, weight_names
 from ternbin.passes.attention import FOLD_SOFTMAX
 from ternbin.passes.base import After, Pass, RulePass, run_passes
 from ternbin.passes.codes import FOLD_CODES
+from ternbin.passes.fixed import OutOfRange
 from ternbin.passes.head import FOLD_HEAD
 from ternbin.passes.residual import FOLD_RESIDUAL
 
@@ -33,12 +34,19 @@ def prune(weights: Weights, *graphs: Graph) -> Weights:
 
 
 def transform(lowered: Lowered, passes: Sequence[Pass], after: After | None = None) -> Lowered:
-    """The model after these passes, each graph in turn; weights that no graph uses any more are dropped."""
+    """The model after these passes, each graph in turn; weights that no graph uses any more are dropped.
+
+    Raises InputError, naming the tensor of the checkpoint, for what no field of fixed point can hold.
+    """
     graphs: list[Graph] = []
     weights = lowered.weights
-    for graph in lowered.stacks:
-        graph, weights = run_passes(graph, weights, passes, after)
-        graphs.append(graph)
+    try:
+        for graph in lowered.stacks:
+            graph, weights = run_passes(graph, weights, passes, after)
+            graphs.append(graph)
+    except OutOfRange as error:
+        source = lowered.origins.get(error.source, error.source)
+        raise OutOfRange(error.where, source, error.what, error.got) from None
     return replace(lowered, stacks=tuple(graphs), weights=prune(weights, *graphs))
 
 

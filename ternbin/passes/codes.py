@@ -9,15 +9,16 @@ from ternbin.graph.activations import ACTIVATIONS, Activation
 from ternbin.graph.ir import Ints, Node, Residual, WeightName, Weights
 from ternbin.graph.ops.attention import Context, ContextCodes, ContextCodes8
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant, Quantize
-from ternbin.graph.ops.linear import Act, Affine, Matmul, Snap
+from ternbin.graph.ops.linear import Act, Affine, Matmul, Snap, magnitude
 from ternbin.graph.ops.registry import typed
 from ternbin.graph.qtypes import KINDS
 from ternbin.graph.rewrite import Match, Pattern, Rule, chain
 from ternbin.passes import steps
 from ternbin.passes.base import RulePass, enter
-from ternbin.passes.fixed import fixed_point, fixed_scale
+from ternbin.passes.fixed import fixed_point, fixed_scale, reach, saturated
 
 FAR = 1 << 22  # no residual reaches it
+CODES = 1 << 8  # no code of 8 bits reaches it
 
 
 def fold_quant(match: Match, weights: Weights) -> Node[Quant] | None:
@@ -33,7 +34,7 @@ def fold_quant(match: Match, weights: Weights) -> Node[Quant] | None:
     grid, mul, shift = Fraction(1, 2) ** x.type.frac, 0, 0
     exact: list[int] = []
     if node.kind == "int8":
-        mul, shift = fixed_scale(grid / Fraction(node.alpha), node.name)
+        mul, shift = fixed_scale(grid / Fraction(node.alpha))
     else:
         wanted = steps.steps(node.alpha, 0.0, node.kind)[: 1 if node.kind == "binary" else 2]
         exact = [steps.first_integer(step, grid, Fraction(0)) for step in wanted]
@@ -58,7 +59,8 @@ def fold_linear(match: Match, weights: Weights) -> Node[LinearCodes] | Node[Line
         )
         return typed(weights, codes, *product.src)
     step, zero, fn = requantizer(match)
-    mul, bias, shift = requantization(match, weights, step, zero)
+    swing = reach(weights, weight, magnitude(product.src[0]))
+    mul, bias, shift = requantization(match, weights, step, zero, swing)
     codes8 = LinearCodes8(
         name=node.name,
         weight=weight,
@@ -84,7 +86,8 @@ def fold_context(match: Match, weights: Weights) -> Node[ContextCodes] | Node[Co
             name=node.name, heads=heads, thresholds=name, base=folded.base, dirs=folded.dirs, kind=node.kind
         )
         return typed(weights, codes, *product.src)
-    mul, bias, shift = requantization(match, weights, node.alpha, node.zero)
+    swing = torch.tensor([product.expect(Ints).limit])
+    mul, bias, shift = requantization(match, weights, node.alpha, node.zero, swing)
     codes8 = ContextCodes8(name=node.name, heads=heads, mul=mul, bias=bias, shift=shift, kind=node.kind)
     return typed(weights, codes8, *product.src)
 
@@ -121,10 +124,16 @@ def requantizer(match: Match) -> tuple[float, float, Activation | None]:
     return node.alpha, node.zero, fn
 
 
-def requantization(match: Match, weights: Weights, step: float, zero: float) -> tuple[WeightName, WeightName, int]:
-    """Names of multipliers and biases, and the shift, that make the accumulator integers of this step and zero."""
+def requantization(
+    match: Match, weights: Weights, step: float, zero: float, swing: torch.Tensor
+) -> tuple[WeightName, WeightName, int]:
+    """Names of multipliers and biases, and the shift, that make the accumulator integers of this step and zero.
+
+    ``swing``: largest magnitude of each row's accumulator.
+    """
     name, affine = match[Quantize].op.name, match[Affine].op
-    mul, bias, shift = fixed_point(weights[affine.scale] / step, (weights[affine.bias] - zero) / step, name)
+    scale, bias = weights[affine.scale] / step, (weights[affine.bias] - zero) / step
+    mul, bias, shift = fixed_point(scale, saturated(bias, scale * swing, CODES), name, affine)
     return enter(weights, f"{name}.M", mul), enter(weights, f"{name}.B", bias), shift
 
 

@@ -1,4 +1,4 @@
-"""Choosing fixed-point constants: the largest shift whose multipliers and offsets fit their fields."""
+"""Choosing fixed-point constants: the largest shift whose multipliers and offsets fit their fields (docs/numerics.md, "Ranges")."""
 
 from fractions import Fraction
 
@@ -6,8 +6,22 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
+from ternbin.graph.golden import rne as rounded
+from ternbin.graph.ir import Weights
+from ternbin.graph.ops.linear import Affine
 
 MUL_LIMIT, BIAS_LIMIT, MAX_SHIFT = 1 << 23, 1 << 38, 30
+
+
+class OutOfRange(InputError):
+    """``source``, an entry of the side table or ``<node>.<attribute>``, must be ``what``, not ``got``.
+
+    `ternbin.passes.transform` names in its place the tensor of the checkpoint that it came from.
+    """
+
+    def __init__(self, where: str, source: str, what: str, got: float):
+        super().__init__(f"{where}: {source} must be {what}, not {got:g}")
+        self.where, self.source, self.what, self.got = where, source, what, got
 
 
 def rne(x: float | Fraction) -> int:
@@ -15,32 +29,43 @@ def rne(x: float | Fraction) -> int:
     return round(Fraction(x))
 
 
-def rounded(values: Tensor) -> Tensor:
-    """Nearest integers (int64), ties to even, of float64 values."""
-    return values.to(torch.float64).round().to(torch.int64)
+def largest(values: Tensor) -> float:
+    """The largest magnitude, 0 of nothing."""
+    return float(values.abs().max()) if values.numel() else 0.0
 
 
-def fixed_point(scale: Tensor, bias: Tensor, where: str) -> tuple[Tensor, Tensor, int]:
+def fixed_point(scale: Tensor, bias: Tensor, where: str, affine: Affine) -> tuple[Tensor, Tensor, int]:
     """``(M, B, S)`` with ``M = rne(scale*2^S)``, ``B = rne(bias*2^S)``, S the largest in [0, 30] that fits.
 
-    M stays below 2^23 and ``|B|`` below 2^38. Raises InputError naming ``where`` if no shift fits.
+    M stays below 2^23 and ``|B|`` below 2^38. Raises OutOfRange, of the scale or bias of ``affine``, if no shift fits.
     """
     for shift in range(MAX_SHIFT, -1, -1):
-        mul, offset = scale * 2.0**shift, bias * 2.0**shift
-        if mul.max() < MUL_LIMIT and offset.abs().max() < BIAS_LIMIT:  # so large values never reach int64
-            mul, offset = rounded(mul), rounded(offset)
-            if mul.max() < MUL_LIMIT and offset.abs().max() < BIAS_LIMIT:
-                return mul, offset, shift
-    raise InputError(
-        f"{where}: scale must be below 2^23 and bias below 2^38 in output steps, not "
-        f"{float(scale.max()):g} and {float(bias.abs().max()):g}"
-    )
+        mul, offset = rounded(scale * 2.0**shift), rounded(bias * 2.0**shift)
+        if largest(mul) < MUL_LIMIT and largest(offset) < BIAS_LIMIT:
+            return mul, offset, shift
+    if largest(rounded(scale)) >= MUL_LIMIT:
+        raise OutOfRange(where, affine.scale, "below 2^23 steps of the result", largest(scale))
+    raise OutOfRange(where, affine.bias, "below 2^38 steps of the result", largest(bias))
 
 
-def fixed_scale(scale: Fraction, where: str) -> tuple[int, int]:
-    """``(M, S)`` with ``M = rne(scale*2^S)`` below 2^23, S the largest in [0, 30] that fits."""
+def fixed_scale(scale: Fraction) -> tuple[int, int]:
+    """``(M, S)`` with ``M = rne(scale*2^S)`` below 2^23, S the largest in [0, 30] that fits; M is 2^23 - 1 where none does."""
     for shift in range(MAX_SHIFT, -1, -1):
         mul = rne(scale * 2**shift)
         if mul < MUL_LIMIT:
             return mul, shift
-    raise InputError(f"{where}: scale must be below 2^23 output steps, not {float(scale):g}")
+    return MUL_LIMIT - 1, 0
+
+
+def reach(weights: Weights, weight: str, magnitude: int) -> Tensor:
+    """Largest magnitude of each row's sum (int64 [rows]) of codes ``weight`` with others of at most ``magnitude``."""
+    return weights[weight].abs().sum(1, dtype=torch.int64) * magnitude
+
+
+def saturated(bias: Tensor, swing: Tensor | float, limit: int) -> Tensor:
+    """``bias`` kept where it matters: beyond twice ``swing + limit`` the result saturates whatever is added to it.
+
+    ``swing``: largest magnitude of what is added, in the unit of the bias; ``limit``: of a result that is not clipped.
+    """
+    most = 2 * (torch.as_tensor(swing, dtype=torch.float64) + limit)
+    return bias.clamp(-most, most)

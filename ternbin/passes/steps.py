@@ -149,7 +149,8 @@ def past(fn: Activation, x: Fraction, step: Step, rising: bool) -> bool:
 
 def reached(fn: Activation, x: Fraction, step: Step) -> bool:
     """Whether the smooth function at x is past the step; equal to 40 digits counts as equal."""
-    assert fn.digits is not None, f"{fn.name} has no digits"
+    if fn.digits is None:
+        raise ValueError(f"{fn.name} must be smooth to have digits")
     with localcontext(prec=PRECISION):
         difference = fn.digits(x) - decimal(step.at)
     return difference > TIE or (step.inclusive and abs(difference) <= TIE)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from ternbin import results
+from ternbin import results, storage
 
 
 def write_report(result: dict, out: Path) -> None:
     """Writes result.json and every rendering of it below ``out``; each file appears whole or not at all."""
     from ternbin.report import html, tables
+    from ternbin.report.trace import trace
 
     rendered = {
         "index.html": html.page(result),
@@ -15,6 +16,6 @@ def write_report(result: dict, out: Path) -> None:
         "ops.csv": tables.ops_csv(result),
     }
     results.write_json(out / "result.json", result)
-    results.write_json(out / "trace.json", tables.trace(result))
+    results.write_json(out / "trace.json", trace(result))
     for name, text in rendered.items():
-        results.write_text(out / name, text)
+        storage.write_text(out / name, text)

@@ -34,7 +34,7 @@ def kind(op: str) -> str | None:
 
 
 def parts(result: dict, group: Callable[[str], str | None]) -> list[Part]:
-    """The groups of each phase in the order of their first op; without those that multiply nothing."""
+    """The groups of each phase in the order of their first op; without those that multiply nothing or are never in progress."""
     sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for op in result["ops"]:
         name = group(op["name"])
@@ -50,7 +50,7 @@ def parts(result: dict, group: Callable[[str], str | None]) -> list[Part]:
     cycles: dict[tuple[str, str], int] = defaultdict(int)
     for (phase, name, _), intervals in spans.items():
         cycles[phase, name] += covered(intervals)
-    return [Part(*key, macs, size, cycles[key]) for key, (macs, size) in sums.items() if macs]
+    return [Part(*key, macs, size, cycles[key]) for key, (macs, size) in sums.items() if macs and cycles[key]]
 
 
 def covered(intervals: list[tuple[int, int]]) -> int:

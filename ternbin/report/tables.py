@@ -1,4 +1,4 @@
-"""CSV tables, the terminal summary and the trace of one result."""
+"""CSV tables and the terminal summary of one result."""
 
 import csv
 import io
@@ -50,31 +50,6 @@ def ops_csv(result: dict) -> str:
             ]
         )
     return buffer.getvalue()
-
-
-def trace(result: dict) -> dict:
-    """Chrome/Perfetto trace: one thread a unit, one microsecond a cycle, calls one after the other."""
-    offsets, base = {}, 0
-    for call, cycles in enumerate(result["call_cycles"]):
-        offsets[call], base = base, base + cycles
-    units = ["load", "execute", "vector", "store"]
-    events: list[dict] = [
-        {"ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": {"name": unit}}
-        for tid, unit in enumerate(units)
-    ]
-    for entry in result["timeline"]:
-        events.append(
-            {
-                "ph": "X",
-                "name": entry["op"],
-                "pid": 0,
-                "tid": units.index(entry["unit"]),
-                "ts": offsets[entry["call"]] + entry["start"],
-                "dur": entry["end"] - entry["start"],
-                "args": {"call": entry["call"]},
-            }
-        )
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
 def aligned(rows: list[list[str]]) -> str:

@@ -86,7 +86,7 @@ def test_stock_layouts_are_quantized_on_load(bare, shard_size, tmp_path):
     assert (tmp_path / STOCK_FILE).exists() == (shard_size == "10GB")
     quant = QuantConfig(bits="2-2")
     assert torch.equal(logits(load_any(tmp_path, quant)), logits(quantize_model(model, quant)))
-    with pytest.raises(InputError, match="bits must be given to quantize a stock BART, not left out"):
+    with pytest.raises(InputError, match="bits must be given to quantize a stock model, not left out"):
         load_any(tmp_path)
 
 
@@ -329,7 +329,11 @@ DAMAGE = {
         ),
         "must be in one shard, not also in a.safetensors",
     ),
-    "untied": ("stock", lambda d: change_config(d, tie_word_embeddings=False), "tie_word_embeddings must be true"),
+    "untied": (
+        "stock",
+        lambda d: change_config(d, tie_word_embeddings=False),
+        "checkpoint must hold the tensor lm_head.weight",
+    ),
     "bad heads": ("stock", lambda d: change_config(d, encoder_attention_heads=5), "config.json: embed_dim must be div"),
     "bad type": ("stock", lambda d: change_config(d, d_model="wide"), "config.json: "),
     "bad quant": (

@@ -151,7 +151,10 @@ def test_eval_weights_follow_an_update():
 def test_calibration_leaves_one_bit_of_margin():
     assert frac_for(3.0, 16) == 12  # 3 * 2^12 = 12288 <= 2^14 < 3 * 2^13
     assert frac_for(4.0, 16) == 12 and frac_for(4.1, 16) == 11
-    assert frac_for(1000.0, 8) == 0 and frac_for(0.0, 16) == 14
+    assert frac_for(1000.0, 8) == -4 and frac_for(0.0, 16) == 14
+    assert frac_for(2.0**34, 16) == -20
+    with pytest.raises(InputError, match=r"^residual stream at x must stay below 2\^34, not reach 1.8e\+10$"):
+        frac_for(1.8e10, 16, "residual stream at x")
     model = quantize_model(stock(), QuantConfig(res_bits=10))
     fracs = calibrate(model, [batch()])
     assert fracs == model.config.quant["fracs"] and set(fracs) == set(model.sites)

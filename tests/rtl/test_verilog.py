@@ -1,20 +1,19 @@
 """Generated Verilog: the same every time, clean under Verilator's lint and Yosys, and what the manifest says."""
 
 import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from amaranth.back import verilog
 
-import ternbin.rtl
 from ternbin.contract.hw import NAMED
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
 from ternbin.rtl.verilog.clocked import clocked
 from ternbin.rtl.verilog.convert import renumbered
-from ternbin.rtl.verilog.generate import TOP, generate, manifest
+from ternbin.rtl.verilog.generate import TOP, beside, generate, manifest
 from ternbin.sim.toolchain import verilator
 
 TINY = {"tiny": NAMED["tiny"], "tiny-binary": NAMED["tiny-binary"], "beams": NAMED["tiny"].searching(3)}
@@ -31,9 +30,10 @@ def write(folder, texts):
 
 
 def test_lint(texts, tmp_path):
-    write(tmp_path, texts)
-    waivers = Path(ternbin.rtl.__file__).parent / "lint.vlt"
-    command = [verilator().executable, "--lint-only", "-Wall", "--top-module", TOP, str(waivers), *texts]
+    """With the waivers that stand beside it."""
+    waivers = beside(NAMED["tiny"])["lint.vlt"]
+    write(tmp_path, texts | {"lint.vlt": waivers})
+    command = [verilator().executable, "--lint-only", "-Wall", "--top-module", TOP, "lint.vlt", *texts]
     done = subprocess.run(
         command, cwd=tmp_path, env={"VERILATOR_ROOT": str(verilator().root)}, capture_output=True, text=True
     )
@@ -81,6 +81,50 @@ def test_next_values_in_the_process_of_their_register(part, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_every_block_is_evaluated_when_a_simulation_begins(texts):
+    """Else a simulator that waits for a change never evaluates a block whose inputs have none (amaranth-lang/amaranth issue 1629)."""
+    for module in "".join(texts.values()).split("endmodule"):
+        for block in re.findall(r"  always @\* begin\n(.*?)\n  end\n", module, re.S):
+            (waited,) = re.findall(r"if \((\\\$auto\$verilog_backend\S+) \) begin end", block)
+            assert f"initial #0 {waited}  = 1;" in module
+
+
+AWAKE = """
+module tb;
+  reg clk = 0, rst = 1;
+  wire [7:0] out;
+  integer unknown = 0;
+  always #5 clk = ~clk;
+  ternbin dut(.clk(clk), .rst(rst), {idle}, {named});
+  initial begin
+    repeat (20) @(posedge clk);
+    rst <= 0;
+    repeat (50) begin
+      @(negedge clk);
+      if (^{{{outputs}}} === 1'bx) unknown = unknown + 1;
+    end
+    $display("unknown %0d", unknown);
+    $finish;
+  end
+endmodule
+"""
+
+
+@pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+def test_outputs_are_known_after_reset_in_a_simulator_of_four_states(texts, tmp_path):
+    ports = [port for port in manifest(NAMED["tiny"])["ports"] if port["name"] not in ("clk", "rst")]
+    valid = [port["name"] for port in ports if port["direction"] == "output" and port["bits"] == 1]
+    bench = AWAKE.format(
+        idle=", ".join(f".{port['name']}({port['bits']}'b0)" for port in ports if port["direction"] == "input"),
+        named=", ".join(f".{name}({name})" for name in valid),
+        outputs=", ".join(valid),
+    ).replace("wire [7:0] out;", f"wire {', '.join(valid)};")
+    write(tmp_path, texts | {"tb.v": bench})
+    subprocess.run(["iverilog", "-g2012", "-s", "tb", "-o", "tb", "tb.v", *texts], cwd=tmp_path, check=True)
+    done = subprocess.run(["vvp", "tb"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "unknown 0" in done.stdout
 
 
 def test_same_text_every_time():

@@ -27,14 +27,14 @@ int main() {
 """
 
 
-def spec(verilog: str = COUNTER, **options) -> ModelSpec:
+def spec(verilog: str = COUNTER, cxx: tuple[str, ...] = (), **options) -> ModelSpec:
     return ModelSpec(
         verilog={"counter.v": verilog},
         top="counter",
         control="`verilator_config\n",
         cpp={"main.cpp": MAIN},
         output="counter",
-        cxx_flags=("-DVL_TIME_CONTEXT",),
+        cxx_flags=("-DVL_TIME_CONTEXT", *cxx),
         fast="-O0",
         **options,
     )
@@ -56,6 +56,40 @@ def test_builds_once_when_two_start_together(cache):
     assert {lines[-1] for lines in outputs} == {str(cache / spec().fingerprint / "counter")}
     assert subprocess.run([outputs[0][-1]], capture_output=True, text=True).stdout == "10"
     assert not list(cache.glob("build-*"))
+
+
+@pytest.mark.build
+def test_builds_where_a_path_has_spaces(tmp_path, monkeypatch):
+    """The cache, and the environment that Verilator is installed in; with and without compiled headers."""
+    root = tmp_path / "my environment" / "verilator"
+    root.parent.mkdir()
+    root.symlink_to(toolchain.verilator().root)
+    found = toolchain.Verilator(executable=toolchain.verilator().executable, root=root, version="here")
+    monkeypatch.setattr(toolchain, "verilator", lambda: found)
+    monkeypatch.setenv("TERNBIN_CACHE", str(tmp_path / "first last" / "cache"))
+    for headers in ((), ("memory", "verilated.h")):
+        for step in ("+ 1", "+ 2"):  # the second finds the run time of the first
+            path = compile_model(spec(COUNTER.replace("+ 1", step), headers=headers))
+            assert subprocess.run([path], capture_output=True, text=True).stdout == str(10 * int(step[2:]))
+
+
+def test_code_for_the_processor_at_hand_is_kept_for_it_alone(monkeypatch):
+    native, plain = spec(cxx=(toolchain.NATIVE,)), spec()
+    here = native.fingerprint, plain.fingerprint, toolchain._runtime(native), toolchain._runtime(plain)
+    monkeypatch.setattr(toolchain, "processor", lambda: "another")
+    there = native.fingerprint, plain.fingerprint, toolchain._runtime(native), toolchain._runtime(plain)
+    assert [a == b for a, b in zip(here, there, strict=True)] == [False, True, False, True]
+
+
+def test_the_processor_is_what_the_compiler_makes_of_native(monkeypatch, tmp_path):
+    """Another answer of the compiler to -march=native, as on another machine, is another processor."""
+    here = toolchain.processor()
+    assert here == toolchain.processor.__wrapped__()
+    fake = tmp_path / "g++"
+    fake.write_text('#!/bin/sh\necho "#define __AVX512F__ 1"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert toolchain.processor.__wrapped__() != here
 
 
 def test_fingerprint_covers_sources_and_flags():

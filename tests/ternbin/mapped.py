@@ -12,7 +12,8 @@ from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
-from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.bart.random_model import random_quant
+from ternbin.models.families import family_named
 from ternbin.passes import fold
 
 START = 2
@@ -20,9 +21,9 @@ torch.set_num_threads(1)  # the tensors are tiny
 
 
 @lru_cache(maxsize=32)
-def lowered(bits: str, **options) -> Lowered:
-    """A folded random model."""
-    return fold(lower(random_quant_bart(bits, **options)))
+def lowered(bits: str, family: str = "bart", **options) -> Lowered:
+    """A folded random model of BART or a relative."""
+    return fold(lower(random_quant(family_named(family).quant_class, bits, **options)))
 
 
 def mapped(bits: str, hw: HwConfig, source_len: int = 7, new: int = 3, **options) -> tuple[Lowered, Program]:

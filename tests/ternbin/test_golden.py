@@ -290,10 +290,15 @@ def test_causal_valid():
     assert golden.causal_valid(3, 4).tolist() == [5, 6, 7]
 
 
-def test_exp_power_constants_must_fit():
+def test_exp_power_constants_saturate():
     assert golden.exp_power_constants(1.0) == (round(math.log2(math.e) * 2**15), 7)
-    with pytest.raises(InputError, match="^alpha_q\\*alpha_k must be below 177, not 200.0$"):
-        golden.exp_power_constants(200.0)
+    for alpha in (178.0, 1e30):
+        mul, shift = golden.exp_power_constants(alpha)
+        assert (mul, shift) == (65535, 0)
+        e = golden.exp_codes(
+            torch.tensor([[0, -1, -(1 << 24)]]), torch.tensor([3]), golden.exp_lut_power(), True, mul, shift
+        )
+        assert e.tolist() == [[1 << 15, 0, 0]]
 
 
 def test_lm_head_takes_the_first_of_equal_logits():

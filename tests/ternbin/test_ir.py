@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_named(b):
         b.op("matmul", x, weight="w2", weight_kind="ternary")
     with raises("scores s: q and k must have equal width, a multiple of heads, not (('S', 4), ('S', 4))"):
         b.op("scores", x, x, name="s", heads=3)
-    with raises("quantize q: alpha must be positive, not 0.0"):
+    with raises("quantize q: alpha must be positive and finite, not 0.0"):
         b.quantize(b.input("r", Residual(("S", 4), 16, 8)), "q", 0.0, "ternary")
     with raises("quantize q: source 0 must be Residual or Real, not Codes(shape=('S', 4), kind='ternary')"):
         b.quantize(x, "q", 1.0, "ternary")

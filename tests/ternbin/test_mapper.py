@@ -1,6 +1,7 @@
 """Mapped programs on the machine model: every tensor equals the interpreter's, in every order that the tokens allow."""
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from ternbin.counting.traffic import traffic
 from ternbin.emulation.machine import Machine, MachineError, run_program
 from ternbin.errors import InputError
 from ternbin.graph.activations import FUNCTIONS
+from ternbin.graph.ops.registry import typed
 from ternbin.mapping.mapper import map_model
 from ternbin.mapping.sync import find_races, insert_tokens
 
@@ -47,6 +49,21 @@ CASES = {
     "packed trits, bus of 4 words": ("2-8", replace(BEAT_OF_4, weight_pack="5trit"), ODD),
     "packed trits, 1-1": ("1-1", replace(TINY, weight_pack="5trit"), ODD),
     "18-bit stream, one column": ("2-2", COLUMN, dict(res_bits=18)),
+    "pre-norm 2-2": ("2-2", TINY, dict(family="mbart", layers=(2, 1))),
+    "pre-norm 1-1 on binary": ("1-1", TINY_BINARY, ODD | dict(family="mbart", activation="gelu")),
+    "pre-norm 2-8 with keys in external memory": ("2-8", replace(BEAT_OF_4, kv_external=True), dict(family="mbart")),
+    "pre-norm without a LayerNorm after the embedding": (
+        "2-2",
+        COLUMN,
+        dict(res_bits=18, family="mbart", normalize_embedding=False, layers=2),
+    ),
+    "sines, two vocabularies": (
+        "2-2",
+        TINY,
+        dict(family="marian", share_encoder_decoder_embeddings=False, decoder_vocab_size=61, activation="silu"),
+    ),
+    "three tables": ("1-1", TINY, ODD | dict(tie_word_embeddings=False, decoder_vocab_size=61)),
+    "unequal stacks": ("2-2", TINY, dict(layers=(1, 2), decoder_attention_heads=4, decoder_ffn_dim=37)),
 }
 
 
@@ -74,8 +91,9 @@ def _written(model, call):
     ],
     ids=["ABUF", "SBUF", "WBUF and PBUF"],
 )
-def test_small_memories_split_the_work(hw):
-    model, program = mapped("2-2", hw, source_len=25, new=2)
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+def test_small_memories_split_the_work(hw, family):
+    model, program = mapped("2-2", hw, source_len=25, new=2, family=family)
     roomy = map_model(model, replace(TINY, abuf_words=4096, sbuf_words=4096, wbuf_words=4096), 25, 2)
     assert program.calls[0].count > roomy.calls[0].count
     assert not differences(model, program, source_ids(model, 25))[0]
@@ -94,6 +112,7 @@ def test_long_decoding_shares_parameters_between_calls():
         "1-1 on binary",
         "2-8 with keys in external memory",
         "bus of 4 words, 2-8 with keys in external memory",
+        "pre-norm 2-2",
     ],
 )
 def test_tokens_order_everything(name):
@@ -210,20 +229,118 @@ def test_weights_load_while_the_array_works():
     [
         ("2-2", TINY_BINARY, {}, (7, 3), "table kind must suit a binary array, not ternary"),
         ("1-8", TINY_BINARY, {}, (7, 3), "8-bit attention must run on a ternary array, not on a binary one"),
-        ("2-2", TINY, {}, (65, 3), "source_len must be from 1 to 64, not 65"),
-        ("2-2", TINY, {}, (7, 0), "max_new_tokens must be from 1 to 64, not 0"),
-        ("2-2", replace(TINY, rbuf_words=32), {}, (7, 3), "RBUF words must be at most 32, not 56"),
+        ("2-2", TINY, {}, (65, 3), r"source_len must be from 1 to 64 \(positions of the model\), not 65"),
+        ("2-2", TINY, {}, (7, 0), r"max_new_tokens must be from 1 to 64 \(positions of the model\), not 0"),
+        (
+            "2-2",
+            replace(TINY, rbuf_words=32),
+            {},
+            (7, 3),
+            "RBUF words must be at most 32, not 56; it maps with rbuf_words = 56$",
+        ),
+        (
+            "2-2",
+            replace(TINY, rbuf_words=64),
+            dict(family="mbart"),
+            (7, 3),
+            "residual stream of 7 tokens and its LayerNorm: RBUF words must be at most 64, not 112",
+        ),
         ("2-2", replace(TINY, kbuf_words=16), {}, (7, 3), "KBUF words must be at most"),
         ("2-2", replace(TINY, pbuf_words=32), {}, (7, 3), r"PBUF words must be at most 16 \(half of PBUF\), not 32"),
         ("2-2", replace(TINY, wbuf_words=16), dict(ffn=300), (7, 3), "words of a row tile must be at most 8 of WBUF"),
         ("2-2", replace(TINY, abuf_words=16), dict(ffn=600), (7, 3), "ABUF words must be at most"),
-        ("2-2", replace(TINY, res_bits=12), {}, (7, 3), "residual bits must be 12"),
-        ("2-8", replace(TINY, acc_bits=16), {}, (7, 3), "accumulator magnitude must be at most 32767"),
+        (
+            "2-2",
+            replace(TINY, res_bits=12),
+            {},
+            (7, 3),
+            r"residual bits must be 12 \(res_bits\), not 16; it maps with res_bits = 16$",
+        ),
+        (
+            "2-8",
+            replace(TINY, acc_bits=16),
+            {},
+            (7, 3),
+            "accumulator magnitude must be at most 32767 .*; it maps with acc_bits = 24$",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
     with pytest.raises(InputError, match=message):
         map_model(lowered(bits, **options), hw, *lengths)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "beams"),
+    [((5,), 17, 8), ((5,), 64, 2), ((5,) * 8, 20, 1), ((64,), 64, 1)],
+    ids=["beams", "all positions", "texts", "one text"],
+)
+def test_beams_and_texts_share_a_position(lengths, new, beams):
+    """Of 64: a position is one however many texts and beams stand at it."""
+    hw = replace(SMALL, kbuf_words=4096).searching(beams, len(lengths))
+    program = map_model(lowered("2-2"), hw, lengths, new, beams, contents=False)
+    assert len(program.calls) == len(lengths) + new
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "beams", "message"),
+    [
+        ((5,), 65, 2, "max_new_tokens must be from 1 to 64 (positions of the model), not 65"),
+        ((5, 65), 3, 1, "source_len must be from 1 to 64 (positions of the model), not 65"),
+        ((5,), 3, 3, "beams of all texts must be 1 or those of the hardware configuration (4), not 3"),
+    ],
+)
+def test_lengths_and_beams_name_their_limit(lengths, new, beams, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(lowered("2-2"), SMALL.searching(4), lengths, new, beams)
+
+
+def test_keys_of_all_beams_fit_an_instruction():
+    model = lowered("2-2")
+    model = replace(model, meta=model.meta | {"max_positions": 2000})
+    message = "max_new_tokens times beams must be at most 4095 (keys of an instruction), not 5600"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(model, SMALL.searching(8), 5, 700, 8)
+    message = "texts, tokens of all, must be at most 4095 (keys of an instruction), not 6000"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        map_model(model, SMALL.searching(4), (1500,) * 4, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "sources", "message"),
+    [
+        (
+            "enc.0.fc2",
+            {1: "enc.0.ln1"},
+            "layernorm enc.0.ln1: a LayerNorm beside the stream must be quantized, not read by enc.0.fc2",
+        ),
+        ("enc.0.ln2", {0: "enc.embed_ln"}, "layernorm enc.embed_ln: one LayerNorm must read it, not 2"),
+        (
+            "enc.0.ln2",
+            {0: "enc.0.ln1"},
+            "layernorm enc.0.ln1: a LayerNorm beside the stream must be quantized, not read by enc.0.ln2",
+        ),
+        (
+            "enc.0.fc2",
+            {1: "enc.embed_ln"},
+            "linear_residual enc.0.fc2: residual source must be the stream, not enc.embed_ln",
+        ),
+    ],
+)
+def test_other_streams_are_refused(name, sources, message):
+    """Graphs that mean something, but whose LayerNorms are not those of a pre-norm or post-norm stack."""
+    model = lowered("2-2", family="mbart")
+    nodes = {node.name: node for node in model.encoder.nodes()}
+
+    def rebuilt(node, src):
+        if node.name == name:
+            src = tuple(nodes[sources[i]] if i in sources else each for i, each in enumerate(src))
+        return typed(model.weights, node.op, *src)
+
+    changed = replace(model, stacks=(model.encoder.rebuild(rebuilt), model.decoder))
+    with pytest.raises(InputError) as error:
+        map_model(changed, TINY, 7, 3)
+    assert str(error.value) == message
 
 
 def test_packed_trits_take_a_fifth_less():
@@ -288,6 +405,9 @@ def test_random_shapes(seed):
         seed=seed,
     )
     length = rng.randint(1, 40)
+    options["family"] = rng.choice(["bart", "mbart", "marian"])
+    if options["family"] != "marian":
+        options["normalize_embedding"] = rng.random() < 0.7
     try:
         model, program = mapped(bits, hw, source_len=length, new=3, **options)
     except InputError as error:

@@ -16,10 +16,11 @@ from ternbin.errors import InputError
 from ternbin.graph import golden
 from ternbin.graph.activations import ACTIVATIONS, FUNCTIONS
 from ternbin.graph.build import Builder
-from ternbin.graph.ir import Codes, Graph, Ids, Residual, as_op, make
+from ternbin.graph.ir import Codes, Graph, Ids, Residual, WeightName, as_op, make
 from ternbin.graph.ops.attention import SoftmaxCodes
 from ternbin.graph.ops.ends import Input
 from ternbin.graph.ops.interpreter import Interpreter
+from ternbin.graph.ops.linear import Affine
 from ternbin.graph.ops.stream import Layernorm
 from ternbin.graph.rewrite import Pattern, Rule
 from ternbin.passes import FOLD, RulePass, fold, prune, run_passes
@@ -37,6 +38,7 @@ PLAIN = {  # the smooth functions in plain Python
     "gelu_new": lambda x: x / (1 + math.exp(min(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3), 700))),
 }
 PHI_1 = "0.84134474606854294858523254563203792247791296672660"
+AFFINE = Affine(scale=WeightName("fc.scale"), bias=WeightName("fc.bias"))
 eighths = st.integers(1, 40).map(lambda n: n / 8)  # so that ties abound
 
 
@@ -155,7 +157,7 @@ def test_a_smooth_function_is_one_function(fn):
 @given(st.lists(st.floats(1e-9, 1e5), min_size=1, max_size=5), st.floats(-1e6, 1e6))
 def test_fixed_point_takes_the_largest_shift_that_fits(scale, bias):
     scale, bias = torch.tensor(scale).double(), torch.tensor([bias]).double()
-    mul, offset, shift = fixed_point(scale, bias, "x")
+    mul, offset, shift = fixed_point(scale, bias, "x", AFFINE)
     fits = [
         s
         for s in range(31)
@@ -168,16 +170,22 @@ def test_fixed_point_takes_the_largest_shift_that_fits(scale, bias):
 
 
 def test_fixed_point_that_cannot_fit():
-    with pytest.raises(
-        InputError,
-        match="^enc.0.out: scale must be below 2\\^23 and bias below 2\\^38 in output steps, not 1e\\+07 and 0$",
-    ):
-        fixed_point(torch.tensor([1e7]).double(), torch.zeros(1).double(), "enc.0.out")
+    none = torch.zeros(1).double()
+    for huge in (8388607.5, 1e7, 1e30):
+        with message(f"enc.0.out: fc.scale must be below 2^23 steps of the result, not {huge:g}"):
+            fixed_point(none + huge, none, "enc.0.out", AFFINE)
+    for huge in (float(2**38), -1e12, 1e30):
+        with message(f"enc.0.out: fc.bias must be below 2^38 steps of the result, not {abs(huge):g}"):
+            fixed_point(none, none + huge, "enc.0.out", AFFINE)
 
 
 def test_fixed_scale():
-    assert fixed_scale(Fraction(1, 2), "x") == (1 << 22, 23)
-    assert fixed_scale(Fraction(1, 3 << 20), "x") == (round(Fraction(1 << 10, 3)), 30)
+    assert fixed_scale(Fraction(1, 2)) == (1 << 22, 23)
+    assert fixed_scale(Fraction(1, 3 << 20)) == (round(Fraction(1 << 10, 3)), 30)
+    assert fixed_scale(Fraction(10**30)) == (
+        (1 << 23) - 1,
+        0,
+    )  # every residual but 0 is at the end of its codes either way
 
 
 # ---- whole graphs ---------------------------------------------------------------------------------------------------
@@ -314,7 +322,7 @@ def test_what_cannot_be_folded_names_the_layer():
         run(b, b.quantize(b.op("act", y, fn="gelu"), "fc1", 1.0, "uint8", GELU.minimum))
     with message("q_in: a residual must become ternary, binary or int8 codes with zero 0, not uint8 with 0.0"):
         run(b, b.quantize(b.input("h", Residual(("S", 3), 16, 8)), "q_in", 1.0, "uint8"))
-    with message("probs: alpha of probabilities must be in (2^-12, 10), not 1e-06"):
+    with message("probs: probs.alpha must be at least 0.000244141 for uint8 probabilities, not 1e-06"):
         run(b, b.probabilities(b.op("scores", x, x, name="s", heads=1), "probs", 0.01, False, 1e-6, "uint8"))
 
 

@@ -180,7 +180,8 @@ class Call:
         if self.due.get(number) == cycle - 1:
             return  # is over
         start, work = self.start[number], self.d.work[number]
-        assert isinstance(work, Vector)
+        if not isinstance(work, Vector):
+            raise TypeError(f"instruction {number} must be one of the vector unit, not {work}")
         cycles, seen = work.cycles, 0
         while seen < cycles:
             seen = 3 * cycles
@@ -223,7 +224,8 @@ class Call:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
         for the next one."""
         cycle, work = self.start[number], self.d.work[number]
-        assert isinstance(work, Gemm)
+        if not isinstance(work, Gemm):
+            raise TypeError(f"instruction {number} must be a GEMM, not {work}")
         handed, freed, before = max(cycle + 1, back[0]) - cycle, max(back[1] - cycle, 0), max(back[2] - cycle, 0)
         held = sorted(self.columns + self.rows) if work.keys and self.rows else self.columns
         columns = ()

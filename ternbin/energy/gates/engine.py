@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,20 @@ import numpy as np
 from ternbin.energy.gates.netlist import Netlist, Placed, Ram
 from ternbin.energy.gates.timing import Timing
 from ternbin.errors import InputError
-from ternbin.sim.toolchain import cache_dir, compiler_version
+from ternbin.sim.toolchain import compiler_version
+from ternbin.storage import cache_dir, working_folder
 
 _SOURCE = Path(__file__).with_name("engine.cpp")
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    text = _SOURCE.read_text()
+    text = _SOURCE.read_text(encoding="utf-8")
     name = hashlib.sha256((text + compiler_version()).encode()).hexdigest()[:16]
     path = cache_dir() / f"gates-{name}.so"
     if not path.exists():
-        with tempfile.TemporaryDirectory(dir=cache_dir()) as folder:
-            fresh = Path(folder) / "engine.so"
+        with working_folder("gates") as folder:
+            fresh = folder / "engine.so"
             subprocess.run(["g++", "-O2", "-std=c++20", "-shared", "-fPIC", "-o", str(fresh), str(_SOURCE)], check=True)
             os.replace(fresh, path)
     return ctypes.CDLL(str(path))
@@ -195,7 +195,8 @@ def _pack(
         a["gate_first"].append(len(a["gate_in"]))
     for placed in netlist.flops:
         state = placed.cell.state
-        assert state
+        if state is None:
+            raise RuntimeError(f"{placed.name}: cell must be a flip-flop, not {placed.cell.name}")
         pin_of = {placed.cell.pins[pin].function.strip("() "): pin for pin in placed.cell.outputs}
         q = pin_of[state.q]
         a["flop_d"].append(placed.pins[state.data])

@@ -6,15 +6,12 @@ constant or wire does not.
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ternbin.energy.gates.yosys import run_passes, sources
-from ternbin.sim.toolchain import cache_dir
+from ternbin.storage import cache_dir, working_folder, write_text
 
 Modules = dict[str, dict[str, Any]]  # by name, as Yosys's JSON has them
 Bit = int | str  # the number of a net, or a constant
@@ -28,22 +25,18 @@ def structure(verilog: Mapping[str, str], top: str) -> str:
     kept = cache_dir() / f"structure-{key[:24]}.txt"
     if not kept.exists():
         found = _Structure(_words(texts, top)).top(top)
-        with TemporaryDirectory(dir=cache_dir()) as folder:
-            fresh = Path(folder) / "structure"
-            fresh.write_text(found)
-            os.replace(fresh, kept)
-    return kept.read_text()
+        write_text(kept, found)
+    return kept.read_text(encoding="utf-8")
 
 
 def _words(texts: Mapping[str, str], top: str) -> Modules:
     """The modules as operators on words, as Yosys's JSON has them."""
-    with TemporaryDirectory(dir=cache_dir()) as name:
-        folder = Path(name)
+    with working_folder("structure") as folder:
         for file, text in texts.items():
-            (folder / file).write_text(text)
+            (folder / file).write_text(text, encoding="utf-8")
         read = f"read_verilog -sv -DSYNTHESIS {' '.join(sorted(texts))}"
         run_passes([read, f"hierarchy -check -top {top}", "proc", "opt_clean", "write_json words.json"], folder)
-        return json.loads((folder / "words.json").read_text())["modules"]
+        return json.loads((folder / "words.json").read_text(encoding="utf-8"))["modules"]
 
 
 def _hash(*what: object) -> int:

@@ -41,20 +41,19 @@ class Library:
         self.path = Path(path)
         self.declared = declared or Declared()
         try:
-            text = self.path.read_text(errors="replace")
+            text = self.path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         text = re.sub(r"/\*.*?\*/", " ", text, flags=re.S).replace("\\\r\n", " ").replace("\\\n", " ")
-        starts = [match.start() for match in _CELL.finditer(text)]
+        found = list(_CELL.finditer(text))
+        starts = [match.start() for match in found]
         if not starts or not re.match(r"\s*library\s*\(", text):
             raise InputError(f"{path} must be a Liberty library with cells")
         if text.count("{") != text.count("}"):
             raise InputError(f"{path} must have an end for every group: {text.count('{')} begin, {text.count('}')} end")
         self._texts: dict[str, str] = {}
-        for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
-            match = _CELL.match(text, start)
-            assert match  # it starts there
-            self._texts[match[1]] = text[start:end]
+        for match, end in zip(found, [*starts[1:], len(text)], strict=True):
+            self._texts[match[1]] = text[match.start() : end]
         self._cells: dict[str, Cell] = {}
         self._outlines: dict[str, str] = {}
         self._wire: dict[int, float] = {}

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ternbin.energy.gates.cells import Cell
+from ternbin.energy.gates.cells import Cell, Gate
 from ternbin.energy.gates.functions import truth_table
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.roles import kind_of
@@ -36,8 +36,14 @@ class Placed:
     @property
     def gated(self) -> int:
         """The net that a clock gate drives."""
-        assert self.cell.gate
-        return self.pins[self.cell.gate.output]
+        return self.pins[self.gate.output]
+
+    @property
+    def gate(self) -> Gate:
+        """What the cell does as a clock gate.  Raises RuntimeError for any other cell."""
+        if self.cell.gate is None:
+            raise RuntimeError(f"{self.name}: cell must be a clock gate, not {self.cell.name}")
+        return self.cell.gate
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class _Reader:
 
     def __init__(self, path: str | Path, top: str, library: Library):
         self._path, self._library = path, library
-        self._module: dict[str, Any] = json.loads(Path(path).read_text())["modules"][top]
+        self._module: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))["modules"][top]
         self._numbers: dict[Bit, int] = {"0": ZERO, "1": ONE, "x": ZERO, "z": ZERO}
         self.count = 2
 

@@ -80,7 +80,6 @@ def domain_energy(netlist: Netlist, group_of: Callable[[Placed], int], groups: i
         result[domain, group_of(placed)] += clock.internal + clock.net
         load[domain] += clock.net / (library.cap_unit * library.volt**2 * 1e15)
     for number, placed in enumerate(netlist.clock_gates):
-        assert placed.cell.gate
-        inside = placed.cell.pins[placed.cell.gate.output].internal(library.clock_slew, load[number])
+        inside = placed.cell.pins[placed.gate.output].internal(library.clock_slew, load[number])
         result[number, group_of(placed)] += 2 * inside * library.energy_unit * 1e15
     return result

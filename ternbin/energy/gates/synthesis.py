@@ -4,19 +4,18 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ternbin.energy.gates.buffers import buffered
 from ternbin.energy.gates.built import NAME as BUILT_GATE
-from ternbin.energy.gates.cells import Cell
+from ternbin.energy.gates.cells import Cell, Gate
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.netlist import Netlist, read_json
 from ternbin.energy.gates.roles import FullAdder, Roles, roles
 from ternbin.energy.gates.yosys import run_passes, sources, tool_versions
 from ternbin.errors import MissingToolError
-from ternbin.sim.toolchain import cache_dir
+from ternbin.storage import cache_dir, working_folder
 
 _ABC = "strash\n&get -n\n&dch -f\n&nf\n&put\nbuffer -c\nupsize\ndnsize\n"
 
@@ -68,10 +67,15 @@ def _adders(adder: FullAdder | None) -> str:
     )
 
 
+def _gate(cell: Cell) -> Gate:
+    if cell.gate is None:
+        raise RuntimeError(f"{cell.name} must be a clock gate")
+    return cell.gate
+
+
 def _clock_gate(cell: Cell) -> str:
     """The clock gate of the RTL on the library's cell; a built one is a black box."""
-    gate = cell.gate
-    assert gate
+    gate = _gate(cell)
     low = "".join(f", .{pin}(1'b0)" for pin in gate.low)
     box = f"(* blackbox *) module {cell.name} (input {gate.clock}, input {gate.enable}, output {gate.output}); endmodule\n"
     return f"""
@@ -136,8 +140,7 @@ def _script(names: Sequence[str], top: str, liberty: str, role: Roles, keep: Seq
 
 
 def _gating(cell: Cell) -> list[str]:
-    gate = cell.gate
-    assert gate
+    gate = _gate(cell)
     low = "".join(f" -tie_lo {pin}" for pin in gate.low)
     pins = f"{gate.enable}:{gate.clock}:{gate.output}"
     return [
@@ -166,10 +169,9 @@ def synthesize(
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     kept = cache_dir() / f"netlist-{key[:24]}.json"
     if not kept.exists():
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="synth-") as name:
-            folder = Path(name)
+        with working_folder("netlist") as folder:
             for file, text in {**texts, **beside}.items():
-                (folder / file).write_text(text)
+                (folder / file).write_text(text, encoding="utf-8")
             (folder / "cells.lib").symlink_to(library.path.absolute())
             run_passes(script, folder)
             os.replace(folder / "netlist.json", kept)

@@ -52,7 +52,7 @@ def run_passes(passes: Sequence[str], folder: Path) -> None:
         [sys.executable, "-c", code],
         input=json.dumps(list(passes)),
         cwd=folder,
-        text=True,
+        encoding="utf-8",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

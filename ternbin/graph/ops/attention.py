@@ -42,7 +42,7 @@ class RealSoftmax(Op):
     causal: bool
 
     def infer(self, check: Check) -> Type:
-        check.need(self.scale > 0, "scale must be positive", self.scale)
+        check.need(0 < self.scale < math.inf, "scale must be positive and finite", self.scale)
         return Real(check.source(0, Ints).shape)
 
     def compute(self, call: Call, node: Node["RealSoftmax"], s: Tensor) -> Tensor:

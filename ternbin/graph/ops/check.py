@@ -62,6 +62,14 @@ class Check:
         single = name in self.weights and self.weights[name].shape[:1] == (1,)
         return self.weight(attr, dtype, 1 if single else rows, *more)
 
+    def fits(self, attr: str, bits: int, rows: Dim, *more: int | None) -> Tensor:
+        """As :meth:`row_weight`, of integers that fit ``bits`` bits, signed."""
+        tensor, limit = self.row_weight(attr, torch.int64, rows, *more), 1 << bits - 1
+        if tensor.numel():
+            lo, hi = (int(v) for v in torch.aminmax(tensor))
+            self.need(-limit <= lo and hi < limit, f"{attr} {getattr(self.op, attr)} must fit {bits} bits", (lo, hi))
+        return tensor
+
     def codes(self, attr: str, dim: Dim | None) -> Tensor:
         """A table entry of codes [any, dim] whose kind is the attribute ``<attr>_kind``."""
         kind = KINDS[self.kind(f"{attr}_kind", "ternary", "binary", "int8")]

@@ -1,11 +1,13 @@
 """Codes: quantizers before folding, thresholds and 8-bit requantization after it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ternbin.graph import golden
+from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 from ternbin.graph.ir import Codes, Node, Op, Real, Residual, Type, WeightName
 from ternbin.graph.ops.call import Call
 from ternbin.graph.ops.check import Check
@@ -13,6 +15,7 @@ from ternbin.graph.ops.linear import Product
 from ternbin.graph.ops.registry import op
 from ternbin.graph.qtypes import KINDS
 
+THRESHOLD_BITS = 16
 THRESHOLD_LIMIT = (1 << 15) - 1  # what accumulators that are compared with thresholds stay below
 
 
@@ -27,7 +30,7 @@ class Quantize(Op):
 
     def infer(self, check: Check) -> Type:
         x = check.source(0, Residual, Real)
-        check.need(self.alpha > 0, "alpha must be positive", self.alpha)
+        check.need(0 < self.alpha < math.inf, "alpha must be positive and finite", self.alpha)
         return Codes(x.shape, check.kind("kind"))
 
     def compute(self, call: Call, node: Node["Quantize"], x: Tensor) -> Tensor:
@@ -77,7 +80,7 @@ class ByThresholds(Op):
 
     def check_thresholds(self, c: Check, rows: int | str, limit: int) -> None:
         c.need(limit < THRESHOLD_LIMIT, f"accumulator must stay below {THRESHOLD_LIMIT}", limit)
-        c.row_weight("thresholds", torch.int64, rows, len(self.dirs))
+        c.fits("thresholds", THRESHOLD_BITS, rows, len(self.dirs))
         c.need(1 <= len(self.dirs) <= 4, "dirs must have 1 to 4 entries", self.dirs)
 
     def codes(self, call: Call, acc: Tensor) -> Tensor:
@@ -93,8 +96,8 @@ class Requantized(Op):
     shift: int
 
     def check_scales(self, c: Check, rows: int | str) -> None:
-        c.row_weight("mul", torch.int64, rows)
-        c.row_weight("bias", torch.int64, rows)
+        c.fits("mul", MUL_BITS, rows)
+        c.fits("bias", BIAS_BITS, rows)
         c.between("shift", 0, 30)
 
     def codes8(self, call: Call, acc: Tensor, kind: str, lut: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph import golden
+from ternbin.graph.fixedpoint import BIAS_BITS, EMBED_SCALE_BITS, MUL_BITS
 from ternbin.graph.ir import Codes, Ids, Node, Op, Real, Residual, Tokens, Type, WeightName
 from ternbin.graph.ops.call import Call
 from ternbin.graph.ops.check import Check
@@ -96,7 +97,7 @@ class RealEmbed(Embedding):
         return self.embedded(check, torch.float64)
 
     def compute(self, call: Call, node: Node["RealEmbed"], ids: Tensor) -> Tensor:
-        scale, pos = ((call.weights[name] * 2.0**self.frac).round().to(torch.int64) for name in (self.scale, self.pos))
+        scale, pos = (golden.rne(call.weights[name] * 2.0**self.frac) for name in (self.scale, self.pos))
         table, pos = call.weights[self.table], golden.sat(pos, self.bits)
         return golden.embed(ids, table, scale, pos, self.pos_offset, self.first(call), self.bits, call.count(node))
 
@@ -106,7 +107,10 @@ class Embed(Embedding):
     """Rule 1; ``scale`` and ``pos`` are int64, on the grid of the result."""
 
     def infer(self, check: Check) -> Type:
-        return self.embedded(check, torch.int64)
+        out = self.embedded(check, torch.int64)
+        check.fits("scale", EMBED_SCALE_BITS, None)
+        check.fits("pos", self.bits, None, None)
+        return out
 
     def compute(self, call: Call, node: Node["Embed"], ids: Tensor) -> Tensor:
         table, scale, pos = (call.weights[name] for name in (self.table, self.scale, self.pos))
@@ -141,8 +145,8 @@ class LmHead(Product):
 
     def infer(self, check: Check) -> Type:
         acc = self.sums(check)
-        check.row_weight("mul", torch.int64, acc.shape[-1])
-        check.row_weight("bias", torch.int64, acc.shape[-1])
+        check.fits("mul", MUL_BITS, acc.shape[-1])
+        check.fits("bias", BIAS_BITS, acc.shape[-1])
         return Tokens(acc.shape[:-1])
 
     def compute(self, call: Call, node: Node["LmHead"], x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Products with weights, and what follows them before folding."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,11 @@ from ternbin.graph.ops.call import Call
 from ternbin.graph.ops.check import Check, dot_limit
 from ternbin.graph.ops.registry import op
 from ternbin.graph.qtypes import KINDS
+
+
+def magnitude(codes: Node[Op]) -> int:
+    """Largest magnitude of the codes that a node gives."""
+    return KINDS[codes.expect(Codes).kind].magnitude
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +35,7 @@ class Product(Op):
 
     def acc(self, call: Call, node: Node[Op], x: Tensor) -> Tensor:
         """The exact sums ``[.., out]``."""
-        magnitude = KINDS[node.src[0].expect(Codes).kind].magnitude
-        bound = x.shape[-1] * magnitude * KINDS[self.weight_kind].magnitude
+        bound = x.shape[-1] * magnitude(node.src[0]) * KINDS[self.weight_kind].magnitude
         return golden.linear_acc(x, call.weights[self.weight], bound)
 
 
@@ -84,7 +89,7 @@ class Snap(Op):
     delta: float
 
     def infer(self, check: Check) -> Type:
-        check.need(self.delta > 0, "delta must be positive", self.delta)
+        check.need(0 < self.delta < math.inf, "delta must be positive and finite", self.delta)
         return check.source(0, Real)
 
     def compute(self, call: Call, node: Node["Snap"], x: Tensor) -> Tensor:

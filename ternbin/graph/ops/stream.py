@@ -1,10 +1,13 @@
 """The residual stream: LayerNorm, and what is added to it. The value of a residual integer x is ``x * 2^-frac``."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from ternbin.graph import golden
-from ternbin.graph.ir import Grid, Node, Op, Real, Residual, Type, WeightName
+from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
+from ternbin.graph.ir import Grid, Node, Op, Real, Residual, Type, WeightName, features
 from ternbin.graph.ops.call import Call
 from ternbin.graph.ops.check import GRID_FRAC, Check
 from ternbin.graph.ops.codes import Requantized
@@ -27,18 +30,24 @@ class RealLayernorm(Op):
         x = check.source(0, Residual)
         check.weight("gamma", torch.float64, x.shape[-1])
         check.weight("beta", torch.float64, x.shape[-1])
+        check.need(0 <= self.eps < math.inf, "eps must be finite and not negative", self.eps)
         return Residual(x.shape, *check.grid())
 
     def compute(self, call: Call, node: Node["RealLayernorm"], x: Tensor) -> Tensor:
         gamma, beta = call.weights[self.gamma], call.weights[self.beta]
         value = x.to(torch.float64) * 2.0 ** -node.src[0].expect(Residual).frac
         y = torch.nn.functional.layer_norm(value, gamma.shape, gamma, beta, self.eps)
-        return golden.sat((y * 2.0**self.frac).round().to(torch.int64), self.bits, call.count(node))
+        return golden.sat(golden.rne(y * 2.0**self.frac), self.bits, call.count(node))
+
+
+def most_eps(width: int, bits: int) -> int:
+    """The largest E with which the variance of ``width`` residuals of ``bits`` stays below 2^62; less than 1 where none does."""
+    return (1 << 62) - 1 - (width << bits - 1) ** 2
 
 
 @op("layernorm", sources=1, stage="final")
 class Layernorm(Op):
-    """Rule 3: ``gamma`` = G and ``beta`` = Bt int64 [d], ``eps`` = E, ``shift`` = S."""
+    """Rule 3: ``gamma`` = G and ``beta`` = Bt int64 [d], ``eps`` = E, ``shift`` = S; the variance stays below 2^62."""
 
     name: str
     gamma: WeightName
@@ -50,9 +59,9 @@ class Layernorm(Op):
 
     def infer(self, check: Check) -> Type:
         x = check.source(0, Residual)
-        check.weight("gamma", torch.int64, x.shape[-1])
-        check.weight("beta", torch.int64, x.shape[-1])
-        check.between("eps", 1, 1 << 60)
+        check.fits("gamma", MUL_BITS, x.shape[-1])
+        check.fits("beta", BIAS_BITS, x.shape[-1])
+        check.between("eps", 1, most_eps(features(x), x.bits))
         check.between("shift", 0, 62)
         return Residual(x.shape, *check.grid())
 
@@ -71,7 +80,7 @@ class ToGrid(Op):
         return Grid(check.source(0, Real).shape, check.between("frac", *GRID_FRAC))
 
     def compute(self, call: Call, node: Node["ToGrid"], x: Tensor) -> Tensor:
-        return (x * 2.0**self.frac).round().to(torch.int64)
+        return golden.rne(x * 2.0**self.frac)
 
 
 @op("add_sat", sources=2, stage="real")

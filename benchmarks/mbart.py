@@ -1,0 +1,184 @@
+"""mBART at full size in RTL: one sentence in and a few tokens out, predicted first, every tensor compared.
+
+    python benchmarks/mbart.py --json mbart.json
+
+Random weights of the shape of facebook/mbart-large-cc25, drawn and packed matrix by matrix: 610 million of them never stand in memory as
+floating point. Each part runs in a process of its own; results are kept in ``--work`` (with the random checkpoint), so that an interrupted
+benchmark goes on where it stopped; ``--fresh`` forgets them. ``predict`` maps the model and runs the cycle model; ``run`` is the RTL.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+EOS, ENGLISH, ROMANIAN = 2, 250004, 250020
+MBART_LARGE: dict[str, Any] = dict(
+    vocab_size=250054,
+    d_model=1024,
+    encoder_layers=12,
+    decoder_layers=12,
+    encoder_attention_heads=16,
+    decoder_attention_heads=16,
+    encoder_ffn_dim=4096,
+    decoder_ffn_dim=4096,
+    max_position_embeddings=1024,
+    activation_function="gelu",
+    scale_embedding=True,
+    decoder_start_token_id=EOS,
+    forced_bos_token_id=ROMANIAN,
+)
+SOURCE, NEW = 32, 8
+
+
+def checkpoint(args: argparse.Namespace) -> Path:
+    """The folder of the model, made where there is none."""
+    import torch
+
+    from ternbin.models.bart.random_model import random_packed
+    from ternbin.models.mbart.qmbart import QuantMBartForConditionalGeneration
+    from ternbin.models.packed import save_packed
+
+    torch.set_num_threads(1)
+    folder = args.work / f"mbart-large-{args.bits}"
+    if not (folder / "config.json").exists():
+        save_packed(random_packed(QuantMBartForConditionalGeneration, args.bits, **MBART_LARGE), folder)
+    return folder
+
+
+def model_and_ids(folder: Path):
+    """The lowered model without an end token, and the ids of a sentence: text, end, language."""
+    import torch
+
+    from ternbin.models.prepare import lowered_model
+
+    lowered = lowered_model(folder)
+    lowered = replace(lowered, meta=lowered.meta | {"eos_id": -1, "forced_eos_id": None})
+    text = torch.randint(4, ENGLISH, (SOURCE - 2,), generator=torch.Generator().manual_seed(0))
+    return lowered, [*text.tolist(), EOS, ENGLISH]
+
+
+def peak_rss_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def part_checkpoint(args: argparse.Namespace) -> dict:
+    """The random checkpoint."""
+    begin = perf_counter()
+    folder = checkpoint(args)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {
+        "checkpoint_seconds": perf_counter() - begin,
+        "checkpoint_bytes": size,
+        "checkpoint_peak_rss_gb": peak_rss_gb(),
+    }
+
+
+def part_predict(args: argparse.Namespace) -> dict:
+    """Cycles before anything is simulated."""
+    from ternbin.contract.hw import load_hw
+    from ternbin.counting.cycles import predict
+    from ternbin.counting.external import MemoryModel
+    from ternbin.mapping.mapper import map_model
+
+    begin = perf_counter()
+    lowered, _ = model_and_ids(checkpoint(args))
+    lower = perf_counter() - begin
+    begin = perf_counter()
+    program = map_model(lowered, load_hw(args.hw), SOURCE, NEW)
+    mapping = perf_counter() - begin
+    begin = perf_counter()
+    predicted = predict(program, MemoryModel())
+    return {
+        "lower_seconds": lower,
+        "map_seconds": mapping,
+        "image_bytes": len(program.image),
+        "instructions": sum(call.count for call in program.calls),
+        "cycle_model_seconds": perf_counter() - begin,
+        "predicted_cycles": [call.cycles for call in predicted.calls],
+        "predict_peak_rss_gb": peak_rss_gb(),
+    }
+
+
+def part_run(args: argparse.Namespace) -> dict:
+    """In RTL, every tensor compared."""
+    from ternbin.contract.hw import load_hw
+    from ternbin.counting.phases import simulated_phases
+    from ternbin.decoding.search import Policy
+    from ternbin.energy.account import Tariff, accounted
+    from ternbin.mapping.mapper import map_model
+    from ternbin.sim.build import build
+    from ternbin.sim.check import check
+    from ternbin.sim.runner import run
+
+    hw = load_hw(args.hw)
+    lowered, ids = model_and_ids(checkpoint(args))
+    policy, program = Policy.of(lowered.meta, NEW), map_model(lowered, hw, SOURCE, NEW)
+    result = run(program, ids=ids, policy=policy, library=build(hw))
+    begin = perf_counter()
+    verdict = check(program, lowered, ids, policy.prompt[0], result)
+    checking = perf_counter() - begin
+    meta = lowered.meta
+    tariff = Tariff(hw=hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"])
+    numbers = accounted(tariff, simulated_phases(program, lowered, result), result)
+    return {
+        **verdict.asdict(),
+        "tokens": result.tokens,
+        "cycles": [call.cycles for call in result.calls],
+        "sim_seconds": result.sim_seconds,
+        "check_seconds": checking,
+        "saturations": sum(
+            value for call in result.calls for name, value in call.counters.items() if "saturations" in name
+        ),
+        "energy": numbers["energy"],
+        "run_peak_rss_gb": peak_rss_gb(),
+    }
+
+
+PARTS = {"checkpoint": part_checkpoint, "predict": part_predict, "run": part_run}
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """All figures; parts that are there already are not run again."""
+    figures = {}
+    for part in PARTS:
+        path = args.work / f"{part}-{Path(args.hw).stem}-{args.bits}.json"
+        if not path.exists():
+            print(f"{part} ...", file=sys.stderr)
+            options = ["--hw", args.hw, "--bits", args.bits, "--work", args.work, "--json", path.with_suffix(".new")]
+            subprocess.run([sys.executable, __file__, "--part", part, *options], check=True)
+            path.with_suffix(".new").replace(path)
+        figures |= json.loads(path.read_text())
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--hw", default="base")
+    parser.add_argument("--bits", default="2-2")
+    parser.add_argument("--work", type=Path, default=Path("build/mbart"))
+    parser.add_argument("--fresh", action="store_true", help="forget results of an earlier call")
+    parser.add_argument("--part", choices=PARTS, help="one part only, its result to --json")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.fresh:
+        for path in args.work.glob("*.json"):
+            path.unlink()
+    if args.part:
+        args.json.write_text(json.dumps(PARTS[args.part](args)))
+        return
+    measured = measure(args)
+    for name, value in measured.items():
+        print(f"{name:24} {json.dumps(value)[:100]}")
+    if args.json:
+        args.json.write_text(json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

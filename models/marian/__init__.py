@@ -1,0 +1,1 @@
+"""Marian: BART without a LayerNorm after the embedding, its positions sines."""

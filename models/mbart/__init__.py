@@ -1,0 +1,1 @@
+"""mBART: BART with LayerNorms before the blocks and one at the end of each stack."""
