@@ -6,13 +6,11 @@ error of one line; the caller counts which.
 
 import functools
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import mutations
 import torch
@@ -24,10 +22,10 @@ from ternbin.cli import options
 from ternbin.contract import program
 from ternbin.contract.hw import NAMED, load_hw
 from ternbin.energy import figures, library
-from ternbin.errors import InputError, TernbinError
+from ternbin.errors import InputError
+from ternbin.flow import evaluation
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare
-from ternbin.models.families import family_in
 from ternbin.report import tables
 from ternbin.report.html import page
 
@@ -36,14 +34,20 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Border:
-    """``inputs``: what is fed; ``read``: the reader, from a folder in which the input stands as ``file``; ``fixed``: other files there."""
+    """``good``: a good input, which ``wrong`` makes bad ones of; ``read``: the reader, given the path of ``file``, in which the input
+    stands; ``fixed``: a folder with the other files there."""
 
     name: str
     file: str
-    inputs: st.SearchStrategy[bytes]
+    good: Callable[[], bytes]
+    wrong: Callable[[bytes], st.SearchStrategy[bytes]]
     read: Callable[[Path], object]
     fixed: Callable[[], Path] | None = None
     counts: dict[str, int] = field(default_factory=lambda: {"accepted": 0, "refused": 0})
+
+    @property
+    def inputs(self) -> st.SearchStrategy[bytes]:
+        return st.deferred(lambda: self.wrong(self.good()))
 
     @functools.cached_property
     def folder(self) -> Path:
@@ -67,7 +71,9 @@ class Border:
             self.counts["accepted"] += 1
 
     def close(self) -> None:
+        """Forget the folder; the next input gets a new one."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
+        del self.folder
 
 
 def _check_message(message: str) -> None:
@@ -100,14 +106,6 @@ def packed() -> Path:
     return folder
 
 
-def _json_of(folder: Callable[[], Path], name: str) -> st.SearchStrategy[bytes]:
-    return st.deferred(lambda: json_files(json.loads((folder() / name).read_bytes())))
-
-
-def json_files(good: Any) -> st.SearchStrategy[bytes]:
-    return mutations.json_files(good)
-
-
 @functools.cache
 def program_file() -> bytes:
     """A program of the small model for the smallest accelerator."""
@@ -127,13 +125,13 @@ def _with_header(header: bytes) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-def _headers() -> st.SearchStrategy[bytes]:
-    data = program_file()
+def _header(data: bytes) -> bytes:
     start = len(program.MAGIC) + 8
-    header = json.loads(data[start : start + int.from_bytes(data[start - 8 : start], "little")])
-    for name in ("probes", "calls", "names"):
-        header[name] = header[name][:]
-    return mutations.json_files(header).map(_with_header)
+    return data[start : start + int.from_bytes(data[start - 8 : start], "little")]
+
+
+def _wrong_headers(data: bytes) -> st.SearchStrategy[bytes]:
+    return mutations.json_files(_header(data)).map(_with_header)
 
 
 # ---- readers --------------------------------------------------------------------------------------------------------
@@ -146,6 +144,15 @@ def _model(path: Path) -> None:
 
 def _packed_model(path: Path) -> None:
     prepare.lowered_model(path.parent)
+
+
+def _tokenizer(path: Path) -> None:
+    tokenizer = prepare.load_tokenizer(path.parent)
+    prepare.encode_text(tokenizer, "A library to parse files.", 32)
+
+
+def _evaluation(path: Path) -> None:
+    evaluation(path.parent)
 
 
 def _program(path: Path) -> None:
@@ -174,30 +181,63 @@ def _hardware(path: Path) -> None:
     assert load_hw(str(path)) == hw
 
 
-HARDWARE = NAMED["tiny"].asdict()
-CELLS = {"node_nm": 45.0, "ram_access_ns": 0.8, "wire_load": "5K_hvratio_1_1", "full_adder": "FA_X1", "buffer": "BUF_X2"}
-IDS = st.one_of(
-    st.text(max_size=30),
-    st.lists(st.sampled_from(["0", "5", "-1", "97", "1e3", " 7", "٣", "", "9" * 40, "0x1", "1_000"]), max_size=40).map(",".join),
-).map(lambda text: text.encode("utf-8", "surrogatepass"))
-TEXTS = st.one_of(
-    st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.binary(max_size=100),
-    st.integers(0, 400).map(lambda n: b"word " * n),
+HARDWARE = mutations.toml(NAMED["tiny"].asdict())
+CELLS = mutations.toml(
+    {"node_nm": 45.0, "ram_access_ns": 0.8, "wire_load": "5K_hvratio_1_1", "full_adder": "FA_X1", "buffer": "BUF_X2"}
 )
+ODD_IDS = ["0", "5", "-1", "97", "1e3", " 7", "\u0663", "", "9" * 40, "0x1", "1_000"]
+
+
+def _wrong_ids(good: bytes) -> st.SearchStrategy[bytes]:
+    lists = st.lists(st.sampled_from(ODD_IDS), max_size=40).map(",".join)
+    return st.one_of(st.text(max_size=30), lists).map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+def _wrong_texts(good: bytes) -> st.SearchStrategy[bytes]:
+    return st.one_of(
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.binary(max_size=100),
+        st.integers(0, 400).map(lambda n: b"word " * n),
+    )
+
+
+def _of(folder: Callable[[], Path], name: str) -> Callable[[], bytes]:
+    return lambda: (folder() / name).read_bytes()
+
+
+def _checkpoint(
+    folder: Callable[[], Path], file: str, wrong: Callable[[bytes], st.SearchStrategy[bytes]], name: str = ""
+) -> Border:
+    read = _model if folder is stock else _packed_model
+    return Border(name or f"{folder.__name__} {file}", file, _of(folder, file), wrong, read, folder)
+
 
 BORDERS = [
-    Border("hardware TOML", "hw.toml", mutations.toml_files(HARDWARE), _hardware),
-    Border("cells TOML", "x.cells.toml", mutations.toml_files(CELLS), library.read_declared),
-    Border("model config.json", "config.json", _json_of(stock, "config.json"), _model, stock),
-    Border("generation_config.json", "generation_config.json", _json_of(stock, "generation_config.json"), _model, stock),
-    Border("weights", "model.safetensors", st.deferred(lambda: mutations.damaged((stock() / "model.safetensors").read_bytes())), _model, stock),
-    Border("packed config.json", "config.json", _json_of(packed, "config.json"), _packed_model, packed),
-    Border("packed weights", "packed.safetensors", st.deferred(lambda: mutations.damaged((packed() / "packed.safetensors").read_bytes())), _packed_model, packed),
-    Border("program", "program.tbn", st.deferred(lambda: mutations.damaged(program_file())), _program),
-    Border("program header", "program.tbn", st.deferred(_headers), _program),
-    Border("result.json", "result.json", st.deferred(lambda: json_files(json.loads((ROOT / "reports/example/result.json").read_bytes()))), _report),
-    Border("characterisation", "gates.json", st.deferred(lambda: json_files(json.loads(figures.STORED.read_bytes()))), figures.read_characterisation),
-    Border("ids", "ids.txt", IDS, _ids),
-    Border("texts", "text.txt", TEXTS, _texts),
+    Border("hardware TOML", "hw.toml", lambda: HARDWARE, mutations.toml_files, _hardware),
+    Border("cells TOML", "x.cells.toml", lambda: CELLS, mutations.toml_files, library.read_declared),
+    _checkpoint(stock, "config.json", mutations.json_files),
+    _checkpoint(stock, "generation_config.json", mutations.json_files),
+    _checkpoint(stock, "model.safetensors", mutations.damaged),
+    _checkpoint(packed, "config.json", mutations.json_files),
+    _checkpoint(packed, "packed.safetensors", mutations.damaged),
+    Border("tokenizer.json", "tokenizer.json", _of(packed, "tokenizer.json"), mutations.json_files, _tokenizer, packed),
+    Border(
+        "tokenizer_config.json",
+        "tokenizer_config.json",
+        _of(packed, "tokenizer_config.json"),
+        mutations.json_files,
+        _tokenizer,
+        packed,
+    ),
+    Border("eval.json", "eval.json", _of(packed, "eval.json"), mutations.json_files, _evaluation, packed),
+    Border("program", "program.tbn", program_file, mutations.damaged, _program),
+    Border("program header", "program.tbn", program_file, _wrong_headers, _program),
+    Border(
+        "result.json", "result.json", (ROOT / "reports/example/result.json").read_bytes, mutations.json_files, _report
+    ),
+    Border(
+        "characterisation", "gates.json", figures.STORED.read_bytes, mutations.json_files, figures.read_characterisation
+    ),
+    Border("ids", "ids.txt", lambda: b"0,5,9,2", _wrong_ids, _ids),
+    Border("texts", "text.txt", lambda: b"A library.", _wrong_texts, _texts),
 ]

@@ -50,7 +50,10 @@ def main() -> int:
             wrong += 1
             traceback.print_exc()
         taken, refused = border.counts.values()
-        print(f"{border.name:<28} {taken + refused:>7} {taken:>7} {refused:>7} {time.monotonic() - start:>8.1f}", flush=True)
+        print(
+            f"{border.name:<28} {taken + refused:>7} {taken:>7} {refused:>7} {time.monotonic() - start:>8.1f}",
+            flush=True,
+        )
     print(f"{wrong} of {len(BORDERS)} borders fell over" if wrong else "no border fell over")
     return 1 if wrong else 0
 

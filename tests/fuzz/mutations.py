@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tomllib
 from typing import Any
 
 from hypothesis import strategies as st
@@ -14,7 +15,9 @@ SCALARS = st.one_of(
     st.integers(-1000, 1000),
     st.floats(allow_nan=True, allow_infinity=True, width=32),
     st.text(max_size=12),
-    st.sampled_from(["", "0", "1", "350", "true", "false", "no", "NaN", "inf", "../../x", "/dev/null", "<b>", "é\x00", "bert"]),
+    st.sampled_from(
+        ["", "0", "1", "350", "true", "false", "no", "NaN", "inf", "../../x", "/dev/null", "<b>", "é\x00", "bert"]
+    ),
 )
 VALUES = st.recursive(
     SCALARS,
@@ -52,7 +55,10 @@ def documents(draw: st.DrawFn, good: Any) -> Any:
         node = document
         for key in path[:-1]:
             node = node[key]
-        key, action = path[-1], draw(st.sampled_from(["drop", "value", "value", "value", "number", "rename", "add", "nest"]))
+        key, action = (
+            path[-1],
+            draw(st.sampled_from(["drop", "value", "value", "value", "number", "rename", "add", "nest"])),
+        )
         if action == "drop":
             del node[key]
         elif action == "number" and isinstance(node[key], int | float):
@@ -108,25 +114,22 @@ def damaged(good: bytes) -> st.SearchStrategy[bytes]:
     return st.one_of(strategy(), st.sampled_from(ODD_TEXTS), st.binary(max_size=64))
 
 
-def json_files(good: Any) -> st.SearchStrategy[bytes]:
+def json_files(good: bytes) -> st.SearchStrategy[bytes]:
     """JSON files: mostly well-formed documents with wrong contents, some damaged ones."""
-    text = json.dumps(good).encode()
-    return st.one_of(*[documents(good).map(lambda d: json.dumps(d).encode())] * 4, damaged(text))
+    wrong = documents(json.loads(good)).map(lambda document: json.dumps(document).encode())
+    return st.one_of(wrong, wrong, wrong, wrong, damaged(good))
 
 
-def toml_files(good: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """Flat TOML files: wrong values, fields twice, unknown fields, damaged text."""
+def toml_files(good: bytes) -> st.SearchStrategy[bytes]:
+    """Flat TOML files: wrong values, unknown fields, damaged text."""
+    wrong = documents(tomllib.loads(good.decode())).map(toml)
+    return st.one_of(wrong, wrong, wrong, damaged(good))
 
-    @st.composite
-    def strategy(draw: st.DrawFn) -> bytes:
-        values = draw(documents(good))
-        if not isinstance(values, dict):
-            return draw(st.binary(max_size=64))
-        lines = [f"{key} = {_toml(value)}" for key, value in values.items()]
-        return "\n".join(lines).encode("utf-8", "surrogatepass")
 
-    text = "\n".join(f"{key} = {_toml(value)}" for key, value in good.items()).encode()
-    return st.one_of(strategy(), strategy(), strategy(), damaged(text))
+def toml(values: Any) -> bytes:
+    """A flat TOML file of whatever values there are."""
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items()] if isinstance(values, dict) else [str(values)]
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
 def _toml(value: Any) -> str:

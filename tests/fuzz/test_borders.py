@@ -6,6 +6,13 @@ from fuzz import feed
 
 
 @pytest.mark.parametrize("border", BORDERS, ids=lambda border: border.name)
+def test_a_good_input_is_taken(border: Border) -> None:
+    border.feed(border.good())
+    assert border.counts["accepted"] == 1
+    border.close()
+
+
+@pytest.mark.parametrize("border", BORDERS, ids=lambda border: border.name)
 def test_wrong_inputs_end_in_one_line(border: Border) -> None:
     feed(border, 40, seed=0)
 
