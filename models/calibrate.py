@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 
 import torch
 
@@ -14,16 +15,16 @@ from ternbin.models.modules import QuantLayerNorm
 MIN_FRAC, MAX_FRAC = -20, 24
 
 
-def frac_for(largest: float, bits: int, name: str = "residual stream") -> int:
+def frac_for(largest: float, bits: int) -> int:
     """The finest frac in [-20, 24] at which `largest` uses at most half the range of `bits`-wide integers.
 
-    Raises InputError, naming the site, for what is too large for any.
+    Raises InputError for what is too large for any.
     """
     if largest == 0:
         return min(MAX_FRAC, bits - 2)
     frac = math.floor(math.log2(2 ** (bits - 2) / largest))
     if frac < MIN_FRAC:
-        raise InputError(f"{name} must stay below 2^{bits - 2 - MIN_FRAC}, not reach {largest:g}")
+        raise InputError(f"residual stream must stay below 2^{bits - 2 - MIN_FRAC}, not reach {largest:g}")
     return min(MAX_FRAC, frac)
 
 
@@ -48,31 +49,49 @@ def calibrate(model: QuantModel, batches: Iterable[dict]) -> dict[str, int]:
         for batch in batches:
             model(**batch)
             count += 1
-            if not all(math.isfinite(value) for value in largest.values()):
-                raise InputError(f"residual stream must be finite, not inf or nan: {_first_not_finite(model, batch)}")
+            _check_size(model, batch, largest)
     finally:
         for handle in handles:
             handle.remove()
     if count == 0:
         raise InputError("batches must hold at least one batch, not none")
-    bits = model.quant_config.res_bits
-    fracs = {name: frac_for(value, bits, f"residual stream at {name}") for name, value in largest.items()}
+    fracs = {name: frac_for(value, model.quant_config.res_bits) for name, value in largest.items()}
     model.set_fracs(fracs)
     model.train(was_training)
     return fracs
 
 
-def _first_not_finite(model: QuantModel, batch: dict) -> str:
-    """The first module with parameters of its own whose result overflows, and the largest of them."""
+def resize_stream(model: QuantModel, bits: int) -> None:
+    """A residual stream of another width: every site keeps its range, on the grid that :func:`calibrate` would have given it."""
+    quant = model.quant_config
+    model.config.quant = asdict(replace(quant, res_bits=bits))
+    for site in model.sites.values():
+        site.bits = bits
+    model.set_fracs(
+        {name: max(MIN_FRAC, min(MAX_FRAC, frac + bits - quant.res_bits)) for name, frac in quant.fracs.items()}
+    )
+
+
+def _check_size(model: QuantModel, batch: dict, largest: dict[str, float]) -> None:
+    """Raise InputError, naming the site and the tensor it comes from, for a residual that no grid can hold."""
+    bits = model.quant_config.res_bits - 2 - MIN_FRAC
+    for name, value in largest.items():
+        if not value < 2.0**bits:
+            source = _first_above(model, batch, 2.0**bits) or "a sum of layers"
+            raise InputError(f"residual stream at {name} must stay below 2^{bits}, not reach {value:g}: see {source}")
+
+
+def _first_above(model: QuantModel, batch: dict, limit: float) -> str:
+    """The largest tensor of the first module whose result is not below `limit`, and how large it is."""
     found: list[str] = []
 
     def watch(name: str):
         def hook(module: torch.nn.Module, inputs: tuple, output: object) -> None:
-            if not found and isinstance(output, torch.Tensor) and not bool(output.isfinite().all()):
-                tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+            if not found and isinstance(output, torch.Tensor) and not output.abs().max().item() < limit:
+                tensors = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
                 sizes = {key: tensor.abs().max().item() for key, tensor in tensors.items() if tensor.numel()}
                 most = max(sizes, key=lambda key: sizes[key])
-                found.append(f"{name}.{most} reaches {sizes[most]:g}")
+                found.append(f"{name}.{most}, which reaches {sizes[most]:g}")
 
         return hook
 
@@ -83,7 +102,7 @@ def _first_not_finite(model: QuantModel, batch: dict) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else "a sum of two layers overflows"
+    return found[0] if found else ""
 
 
 class _Recorder:

@@ -59,6 +59,11 @@ class QuantWeight(nn.Module):
     def is_packed(self) -> bool:
         return self.latent is None
 
+    @property
+    def value(self) -> Tensor:
+        """The weight as a full-precision model has it: the latent one, or once packed scale times code."""
+        return self.quantized_weight() if self.latent is None else self.latent
+
     @torch.no_grad()
     def weight_parts(self) -> tuple[Tensor, Tensor]:
         """Codes (floating-point integers) and row scales [rows, 1]."""

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import HEAD, Lowered
+from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
 from ternbin.models.fidelity import Agreement, Pair, losing
@@ -23,22 +24,38 @@ from ternbin.passes import fold
 
 CALIBRATION_TEXTS = 16
 CHECK_TEXTS, CHECK_TOKENS = 4, 32  # on which `quantize` compares integers with floating point
-DEFAULT_PACKAGE = "ejabberd-mod-irc"
+DEMO_FILE = "demo_texts.json"
+SUMMARISATION = "summarisation"
+BUNDLED = {SUMMARISATION: "", "translation": "translation"}
+"""The bundled models by name: their folders under `bundled`."""
 
 
-def bundled_dir() -> Path:
-    """Folder of the bundled checkpoint."""
-    return Path(str(resources.files("ternbin.models").joinpath("bundled")))
+def bundled_dir(name: str = SUMMARISATION) -> Path:
+    """Folder of a bundled checkpoint."""
+    return Path(str(resources.files("ternbin.models").joinpath("bundled"))) / BUNDLED[name]
 
 
-def demo_texts() -> list[dict[str, str]]:
-    """Bundled real texts: ``package``, ``source``, ``target``."""
-    return json.loads((bundled_dir() / "demo_texts.json").read_text(encoding="utf-8"))["texts"]
+def model_dir(model: str | Path | None) -> Path:
+    """Folder of a checkpoint: a bundled one by its name (of summaries, where None), else the folder itself."""
+    name = SUMMARISATION if model is None else str(model)
+    return bundled_dir(name) if name in BUNDLED else Path(name)
 
 
-def default_text() -> str:
-    """The text that is summarised when the user gives none: a test text on which the bundled model does well."""
-    return next(text["source"] for text in demo_texts() if text["package"] == DEFAULT_PACKAGE)
+def demo_texts(folder: Path | None = None) -> list[dict[str, str]]:
+    """Real texts that come with a checkpoint, or else with the bundled one: ``package``, ``source``, ``target``."""
+    return _demo(folder)["texts"]
+
+
+def default_text(folder: Path | None = None) -> str:
+    """What is run when the user gives no text: a test text on which the bundled model does well."""
+    return _demo(folder)["default"]
+
+
+def _demo(folder: Path | None) -> dict[str, Any]:
+    path = bundled_dir() / DEMO_FILE
+    if folder is not None and (folder / DEMO_FILE).exists():
+        path = folder / DEMO_FILE
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast | None:
@@ -62,14 +79,16 @@ def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
     if bits and model.quant_config.bits != bits:
         model = family.requantize(model, bits)
     if not model.quant_config.fracs:
-        family.calibrate(model, calibration_batches(model, load_tokenizer(folder)))
+        family.calibrate(model, calibration_batches(model, load_tokenizer(folder), demo_texts(Path(folder))))
     return model.eval()
 
 
-def calibration_batches(model: QuantModel, tokenizer: PreTrainedTokenizerFast | None) -> list[dict]:
-    """Inputs for calibration: the bundled texts, or seeded random ids where there is no tokenizer."""
-    texts = [] if tokenizer is None else demo_texts()[:CALIBRATION_TEXTS]
-    pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
+def calibration_batches(
+    model: QuantModel, tokenizer: PreTrainedTokenizerFast | None, texts: Sequence[dict[str, str]] = ()
+) -> list[dict]:
+    """Inputs for calibration: the first of the texts, or seeded random ids where there is no tokenizer."""
+    chosen = [] if tokenizer is None else texts[:CALIBRATION_TEXTS]
+    pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in chosen]
     return family_of(model).batches(model, pairs)
 
 
@@ -112,7 +131,7 @@ def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
     """
     model, tokenizer = load_model(folder, bits), load_tokenizer(folder)
     lowered = fold(lower(model))
-    agreements = compare(model, lowered, _check_pairs(lowered, tokenizer))
+    agreements = compare(model, lowered, _check_pairs(lowered, tokenizer, demo_texts(Path(folder))))
     quantizers = [(name, m) for name, m in model.named_modules() if isinstance(m, ActQuantizer)]
     limited = [f"{name}.alpha" for name, q in quantizers if not q.least < q.step.item() < MAX_STEP]
     notes = [f"{name} stands at the end of its range, {model.get_parameter(name).item():g}" for name in limited]
@@ -128,22 +147,31 @@ def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
     return Quantized(agreements, limited, notes)
 
 
-def _check_pairs(lowered: Lowered, tokenizer: PreTrainedTokenizerFast | None) -> list[Pair]:
-    """A few (source ids, decoder input ids): of the bundled texts, or seeded random ones where there is no tokenizer."""
+def _check_pairs(
+    lowered: Lowered, tokenizer: PreTrainedTokenizerFast | None, texts: Sequence[dict[str, str]]
+) -> list[Pair]:
+    """A few (source ids, decoder input ids): of the texts, or seeded random ones where there is no tokenizer."""
     meta, length = lowered.meta, min(CHECK_TOKENS, lowered.meta["max_positions"])
     start, vocab = meta["decoder_start_id"], min(meta["vocab_size"], meta.get("target_vocab_size", meta["vocab_size"]))
     if tokenizer is None:
         ids = torch.randint(0, vocab, (CHECK_TEXTS, 2, length), generator=torch.Generator().manual_seed(1))
         pairs = [(source, target) for source, target in ids.tolist()]
     else:
-        texts = demo_texts()[:CHECK_TEXTS]
+        texts = texts[:CHECK_TEXTS]
         pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
     return [(s[:length], [start, *(token for token in t if token < vocab)][:length]) for s, t in pairs]
 
 
-def lowered_model(folder: str | Path, bits: str | None = None) -> Lowered:
-    """Load, lower and fold."""
-    return fold(lower(load_model(folder, bits).pack()))
+def lowered_model(folder: str | Path, bits: str | None = None, res_bits: int | None = None) -> Lowered:
+    """Load, lower and fold; ``res_bits``: with a residual stream of another width."""
+    return fold(lower(resized(load_model(folder, bits), res_bits).pack()))
+
+
+def resized(model: QuantModel, res_bits: int | None) -> QuantModel:
+    """The same model with a residual stream of ``res_bits``; None: of its own width."""
+    if res_bits is not None and res_bits != model.quant_config.res_bits:
+        resize_stream(model, res_bits)
+    return model
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:

@@ -10,6 +10,7 @@ from ternbin.version import __version__
 
 if TYPE_CHECKING:
     from ternbin.api import (
+        Exploration,
         HwConfig,
         Lowering,
         MemoryModel,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Waves,
         audit_claim,
         characterisation,
+        explore_space,
         load_hw,
         load_run,
         lower,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Exploration",
     "HwConfig",
     "Lowering",
     "MemoryModel",
@@ -37,6 +40,7 @@ __all__ = [
     "__version__",
     "audit_claim",
     "characterisation",
+    "explore_space",
     "load_hw",
     "load_run",
     "lower",

@@ -214,19 +214,10 @@ def write_reports(runs: Sequence[Run | str | Path], out: str | Path) -> Path:
 
     The folder of a run is its name with bits, or that of the folder it was read from; equal names are numbered.
     """
-    from ternbin.report import compare, write_report
+    from ternbin import report
 
-    loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
-    if not loaded:
-        raise InputError("runs must hold at least one run")
-    out, taken = Path(out), set()
-    for run, result in zip(runs, loaded, strict=True):
-        name = f"{result['name']}-{result['bits']}" if isinstance(run, Run) else Path(run).resolve().name
-        free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(loaded) + 1))) if n not in taken)
-        taken.add(free)
-        write_report(result, out / free)
-    storage.write_text(out / "comparison.html", compare.page(loaded))
-    return out / "comparison.html"
+    loaded = [(run.result, None) if isinstance(run, Run) else (results.load(run), Path(run)) for run in runs]
+    return report.write_reports(loaded, Path(out))
 
 
 # ---- link by link ---------------------------------------------------------------------------------------------------
@@ -283,7 +274,7 @@ def lower(
     hardware = _hardware(hw)
     if beams * len(lengths) != 1:
         hardware = hardware.searching(beams, len(lengths))
-    lowered = prepare.lowered_model(model or prepare.bundled_dir(), bits)
+    lowered = prepare.lowered_model(prepare.model_dir(model), bits)
     if hardware.beams > 1:
         check_vocabulary(lowered.meta["vocab_size"], hardware.beams)
     return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))
@@ -373,6 +364,84 @@ def characterisation(file: str | Path | None = None) -> dict:
     from ternbin.energy import figures
 
     return figures.read_characterisation(file or figures.STORED)
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A design space, explored. ``summary`` is the content of explore.json, ``records`` one dict a point (docs/explore.md)."""
+
+    summary: dict = field(repr=False)
+    records: list[dict] = field(repr=False)
+    folder: Path
+
+    @property
+    def front(self) -> list[dict]:
+        """The records that no other betters in every objective, best first."""
+        return sorted((record for record in self.records if record["front"]), key=lambda record: record["front"])
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether all points that were simulated equal the integer reference; true where none was."""
+        return all(each["rtl"]["bit_exact"] for each in self.summary["validation"])
+
+    def hardware(self, place: int = 1) -> Path:
+        """The ``--hw`` file of a point of the front, by its place from 1 on."""
+        return self.folder / "front" / f"point{place}.toml"
+
+
+def explore_space(
+    space: str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    dask: str | None = None,
+    validate: int = 0,
+    gates: bool = False,
+    sensitivity: bool = True,
+    restart: bool = False,
+    characterisation: str | Path | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
+    step: Callable[[str], None] = lambda text: None,
+) -> Exploration:
+    """``ternbin explore``: a space that comes along ("bundled", "bart-base") or a TOML file; records, report and ``--hw`` files in ``out``.
+
+    workers: processes on this machine, None for one a core, 0 for this process alone. dask: address of a scheduler, or "local".
+    validate: how many of the best points are simulated in RTL, and with ``gates`` synthesized. told: called with points so far and in
+    all; step: with what comes after the points. What ``out`` has of the same space is gone on from, unless ``restart``.
+
+    Raises InputError for a space that is none, CheckError where a core stops, MissingToolError. Bits that differ raise nothing: look at
+    ``bit_exact``.
+    """
+    from ternbin.explore import engines
+    from ternbin.explore.space import read_space
+    from ternbin.explore.study import study
+    from ternbin.report import explore as rendered
+
+    for name, value, least in (("workers", workers, 0), ("validate", validate, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
+    if gates and not validate:
+        raise InputError("gates must come with validate of 1 or more")
+    file = None if characterisation is None else str(Path(characterisation).resolve())
+    checked, folder = read_space(space, file), Path(out)
+    count = os.cpu_count() or 1 if workers is None else workers
+    engine = engines.Dask(dask, max(1, count)) if dask else engines.Processes(count) if count else engines.Here()
+    try:
+        summary, records = study(
+            checked,
+            folder,
+            engine,
+            restart=restart,
+            validate=validate,
+            gates=gates,
+            sensitive=sensitivity,
+            told=told,
+            step=step,
+        )
+    finally:
+        engine.close()
+    rendered.write(summary, records, folder)
+    return Exploration(summary, records, folder)
 
 
 def audit_claim(

@@ -101,7 +101,7 @@ class Prepared:
 
 
 def prepare(job: Job, hw: HwConfig) -> Prepared:
-    folder = Path(job.model_dir) if job.model_dir else models.bundled_dir()
+    folder = models.model_dir(job.model_dir)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
     return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
 
@@ -127,7 +127,7 @@ class Lowering(Prepared):
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(job, before.tokenizer, lowered.meta))
+    meta, sources = lowered.meta, tuple(_sources(before, lowered.meta))
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
@@ -137,13 +137,14 @@ def lower(before: Prepared) -> Lowering:
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(job: Job, tokenizer: models.PreTrainedTokenizerFast | None, meta: dict[str, Any]) -> list[Source]:
-    """Of every text of the job, or of the bundled one. Raises InputError, naming the text where there are several."""
+def _sources(before: Prepared, meta: dict[str, Any]) -> list[Source]:
+    """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
+    job, tokenizer = before.job, before.tokenizer
     if job.ids:
         return _each(
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
-    texts = job.texts or [models.default_text()]
+    texts = job.texts or [models.default_text(before.folder)]
     return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
 
 
@@ -394,7 +395,7 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: ROUGE and likelihood on held-out texts), or None."""
+    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None."""
     path = folder / "eval.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

@@ -14,12 +14,16 @@ PACKAGES = {"ternbin": "ternbin", "rtl": "ternbin.rtl", "sim": "ternbin.sim", "m
 HEAVY = (
     "amaranth",
     "cocotb",
+    "dask",
+    "distributed",
     "matplotlib",
     "numpy",
     "onnx",
+    "optuna",
     "pydantic",
     "pyosys",
     "rouge_score",
+    "sacrebleu",
     "scipy",
     "torch",
     "transformers",
@@ -51,9 +55,10 @@ ALLOWED = {
     ),
     "errors": "",
     "explore": (
-        "contract counting counting.cycles energy errors graph graph.ops mapping models.bart "
-        "models.prepare models.task transformers"
+        "contract counting counting.cycles energy errors explore.validate graph graph.ops mapping "
+        "models.bart models.prepare models.task schema version dask distributed optuna transformers"
     ),
+    "explore.validate": "counting.cycles decoding energy energy.gates explore sim",
     "flow": (
         "contract counting counting.cycles decoding energy errors graph mapping models models.prepare "
         "passes progress results rtl.verilog sim version"
@@ -68,10 +73,13 @@ ALLOWED = {
     "models.marian": "models models.bart transformers",
     "models.mbart": "models.bart transformers",
     "models.prepare": "errors graph models models.families passes torch transformers",
-    "models.task": "decoding errors models models.families passes storage numpy rouge_score torch transformers",
+    "models.task": (
+        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
+        "torch transformers"
+    ),
     "passes": "errors graph graph.ops torch",
     "progress": "",
-    "report": "results storage matplotlib",
+    "report": "errors results storage matplotlib",
     "result_types": "pydantic",
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",

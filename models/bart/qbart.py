@@ -193,6 +193,7 @@ def quantized_config(cls: type[QuantSeq2Seq], config: PreTrainedConfig, quant: Q
 
 
 def config_class(cls: type[PreTrainedModel]) -> Any:
+    """The class of the config of models of class `cls`."""
     if cls.config_class is None:
         raise TypeError(f"{cls.__name__} must say its config_class")
     return cls.config_class
@@ -239,10 +240,10 @@ def stock_model(model: QuantSeq2Seq) -> Any:
     values = model.config.to_dict() | {"model_type": config.model_type}
     values.pop("quant", None)
     stock = build_stock(type(model), config.from_dict(values)).eval()
-    weights = stored_weights(model)
+    weights = {name: module.value for name, module in stored_weights(model).items()}
     state = {name: tensor for name, tensor in model.state_dict().items() if name in stock.state_dict()}
-    state |= {f"{name}.weight": module.quantized_weight() for name, module in weights.items()}
-    state |= {f"{name}.weight": weights[owner].quantized_weight() for name, owner in model.tied.items()}
+    state |= {f"{name}.weight": weight for name, weight in weights.items()}
+    state |= {f"{name}.weight": weights[owner] for name, owner in model.tied.items()}
     stock.load_state_dict(state, strict=False)
     stock.generation_config = model.generation_config
     return stock

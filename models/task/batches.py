@@ -9,32 +9,47 @@ from typing import Any
 
 import torch
 
-from ternbin.models.task import data as dataset
+from ternbin.models.task.data import Example
+from ternbin.models.task.task import Task
+from ternbin.models.task.tokenizer import PAD, cut, encode
 
 Row = tuple[list[int], list[int]]
-"""Source ids and target ids, each ``<s> ... </s>``."""
+"""Source ids and target ids, special ones included."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`source` (B, S) padded token ids, `mask` (B, S) 1 on tokens, `labels` (B, T) with -100 on padding."""
+    """`source` (B, S) padded token ids, `mask` (B, S) 1 on tokens, `labels` (B, T) with -100 on padding.
+
+    `start` is the id that the decoder starts from.
+    """
 
     source: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    start: int
 
     def inputs(self) -> dict[str, Any]:
-        """Keyword arguments for a BART forward pass; the decoder sees ``</s>`` and the labels shifted right."""
-        shifted = self.labels.roll(1, dims=1).masked_fill(self.labels.roll(1, dims=1) == -100, dataset.PAD)
-        shifted[:, 0] = dataset.EOS
+        """Keyword arguments for a forward pass; the decoder sees the start token and the labels shifted right."""
+        shifted = self.labels.roll(1, dims=1).masked_fill(self.labels.roll(1, dims=1) == -100, PAD)
+        shifted[:, 0] = self.start
         return dict(input_ids=self.source, attention_mask=self.mask, decoder_input_ids=shifted, use_cache=False)
 
 
-def encode_examples(tokenizer, examples: Sequence[dataset.Example], targets: Sequence[str] | None = None) -> list[Row]:
-    """Token ids of `examples`, cut to the task's lengths; `targets` replaces the synopses."""
+def encode_examples(
+    task: Task, tokenizer, examples: Sequence[Example], targets: Sequence[str] | None = None
+) -> list[Row]:
+    """Token ids of `examples`, cut to the task's lengths; `targets` replaces their own."""
     texts = [e.target for e in examples] if targets is None else targets
-    sources = dataset.encode(tokenizer, [e.source for e in examples], dataset.MAX_SOURCE)
-    return list(zip(sources, dataset.encode(tokenizer, texts, dataset.MAX_TARGET), strict=True))
+    sources = encode(tokenizer, [e.source for e in examples], task.max_source)
+    return list(zip(sources, encode(tokenizer, texts, task.max_target), strict=True))
+
+
+def shorten(task: Task, rows: Sequence[Row], limit: int) -> list[Row]:
+    """The rows with sources of at most `limit` tokens: longer ones are cut or left out, as the task says."""
+    if task.longer == "drop":
+        return [row for row in rows if len(row[0]) <= limit]
+    return [(cut(source, limit), target) for source, target in rows]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -43,11 +58,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
 
-def collate(rows: Sequence[Row]) -> Batch:
+def collate(rows: Sequence[Row], start: int) -> Batch:
     """Pad (source ids, target ids) rows into a batch."""
-    source = pad_rows([row[0] for row in rows], dataset.PAD)
+    source = pad_rows([row[0] for row in rows], PAD)
     labels = pad_rows([row[1] for row in rows], -100)
-    return Batch(source, (source != dataset.PAD).long(), labels)
+    return Batch(source, (source != PAD).long(), labels, start)
 
 
 def group_rows(rows: Sequence[Row], budget: int) -> list[list[Row]]:
@@ -64,9 +79,7 @@ def group_rows(rows: Sequence[Row], budget: int) -> list[list[Row]]:
     return groups
 
 
-def epoch_batches(
-    rows: Sequence[Row], budget: int, *, source_limit: int = dataset.MAX_SOURCE, rng: random.Random | None = None
-) -> Iterator[Batch]:
+def epoch_batches(rows: Sequence[Row], budget: int, *, start: int, rng: random.Random | None = None) -> Iterator[Batch]:
     """One pass over `rows` in batches of like lengths and at most `budget` padded tokens.
 
     With `rng` the pass is shuffled: rows first, then the batches of every 4,096 rows.
@@ -74,10 +87,9 @@ def epoch_batches(
     order = list(rows)
     if rng is not None:
         rng.shuffle(order)
-    for start in range(0, len(order), 4096):
-        chunk = [(dataset.cut(source, source_limit), target) for source, target in order[start : start + 4096]]
-        chunk.sort(key=lambda row: (len(row[0]), len(row[1])))
+    for first in range(0, len(order), 4096):
+        chunk = sorted(order[first : first + 4096], key=lambda row: (len(row[0]), len(row[1])))
         groups = group_rows(chunk, budget)
         if rng is not None:
             rng.shuffle(groups)
-        yield from map(collate, groups)
+        yield from (collate(group, start) for group in groups)

@@ -1,4 +1,7 @@
-"""Makes the committed files of `models/bundled`: splits, tokenizer, demo texts, the packed student, scores."""
+"""Makes the committed files of a bundled model: splits, tokenizer, demo texts, the packed student, scores.
+
+python -m ternbin.models.task.bundle data/debian-it data/it-student models/bundled/translation teacher=data/it-teacher
+"""
 
 from __future__ import annotations
 
@@ -6,47 +9,71 @@ import json
 import lzma
 import random
 import shutil
+import sys
 from pathlib import Path
 
-from ternbin.models.files import PACKED_FILE
-from ternbin.models.task import data as dataset
+from ternbin.models.files import CONFIG_FILE, GENERATION_FILE, PACKED_FILE
+from ternbin.models.task.data import SPLITS, Example, read_examples
 from ternbin.models.task.evaluate import evaluate
+from ternbin.models.task.sets import SPLITS_FILE
+from ternbin.models.task.splits import names_of
+from ternbin.models.task.tokenizer import TOKENIZER_FILE
+from ternbin.storage import write_bytes, write_text
 
 NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
 ORIGIN = "https://packages.debian.org/bookworm/"
-MODEL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", PACKED_FILE)
+MODEL_FILES = (CONFIG_FILE, GENERATION_FILE, "tokenizer_config.json", PACKED_FILE)
+DEMO_FILE = "demo_texts.json"
 
 
-def bundle_data(data_dir: Path, out_dir: Path = dataset.BUNDLED, demos: int = 36, seed: int = 0) -> None:
-    """Package names of each split, tokenizer, and `demos` test texts of 20 to 60 words."""
+def bundle_data(
+    data_dir: Path, out_dir: Path, demos: int = 36, seed: int = 0, words: tuple[int, int] = (20, 60)
+) -> None:
+    """Package names of each split, tokenizer, and `demos` test texts of at least and at most `words` words."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    splits = {split: dataset.read_examples(data_dir, split) for split in dataset.SPLITS}
-    names = {split: [e.package for e in examples] for split, examples in splits.items()}
-    (out_dir / "splits.json.xz").write_bytes(lzma.compress(json.dumps(names).encode(), preset=9))
-    shutil.copyfile(Path(data_dir) / "tokenizer.json", out_dir / "tokenizer.json")
-    short = [e for e in splits["test"] if 20 <= len(e.source.split()) <= 60]
+    splits = {split: read_examples(data_dir, split) for split in SPLITS}
+    names = json.dumps(names_of(splits))
+    write_bytes(out_dir / SPLITS_FILE, lzma.compress(names.encode(), preset=9))
+    shutil.copyfile(Path(data_dir) / TOKENIZER_FILE, out_dir / TOKENIZER_FILE)
+    short = [e for e in splits["test"] if words[0] <= len(e.source.split()) <= words[1]]
     texts = sorted(random.Random(seed).sample(short, min(demos, len(short))), key=lambda e: e.package)
-    document = {"notice": NOTICE, "origin": ORIGIN, "texts": [vars(e) for e in texts]}
-    (out_dir / "demo_texts.json").write_text(
-        json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
+    write_demos(texts, out_dir, texts[0].source if texts else "")
 
 
-def bundle_model(student_dir: Path, out_dir: Path = dataset.BUNDLED) -> None:
+def write_demos(texts: list[Example], out_dir: Path, default: str) -> None:
+    """``demo_texts.json``: the texts, where they come from, and the source that is taken when the user gives none."""
+    document = {"notice": NOTICE, "origin": ORIGIN, "default": default, "texts": [vars(e) for e in texts]}
+    write_text(out_dir / DEMO_FILE, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def bundle_model(student_dir: Path, out_dir: Path) -> None:
     """The packed checkpoint of `student_dir`."""
     for name in MODEL_FILES:
         shutil.copyfile(Path(student_dir) / name, out_dir / name)
 
 
-def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path = dataset.BUNDLED) -> None:
-    """``eval.json``: the lead baselines and, by name, ROUGE and likelihood of every model on all test texts.
+def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path, limit: int | None = None) -> None:
+    """``eval.json``: the baselines and, by name, score and likelihood of every model on the test texts.
 
     Quantized models are scored a second time as what runs on the accelerator, the integer model (``integer``).
     """
     document: dict = {}
     for name, folder in models.items():
-        result = evaluate(folder, data_dir)
-        document |= {"texts": result["texts"], "baselines": result["baselines"]}
-        scores = {key: result[key] for key in ("model", "integer", "nll", "samples") if key in result}
+        result = evaluate(folder, data_dir, limit=limit)
+        document |= {key: result[key] for key in ("task", "metric", "texts", "baselines")}
+        scores = {key: result[key] for key in ("bits", "model", "integer", "nll", "samples") if key in result}
         document.setdefault("models", {})[name] = scores
-    (out_dir / "eval.json").write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_text(out_dir / "eval.json", json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def main(data_dir: str, student_dir: str, out_dir: str, *others: str) -> None:
+    """Everything; `others` are more models to score, each as name=folder."""
+    out = Path(out_dir)
+    bundle_data(Path(data_dir), out, words=(5, 20))
+    bundle_model(Path(student_dir), out)
+    models = dict(other.split("=", 1) for other in others) | {"student": student_dir}
+    bundle_scores({name: Path(folder) for name, folder in models.items()}, Path(data_dir), out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

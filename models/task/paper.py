@@ -9,6 +9,13 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 BITS = ("32-32-32", "8-8-8", "2-2-8", "2-2-2", "1-1-8", "1-1-1")  # weights - embeddings - activations
 MIB = 8 * (1 << 20)
+RATIOS = {
+    "rouge1": {
+        bits: 100 * score / 44.90 for bits, score in (("2-8", 43.46), ("2-2", 41.03), ("1-8", 42.66), ("1-1", 35.56))
+    },
+    "bleu": {"2-2": 100 * 21.7 / 26.8, "1-1": 100 * 17.6 / 26.8},
+}
+"""Percent of the full-precision model's score that the paper's students keep: CNN/DailyMail, WMT16 English to Romanian."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ VERBS = {
     "sim": "run a lowered program cycle-accurately",
     "verify": "check every link of the chain on random models",
     "energy": "gate-level energy, area and timing of the blocks",
+    "explore": "a design space without simulation: front, what binds, what would double speed",
     "report": "render reports from result.json files",
 }
 

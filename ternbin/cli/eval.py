@@ -1,4 +1,7 @@
-"""ROUGE and likelihood of a checkpoint on the held-out texts, beside the lead baselines."""
+"""Score and likelihood of a checkpoint on a data set's held-out texts: ROUGE, BLEU or exact matches, as its task says.
+
+Beside them what the sources' own words score, what the integer model scores, and with --teacher the share of its score that is kept.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,24 +10,22 @@ from ternbin.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: the bundled ternary BART)")
-    parser.add_argument(
-        "--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)"
-    )
+    options.add_model_folder(parser)
+    options.add_data(parser)
+    parser.add_argument("--teacher", metavar="DIR", help="checkpoint whose score the model's is compared with")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N texts")
     options.add_json(parser)
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin.models.prepare import bundled_dir
-    from ternbin.models.task.data import build_dataset
+    from ternbin.models.prepare import model_dir
     from ternbin.models.task.evaluate import main_evaluate
-    from ternbin.progress import say
+    from ternbin.models.task.sets import open_dataset
 
-    data = Path(args.data)
-    if not (data / "test.jsonl").exists():
-        say(f"building the data set in {data}")
-        build_dataset(data)
     main_evaluate(
-        Path(args.model) if args.model else bundled_dir(), data, args.json and Path(args.json), limit=args.limit
+        model_dir(args.model),
+        open_dataset(args.data),
+        args.json and Path(args.json),
+        limit=args.limit,
+        teacher_dir=args.teacher and Path(args.teacher),
     )

@@ -15,9 +15,26 @@ BITS = tuple(config.BITS)
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="DIR", help="checkpoint folder (default: the bundled ternary BART)")
+    add_model_folder(parser)
     parser.add_argument(
         "--bits", choices=BITS, help="weight-activation bits; quantizes the checkpoint where it has others"
+    )
+
+
+def add_model_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="NAME|DIR",
+        help="bundled model (summarisation or translation) or checkpoint folder (default: summarisation)",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        default="debian",
+        metavar="NAME|DIR",
+        help="data set: a folder, or debian or debian-it, which are built in data/ where missing (default: debian)",
     )
 
 
@@ -31,7 +48,10 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     """Each option as often as there are texts; no two of them together."""
     several = "repeated: more texts, all as one batch"
     parser.add_argument(
-        "--text", action="append", default=[], help=f"text to summarise (default: a bundled one); {several}"
+        "--text",
+        action="append",
+        default=[],
+        help=f"text to summarise or translate (default: a bundled one); {several}",
     )
     parser.add_argument(
         "--file", action="append", default=[], metavar="F", help=f"file that holds the text, UTF-8; {several}"

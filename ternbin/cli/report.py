@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> None:
-    from ternbin import results, storage
+    from ternbin import results
     from ternbin.errors import InputError
 
     if args.claim:
@@ -38,20 +38,15 @@ def call(args: argparse.Namespace) -> None:
         raise InputError("--models, --dram and --characterisation must be given with --claim")
     if not args.results:
         raise InputError("RESULT must be given, except with --claim")
-    from ternbin.report import compare, tables, write_report
+    from ternbin.report import compare, folder_of, tables, write_report, write_reports
 
     loaded = [results.load(path) for path in args.results]
-    first = Path(args.results[0])
-    out = Path(args.out) if args.out else (first if first.is_dir() else first.parent)
+    out = Path(args.out) if args.out else folder_of(Path(args.results[0]))
     if len(loaded) == 1:
         write_report(loaded[0], out)
         print(tables.terminal(loaded[0]))
     else:
-        for path, result in zip(args.results, loaded, strict=True):
-            write_report(
-                result, out / Path(path).resolve().parent.name if Path(path).is_file() else out / Path(path).name
-            )
-        storage.write_text(out / "comparison.html", compare.page(loaded))
+        write_reports([(result, Path(path)) for path, result in zip(args.results, loaded, strict=True)], out)
         print(compare.terminal(loaded))
     if args.json:
         results.write_json(args.json, compare.rows(loaded))

@@ -1,9 +1,10 @@
-"""Train a full-precision teacher, or distil a quantized student from one, on the bundled task's data set.
+"""Train a full-precision teacher, or distil a quantized student from one, on a data set.
 
-The data set is built on first use. Training resumes where it was stopped when started again with the same folder.
+A set known by name is built on first use. Training resumes where it was stopped when started again with the same folder.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ternbin.cli import options
@@ -15,12 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="DIR", help="checkpoint of the teacher (student only)")
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="of the student (default: 2-2)")
     parser.add_argument(
-        "--data", default="data/debian", metavar="DIR", help="data set (default: data/debian; built where missing)"
+        "--start", metavar="DIR", help="student to start from, of any bits, instead of the teacher's weights"
     )
+    options.add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the checkpoint")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="training time")
     budget.add_argument("--steps", type=int, help="optimizer steps")
+    parser.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: the recipe's)")
+    parser.add_argument("--dropout", type=float, metavar="X", help="of a teacher's sublayers (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
 
@@ -30,22 +34,31 @@ def call(args: argparse.Namespace) -> None:
 
     if (args.role == "student") != bool(args.teacher):
         raise InputError("--teacher must be given for a student, and only for a student")
+    for option, role in (("start", "student"), ("dropout", "teacher")):
+        if getattr(args, option) is not None and args.role != role:
+            raise InputError(f"--{option} must be given only for a {role}")
     with claimed(Path(args.out)) as out:
         _train(args, out)
     print(f"checkpoint: {args.out}")
 
 
 def _train(args: argparse.Namespace, out: Path) -> None:
-    from ternbin.models.task.data import build_dataset
-    from ternbin.models.task.train import train_student, train_teacher
-    from ternbin.progress import say
+    from ternbin.models.task.fit import Schedule
+    from ternbin.models.task.sets import open_dataset
+    from ternbin.models.task.student import StudentRecipe, train_student
+    from ternbin.models.task.teacher import TeacherRecipe, train_teacher
 
-    data = Path(args.data)
-    if not (data / "train.jsonl").exists():
-        say(f"building the data set in {data}")
-        build_dataset(data)
+    def scheduled(schedule: Schedule) -> Schedule:
+        return schedule if args.lr is None else replace(schedule, lr=args.lr)
+
+    data = open_dataset(args.data)
     common = {"minutes": args.minutes, "steps": args.steps, "seed": args.seed, "threads": args.threads}
     if args.role == "teacher":
-        train_teacher(data, out, **common)
+        recipe = TeacherRecipe()
+        dropout = recipe.dropout if args.dropout is None else args.dropout
+        train_teacher(data, out, recipe=replace(recipe, schedule=scheduled(recipe.schedule), dropout=dropout), **common)
     else:
-        train_student(Path(args.teacher), data, out, bits=args.bits, **common)
+        recipe = StudentRecipe()
+        recipe = replace(recipe, schedule=scheduled(recipe.schedule))
+        start = args.start and Path(args.start)
+        train_student(Path(args.teacher), data, out, bits=args.bits, start_dir=start, recipe=recipe, **common)

@@ -11,7 +11,7 @@ array of whole cores are a cross-check (tests/ternbin/test_energy.py), all other
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from ternbin.contract.counters import DRAINED
@@ -231,7 +231,7 @@ def _rows(hw: HwConfig) -> Iterator[Row]:
     yield from EXTERNAL
 
 
-@cache
+@lru_cache(maxsize=64)
 def rates(setting: Setting) -> tuple[Rate, ...]:
     """The whole table for a setting."""
     return tuple(rate for row in _rows(setting.hw) for rate in row.rates(setting))

@@ -173,28 +173,38 @@ def _fidelity(result: dict) -> str:
     )
 
 
-def evaluation_rows(evaluation: dict) -> list[list[str]]:
-    """One row a system: name, ROUGE-1/2/L, nats a token on the test texts."""
+_SCORES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "exact": "exact matches",
+}
 
-    def row(name: str, rouge: dict, nll: dict | None = None) -> list[str]:
-        return [name, *(f"{rouge[f'rouge{n}']:.2f}" for n in "12L"), f"{nll['test']:.3f}" if nll else ""]
 
-    rows = [row(name, rouge) for name, rouge in evaluation["baselines"].items()]
+def evaluation_table(evaluation: dict) -> tuple[list[str], list[list[str]]]:
+    """Header, and one row a system: name, its scores in percent, nats a token on the test texts."""
+    keys = list(next(iter(next(iter(evaluation["models"].values()))["model"].values())))
+
+    def row(name: str, scores: dict, nll: dict | None = None) -> list[str]:
+        return [name, *(f"{scores[key]:.2f}" for key in keys), f"{nll['test']:.3f}" if nll else ""]
+
+    rows = [row(name, scores) for name, scores in evaluation["baselines"].items()]
     for name, scores in evaluation["models"].items():
-        rows += [row(f"{name}, {search}", rouge, scores["nll"]) for search, rouge in scores["model"].items()]
+        rows += [row(f"{name}, {search}", own, scores["nll"]) for search, own in scores["model"].items()]
         if "integer" in scores:
             rows.append(row(f"{name}, integer model, greedy", scores["integer"]["greedy"], scores["integer"]["nll"]))
-    return rows
+    return ["system", *(_SCORES.get(key, key) for key in keys), "nats a token"], rows
 
 
 def _evaluation(result: dict) -> str:
     if result["evaluation"] is None:
         return ""
-    header = ["system", "ROUGE-1", "ROUGE-2", "ROUGE-L", "nats a token"]
     return (
         f"<h2>Quality on {result['evaluation']['texts']:,} held-out texts</h2>"
         "<p class=muted>Scores that come with the checkpoint; <code>ternbin eval</code> measures them.</p>"
-        + table(header, evaluation_rows(result["evaluation"]))
+        + table(*evaluation_table(result["evaluation"]))
     )
 
 

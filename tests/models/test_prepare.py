@@ -68,3 +68,55 @@ def test_a_broken_tokenizer_is_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="tokenizer.json: not a usable tokenizer"):
         prepare.load_tokenizer(tmp_path)
+
+
+def stock_folder(folder, change=lambda model: None, **options):
+    model = random_stock_bart(**options)
+    with torch.no_grad():
+        change(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def fresh(model):
+    """As the library initialises a model: attention is diffuse, a probability far below 255 * 2^-12."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) * 0.02)
+
+
+@pytest.mark.parametrize("bits", ["2-8", "1-8"])
+def test_what_is_quantized_can_be_lowered(bits, tmp_path):
+    done = prepare.quantize(stock_folder(tmp_path / "stock", fresh), tmp_path / "packed", bits)
+    assert "model.encoder.layers.0.self_attn.p_quant.alpha" in done.limited
+    assert any("stands at the end of its range, 0.000244141" in note for note in done.notes)
+    assert prepare.lowered_model(tmp_path / "packed").weights
+
+
+def test_nothing_is_written_of_what_cannot_be_lowered(tmp_path):
+    def change(model):
+        model.model.decoder.layernorm_embedding.weight[:] = 1e30
+
+    folder = stock_folder(tmp_path / "stock", change)
+    wanted = r"must stay below 2\^34, not reach .*: see model.decoder.layernorm_embedding.weight, which reaches 1e\+30$"
+    with pytest.raises(InputError, match=wanted):
+        prepare.quantize(folder, tmp_path / "packed", "2-2")
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_banned_token_leaves_the_head_its_precision(tmp_path):
+    def ban(model):
+        model.final_logits_bias[0, 1] = -1e9
+
+    head = prepare.quantize(stock_folder(tmp_path / "stock", ban), tmp_path / "packed", "2-8").head
+    assert head is not None and head.equal == head.total
+
+
+def test_an_op_that_loses_precision_is_named(tmp_path):
+    model = random_quant_bart("2-8").pack()
+    stacks(model)[0].layers[0].fc1.row_scale[0] *= 1e6  # its own steps stay those of the other rows
+    save_packed(model, tmp_path / "one")
+    notes = prepare.quantize(tmp_path / "one", tmp_path / "other", "2-8").notes
+    wanted = (
+        "look for outliers in row scales of model.encoder.layers.0.fc1 times model.encoder.layers.0.fc1.x_quant.alpha"
+    )
+    assert any(note.startswith("enc.0.fc1 agrees with floating point in ") and wanted in note for note in notes), notes

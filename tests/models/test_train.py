@@ -3,19 +3,25 @@
 import copy
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ternbin.errors import InputError
-from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantWeight
-from ternbin.models.task import data as dataset
-from ternbin.models.task import train
-from ternbin.models.task.batches import collate, encode_examples, epoch_batches, group_rows
-from ternbin.models.task.evaluate import load_model, mean_nll
+from ternbin.models.prepare import bundled_dir, demo_texts
+from ternbin.models.task import embed, student, teacher
+from ternbin.models.task.batches import collate, encode_examples, epoch_batches, group_rows, shorten
+from ternbin.models.task.data import SPLITS, Example, read_examples, write_examples
+from ternbin.models.task.debian import TASK as DEBIAN
+from ternbin.models.task.debian_it import TASK as TRANSLATION
+from ternbin.models.task.evaluate import load_model
 from ternbin.models.task.fit import Budget, Schedule, make_optimizer, step
+from ternbin.models.task.generate import mean_nll
+from ternbin.models.task.task import Task, read_task
+from ternbin.models.task.tokenizer import EOS, PAD, load_tokenizer
 
 TINY = dict(
     d_model=64,
@@ -28,27 +34,33 @@ TINY = dict(
 )
 
 
+@pytest.fixture(scope="module", params=[DEBIAN, TRANSLATION], ids=lambda task: task.name)
+def task(request) -> Task:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """A data set made of the demo texts."""
+def data_dir(task, tmp_path_factory):
+    """A data set made of the demo texts of the bundled model."""
     folder = tmp_path_factory.mktemp("data")
-    examples = dataset.demo_examples()
-    for split, part in zip(dataset.SPLITS, (examples[:24], examples[24:28], examples[28:]), strict=True):
-        dataset.write_examples(folder / f"{split}.jsonl", part)
-    (folder / "tokenizer.json").write_bytes((dataset.BUNDLED / "tokenizer.json").read_bytes())
+    examples = [Example(**row) for row in demo_texts()]
+    for split, part in zip(SPLITS, (examples[:24], examples[24:28], examples[28:]), strict=True):
+        write_examples(folder / f"{split}.jsonl", part)
+    (folder / "tokenizer.json").write_bytes((bundled_dir() / "tokenizer.json").read_bytes())
+    replace(task, max_source=64, max_target=24).save(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def teacher_dir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    config = train.teacher_config(**TINY)
-    train.train_teacher(data_dir, folder, steps=6, config=config, save_every=0)
+    config = teacher.teacher_config(read_task(data_dir), **TINY)
+    teacher.train_teacher(data_dir, folder, steps=6, config=config, save_every=0)
     return folder
 
 
 def test_collate_pads_and_masks():
-    batch = collate([([0, 5, 2], [0, 7, 2]), ([0, 2], [0, 8, 9, 2])])
+    batch = collate([([0, 5, 2], [0, 7, 2]), ([0, 2], [0, 8, 9, 2])], start=2)
     assert batch.source.tolist() == [[0, 5, 2], [0, 2, 1]]
     assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.labels.tolist() == [[0, 7, 2, -100], [0, 8, 9, 2]]
@@ -64,15 +76,26 @@ def test_group_rows_respects_the_budget():
 
 def test_epoch_batches_hold_every_row_once_and_repeat_with_the_seed():
     rows = [([0, *[10 + i] * (i % 7), 2], [0, 10 + i, 2]) for i in range(50)]
-    first, second = (list(epoch_batches(rows, 60, rng=random.Random(3))) for _ in range(2))
+    first, second = (list(epoch_batches(rows, 60, start=EOS, rng=random.Random(3))) for _ in range(2))
     assert all(torch.equal(a.source, b.source) for a, b in zip(first, second, strict=True))
     assert sorted(int(t) for b in first for t in b.labels[:, 1]) == list(range(10, 60))
     assert all(b.source.numel() + b.labels.numel() <= 60 for b in first)
 
 
-def test_epoch_batches_cut_sources():
-    [batch] = epoch_batches([([0, 5, 6, 7, 2], [0, 2])], 60, source_limit=3)
-    assert batch.source.tolist() == [[0, 5, 2]]
+def test_long_sources_are_cut_or_left_out():
+    rows = [([0, 5, 6, 7, 2], [0, 2]), ([0, 5, 2], [0, 2])]
+    assert shorten(DEBIAN, rows, 3) == [([0, 5, 2], [0, 2])] * 2
+    assert shorten(TRANSLATION, rows, 3) == rows[1:]
+
+
+def test_embeddings_put_words_near_those_of_the_same_rows():
+    pairs = {10 + i: 30 + i for i in range(20)}
+    rng = random.Random(0)
+    rows = [(words, [pairs[word] for word in words]) for words in (rng.sample(sorted(pairs), 4) for _ in range(600))]
+    table = embed.embeddings(rows, vocab=60, width=16)
+    assert table.shape == (60, 16) and table.std().item() == pytest.approx(1, abs=0.15)
+    near = torch.nn.functional.normalize(table)[30:50] @ torch.nn.functional.normalize(table)[10:30].T
+    assert (near.argmax(0) == torch.arange(20)).float().mean() > 0.7  # by chance: 0.05
 
 
 def test_budget_counts_steps():
@@ -103,41 +126,54 @@ def test_teacher_learns_and_logs(teacher_dir):
 
 
 def test_teacher_continues_where_it_stopped(data_dir, teacher_dir):
-    train.train_teacher(data_dir, teacher_dir, steps=7, config=train.teacher_config(**TINY), save_every=0)
+    config = teacher.teacher_config(read_task(data_dir), **TINY)
+    teacher.train_teacher(data_dir, teacher_dir, steps=7, config=config, save_every=0)
     steps = [json.loads(line)["step"] for line in (teacher_dir / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("bits", ["2-2", "1-1", "2-8"])
 def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
-    train.train_student(teacher_dir, data_dir, tmp_path, bits=bits, steps=6, save_every=0)
+    student.train_student(teacher_dir, data_dir, tmp_path, bits=bits, steps=6, save_every=0)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
-    assert dataset.load_tokenizer(tmp_path).pad_token_id == dataset.PAD
+    assert load_tokenizer(tmp_path).pad_token_id == PAD
     packed, latent = load_model(tmp_path), load_model(tmp_path / "latent")
     assert packed.is_packed and not latent.is_packed and packed.quant_config.fracs
     ids = torch.tensor([[0, 50, 60, 2]])
     assert torch.equal(packed(input_ids=ids, labels=ids).logits, latent(input_ids=ids, labels=ids).logits)
 
 
+def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
+    student.train_student(teacher_dir, data_dir, tmp_path / "first", steps=1, save_every=0)
+    family, full = student.load_teacher(teacher_dir)
+    started = student.first_student(family, full, "1-1", tmp_path / "first")
+    latent = load_model(tmp_path / "first" / "latent")
+    assert started.quant_config.bits == "1-1" and not started.is_packed
+    assert torch.equal(started.get_input_embeddings().weight, latent.get_input_embeddings().weight)
+    with pytest.raises(InputError, match="--start must be a quantized model of the teacher's family"):
+        student.first_student(family, full, "1-1", teacher_dir)
+
+
 def test_validation_sees_every_update(data_dir, teacher_dir):
-    tokenizer = dataset.load_tokenizer(data_dir)
-    rows = encode_examples(tokenizer, dataset.read_examples(data_dir, "train"))
-    student = quantize_model(load_model(teacher_dir), QuantConfig(bits="2-2"))
-    recipe = train.StudentRecipe()
-    optimizer = make_optimizer(train.student_groups(student, recipe), recipe.schedule)
-    mean_nll(student, rows)
-    [batch] = epoch_batches(rows, 10**6)
+    tokenizer = load_tokenizer(data_dir)
+    rows = encode_examples(read_task(data_dir), tokenizer, read_examples(data_dir, "train"))
+    family, full = student.load_teacher(teacher_dir)
+    model = family.quantize(full, QuantConfig(bits="2-2"))
+    recipe = student.StudentRecipe()
+    optimizer = make_optimizer(student.student_groups(model, recipe), recipe.schedule)
+    mean_nll(model, rows)
+    [batch] = epoch_batches(rows, 10**6, start=EOS)
     step(
-        student,
+        model,
         optimizer,
-        lambda b: train.teacher_loss(student, b, train.TeacherRecipe(), 0),
+        lambda b: teacher.teacher_loss(model, b, teacher.TeacherRecipe(), 0),
         batch,
         recipe.schedule,
         1,
     )
-    fresh = copy.deepcopy(student)
+    fresh = copy.deepcopy(model)
     for module in fresh.modules():
         if isinstance(module, QuantWeight):
             module._cached = (None, None)
-    assert mean_nll(student, rows) == mean_nll(fresh, rows)
+    assert mean_nll(model, rows) == mean_nll(fresh, rows)

@@ -148,6 +148,15 @@ def test_lower_runs_the_passes_that_are_named(tmp_path, capsys):
     assert "after fold-residual:\ngraph encoder" in capsys.readouterr().out
 
 
+def test_quantize_help_lists_the_families(capsys):
+    from ternbin.models.families import FAMILIES
+
+    with pytest.raises(SystemExit):
+        main(["quantize", "--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for family in FAMILIES for name in family.stock_types) and "gelu_new" in shown
+
+
 @pytest.mark.build
 def test_quantize_lower_sim(tmp_path, capsys):
     from ternbin.models.bart.random_model import random_stock_bart

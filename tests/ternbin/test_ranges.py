@@ -1,6 +1,6 @@
 """The ends of every range of docs/numerics.md: what a field cannot hold is refused by name, what it can hold agrees everywhere.
 
-Interpreter, functional machine and fields here; the RTL in tests/sim/test_ranges.py.
+Interpreter, functional machine, fields and a few whole runs in RTL; the units' benches in tests/rtl draw their fields from end to end.
 """
 
 import math
@@ -16,6 +16,8 @@ from ranges import BITS, change, kinds, lower_changed, packed, patterns
 
 from ternbin.contract.hw import MAX_BEAMS, NAMED, top_tokens
 from ternbin.contract.rows import scale_values, scale_words
+from ternbin.counting.external import MemoryModel
+from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
 from ternbin.graph import golden
 from ternbin.graph.build import Builder
@@ -28,6 +30,8 @@ from ternbin.mapping.mapper import map_model
 from ternbin.passes import FOLD, run_passes
 from ternbin.passes.fixed import OutOfRange, saturated
 from ternbin.passes.head import LOWEST
+from ternbin.sim.check import check
+from ternbin.sim.runner import run
 
 few = settings(max_examples=24, deadline=None, derandomize=True)
 many = settings(max_examples=80, deadline=None, derandomize=True)
@@ -305,3 +309,42 @@ def test_the_patterns_change_what_they_say():
     assert change(old, "all", 7.0).tolist() == [[7.0] * 4] * 3
     assert int((change(old, "one", 7.0) == 7).sum()) == 1
     assert change(torch.tensor(2.0), "one", 7.0).item() == 7
+
+
+# ---- RTL -------------------------------------------------------------------------------------------------------------
+
+NORM, LAYER = "model.decoder.layernorm_embedding", "model.encoder.layers.0"
+ENDS = {
+    "zero": {f"{NORM}.weight": ("all", 0.0), f"{LAYER}.fc1.scale": ("all", 0.0), f"{LAYER}.fc2.bias": ("all", 0.0)},
+    "huge weights": {
+        f"{NORM}.weight": ("all", 2.0**30),
+        "model.encoder.layernorm_embedding.weight": ("one", -(2.0**30)),
+    },
+    "huge biases": {
+        f"{NORM}.bias": ("all", -1e30),
+        f"{LAYER}.fc2.bias": ("one", 1e30),
+        f"{LAYER}.self_attn.v_proj.bias": ("all", -1e30),
+        "model.encoder.embed_positions.weight": ("one", 1e30),
+        "final_logits_bias": ("one", -1e30),
+    },
+    "least steps": {
+        f"{LAYER}.self_attn.p_quant.alpha": ("all", 1e-30),
+        f"{LAYER}.self_attn.q_proj.x_quant.alpha": ("all", 1e-6),
+        f"{LAYER}.self_attn.k_proj.y_quant.alpha": ("all", 1e-30),
+    },
+    "largest steps": {
+        f"{LAYER}.self_attn.p_quant.alpha": ("all", 2.0**20),
+        f"{LAYER}.self_attn.k_proj.y_quant.alpha": ("all", 2.0**20),
+        f"{LAYER}.self_attn.q_proj.y_quant.alpha": ("all", 2.0**20),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "bits, ends", [*zip(BITS * 2, ENDS, strict=False), ("2-8", "huge biases"), ("2-2", "largest steps")]
+)
+def test_the_core_agrees_at_the_ends(bits, ends):
+    lowered, ids = lower_changed(bits, ENDS[ends]), [0, 5, 6, 2]
+    program, policy = map_model(lowered, TINY, len(ids), 2), Policy.of(lowered.meta, 2)
+    verdict = check(program, lowered, ids, policy.prompt[0], run(program, ids=ids, policy=policy, memory=MemoryModel()))
+    assert verdict.bit_exact, verdict.first_divergence

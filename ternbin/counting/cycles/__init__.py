@@ -11,8 +11,11 @@ import numpy as np
 
 from ternbin.contract.isa import Unit
 from ternbin.contract.program import Program
+from ternbin.counting.cycles.bus import known_transfer, transfer
 from ternbin.counting.cycles.call import Call
+from ternbin.counting.cycles.gemm import known_gemm, undisturbed
 from ternbin.counting.cycles.instructions import Decoded, Key
+from ternbin.counting.cycles.vector import known_vector
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import PHASES, CallRun, RunResult
 from ternbin.errors import CheckError
@@ -98,6 +101,17 @@ class Prediction:
         others.sort(key=lambda deviation: -deviation.relative)
         title = f"{'':<44} {'cycles':>12} {'predicted':>12} {'error':>10}"
         return "\n".join([title, *(str(deviation) for deviation in (whole, *others[:most]))])
+
+
+KEPT = 200_000  # times of instructions, a kilobyte each at most
+
+
+def forget() -> None:
+    """Gives up what is known of instructions once it is much: for processes that predict for many configurations."""
+    caches = transfer, known_transfer, undisturbed, known_gemm, known_vector
+    if sum(each.cache_info().currsize for each in caches) > KEPT:
+        for each in caches:
+            each.cache_clear()
 
 
 def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> Prediction:

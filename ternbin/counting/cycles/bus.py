@@ -41,7 +41,7 @@ class Transfer:
         return [(at + 1, 1) for at in came[int(self.beats) - 1 :: int(self.beats)]]
 
 
-_known = cache(Transfer)
+known_transfer = cache(Transfer)
 
 
 def _bursts(hw: HwConfig, page_offset: int, beats: int) -> list[tuple[int, int]]:
@@ -72,7 +72,7 @@ def transfer(
     port = {Mem.ABUF: CODES, Mem.RBUF: WRITES}.get(Mem(mem), -1)
     late = int(expand) * (hw.beat_words if words else 1)
     each, lookup = rows * beats / (inner * outer), 3 if indirect else 0
-    return _known(tuple(bursts), spacing, late, max(1, last), lookup, port, each, Mem(mem) == Mem.KBUF)
+    return known_transfer(tuple(bursts), spacing, late, max(1, last), lookup, port, each, Mem(mem) == Mem.KBUF)
 
 
 class Beats:
