@@ -153,7 +153,7 @@ def measure(args: argparse.Namespace) -> dict:
             options = ["--hw", args.hw, "--bits", args.bits, "--work", args.work, "--json", path.with_suffix(".new")]
             subprocess.run([sys.executable, __file__, "--part", part, *options], check=True)
             path.with_suffix(".new").replace(path)
-        figures |= json.loads(path.read_text())
+        figures |= json.loads(path.read_text(encoding="utf-8"))
     return figures
 
 
@@ -171,13 +171,15 @@ def main() -> None:
         for path in args.work.glob("*.json"):
             path.unlink()
     if args.part:
-        args.json.write_text(json.dumps(PARTS[args.part](args)))
+        args.json.write_text(json.dumps(PARTS[args.part](args)), encoding="utf-8")
         return
     measured = measure(args)
     for name, value in measured.items():
         print(f"{name:24} {json.dumps(value)[:100]}")
     if args.json:
-        args.json.write_text(json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

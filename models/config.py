@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from ternbin.errors import InputError
+from ternbin.schema import Range, check_fields, validated
 
 BITS = {"1-1": (1, 1), "2-2": (2, 2), "1-8": (1, 8), "2-8": (2, 8)}
 SIGNED_KIND = {1: "binary", 2: "ternary", 8: "int8"}
@@ -21,22 +22,15 @@ class QuantConfig:
     `center_weights` subtracts the row mean of the weights first.
     """
 
-    bits: str = "2-2"
-    head_act_bits: int = 8
-    res_bits: int = 16
-    form: str = "deploy"
+    bits: Literal["1-1", "2-2", "1-8", "2-8"] = "2-2"
+    head_act_bits: Literal[1, 2, 8] = 8
+    res_bits: Annotated[int, Range(8, 20)] = 16
+    form: Literal["deploy", "paper"] = "deploy"
     center_weights: bool = False
-    fracs: dict[str, int] = field(default_factory=dict)
+    fracs: dict[str, Annotated[int, Range(0, 24)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.bits not in BITS:
-            raise InputError(f"bits must be one of {', '.join(BITS)}, not {self.bits!r}")
-        if self.form not in ("deploy", "paper"):
-            raise InputError(f"form must be 'deploy' or 'paper', not {self.form!r}")
-        if self.head_act_bits not in SIGNED_KIND:
-            raise InputError(f"head_act_bits must be 1, 2 or 8, not {self.head_act_bits!r}")
-        if not (isinstance(self.res_bits, int) and 8 <= self.res_bits <= 20):
-            raise InputError(f"res_bits must be 8 to 20, not {self.res_bits!r}")
+        check_fields(self, "")
 
     @property
     def weight_bits(self) -> int:
@@ -48,8 +42,5 @@ class QuantConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> QuantConfig:
-        """From the `quant` entry of a config.json."""
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise InputError(f"quant config must not have the unknown field {sorted(unknown)[0]!r}")
-        return cls(**values)
+        """From the `quant` entry of a config.json.  Raises InputError."""
+        return validated(cls, values, "quant")

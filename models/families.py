@@ -13,6 +13,7 @@ from ternbin.models.family import Family
 from ternbin.models.marian.family import Marian
 from ternbin.models.mbart.family import MBart
 from ternbin.models.model import QuantModel
+from ternbin.schema import shown
 
 FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian())
 
@@ -29,7 +30,7 @@ def family_named(model_type: object) -> Family[Any]:
         if model_type in (*family.stock_types, family.quant_type):
             return family
     known = [name for family in FAMILIES for name in (*family.stock_types, family.quant_type)]
-    raise InputError(f"model_type must be {' or '.join(map(repr, known))}, not {model_type!r}")
+    raise InputError(f"model_type must be {' or '.join(map(repr, known))}, not {shown(model_type)}")
 
 
 def family_in(folder: str | Path) -> tuple[Family[Any], bool]:

@@ -58,6 +58,10 @@ class Family(ABC, Generic[Model]):
         """The full-precision model of a folder, in eval mode."""
 
     @abstractmethod
+    def limits(self, folder: Path) -> dict[str, int]:
+        """`vocab_size` and `max_positions` as in `meta`, from config.json alone.  Raises InputError for values that no model can have."""
+
+    @abstractmethod
     def load(self, folder: Path, quant: QuantConfig | None = None) -> Model:
         """The quantized model of a folder: packed, saved, or a full-precision one that `quant` quantizes.  Raises InputError."""
 

@@ -5,17 +5,18 @@ Each raises InputError that names the file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from ternbin import schema
 from ternbin.errors import InputError
+from ternbin.models.fields import GenerationFields
+from ternbin.schema import shown, validated
 
 PACKED_FILE = "packed.safetensors"
 STOCK_FILE = "model.safetensors"
@@ -24,6 +25,7 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+Made = TypeVar("Made")
 
 
 # -- folder and JSON ---------------------------------------------------------------------------
@@ -37,16 +39,13 @@ def checked_folder(folder: str | Path) -> Path:
     return folder
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, limit: int = schema.SETTINGS_BYTES) -> dict:
     """The JSON object of a file."""
     if not path.exists():
         raise InputError(f"{path}: file must exist in a checkpoint")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: file must be JSON, not broken ({error})") from error
+    values = schema.read_json(path, limit)
     if not isinstance(values, dict):
-        raise InputError(f"{path}: file must hold a JSON object, not {type(values).__name__}")
+        raise InputError(f"{path}: file must hold a JSON object, not {shown(values)}")
     return values
 
 
@@ -55,14 +54,23 @@ def read_config(folder: Path) -> dict:
     return read_json(folder / CONFIG_FILE)
 
 
-def empty_model(folder: Path, make: Callable[[dict], Model]) -> Model:
-    """The model that `make` builds from the values of config.json, without storage; what it refuses names the file."""
-    values = read_config(folder)
+def empty_model(folder: Path, make: Callable[[dict], Model], check: Callable[[dict, Path], None]) -> Model:
+    """The model that `make` builds from the values of config.json, without storage; `check` first refuses what no model can have.
+
+    Whatever the library makes of the values that are left, the error names the file.
+    """
+    path, values = folder / CONFIG_FILE, read_config(folder)
+    check(values, path)
+    with torch.device("meta"), no_init_weights():
+        return built(path, lambda: make(values))
+
+
+def built(path: Path, make: Callable[[], Made]) -> Made:
+    """What `make` makes of a file; classes of the library check values as they like, by assertions or attributes that are not there."""
     try:
-        with torch.device("meta"), no_init_weights():
-            return make(values)
-    except (InputError, StrictDataclassError, ValueError, TypeError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: {_one_line(error)}") from error
+        return make()
+    except Exception as error:
+        raise InputError(f"{path}: {_one_line(error)}") from error
 
 
 def finish(model: Model, folder: Path) -> Model:
@@ -70,18 +78,23 @@ def finish(model: Model, folder: Path) -> Model:
     if not model.can_generate():
         return model.eval()
     path = folder / GENERATION_FILE
-    try:
-        if path.exists():
-            model.generation_config = GenerationConfig.from_dict(read_json(path))
-        else:
-            path = folder / CONFIG_FILE
-            model.generation_config = GenerationConfig.from_pretrained(
+    own = path.exists()
+    path = path if own else folder / CONFIG_FILE
+    values = read_json(path)
+    validated(GenerationFields, values, path, unknown=True)
+    model.generation_config = built(
+        path,
+        lambda: (
+            GenerationConfig.from_dict(values)
+            if own
+            else GenerationConfig.from_pretrained(
                 folder, config_file_name=CONFIG_FILE, _from_model_config=True, local_files_only=True
             )
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: {_one_line(error)}") from error
+        ),
+    )
     return model.eval()
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:290]}..."

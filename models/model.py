@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -31,6 +32,10 @@ class QuantModel(PreTrainedModel):
         if isinstance(module, ActQuantizer) and module.alpha is not None:
             nn.init.zeros_(module.alpha)
             module.ready = False
+
+    @classmethod
+    def check_values(cls, values: dict, where: Path) -> None:
+        """Raise InputError for values of a config.json that no model of the class can have."""
 
     @property
     def tied(self) -> Mapping[str, str]:

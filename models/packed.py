@@ -81,7 +81,11 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     config_class = cls.config_class
     if config_class is None:
         raise TypeError(f"{cls.__name__} must say its config_class")
-    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)))
+    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)), cls.check_values)
+    if model.quant_config.form != "deploy":
+        raise InputError(
+            f"{folder / files.CONFIG_FILE}: quant.form must be 'deploy' in a packed checkpoint, not 'paper'"
+        )
     held = Tensors.of_file(folder, PACKED_FILE)
     formats.refuse_newer(format_of(folder / PACKED_FILE), formats.PACKED, str(folder / PACKED_FILE))
     kind = SIGNED_KIND[model.quant_config.weight_bits]

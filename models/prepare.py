@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -10,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from typing_extensions import (
+    TypedDict,
+)
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import HEAD, Lowered
@@ -18,16 +24,37 @@ from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
 from ternbin.models.fidelity import Agreement, Pair, losing
+from ternbin.models.fields import (
+    MAX_VOCAB,
+)
+from ternbin.models.files import (
+    read_config,
+)
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 from ternbin.passes import fold
+from ternbin.progress import warn
+from ternbin.schema import check_regular, read_json, shown, validated
 
+TOKENIZER = "tokenizer.json"
+VOCABULARIES = ("vocab.json", "sentencepiece.bpe.model", "source.spm", "spiece.model", "vocab.txt")  # of other layouts
 CALIBRATION_TEXTS = 16
 CHECK_TEXTS, CHECK_TOKENS = 4, 32  # on which `quantize` compares integers with floating point
 DEMO_FILE = "demo_texts.json"
 SUMMARISATION = "summarisation"
 BUNDLED = {SUMMARISATION: "", "translation": "translation"}
 """The bundled models by name: their folders under `bundled`."""
+
+
+class _Text(TypedDict):
+    package: str
+    source: str
+    target: str
+
+
+class _Demo(TypedDict):
+    texts: list[_Text]
+    default: str
 
 
 def bundled_dir(name: str = SUMMARISATION) -> Path:
@@ -55,18 +82,46 @@ def _demo(folder: Path | None) -> dict[str, Any]:
     path = bundled_dir() / DEMO_FILE
     if folder is not None and (folder / DEMO_FILE).exists():
         path = folder / DEMO_FILE
-    return json.loads(path.read_text(encoding="utf-8"))
+    return validated(_Demo, read_json(path), path, unknown=True)
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast | None:
-    """The tokenizer of a checkpoint folder, or None where it has none. Raises InputError for a broken one."""
-    path = Path(folder) / "tokenizer.json"
-    if not path.exists():
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a checkpoint folder, or None where it has none. Raises InputError for a broken one; faulty settings beside it
+    (``tokenizer_config.json`` and others) are left out, with a warning.
+
+    Folders without ``tokenizer.json`` have vocabulary files (``VOCABULARIES``), which the library's class for the model type reads. Code
+    of a checkpoint is never run.
+    """
+    folder = Path(folder)
+    path = folder / TOKENIZER
+    vocabularies = [folder / name for name in VOCABULARIES if (folder / name).exists()]
+    if not path.exists() and not vocabularies:
         return None
     try:
+        for beside in {*folder.glob("*token*.json"), *vocabularies}:
+            check_regular(beside)
+        if not path.exists():
+            kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
+            return AutoTokenizer.from_pretrained(
+                str(folder), tokenizer_type=kind, local_files_only=True, trust_remote_code=False
+            )
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    except InputError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise InputError(f"{path}: not a usable tokenizer: {error}") from None
+        reason = " ".join(str(error).split())[:200]
+    try:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+    except Exception:
+        raise InputError(f"{path if path.exists() else folder}: not a usable tokenizer: {reason}") from None
+    warn(f"{folder}: settings of the tokenizer are left out: {reason}")
+    return tokenizer
+
+
+def limits(folder: str | Path) -> dict[str, int]:
+    """``vocab_size`` and ``max_positions`` of a checkpoint, from its config.json alone. Raises InputError."""
+    family, _ = family_in(folder)
+    return family.limits(Path(folder))
 
 
 def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
@@ -79,16 +134,22 @@ def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
     if bits and model.quant_config.bits != bits:
         model = family.requantize(model, bits)
     if not model.quant_config.fracs:
-        family.calibrate(model, calibration_batches(model, load_tokenizer(folder), demo_texts(Path(folder))))
+        tokenizer = load_tokenizer(folder)
+        if tokenizer is None:
+            warn(f"{folder}: calibrated on random ids, for it has no tokenizer ({TOKENIZER}, {VOCABULARIES[0]})")
+        family.calibrate(model, calibration_batches(model, tokenizer, demo_texts(Path(folder))))
     return model.eval()
 
 
 def calibration_batches(
-    model: QuantModel, tokenizer: PreTrainedTokenizerFast | None, texts: Sequence[dict[str, str]] = ()
+    model: QuantModel, tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[dict[str, str]] = ()
 ) -> list[dict]:
     """Inputs for calibration: the first of the texts, or seeded random ids where there is no tokenizer."""
     chosen = [] if tokenizer is None else texts[:CALIBRATION_TEXTS]
     pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in chosen]
+    vocab = min(model.config.vocab_size, getattr(model.config, "decoder_vocab_size", None) or MAX_VOCAB)
+    for ids in (ids for pair in pairs for ids in pair):
+        check_known(ids, vocab)
     return family_of(model).batches(model, pairs)
 
 
@@ -102,7 +163,7 @@ def compare(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> list[
     return family_of(model).compare(model, lowered, pairs)
 
 
-def save(model: QuantModel, folder: str | Path, tokenizer: str | Path | PreTrainedTokenizerFast | None = None) -> None:
+def save(model: QuantModel, folder: str | Path, tokenizer: str | Path | PreTrainedTokenizerBase | None = None) -> None:
     """Write the packed checkpoint; ``tokenizer`` is one, or a folder that may hold one."""
     family_of(model).save(model, Path(folder), tokenizer)
 
@@ -143,12 +204,12 @@ def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
             f"{a.name} agrees with floating point in {a.rate:.1%} only"
             + (f": look for outliers in {origin}" if origin else "")
         )
-    save(model, out, folder)
+    save(model, out, folder if tokenizer is None or (Path(folder) / TOKENIZER).exists() else tokenizer)
     return Quantized(agreements, limited, notes)
 
 
 def _check_pairs(
-    lowered: Lowered, tokenizer: PreTrainedTokenizerFast | None, texts: Sequence[dict[str, str]]
+    lowered: Lowered, tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[dict[str, str]]
 ) -> list[Pair]:
     """A few (source ids, decoder input ids): of the texts, or seeded random ones where there is no tokenizer."""
     meta, length = lowered.meta, min(CHECK_TOKENS, lowered.meta["max_positions"])
@@ -179,16 +240,39 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text).input_ids
 
 
-def encode_text(tokenizer: PreTrainedTokenizerFast | None, text: str, positions: int) -> list[int]:
-    """Token ids of a text. Raises InputError for an empty text, one longer than the positions, or no tokenizer."""
+def check_known(ids: Sequence[int], vocab: int) -> None:
+    """Raises InputError for a tokenizer that is not the model's."""
+    if max(ids, default=0) >= vocab:
+        raise InputError(f"tokenizer.json: ids must be below vocab_size of config.json ({vocab}), not {max(ids)}")
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase | None,
+    text: str,
+    positions: int,
+    vocab: int | None = None,
+    *,
+    truncate: bool = False,
+) -> list[int]:
+    """Token ids of a text; one longer than the positions is cut with ``truncate``, which is said.
+
+    Raises InputError for an empty text, a longer one without ``truncate``, no tokenizer or that of another model.
+    """
     if tokenizer is None:
         raise InputError("the model has no tokenizer.json: give token ids with --ids instead of a text")
     if not text.strip():
         raise InputError("the text must not be empty")
     ids = token_ids(tokenizer, text.strip())
-    if len(ids) > positions:
-        raise InputError(f"the text must be at most {positions} tokens long for this model, not {len(ids)}")
-    return ids
+    if vocab is not None:
+        check_known(ids, vocab)
+    if len(ids) <= positions:
+        return ids
+    if not truncate:
+        raise InputError(
+            f"the text must be at most {positions} tokens long for this model, not {len(ids)} (--truncate cuts it)"
+        )
+    warn(f"the text is cut to the first {positions} of its {len(ids)} tokens")
+    return tokenizer(text.strip(), truncation=True, max_length=positions).input_ids
 
 
 def check_ids(ids: Sequence[int], vocab: int, positions: int) -> list[int]:
@@ -199,5 +283,5 @@ def check_ids(ids: Sequence[int], vocab: int, positions: int) -> list[int]:
         raise InputError(f"--ids must hold at most {positions} ids for this model, not {len(ids)}")
     for value in ids:
         if not 0 <= value < vocab:
-            raise InputError(f"--ids must be from 0 to {vocab - 1}, not {value}")
+            raise InputError(f"--ids must be from 0 to {vocab - 1}, not {shown(value)}")
     return list(ids)

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph import qtypes
+from ternbin.models.fields import IndexFields
 from ternbin.models.files import INDEX_FILE, PACKED_FILE, STOCK_FILE, read_json
 from ternbin.models.quantizers import ActQuantizer
+from ternbin.schema import DATA_BYTES, check_regular, validated
 
 ADAPTER_FILE = "adapter_config.json"
 OTHER_HEADS = ("classification_head.", "qa_outputs.", "classifier.", "score.")
@@ -58,9 +60,8 @@ class Tensors:
             if pickles:
                 raise InputError(f"{folder / pickles[0]}: weights must be safetensors, not a pickle file")
             raise InputError(f"{folder}: checkpoint must hold {STOCK_FILE}, {INDEX_FILE} or {PACKED_FILE}")
-        index = read_json(folder / INDEX_FILE).get("weight_map")
-        if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
-            raise InputError(f"{folder / INDEX_FILE}: weight_map must map tensors to files, not {type(index).__name__}")
+        path = folder / INDEX_FILE
+        index: dict[str, str] = validated(IndexFields, read_json(path, DATA_BYTES), path, unknown=True)["weight_map"]
         held: dict[str, Held] = {}
         for shard in sorted(set(index.values())):
             if Path(shard).name != shard or not shard.endswith(".safetensors"):
@@ -191,6 +192,7 @@ def _read(path: Path) -> dict[str, Held]:
     """Every tensor of one safetensors file."""
     if not path.exists():
         raise InputError(f"{path}: file must exist in a checkpoint")
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: Held(file.get_tensor(name), path, name) for name in file.keys()}

@@ -9,18 +9,45 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from ternbin import formats
 from ternbin.contract.isa import Unit
 from ternbin.contract.program import Program, region_bytes
 from ternbin.counting.runs import CallRun, Record
 from ternbin.errors import InputError
+from ternbin.schema import Range, check_regular, parse_json, validated
 from ternbin.storage import replacing
 
 SHARE = 20  # writing takes at most about this fraction of the time
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    InputError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    StopIteration,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class _Call(TypedDict):
+    cycles: Annotated[int, Range(0, 1 << 62)]
+    counters: dict[str, int]
+
+
+class _Head(TypedDict):
+    key: str
+    seconds: Annotated[float, Range(0, 1e12)]
+    names: list[str]
+    calls: list[_Call]
 
 
 @dataclass(frozen=True)
@@ -69,11 +96,13 @@ class Checkpoint:
         if self.restart or not self.path.exists():
             return None
         try:
+            check_regular(self.path)
             with np.load(self.path, allow_pickle=False) as file:
-                head = json.loads(file["head"].tobytes())
-                if formats.is_newer(str(head.get("format")), formats.CHECKPOINT):
+                values = parse_json(file["head"].tobytes(), self.path)
+                if isinstance(values, dict) and formats.is_newer(str(values.get("format")), formats.CHECKPOINT):
                     self.tell(f"{self.path}: checkpoint made by a newer version of ternbin; starting anew")
                     return None
+                head: _Head = validated(_Head, values, self.path, unknown=True)
                 if head["key"] != key:
                     self.tell(f"{self.path}: checkpoint of another program, input, hardware or version; starting anew")
                     return None
@@ -131,7 +160,7 @@ def _table(rows: Sequence[tuple[int, ...]], width: int) -> np.ndarray:
     return np.array(rows, dtype=np.int64).reshape(-1, width)
 
 
-def _call(program: Program, number: int, head: dict, file: np.lib.npyio.NpzFile) -> CallRun:
+def _call(program: Program, number: int, head: _Head, file: np.lib.npyio.NpzFile) -> CallRun:
     grown = iter(file[f"counters{number}"].tolist())
     records = []
     for unit, index, start, done, count in file[f"records{number}"].tolist():

@@ -101,13 +101,21 @@ class Run:
         return {phase["name"]: phase["pj"] / 1e6 for phase in self.result["energy"]["phases"]}
 
     def save(self, folder: str | Path) -> Path:
-        """Write the report as ``ternbin run --out`` does; returns the path of its page."""
-        from ternbin.report import write_report
+        """Write the report as ``ternbin run --out`` does; returns the path of its page.
+
+        ``result.json`` comes first; what cannot be rendered or written after it costs a warning.
+        """
+        from ternbin.progress import warn
+        from ternbin.report import writers
 
         folder = Path(folder)
-        write_report(self.result, folder)
-        for name, text in self.files.items():
-            storage.write_text(folder / name, text)
+        results.write_json(folder / "result.json", self.result)
+        files = {name: lambda path, text=text: storage.write_text(path, text) for name, text in self.files.items()}
+        for name, write in (writers(self.result) | files).items():
+            try:
+                write(folder / name)
+            except Exception as error:  # whatever it is: the run is done, and kept
+                warn(f"{folder / name}: left out: {type(error).__name__}: {' '.join(str(error).split())}")
         return folder / "index.html"
 
     def __str__(self) -> str:
@@ -142,6 +150,7 @@ def summarise(
     model: str | Path | None = None,
     bits: str | None = None,
     hw: str | Path | HwConfig = "small",
+    truncate: bool = False,
     max_new_tokens: int = 20,
     beams: int = 1,
     length_penalty: float | None = None,
@@ -152,14 +161,16 @@ def summarise(
     characterisation: str | Path | None = None,
     checkpoint: str | Path | None = None,
     restart: bool = False,
+    out: str | Path | None = None,
 ) -> Run:
     """``ternbin run``: the text on the simulated accelerator, every tensor compared with the integer reference.
 
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
-    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. beams above 1: beam search, with
-    the settings named as on the command line, None for the model's own. memory: latency and bandwidth of external memory. dram: its
-    energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md). checkpoint: a file that a long
-    run keeps its state in, and goes on from unless ``restart``.
+    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. truncate: cut texts longer than
+    the model takes. beams above 1: beam search, with the settings named as on the command line, None for the model's own. memory:
+    latency and bandwidth of external memory. dram: its energy figure. characterisation: gate-level figures of another cell library
+    (docs/cell-library.md). checkpoint: a file that a long run keeps its state in, and goes on from unless ``restart``. out: a folder
+    that gets result.json as soon as the run is done; :meth:`Run.save` writes the rest of the report.
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError. Bits that differ raise nothing: look at
     ``bit_exact``.
@@ -176,15 +187,21 @@ def summarise(
         bits=bits,
         texts=() if text is None else (text,) if isinstance(text, str) else tuple(text),
         ids=() if ids is None else _each_text(ids),
+        truncate=truncate,
         max_new_tokens=max_new_tokens,
         beams=beams,
         search=search,
         memory=memory or MemoryModel(),
         dram=dram,
     )
-    keep = None if checkpoint is None else Path(checkpoint)
+    state = None if checkpoint is None else Path(checkpoint)
+
+    def keep(result: dict) -> None:
+        if out is not None:
+            results.write_json(Path(out) / "result.json", result)
+
     with figures.using(characterisation):
-        return Run(*flow.summarise(job, checkpoint=keep, restart=restart))
+        return Run(*flow.summarise(job, checkpoint=state, restart=restart, keep=keep))
 
 
 def _each_text(ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
@@ -276,7 +293,7 @@ def lower(
         hardware = hardware.searching(beams, len(lengths))
     lowered = prepare.lowered_model(prepare.model_dir(model), bits)
     if hardware.beams > 1:
-        check_vocabulary(lowered.meta["vocab_size"], hardware.beams)
+        check_vocabulary(lowered.meta, hardware.beams)
     return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))
 
 
@@ -357,6 +374,13 @@ def verify_cases(
         records.append(verify_case(number, config, beams, texts))
         each(records[-1])
     return records
+
+
+def diagnose() -> dict:
+    """``ternbin doctor``: ``ready``, ``findings`` (each tool, package and place) and ``verbs`` (what each still needs)."""
+    from ternbin import doctor
+
+    return doctor.report(doctor.diagnose())
 
 
 def characterisation(file: str | Path | None = None) -> dict:

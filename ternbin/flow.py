@@ -4,7 +4,6 @@ Each stage is a function of the frozen dataclass that the one before it gives, a
 them; :func:`simulate` alone runs a program that is there already.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,8 @@ from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
 from ternbin.decoding.search import Found, Policy, Search
 from ternbin.energy.account import Tariff, accounted
+from ternbin.energy.account import check as check_tariff
+from ternbin.energy.figures import DRAM
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
 from ternbin.graph.ir import Lowered
@@ -32,12 +33,7 @@ from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
-from ternbin.progress import (
-    Forecast,
-    bar,
-    say,
-    stage,
-)
+from ternbin.progress import Forecast, bar, say, stage, warn
 from ternbin.rtl.verilog.generate import beside
 from ternbin.sim.build import build, verilog
 from ternbin.sim.check import Check, check
@@ -61,6 +57,7 @@ class Job:
     bits: str | None = None
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
+    truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
     beams: int = 1
     search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
@@ -68,22 +65,30 @@ class Job:
     dram: str = "lpddr4"
 
 
-def summarise(job: Job, *, checkpoint: Path | None = None, restart: bool = False) -> tuple[Fields, dict[str, str]]:
+def summarise(
+    job: Job, *, checkpoint: Path | None = None, restart: bool = False, keep: Callable[[Fields], None] = lambda _: None
+) -> tuple[Fields, dict[str, str]]:
     """Runs the job. Returns the validated result and further report files (name -> text). ``checkpoint``: as in :func:`simulate`.
+    ``keep`` is called with the result as soon as it is there: what fails afterwards costs no run.
 
-    Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError.
+    What is cheap to find out is found out first: settings, texts against the model's limits, then what does not fit the hardware, then
+    figures that are not there, all before anything is built. Raises InputError for what cannot be run, CheckError where the core stops,
+    MissingToolError.
     """
-    hw = job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    hw = check_job(job)
     with stage("loading and lowering the model"):
         lowering = lower(prepare(job, hw))
     with stage("mapping"):
         planned = plan(lowering)
+    check_tariff(tariff(planned))
     with stage("building the simulator (kept for the next run)"):
         built = build_simulator(planned)
     simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
     with stage("comparing with the integer reference"):
         checked = compare_tensors(simulated)
-    return result(account(count(checked))), artefacts(hw, planned.program, lowering.lowered)
+    fields = result(account(count(checked)))
+    keep(fields)
+    return fields, artefacts(hw, planned.program, lowering.lowered)
 
 
 # ---- prepare, lower -------------------------------------------------------------------------------------------------
@@ -97,13 +102,40 @@ class Prepared:
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
-    tokenizer: models.PreTrainedTokenizerFast | None
+    tokenizer: models.PreTrainedTokenizerBase | None
+
+
+def check_job(job: Job) -> HwConfig:
+    """The hardware made for the beams of all texts. Raises InputError for settings that mean nothing, whatever the model."""
+    if job.max_new_tokens < 1:
+        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    if job.dram not in DRAM:
+        raise InputError(f"--dram must be one of {', '.join(DRAM)}, not {job.dram!r}")
+    if job.beams != 1:
+        Search.of({}, job.beams, **job.search)
+    return job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
 
 
 def prepare(job: Job, hw: HwConfig) -> Prepared:
+    """Raises InputError for texts and ids that the model cannot take, before it is loaded."""
     folder = models.model_dir(job.model_dir)
+    limits, tokenizer = models.limits(folder), _tokenizer(folder, needed=not job.ids)
+    _sources(job, folder, tokenizer, limits)
+    if hw.beams > 1:
+        check_vocabulary(limits["vocab_size"], hw.beams)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=models.load_tokenizer(folder))
+    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
+
+
+def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
+    """Where ids are given it only says what was generated: a broken one costs a warning."""
+    try:
+        return models.load_tokenizer(folder)
+    except InputError as error:
+        if needed:
+            raise
+        warn(f"{error}; the result shows ids alone")
+        return None
 
 
 @dataclass(frozen=True)
@@ -127,25 +159,27 @@ class Lowering(Prepared):
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(before, lowered.meta))
-    if job.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
+    meta, sources = lowered.meta, tuple(_sources(job, before.folder, before.tokenizer, lowered.meta))
     policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
     search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
     if before.hw.beams > 1:
-        check_vocabulary(meta["vocab_size"], before.hw.beams)
+        check_vocabulary(meta, before.hw.beams)
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
 
 
-def _sources(before: Prepared, meta: dict[str, Any]) -> list[Source]:
+def _sources(
+    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]
+) -> list[Source]:
     """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
-    job, tokenizer = before.job, before.tokenizer
     if job.ids:
         return _each(
             job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
         )
-    texts = job.texts or [models.default_text(before.folder)]
-    return _each(texts, lambda text: Source(models.encode_text(tokenizer, text, meta["max_positions"]), text))
+    texts = job.texts or [models.default_text(folder)]
+    positions, vocab = meta["max_positions"], meta["vocab_size"]
+    return _each(
+        texts, lambda text: Source(models.encode_text(tokenizer, text, positions, vocab, truncate=job.truncate), text)
+    )
 
 
 Given = TypeVar("Given")
@@ -297,7 +331,7 @@ def _entries(before: Simulated) -> list[Fields]:
     ]
 
 
-def _decoded(tokenizer: models.PreTrainedTokenizerFast | None, tokens: list[int]) -> str | None:
+def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
@@ -328,12 +362,15 @@ class Accounted(Counted):
     numbers: Fields = field(repr=False)
 
 
-def account(before: Counted) -> Accounted:
+def tariff(before: Planned) -> Tariff:
     meta = before.lowered.meta
-    tariff = Tariff(
+    return Tariff(
         hw=before.program.hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"], dram=before.job.dram
     )
-    return Accounted(**vars(before), numbers=accounted(tariff, before.phases, before.run))
+
+
+def account(before: Counted) -> Accounted:
+    return Accounted(**vars(before), numbers=accounted(tariff(before), before.phases, before.run))
 
 
 # ---- result ---------------------------------------------------------------------------------------------------------
@@ -395,15 +432,29 @@ def describe_model(folder: Path, lowered: Lowered) -> Fields:
 
 
 def evaluation(folder: Path) -> Fields | None:
-    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None."""
+    """Scores that a checkpoint folder carries (``eval.json``: its task's scores and likelihood on held-out texts), or None; faulty ones
+    cost a warning."""
     path = folder / "eval.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return results.load_scores(path)
+    except InputError as error:
+        warn(f"{error}; the result has no scores")
+        return None
 
 
 def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str]:
-    """Files beside the result: Verilog, manifest, program listing, graph as text and picture."""
-    files = {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()}
-    files["program.txt"] = listing(program)
-    files["graph.txt"] = "\n".join(dump(graph) for graph in lowered.stacks)
-    files["graph.svg"] = picture(lowered)
+    """Files beside the result: Verilog, manifest, program listing, graph as text and picture. One that cannot be made costs a warning."""
+    files: dict[str, str] = {}
+    for make in (
+        lambda: {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()},
+        lambda: {"program.txt": listing(program)},
+        lambda: {"graph.txt": "\n".join(dump(graph) for graph in lowered.stacks)},
+        lambda: {"graph.svg": picture(lowered)},
+    ):
+        try:
+            files |= make()
+        except Exception as error:  # whatever it is: the run is done
+            warn(f"a file of the report is left out: {type(error).__name__}: {' '.join(str(error).split())}")
     return files

@@ -274,10 +274,7 @@ class Claim(TypedDict):
 # ---- scores that come with a checkpoint -----------------------------------------------------------------------------
 
 
-class Rouge(TypedDict):
-    rouge1: Amount
-    rouge2: Amount
-    rougeL: Amount
+Marks = Annotated[dict[str, Number], Field(min_length=1)]  # score -> percent: those of the first model, everywhere
 
 
 class Likelihood(TypedDict):
@@ -286,12 +283,13 @@ class Likelihood(TypedDict):
 
 
 class IntegerScores(TypedDict):
-    greedy: Rouge
+    greedy: Marks
     nll: Likelihood
 
 
 class Scores(TypedDict):
-    model: dict[str, Rouge]
+    bits: NotRequired[str]
+    model: Annotated[dict[str, Marks], Field(min_length=1)]
     nll: Likelihood
     integer: NotRequired[IntegerScores]
     samples: NotRequired[list[dict[str, str]]]
@@ -301,8 +299,10 @@ class Evaluation(TypedDict):
     """Of eval.json, too."""
 
     texts: Count
-    baselines: dict[str, Rouge]
-    models: dict[str, Scores]
+    baselines: dict[str, Marks]
+    models: Annotated[dict[str, Scores], Field(min_length=1)]
+    task: NotRequired[str]
+    metric: NotRequired[str]
 
 
 # ---- all of it ------------------------------------------------------------------------------------------------------

@@ -28,10 +28,12 @@ def validate(result: Any, where: str | Path = "result") -> Result:
     if not isinstance(result, dict):
         raise InputError(f"{where}: schema must be {SCHEMA!r}, not {shown(result)}")
     found = cast(Result, result)
-    formats.check(found.get("schema"), SCHEMA, where, (*types.EARLIER, SCHEMA))
+    formats.check(found.get("schema"), SCHEMA, str(where), types.EARLIER)
     validated(types.Result if found["schema"] == SCHEMA else types.EarlierResult, found, where, unknown=True)
     _check_phases(found, where)
     _check_timeline(found, where)
+    if found["evaluation"] is not None:
+        _check_marks(found["evaluation"], where, "evaluation.")
     return found
 
 
@@ -44,6 +46,22 @@ def _check_phases(result: Result, where: str | Path) -> None:
     for number, phase in enumerate(result["claim"]["phases"]):
         if phase["name"] in [earlier["name"] for earlier in result["claim"]["phases"][:number]]:
             raise InputError(f"{where}: claim.phases must hold a phase once, not {phase['name']} twice")
+
+
+def _check_marks(evaluation: Result, where: str | Path, prefix: str = "") -> None:
+    """Everything is scored by what the first model is scored by."""
+    marked = {
+        f"models.{name}.model.{s}": own for name, m in evaluation["models"].items() for s, own in m["model"].items()
+    }
+    marked |= {
+        f"models.{n}.integer.greedy": m["integer"]["greedy"] for n, m in evaluation["models"].items() if "integer" in m
+    }
+    marked |= {f"baselines.{name}": own for name, own in evaluation["baselines"].items()}
+    keys = list(next(iter(marked.values())))
+    for name, own in marked.items():
+        lacking = [key for key in keys if key not in own]
+        if lacking:
+            raise InputError(f"{where}: {prefix}{name}.{lacking[0]} must be given, not left out")
 
 
 def _check_timeline(result: Result, where: str | Path) -> None:
@@ -74,6 +92,15 @@ def load(path: str | Path) -> Result:
     if path.is_dir():
         path = path / "result.json"
     return validate(read_json(path, DATA_BYTES), path)
+
+
+def load_scores(path: Path) -> Result:
+    """The ``evaluation`` of a result, from the eval.json of a checkpoint; without fields that no one shows. Raises InputError."""
+    from ternbin.result_types import Evaluation
+
+    found: Result = validated(Evaluation, read_json(path), path, unknown=True)
+    _check_marks(found, path)
+    return found
 
 
 def write_json(path: str | Path, data: object) -> None:

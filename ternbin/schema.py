@@ -145,14 +145,17 @@ def validated(kind: type[Value], values: object, where: str | Path, *, unknown: 
 
 
 def check_fields(instance: Any, where: str) -> None:
-    """Checks the fields of a dataclass, built by a program, against their declared types: for its ``__post_init__``."""
+    """Checks the fields of a dataclass, built by a program, against their declared types: for its ``__post_init__``.
+
+    ``where``, which may be empty, begins the message.
+    """
     from pydantic import ValidationError
 
     values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
     try:
         _adapter(_fields_of(type(instance))).validate_python(values, strict=True)
     except ValidationError as error:
-        raise InputError(f"{where}: {_said(error, values)}") from None
+        raise InputError(f"{where}: {_said(error, values)}".removeprefix(": ")) from None
 
 
 @cache
@@ -208,16 +211,21 @@ _WORDS = {
 
 
 def _said(error: ValidationError, values: object) -> str:
-    """The first fault, as "field must be Y, not Z". Faults of one place, from the alternatives of a union, are one."""
+    """The first fault, as "field must be Y, not Z". Of the alternatives of a union the one that went furthest; those that went as far
+    are one fault."""
     faults = error.errors(include_url=False)
-    first, path = faults[0], _path(faults[0]["loc"], values)
+    place = _path(faults[0], values)
+    first = max(
+        (fault for fault in faults if _path(fault, values)[: len(place)] == place), key=lambda f: len(_path(f, values))
+    )
+    path = _path(first, values)
     if first["type"] == "missing":
         return f"{_dotted(path)} must be given, not left out"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown field {shown(_dotted(path))}"
     wanted: list[str] = []
     for fault in faults:
-        if _path(fault["loc"], values) == path:
+        if _path(fault, values) == path:
             known = _WORDS.get(fault["type"])
             words = known.format_map(fault.get("ctx", {})) if known else f"right ({fault['msg']})"
             wanted += [words] if words not in wanted else []
@@ -227,15 +235,16 @@ def _said(error: ValidationError, values: object) -> str:
     return f"{_dotted(path)} must be {' or '.join(wanted)}, not {shown(value)}".lstrip()
 
 
-def _path(steps: tuple[int | str, ...], values: object) -> tuple[int | str, ...]:
+def _path(fault: Any, values: object) -> tuple[int | str, ...]:
     """The place of a fault: pydantic's without the names of alternatives. A missing field, which comes last, stays."""
     found: list[int | str] = []
+    steps = fault["loc"]
     for number, step in enumerate(steps, 1):
         if isinstance(values, dict) and step in values:
             values = cast(dict[Any, object], values)[step]
         elif isinstance(values, (list, tuple)) and isinstance(step, int) and step < len(cast(list[object], values)):
             values = cast(list[object], values)[step]
-        elif not (number == len(steps) and isinstance(values, (dict, list, tuple))):
+        elif fault["type"] != "missing" or number < len(steps):
             continue
         found.append(step)
     return tuple(found)
@@ -267,18 +276,31 @@ def _shortened(text: str) -> str:
 
 def read_bytes(path: str | Path, limit: int = DATA_BYTES) -> bytes:
     """The contents of a regular file of at most ``limit`` bytes; nothing else is opened, so nothing can hang."""
+    check_regular(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InputError(f"{path}: must be a file, not {_kind(path)}")
         with open(path, "rb") as file:
-            data = file.read(limit + 1)
+            length = os.fstat(file.fileno()).st_size
+            data = file.read(min(length, limit) + 1)
+            while length <= limit and (more := file.read(MIB)):  # longer than it says, such as those of /proc
+                data += more
+                length = len(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if max(length, len(data)) > limit:
+        raise InputError(f"{path}: must be at most {limit:,} bytes long, not {length:,}")
+    return data
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises InputError for what is no file, before something else opens it and waits."""
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise InputError(f"{shown(str(path))} must be the name of a file, not one with a null character") from None
-    if len(data) > limit:
-        raise InputError(f"{path}: must be at most {limit:,} bytes long, not {os.stat(path).st_size:,}")
-    return data
+    if not regular:
+        raise InputError(f"{path}: must be a file, not {_kind(path)}")
 
 
 def _kind(path: str | Path) -> str:

@@ -33,21 +33,22 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding energy errors explore flow graph mapping models.prepare "
+        "contract counting decoding doctor energy errors explore flow graph mapping models.prepare "
         "models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
-        "models.families models.prepare models.task passes progress report results sim storage "
+        "models.families models.prepare models.task passes progress report results schema sim storage "
         "version"
     ),
-    "contract": "errors formats graph schema storage numpy",
+    "contract": "errors formats graph schema storage numpy pydantic",
     "contract.effects": "contract numpy",
     "counting": "contract contract.effects counting.cycles decoding errors graph graph.ops",
     "counting.cycles": "contract counting errors numpy",
     "decoding": "contract errors graph graph.ops numpy torch",
+    "doctor": "errors sim storage",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors formats graph schema",
+    "energy": "contract counting errors formats graph schema pydantic",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
         "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim storage version "
@@ -67,12 +68,12 @@ ALLOWED = {
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors formats graph graph.ops storage torch transformers",
-    "models.bart": "errors graph graph.ops models passes torch transformers",
-    "models.families": "errors graph models models.bart models.marian models.mbart",
+    "models": "errors formats graph graph.ops schema storage torch transformers",
+    "models.bart": "errors graph graph.ops models passes schema torch transformers",
+    "models.families": "errors graph models models.bart models.marian models.mbart schema",
     "models.marian": "models models.bart transformers",
-    "models.mbart": "models.bart transformers",
-    "models.prepare": "errors graph models models.families passes torch transformers",
+    "models.mbart": "models models.bart transformers",
+    "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
         "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
         "torch transformers"
@@ -93,7 +94,7 @@ ALLOWED = {
     "schema": "errors pydantic",
     "sim": (
         "contract counting decoding errors formats graph graph.ops progress rtl.parts rtl.verilog "
-        "storage amaranth numpy torch"
+        "schema storage amaranth numpy torch"
     ),
     "sim.tb": "contract counting errors rtl.verilog cocotb",
     "storage": "errors",

@@ -69,7 +69,7 @@ def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = Tru
         one = f"{DECODER_TABLE}.weight" not in held and f"{SHARED}.weight" in held
         return ({"share_encoder_decoder_embeddings": True} if one else {}) | values
 
-    model = files.empty_model(folder, lambda values: make(told(values)))
+    model = files.empty_model(folder, lambda values: make(told(values)), cls.check_values)
     tied = shared_weights(model)
     for owner in set(tied.values()):
         held.share(owner, [name for name, other in tied.items() if other == owner])

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ternbin.graph.ir import Lowered
-from ternbin.models.bart import checkpoint, lower, qbart, random_model, reference
+from ternbin.models import files
+from ternbin.models.bart import checkpoint, fields, lower, qbart, random_model, reference
 from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantSeq2Seq
 from ternbin.models.config import QuantConfig
 from ternbin.models.family import Family, Sizes
@@ -29,6 +30,12 @@ class Seq2Seq(Family[QuantSeq2Seq]):
 
     def load_stock(self, folder: Path) -> PreTrainedModel:
         return checkpoint.load_stock(folder, self.quant_class)
+
+    def limits(self, folder: Path) -> dict[str, int]:
+        values, path = files.read_config(folder), folder / files.CONFIG_FILE
+        fields.check(values, path)
+        config = files.built(path, lambda: qbart.config_class(self.quant_class.stock_class).from_dict(values))
+        return dict(vocab_size=config.vocab_size, max_positions=config.max_position_embeddings)
 
     def load(self, folder: Path, quant: QuantConfig | None = None) -> QuantSeq2Seq:
         return checkpoint.load_any(folder, quant, self.quant_class)

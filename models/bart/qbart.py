@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import torch
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 from ternbin.errors import InputError
+from ternbin.models.bart import fields
 from ternbin.models.bart.layout import SHARED, Layout, tables_shared, tied, vary
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import (
@@ -69,6 +71,10 @@ class QuantSeq2Seq(PackedModel):
         vary(self, self.layout)
         quantize_modules(self)
         self.post_init()
+
+    @classmethod
+    def check_values(cls, values: dict, where: Path) -> None:
+        fields.check(values, where)
 
     @property
     def tied(self) -> dict[str, str]:

@@ -38,6 +38,7 @@ def random_stock(
     activation: str = "relu",
     positions: int = 64,
     scale_embedding: bool = True,
+    forced_bos_token_id: int | None = None,
     seed: int = 0,
     spread: float = 1.0,
     **config,
@@ -71,6 +72,7 @@ def random_stock(
     with torch.random.fork_rng(devices=[]):
         model = build_stock(cls, config_class(cls.stock_class)(**(options | config)))
     _randomize(model, cls, torch.Generator().manual_seed(seed), spread)
+    model.generation_config.forced_bos_token_id = forced_bos_token_id
     return model.eval()
 
 
@@ -88,7 +90,9 @@ def random_quant(
 
 
 @torch.no_grad()
-def random_packed(cls: type[Model], bits: str = "2-2", *, seed: int = 0, **config: Any) -> Model:
+def random_packed(
+    cls: type[Model], bits: str = "2-2", *, seed: int = 0, forced_bos_token_id: int | None = None, **config: Any
+) -> Model:
     """As random_quant, of a size whose floating-point weights would not fit: drawn and packed matrix by matrix.
 
     `config` goes to the library's config.  The biases of projections are zero.
@@ -118,6 +122,7 @@ def random_packed(cls: type[Model], bits: str = "2-2", *, seed: int = 0, **confi
         ]
         module.set_packed(torch.cat([codes.char() for codes, _ in parts]), torch.cat([scale for _, scale in parts]))
     share_packed(model, stored)
+    model.generation_config.forced_bos_token_id = forced_bos_token_id
     shape = (2, min(24, stock.max_position_embeddings))
     ids = torch.randint(3, stock.vocab_size, shape, generator=generator)
     calibrate(model.eval(), [dict(input_ids=ids, decoder_input_ids=ids.flip(0))])

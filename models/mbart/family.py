@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 from ternbin.models.bart.family import Seq2Seq
+from ternbin.models.family import Sizes
 from ternbin.models.mbart.qmbart import QuantMBartConfig, QuantMBartForConditionalGeneration
 
 
@@ -10,3 +14,12 @@ class MBart(Seq2Seq):
     quant_class = QuantMBartForConditionalGeneration
     stock_types = ("mbart",)
     quant_type = QuantMBartConfig.model_type
+
+    def vary(self, rng: random.Random, sizes: Sizes) -> dict[str, Any]:
+        """Often without a LayerNorm after the embedding, as relatives have none, and often with a language to begin with."""
+        options = super().vary(rng, sizes)
+        if rng.random() < 0.3:
+            options["normalize_embedding"] = False
+        if rng.random() < 0.5:
+            options["forced_bos_token_id"] = rng.randrange(sizes.vocab)
+        return options

@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 from ternbin.errors import FAULT, TernbinError
 from ternbin.progress import LOG
@@ -29,22 +31,31 @@ VERBS = {
     "energy": "gate-level energy, area and timing of the blocks",
     "explore": "a design space without simulation: front, what binds, what would double speed",
     "report": "render reports from result.json files",
+    "doctor": "tools, packages, cache: what each verb needs and whether it is there",
+    "completion": "print the script that lets a shell complete this command",
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ternbin", description="Hardware co-design and simulation of binary and ternary transformers."
-    )
-    parser.add_argument("--version", action="version", version=f"ternbin {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other bad input: "--option must be ..."."""
+        line = re.sub(r"^argument ([^:]*): ", lambda found: f"{found[1].split('/')[-1]} ", message)
+        line = re.sub(r"invalid choice: ('.*') \(choose from (.*)\)$", r"must be one of \2, not \1", line)
+        self.exit(2, f"{self.prog}: {line}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    whole = _Parser(prog="ternbin", description="Hardware co-design and simulation of binary and ternary transformers.")
+    whole.add_argument("--version", action="version", version=f"ternbin {__version__}")
+    verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         module = importlib.import_module(f"ternbin.cli.{name}")
         sub = verbs.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(sub)
         add_verbosity(sub)
         sub.set_defaults(call=module.call)
-    return parser
+    return whole
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(AttributeError):  # not a stream of the system
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore  # a text may not be printable in every locale
     try:
-        args = _parser().parse_args(argv)
+        args = parser().parse_args(argv)
         verb = f" {args.verb}"
         with _terminable(), _log(args):
             code = args.call(args) or 0

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model_folder(parser)
     options.add_data(parser)
     parser.add_argument("--teacher", metavar="DIR", help="checkpoint whose score the model's is compared with")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N texts")
+    parser.add_argument("--limit", type=options.whole(1), metavar="N", help="only the first N texts")
     options.add_json(parser)
 
 

@@ -15,13 +15,15 @@ DEFAULT_OUT = "reports/explore"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", metavar="SPACE", help="bundled, bart-base, or a .toml file")
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine (default: one a core)")
+    parser.add_argument(
+        "--workers", type=options.whole(1, 1024), metavar="N", help="processes on this machine (default: one a core)"
+    )
     parser.add_argument(
         "--dask", metavar="ADDRESS|local", help="a Dask scheduler such as tcp://host:8786, or local for one of its own"
     )
     parser.add_argument(
         "--validate",
-        type=int,
+        type=options.whole(0, 1000),
         default=0,
         metavar="N",
         help="simulate the N best points of the front in RTL, bit for bit",

@@ -18,14 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_hw(parser)
     parser.add_argument(
         "--source-len",
-        type=int,
+        type=options.whole(1, 1 << 20),
         action="append",
         metavar="N",
         help="tokens of the text (default: 48); repeated: of more texts, all as one batch",
     )
     options.add_beams(parser)
     parser.add_argument(
-        "--max-new-tokens", type=int, default=12, metavar="N", help="tokens to generate at most (default: 12)"
+        "--max-new-tokens",
+        type=options.whole(1, 1 << 20),
+        default=12,
+        metavar="N",
+        help="tokens to generate at most (default: 12)",
     )
     parser.add_argument(
         "--passes", metavar="A,B", help="passes to run on the graphs, in this order (default: all that fold real ops)"
@@ -65,7 +69,7 @@ def _lower(args: argparse.Namespace, out: Path) -> None:
     summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
     if is_final(lowered):
         if several:
-            check_vocabulary(lowered.meta["vocab_size"], hw.beams)
+            check_vocabulary(lowered.meta, hw.beams)
         program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
         save(program, out / "program.tbn")
         write_text(out / "program.txt", listing(program))

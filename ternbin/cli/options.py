@@ -1,17 +1,69 @@
 """Options that several verbs share."""
 
 import argparse
+import math
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ternbin.contract.hw import MAX_BEAMS
 from ternbin.errors import InputError
 from ternbin.models import config
+from ternbin.schema import read_text, shown
 
 if TYPE_CHECKING:
     from ternbin.counting.external import MemoryModel
 
 BITS = tuple(config.BITS)
+MANY = 1 << 31
+DISK_BYTES = 16 << 20  # that every verb may write
+
+
+def whole(low: int, high: int = MANY) -> Callable[[str], int]:
+    """Type of an option: a whole number from ``low`` to ``high``."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text) if len(text) <= 40 else None
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            bounds = f"from {low} to {high}" if high != MANY else f"of at least {low}"
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number {bounds}, not {text if value is not None else shown(text)}"
+            )
+        return value
+
+    return parse
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """Type of an option: a finite number from ``low`` to ``high``; ``above``: beyond ``low``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high and not (above and value == low)):
+            bounds = f" above {low:g}" if above else f" from {low:g} to {high:g}" if math.isfinite(low) else ""
+            raise argparse.ArgumentTypeError(f"must be a number{bounds}, not {shown(text)}")
+        return value
+
+    return parse
+
+
+def output_file(text: str) -> str:
+    """Type of an option: a file that can be made, found out before long work."""
+    path = Path(text)
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, not {'a folder' if text else 'empty'}: {shown(text)}")
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path.absolute().parent)
+    if not above.is_dir():
+        raise argparse.ArgumentTypeError(f"must be in a folder, not below a file: {shown(str(above))}")
+    return text
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -63,14 +115,19 @@ def add_input(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"token ids, such as 0,17,4,2 (needs no tokenizer); {several}",
     )
+    parser.add_argument(
+        "--truncate", action="store_true", help="cut a text that is longer than the model takes (default: refuse it)"
+    )
 
 
-def sources(args: argparse.Namespace) -> dict[str, list | None]:
+def sources(args: argparse.Namespace) -> dict[str, Any]:
     """``text`` or ``ids`` of the texts, None for what was not given."""
     if (args.text != []) + (args.file != []) + (args.ids != []) > 1:
         raise InputError("--text, --file and --ids must not be mixed")
+    if args.truncate and args.ids:
+        raise InputError("--truncate must come with texts, not with --ids")
     texts, ids = args.text + [read_text(path) for path in args.file], [parse_ids(each) for each in args.ids]
-    return {"text": texts or None, "ids": ids or None}
+    return {"text": texts or None, "ids": ids or None, "truncate": args.truncate}
 
 
 def memory(args: argparse.Namespace) -> "MemoryModel":
@@ -81,15 +138,22 @@ def memory(args: argparse.Namespace) -> "MemoryModel":
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--latency", type=int, default=40, metavar="N", help="memory latency in cycles (default: 40)")
+    parser.add_argument(
+        "--latency", type=whole(1, 1_000_000), default=40, metavar="N", help="memory latency in cycles (default: 40)"
+    )
     parser.add_argument(
         "--bandwidth",
-        type=float,
+        type=number(1 / 64, 1),
         default=1.0,
         metavar="X",
         help="bus beats a cycle in each direction, on average, from 1/64 to 1 (default: 1)",
     )
-    parser.add_argument("--stall-seed", type=int, metavar="N", help="pause every bus channel at random, reproducibly")
+    parser.add_argument(
+        "--stall-seed",
+        type=whole(0, (1 << 32) - 1),
+        metavar="N",
+        help="pause every bus channel at random, reproducibly",
+    )
 
 
 def add_characterisation(parser: argparse.ArgumentParser) -> None:
@@ -102,17 +166,21 @@ def add_characterisation(parser: argparse.ArgumentParser) -> None:
 
 def add_beams(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--beams", type=int, default=1, metavar="N", help="beam search on hardware made for N beams (default: greedy)"
+        "--beams",
+        type=whole(1, MAX_BEAMS),
+        default=1,
+        metavar="N",
+        help="beam search on hardware made for N beams (default: greedy)",
     )
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     own = "(default: the model's)"
     parser.add_argument(
-        "--length-penalty", type=float, metavar="X", help=f"exponent of the length that divides a score {own}"
+        "--length-penalty", type=number(), metavar="X", help=f"exponent of the length that divides a score {own}"
     )
     parser.add_argument(
-        "--no-repeat-ngram", type=int, metavar="N", help=f"no N tokens twice in a text, 0: allowed {own}"
+        "--no-repeat-ngram", type=whole(0), metavar="N", help=f"no N tokens twice in a text, 0: allowed {own}"
     )
     parser.add_argument(
         "--early-stopping", choices=("true", "false", "never"), help=f"as in Hugging Face's generate {own}"
@@ -139,7 +207,7 @@ def add_restart(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="PATH", help="write the result there as JSON")
+    parser.add_argument("--json", metavar="PATH", type=output_file, help="write the result there as JSON")
 
 
 def parse_ids(text: str) -> list[int]:
@@ -147,24 +215,19 @@ def parse_ids(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--ids must be integers separated by commas, not {text!r}") from None
-
-
-def read_text(path: str) -> str:
-    """The text of a file."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
+        raise InputError(f"--ids must be integers separated by commas, not {shown(text)}") from None
 
 
 def check_writable(folder: Path) -> Path:
     """The folder, made if need be: found out before long work, not after it."""
     try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: must be a folder to write to, not a file")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+    free = shutil.disk_usage(folder).free
+    if free < DISK_BYTES:
+        raise InputError(f"{folder}: the disk must have {DISK_BYTES:,} bytes left, not {free:,}")
     return folder

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ternbin.cli import options
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="*", metavar="RESULT", help="result.json files or their folders")
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --claim: gate-level figures of another cell library, as energy stores them",
     )
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
-    parser.add_argument("--json", metavar="PATH", help="write the comparison there as JSON")
+    parser.add_argument("--json", metavar="PATH", type=options.output_file, help="write the comparison there as JSON")
 
 
 def call(args: argparse.Namespace) -> None:
@@ -55,7 +57,6 @@ def call(args: argparse.Namespace) -> None:
 
 def _claim(args: argparse.Namespace) -> None:
     from ternbin import results, storage
-    from ternbin.cli import options
     from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
     from ternbin.explore.audit import SUBJECTS, audit

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ternbin.cli import options
 from ternbin.storage import claimed, write_text
 
 
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hw", default="small", metavar="NAME|FILE", help="named configuration or .toml file (default: small)"
     )
     parser.add_argument("--out", default="reports/rtl", metavar="DIR", help="folder to write to (default: reports/rtl)")
-    parser.add_argument("--json", metavar="PATH", help="also write the manifest there")
+    parser.add_argument("--json", metavar="PATH", type=options.output_file, help="also write the manifest there")
 
 
 def call(args: argparse.Namespace) -> None:

@@ -18,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_hw(parser)
     options.add_input(parser)
     options.add_memory(parser)
-    parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="stop after N tokens (default: 20)")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=options.whole(1, 1 << 20),
+        default=20,
+        metavar="N",
+        help="stop after N tokens (default: 20)",
+    )
     parser.add_argument(
         "--dram", choices=("lpddr4", "hbm2", "ddr3"), default="lpddr4", help="external memory (default: lpddr4)"
     )
@@ -51,6 +57,7 @@ def _run(args: argparse.Namespace, out: Path) -> int:
         characterisation=args.characterisation,
         checkpoint=out / "checkpoint.npz",
         restart=args.restart,
+        out=out,
     )
     page = run.save(out)
     if args.json:

@@ -19,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="token ids of the text, as many as the program was lowered for; repeated: of each text of a batch, in order",
     )
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="stop after N tokens (default: the program's)")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=options.whole(1, 1 << 20),
+        metavar="N",
+        help="stop after N tokens (default: the program's)",
+    )
     parser.add_argument(
         "--waves", metavar="FILE", help="write waves: .vcd, or .fst where zlib and lz4 headers are installed"
     )

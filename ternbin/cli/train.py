@@ -21,12 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the checkpoint")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=float, help="training time")
-    budget.add_argument("--steps", type=int, help="optimizer steps")
-    parser.add_argument("--lr", type=float, metavar="X", help="peak learning rate (default: the recipe's)")
-    parser.add_argument("--dropout", type=float, metavar="X", help="of a teacher's sublayers (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    budget.add_argument("--minutes", type=options.number(0, above=True), help="training time")
+    budget.add_argument("--steps", type=options.whole(1), help="optimizer steps")
+    parser.add_argument(
+        "--lr", type=options.number(0, 1, above=True), metavar="X", help="peak learning rate (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--dropout", type=options.number(0, 1), metavar="X", help="of a teacher's sublayers (default: 0.1)"
+    )
+    parser.add_argument("--seed", type=options.whole(0), default=0)
+    parser.add_argument("--threads", type=options.whole(1, 1024), default=1)
 
 
 def call(args: argparse.Namespace) -> None:

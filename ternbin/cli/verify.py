@@ -10,14 +10,20 @@ from ternbin.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cases", type=int, default=8, metavar="N", help="random cases (default: 8)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first case (default: 0)")
+    parser.add_argument(
+        "--cases", type=options.whole(1, 1_000_000), default=8, metavar="N", help="random cases (default: 8)"
+    )
+    parser.add_argument("--seed", type=options.whole(0), default=0, help="seed of the first case (default: 0)")
     parser.add_argument(
         "--hw", default="tiny", metavar="NAME|FILE", help="named configuration or .toml file (default: tiny)"
     )
     options.add_beams(parser)
     parser.add_argument(
-        "--texts", type=int, default=1, metavar="N", help="texts at a time, on hardware made for all beams (default: 1)"
+        "--texts",
+        type=options.whole(1, options.MAX_BEAMS),
+        default=1,
+        metavar="N",
+        help="texts at a time, on hardware made for all beams (default: 1)",
     )
     options.add_json(parser)
 

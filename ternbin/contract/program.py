@@ -19,9 +19,11 @@ from ternbin.contract.memories import Memory, memories
 from ternbin.contract.rows import INT8_WEIGHTS, UINT8_WEIGHTS, bytes_int, from_bytes, word_codes
 from ternbin.errors import InputError
 from ternbin.graph.qtypes import from_stored, kind_of
+from ternbin.schema import parse_json, read_bytes
 from ternbin.storage import write_bytes
 
 MAGIC = f"{formats.PROGRAM}\n".encode()
+FILE_BYTES = 1 << 36  # of a program file
 LAYOUTS = ("tokens", "keys", "transposed", "residual", "scores", "ids")
 
 
@@ -185,12 +187,16 @@ class Program:
             raise InputError(f"source ids must be {self.source_len}, not {len(source_ids)}")
         image = bytearray(self.image)
         for slot, value in enumerate(source_ids):
-            self.put_id(image, self.source_addr + slot * self.hw.axi_bytes, value)
+            self._put(image, self.source_addr + slot * self.hw.axi_bytes, value, "vocab")
         self.put_id(image, self.slot_addr(0), start_id)
         return image
 
     def put_id(self, memory: bytearray, address: int, value: int) -> None:
-        vocab = self.info.get("vocab", 1 << 31)
+        """A token of the target in its place."""
+        self._put(memory, address, value, "target_vocab")
+
+    def _put(self, memory: bytearray, address: int, value: int, which: str) -> None:
+        vocab = self.info.get(which, 1 << 31)
         if not 0 <= value < vocab:
             raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
         memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
@@ -325,10 +331,7 @@ _HEADER = (
 
 def load(path: str | Path) -> Program:
     """Read a program file. Raises InputError for a foreign, truncated or damaged file."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    data = read_bytes(path, FILE_BYTES)
     first = data[:40].partition(b"\n")[0].decode("ascii", "replace")
     formats.refuse_newer(first, formats.PROGRAM, str(path))
     if not data.startswith(MAGIC):
@@ -338,13 +341,16 @@ def load(path: str | Path) -> Program:
         raise InputError(f"{path}: checksum must match the contents; the file is truncated or damaged")
     start = len(MAGIC) + 8
     end = start + int.from_bytes(body[len(MAGIC) : start], "little")
-    return _from_header(json.loads(body[start:end]), body[end:])
+    return _from_header(parse_json(body[start:end], path), body[end:], path)
 
 
-def _from_header(header: dict[str, Any], image: bytes) -> Program:
-    values: dict[str, Any] = {name: header[name] for name in _HEADER if name in header}
-    values |= {
-        "hw": HwConfig(**header["hw"]),
+def _from_header(values: object, image: bytes, where: str | Path) -> Program:
+    from ternbin.contract.header import checked
+
+    header = checked(values, len(image), where)
+    own: dict[str, Any] = {name: header[name] for name in _HEADER if name in header}
+    own |= {
+        "hw": header["hw"],
         "image": image,
         "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
         "names": tuple(header["names"]),
@@ -352,11 +358,17 @@ def _from_header(header: dict[str, Any], image: bytes) -> Program:
         "writable": tuple((a, n) for a, n in header["writable"]),
         "source_lens": tuple(header.get("source_lens", ())),
     }
-    return Program(**values)
+    return Program(**own)
 
 
 def _probe(
-    call: int, unit: int, index: int, tensor: str, region: list[int], view: list[Any], part: list[list[int]]
+    call: int,
+    unit: int,
+    index: int,
+    tensor: str,
+    region: Sequence[int],
+    view: Sequence[Any],
+    part: Sequence[Sequence[int]],
 ) -> Probe:
     place = Region(Mem(region[0]), *region[1:])
     return Probe(call, Unit(unit), index, tensor, place, View(*view), tuple((a, b) for a, b in part))

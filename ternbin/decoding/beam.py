@@ -4,8 +4,9 @@ A backend delivers, for every beam, its ``Search.top`` largest logits and the no
 everything else is computed here, so that equal integers give equal tokens.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -228,7 +229,7 @@ def reference_beams(
         Interpreter(stack.graph, lowered.weights, device, keep=False) for stack in (model.prefill, model.decode)
     )
     check_source(ids, lowered.meta)
-    check_vocabulary(lowered.meta["vocab_size"], search.beams)
+    check_vocabulary(lowered.meta, search.beams)
     given = outputs(prefill.graph, prefill({IDS: torch.tensor([list(ids)], device=device)}))
     given = {name: value.expand(search.beams, -1, -1) for name, value in given.items()}
     caches: dict[str, Tensor] = {}
@@ -256,7 +257,8 @@ def head_scale(lowered: Lowered) -> int:
     return shape(lowered).head.op.logit_scale_log2
 
 
-def check_vocabulary(vocab: int, beams: int) -> None:
-    """Raise InputError where there are fewer tokens than candidates of ``beams`` beams (of all texts)."""
+def check_vocabulary(meta: Mapping[str, Any], beams: int) -> None:
+    """Raise InputError where the target has fewer tokens than ``beams`` beams (of all texts) have candidates."""
+    vocab = meta.get("target_vocab_size", meta["vocab_size"])
     if vocab < top_tokens(beams):
         raise InputError(f"{beams} beams need a vocabulary of at least {top_tokens(beams)} tokens, not {vocab}")

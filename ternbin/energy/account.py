@@ -11,9 +11,9 @@ from ternbin.counting.phases import Executed, Phase, transfers
 from ternbin.counting.runs import RunResult
 from ternbin.counting.traffic import traffic
 from ternbin.counting.workload import Work
-from ternbin.energy.claim import audit
-from ternbin.energy.lines import Line, total_pj
-from ternbin.energy.model import account
+from ternbin.energy.claim import REFERENCES, audit
+from ternbin.energy.lines import Line, Precision, total_pj
+from ternbin.energy.model import account, rates, setting
 from ternbin.energy.provenance import sources
 
 Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
@@ -30,6 +30,12 @@ class Tariff:
 
     def lines(self, phase: Phase) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=self.weight_bits, dram=self.dram)
+
+
+def check(tariff: Tariff) -> None:
+    """Looks up every figure of a run, so that one that is not there is found before it. Raises InputError."""
+    for precision in (None, *map(Precision.reference, REFERENCES)):
+        rates(setting(tariff.hw, tariff.weight_bits, precision, tariff.dram))
 
 
 def accounted(tariff: Tariff, phases: Sequence[Phase], run: RunResult) -> Fields:

@@ -5,7 +5,6 @@ Gates at the node of the characterised library (the stored one: 45 nm), memories
 """
 
 import csv
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, cast
 from ternbin import formats
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
+from ternbin.schema import DATA_BYTES, read_json, validated
 
 HOROWITZ = "Horowitz, ISSCC 2014 (45 nm, 0.9 V)"
 CACTI = "CACTI 7, 45 nm, itrs-lstp (ternbin/energy/cacti7_45nm.csv); high bound: Horowitz, ISSCC 2014"
@@ -54,17 +54,14 @@ STORED = Path(__file__).with_name("characterisation.json")
 
 def read_characterisation(path: str | Path) -> dict[str, Any]:
     """A file that ``ternbin energy --rebuild --store`` wrote. Raises InputError for anything else."""
-    try:
-        found: object = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: must be JSON: {error}") from None
-    contents = cast(dict[str, Any], found) if isinstance(found, dict) else {"schema": type(found).__name__}
+    from ternbin.energy.records import Characterisation, missing
+
+    found = read_json(path, DATA_BYTES)
+    contents = cast(dict[str, Any], found) if isinstance(found, dict) else {"schema": found}
     formats.check(contents.get("schema"), SCHEMA, str(path))
-    missing = [name for name in ("provenance", "blocks", "core") if name not in contents]
-    if missing:
-        raise InputError(f"{path}: field {missing[0]!r} is missing")
+    validated(Characterisation, contents, path, unknown=True)
+    for lacking in missing(contents):
+        raise InputError(f"{path}: blocks must hold {lacking}: measure it again (ternbin energy)")
     return contents
 
 

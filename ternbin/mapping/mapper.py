@@ -171,7 +171,8 @@ class _Mapping:
         head = self.model.head
         logits = {"logit_scale_log2": head.op.logit_scale_log2, "logit_shift": logit_shift(self.hw, head)}
         return (
-            {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"], "search": meta.get("search", {})}
+            {"vocab": meta["vocab_size"], "target_vocab": len(self.lowered.weights[head.op.weight])}
+            | {"max_positions": meta["max_positions"], "search": meta.get("search", {})}
             | ids
             | logits
         )

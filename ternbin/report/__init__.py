@@ -1,26 +1,30 @@
 """Renderers of result.json: HTML page, CSV tables, terminal text, Chrome/Perfetto trace."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ternbin import results, storage
 from ternbin.errors import InputError
 
 
-def write_report(result: results.Result, out: Path) -> None:
-    """Writes result.json and every rendering of it below ``out``; each file appears whole or not at all."""
+def writers(result: results.Result) -> dict[str, Callable[[Path], None]]:
+    """The renderings of a result, name -> what writes it; each file appears whole or not at all."""
     from ternbin.report import html, tables
     from ternbin.report.trace import trace
 
-    rendered = {
-        "index.html": html.page(result),
-        "energy.csv": tables.energy_csv(result),
-        "ops.csv": tables.ops_csv(result),
+    return {
+        "trace.json": lambda path: results.write_json(path, trace(result)),
+        "index.html": lambda path: storage.write_text(path, html.page(result)),
+        "energy.csv": lambda path: storage.write_text(path, tables.energy_csv(result)),
+        "ops.csv": lambda path: storage.write_text(path, tables.ops_csv(result)),
     }
+
+
+def write_report(result: results.Result, out: Path) -> None:
+    """Writes result.json, then every rendering of it below ``out``."""
     results.write_json(out / "result.json", result)
-    results.write_json(out / "trace.json", trace(result))
-    for name, text in rendered.items():
-        storage.write_text(out / name, text)
+    for name, write in writers(result).items():
+        write(out / name)
 
 
 def write_reports(runs: Sequence[tuple[results.Result, Path | None]], out: Path) -> Path:

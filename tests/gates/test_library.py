@@ -347,7 +347,15 @@ def test_figures_come_from_another_characterisation_while_it_is_used(tmp_path):
         assert "on another, 1.1 V" in figures.mac("ternary", hw.lanes).source
     with figures.using(None):
         assert "NangateOpenCellLibrary" in figures.mac("ternary", hw.lanes).source
-    for wrong, message in ((text[:99], "must be JSON"), ('{"schema": 1}', "schema must be 'ternbin-energy/1', not 1")):
+    for wrong, message in (
+        (text[:99], "must be JSON"),
+        ('{"schema": 1}', "schema must be 'ternbin-energy/1', not 1"),
+        ('{"schema": "ternbin-energy/1"}', "provenance must be given, not left out"),
+        (text.replace('"lanes": 16', '"lanes": 0', 1), r"blocks\[0\].lanes must be at least 1, not 0"),
+        (text.replace('"volt": 1.1', '"volt": "1.1"', 1), "provenance.volt must be a number, not '1.1'"),
+        (text.replace('"kind": "int8"', '"kind": "int9"'), "blocks must hold a block of the kind 'int8'"),
+        (text.replace('"bit read"', '"bits read"'), "blocks must hold the event 'bit read' of core memories"),
+    ):
         other.write_text(wrong)
         with pytest.raises(InputError, match=message), figures.using(other):
             pass

@@ -305,8 +305,13 @@ DAMAGE = {
     ),
     "more layers than the config has": (
         "stock",
+        lambda d: add_tensors(d, STOCK_FILE, **{"model.decoder.layers.1.fc1.bias": torch.zeros(64)}),
+        "every tensor must be one that the model uses, not model.decoder.layers.1.",
+    ),
+    "no layers": (
+        "stock",
         lambda d: change_config(d, decoder_layers=0),
-        "every tensor must be one that the model uses, not model.decoder.layers.0.",
+        "config.json: decoder_layers must be from 1 to 128, not 0",
     ),
     "packed with more": (
         "packed",
@@ -339,12 +344,12 @@ DAMAGE = {
     "bad quant": (
         "packed",
         lambda d: change_config(d, quant={"bits": "9-9"}),
-        "config.json: bits must be one of 1-1, 2-2, 1-8, 2-8, not '9-9'",
+        "config.json: quant: bits must be '1-1', '2-2', '1-8' or '2-8', not '9-9'",
     ),
     "broken json": (
         "stock",
         lambda d: (d / "config.json").write_text("{"),
-        "config.json: file must be JSON, not broken",
+        "config.json: must be JSON, not broken",
     ),
     "bad generation": (
         "stock",

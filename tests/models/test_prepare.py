@@ -48,8 +48,8 @@ def test_bad_texts_and_ids_are_named():
     tokenizer = prepare.load_tokenizer(prepare.bundled_dir())
     cases = {
         "the text must not be empty": lambda: prepare.encode_text(tokenizer, "  \n", 128),
-        "the text must be at most 8 tokens long for this model, not 32": lambda: prepare.encode_text(
-            tokenizer, "a b " * 15, 8
+        "the text must be at most 8 tokens long for this model, not 32 (--truncate cuts it)": lambda: (
+            prepare.encode_text(tokenizer, "a b " * 15, 8)
         ),
         "the model has no tokenizer.json: give token ids with --ids instead of a text": lambda: prepare.encode_text(
             None, "a", 8

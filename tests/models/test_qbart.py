@@ -163,11 +163,11 @@ def test_calibration_leaves_one_bit_of_margin():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: QuantConfig(bits="3-3"), "bits must be one of 1-1, 2-2, 1-8, 2-8, not '3-3'"),
+        (lambda: QuantConfig(bits="3-3"), "bits must be '1-1', '2-2', '1-8' or '2-8', not '3-3'"),
         (lambda: QuantConfig(form="best"), "form must be 'deploy' or 'paper', not 'best'"),
-        (lambda: QuantConfig(res_bits=32), "res_bits must be 8 to 20, not 32"),
+        (lambda: QuantConfig(res_bits=32), "res_bits must be from 8 to 20, not 32"),
         (lambda: QuantConfig(head_act_bits=4), "head_act_bits must be 1, 2 or 8, not 4"),
-        (lambda: QuantConfig.from_dict({"colour": 1}), "quant config must not have the unknown field 'colour'"),
+        (lambda: QuantConfig.from_dict({"colour": 1}), "quant: unknown field 'colour'"),
         (
             lambda: quantize_model(stock(activation_function="tanh")),
             f"activation_function must be one of {', '.join(ACTIVATIONS)}, not 'tanh'",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ternbin.decoding.greedy import reference_run
 from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
 from ternbin.graph.ops.interpreter import Interpreter, outputs
@@ -33,6 +34,7 @@ VARIED = {
     "bart, two vocabularies": (BART, dict(tie_word_embeddings=False, decoder_vocab_size=71)),
     "bart, unequal stacks": (BART, dict(layers=(2, 1), decoder_attention_heads=1, decoder_ffn_dim=24)),
     "mbart": (MBART, dict(layers=2)),
+    "mbart, no LayerNorm after the embedding": (MBART, dict(normalize_embedding=False)),
     "mbart, three tables": (MBART, dict(tie_word_embeddings=False)),
     "marian": (MARIAN, dict(decoder_start_token_id=1, activation="silu")),
     "marian, two vocabularies": (MARIAN, dict(share_encoder_decoder_embeddings=False, decoder_vocab_size=71)),
@@ -138,9 +140,10 @@ def test_sines_are_those_of_the_library():
 
 
 def test_a_translation_begins_with_its_language():
-    model = random_quant(MBART.quant_class, "2-2", decoder_start_token_id=2)
-    model.generation_config.forced_bos_token_id = 90
-    assert Policy.of(fold(MBART.lower(model)).meta, 3).prompt == (2, 90)
+    model = random_quant(MBART.quant_class, "2-2", decoder_start_token_id=2, forced_bos_token_id=90)
+    lowered = fold(MBART.lower(model))
+    assert Policy.of(lowered.meta, 3).prompt == (2, 90)
+    assert reference_run(lowered, SOURCE[0].tolist(), 3)[0][0] == 90
 
 
 @pytest.mark.parametrize(
@@ -193,5 +196,6 @@ def test_random_models_vary():
         "decoder_vocab_size",
         "tie_word_embeddings",
         "share_encoder_decoder_embeddings",
+        "forced_bos_token_id",
     ):
         assert any(key in options for options in seen), key

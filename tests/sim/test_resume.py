@@ -172,7 +172,9 @@ def test_checkpoint_of_another_run_is_not_used(job, what, tmp_path, monkeypatch)
     assert lines == [f"{path}: checkpoint of another program, input, hardware or version; starting anew"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "foreign", "other arrays"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "flipped", "foreign", "other arrays", "other head", "named pipe"]
+)
 def test_damaged_checkpoint_is_not_used(job, damage, tmp_path):
     program, policy = job
     path, lines = tmp_path / "c.npz", []
@@ -185,6 +187,11 @@ def test_damaged_checkpoint_is_not_used(job, damage, tmp_path):
     )
     if damage == "other arrays":
         np.savez(path, head=np.zeros(3))
+    if damage == "other head":
+        np.savez(path, head=np.frombuffer(b'{"key": 3, "calls": []}', dtype=np.uint8))
+    if damage == "named pipe":
+        path.unlink()
+        os.mkfifo(path)
     result = run(program, ids=IDS, policy=policy, checkpoint=Checkpoint(path, tell=lines.append))
     assert_equal(result, run(program, ids=IDS, policy=policy))
     assert (

@@ -30,7 +30,11 @@ def _pictures(page: str) -> list[ElementTree.Element]:
 
 
 def _refused(capsys, *argv: str) -> str:
-    assert main(list(argv)) == 2
+    try:
+        code = main(list(argv))
+    except SystemExit as stop:  # the parser's own
+        code = stop.code
+    assert code == 2
     captured = capsys.readouterr()
     (line,) = captured.err.strip().splitlines()
     return line
@@ -51,18 +55,18 @@ def test_every_verb_has_help(capsys):
         (["run", "--text", "a", "--text", ""], "ternbin run: text 2: the text must not be empty"),
         (
             ["run", "--text", "a", "--text", "word " * 400],
-            "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402",
+            "ternbin run: text 2: the text must be at most 128 tokens long for this model, not 402 (--truncate cuts it)",
         ),
         (["run", "--ids", "1", "--ids", "2,4096"], "ternbin run: text 2: --ids must be from 0 to 4095, not 4096"),
         (["run", "--ids", ""], "ternbin run: --ids must be integers separated by commas, not ''"),
         (["run", "--text", "a", "--ids", "1"], "ternbin run: --text, --file and --ids must not be mixed"),
         (["run", *["--text", "a"] * 9], "ternbin run: texts times beams must be from 1 to 8, not 9 x 1"),
         (["run", *["--ids", "1"] * 3, "--beams", "3"], "ternbin run: texts times beams must be from 1 to 8, not 3 x 3"),
-        (["run", "--beams", "9"], "ternbin run: beams must be from 1 to 8, not 9"),
+        (["run", "--beams", "9"], "ternbin run: --beams must be a whole number from 1 to 8, not 9"),
         (["run", "--hw", "tiny", "--text", "a b", "--text", "c"], None),
         (
             ["run", "--text", "word " * 400],
-            "ternbin run: the text must be at most 128 tokens long for this model, not 402",
+            "ternbin run: the text must be at most 128 tokens long for this model, not 402 (--truncate cuts it)",
         ),
         (["run", "--ids", "1,x"], "ternbin run: --ids must be integers separated by commas, not '1,x'"),
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
@@ -70,7 +74,29 @@ def test_every_verb_has_help(capsys):
             ["run", "--hw", "huge"],
             "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base or a .toml file, not 'huge'",
         ),
-        (["run", "--latency", "0"], "ternbin run: memory latency must be at least 1 cycle, not 0"),
+        (["run", "--latency", "0"], "ternbin run: --latency must be a whole number from 1 to 1000000, not 0"),
+        (["run", "--latency", "1e3"], "ternbin run: --latency must be a whole number from 1 to 1000000, not '1e3'"),
+        (
+            ["run", "--max-new-tokens", "-4"],
+            "ternbin run: --max-new-tokens must be a whole number from 1 to 1048576, not -4",
+        ),
+        (["sim", "x", "--ids", "1", "--max-new-tokens", "0"], None),
+        (["lower", "--source-len", "0"], None),
+        (["run", "--bandwidth", "nan"], "ternbin run: --bandwidth must be a number from 0.015625 to 1, not 'nan'"),
+        (["run", "--length-penalty", "inf"], "ternbin run: --length-penalty must be a number, not 'inf'"),
+        (["run", "--bits", "3-3"], "ternbin run: --bits must be one of '1-1', '2-2', '1-8', '2-8', not '3-3'"),
+        (["run", "--json", "/"], "ternbin run: --json must be a file, not a folder: '/'"),
+        (["run", "--json", "/dev/null/x"], "ternbin run: --json must be in a folder, not below a file: '/dev/null'"),
+        (["run", "--out", "/dev/null"], "ternbin run: /dev/null: must be a folder to write to, not a file"),
+        (["run", "--file", "/dev/zero"], "ternbin run: /dev/zero: must be a file, not a device"),
+        (["run", "--ids", "1" * 5000], None),
+        (["verify", "--cases", "-1"], "ternbin verify: --cases must be a whole number from 1 to 1000000, not -1"),
+        (["eval", "--limit", "0"], "ternbin eval: --limit must be a whole number of at least 1, not 0"),
+        (
+            ["train", "teacher", "--out", "x", "--minutes", "0"],
+            "ternbin train: --minutes must be a number above 0, not '0'",
+        ),
+        (["train", "teacher", "--out", "x", "--steps", "1", "--threads", "0"], None),
         (
             ["run", "--file", "/nonexistent/text"],
             "ternbin run: /nonexistent/text: cannot be read: No such file or directory",

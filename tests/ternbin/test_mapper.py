@@ -295,6 +295,17 @@ def test_lengths_and_beams_name_their_limit(lengths, new, beams, message):
         map_model(lowered("2-2"), SMALL.searching(4), lengths, new, beams)
 
 
+def test_tokens_are_held_to_the_vocabulary_of_their_side():
+    model = lowered("2-2", tie_word_embeddings=False, decoder_vocab_size=120)
+    program = map_model(model, SMALL.searching(2), 3, 2, 2, contents=False)
+    image = program.with_ids([96, 5, 6], 119)
+    program.put_beams(image, 0, [100, 119], np.ones((2, 2), dtype=bool))
+    with pytest.raises(InputError, match="^token id must be from 0 to 96, not 97$"):
+        program.with_ids([97, 5, 6], START)
+    with pytest.raises(InputError, match="^token id must be from 0 to 119, not 120$"):
+        program.put_beams(image, 0, [1, 120], np.ones((2, 2), dtype=bool))
+
+
 def test_keys_of_all_beams_fit_an_instruction():
     model = lowered("2-2")
     model = replace(model, meta=model.meta | {"max_positions": 2000})

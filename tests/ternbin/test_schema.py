@@ -43,6 +43,7 @@ class Box(TypedDict):
     part: NotRequired[Part]
     parts: NotRequired[dict[str, Part]]
     name: NotRequired[str]
+    end: NotRequired[Annotated[int, Range(0, 9)] | list[Annotated[int, Range(0, 9)]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,8 @@ GOOD: dict[str, Any] = {"rows": 8}
         ({"part": {"count": 0}}, "part.count must be from 1 to 16, not 0"),
         ({"parts": {"a": {"count": 1}, "b": {"count": [1, 2]}}}, "parts.b.count must be a whole number from 1 to 16, not a list of 2"),
         ({"part": {"count": 1, "size": 2}}, "unknown field 'part.size'"),
+        ({"end": {"a": 1}}, "end must be a whole number from 0 to 9 or a list, not an object"),
+        ({"end": [1, [2]]}, "end[1] must be a whole number from 0 to 9, not a list of 1"),
         ({"name": 3}, "name must be a text, not 3"),
         ({"name": "x\ny", "rows": "a" * 1000}, f"rows must be a power of two from 4 to 64, not '{'a' * 47}...{'a' * 7}'"),
     ],

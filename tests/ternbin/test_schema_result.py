@@ -17,6 +17,7 @@ from ternbin.schema import validated
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = results.load(ROOT / "reports/example")
+RECORD = ("energy", "sources", "records", "binary x64", "fj_per_event")
 
 
 def test_the_published_schema_is_that_of_the_types():
@@ -63,11 +64,7 @@ def unknown(whole, known, where=""):
         (("phases", 0, "name"), "x", "phases[0].name must be 'prefill' or 'decode', not 'x'"),
         (("energy", "pj"), float("inf"), "energy.pj must be a finite number, not inf"),
         (("energy", "lines", 3, "counter"), None, "energy.lines[3].counter must be a text, not null"),
-        (
-            ("energy", "sources", "records", "binary x64", "fj_per_event"),
-            {},
-            "energy.sources.records.binary x64.fj_per_event must be at least 1 long, not an object",
-        ),
+        (RECORD, {}, "energy.sources.records.binary x64.fj_per_event must be at least 1 long, not an object"),
         (("claim", "phases", 0, "references", "fp32", "chip"), 0, "claim.phases[0].references.fp32.chip must be at least 1e-30, not 0"),
         (("claim", "phases", 1, "name"), "prefill", "claim.phases must hold a phase once, not prefill twice"),
         (("hardware", "peak_macs"), 0, "hardware.peak_macs must be at least 1, not 0"),
