@@ -10,6 +10,8 @@ import hypothesis
 from borders import BORDERS, Border
 from tqdm import tqdm
 
+from ternbin.progress import LOG
+
 SLOWEST = timedelta(seconds=20)  # an input that takes longer counts as a hang
 
 
@@ -40,6 +42,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--border", action="append", choices=[border.name for border in BORDERS], help="only these")
     args = parser.parse_args()
+    LOG.setLevel("ERROR")  # warnings are no faults
     wrong = 0
     print(f"{'border':<28} {'inputs':>7} {'taken':>7} {'refused':>7} {'seconds':>8}")
     for border in tqdm([b for b in BORDERS if not args.border or b.name in args.border], disable=None, leave=False):

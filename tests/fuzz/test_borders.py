@@ -14,7 +14,7 @@ def test_a_good_input_is_taken(border: Border) -> None:
 
 @pytest.mark.parametrize("border", BORDERS, ids=lambda border: border.name)
 def test_wrong_inputs_end_in_one_line(border: Border) -> None:
-    feed(border, 40, seed=0)
+    feed(border, 25, seed=0)
 
 
 @pytest.mark.soak
