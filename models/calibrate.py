@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
 import torch
 
 from ternbin.errors import InputError
+from ternbin.graph.fixedpoint import GRID_FRAC
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantLayerNorm
 
-MIN_FRAC, MAX_FRAC = -20, 24
+MIN_FRAC, MAX_FRAC = GRID_FRAC[0], 24
 
 
 def frac_for(largest: float, bits: int) -> int:
@@ -85,7 +86,7 @@ def _first_above(model: QuantModel, batch: dict, limit: float) -> str:
     """The largest tensor of the first module whose result is not below `limit`, and how large it is."""
     found: list[str] = []
 
-    def watch(name: str):
+    def watch(name: str) -> Callable[[torch.nn.Module, tuple, object], None]:
         def hook(module: torch.nn.Module, inputs: tuple, output: object) -> None:
             if not found and isinstance(output, torch.Tensor) and not output.abs().max().item() < limit:
                 tensors = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from ternbin.graph.fixedpoint import GRID_BITS, GRID_FRAC
 from ternbin.schema import Range, check_fields, validated
 
 BITS = {"1-1": (1, 1), "2-2": (2, 2), "1-8": (1, 8), "2-8": (2, 8)}
@@ -24,10 +25,10 @@ class QuantConfig:
 
     bits: Literal["1-1", "2-2", "1-8", "2-8"] = "2-2"
     head_act_bits: Literal[1, 2, 8] = 8
-    res_bits: Annotated[int, Range(8, 20)] = 16
+    res_bits: Annotated[int, Range(*GRID_BITS)] = 16
     form: Literal["deploy", "paper"] = "deploy"
     center_weights: bool = False
-    fracs: dict[str, Annotated[int, Range(0, 24)]] = field(default_factory=dict)
+    fracs: dict[str, Annotated[int, Range(*GRID_FRAC)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self, "")

@@ -5,10 +5,12 @@ A family puts them together to its graphs (see `ternbin.models.bart.lower`); the
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
+from ternbin.decoding.rules import MIN_NEW, OTHERS, SEARCH, Rules
 from ternbin.errors import InputError
 from ternbin.graph.build import Builder
 from ternbin.graph.ir import HEAD, Node
@@ -17,7 +19,8 @@ from ternbin.models.model import QuantModel
 from ternbin.models.modules import Attention, FeedForward, QuantEmbedding, QuantLayerNorm, QuantLinear, QuantPositions
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer, step_of
 
-SEARCH = ("length_penalty", "no_repeat_ngram_size", "early_stopping", "min_length")
+SETTINGS = (*(each.name for each in fields(Rules)), *SEARCH, MIN_NEW, *OTHERS)
+"""Settings of a generation config that change the text."""
 
 
 def check_lowerable(model: QuantModel) -> None:
@@ -53,20 +56,27 @@ def describe_quantization(quant: QuantConfig) -> dict:
 
 
 def describe_generation(config: Any, generation: Any) -> dict:
-    """The part of `meta` that running a decoder needs: token ids, and how the generation config wants beams to search."""
-    ids = {key: getattr(generation, f"{key}_token_id") for key in ("forced_bos", "forced_eos", "eos")}
-    # bos, pad and decoder start exist in both; the generation config wins because generate() follows it
-    for key in ("pad", "bos", "decoder_start"):
+    """The part of `meta` that running a decoder needs: token ids, and every setting of the generation config that changes the text.
+
+    Whether the host follows a setting is for `ternbin.decoding.rules` to say, where a text is generated.
+    """
+    ids = {key: getattr(generation, f"{key}_token_id") for key in ("forced_bos", "forced_eos", "bos", "decoder_start")}
+    if ids["decoder_start"] is None:  # as generate() does
+        ids["decoder_start"] = ids["bos"]
+    for key in ("pad", "bos"):
         value = getattr(generation, f"{key}_token_id")
-        ids[key] = getattr(config, f"{key}_token_id") if value is None else value
+        ids[key] = getattr(config, f"{key}_token_id", None) if value is None else value
+    eos = generation.eos_token_id
+    ends = eos if isinstance(eos, list) and len(eos) > 1 else _single("eos_token_id", eos)
     return dict(
-        search={key: value for key in SEARCH if (value := getattr(generation, key)) is not None},
+        search={key: value for key in SETTINGS if (value := getattr(generation, key, None)) is not None},
         **{f"{key}_id": _single(f"{key}_token_id", value) for key, value in ids.items()},
+        eos_id=ends,
     )
 
 
 def _single(name: str, value: int | list[int] | None) -> int | None:
-    """One token id or None; the library also allows lists, the host does not."""
+    """One token id or None; the library also allows lists, the host only of end tokens."""
     if isinstance(value, list):
         if len(value) != 1:
             raise InputError(f"{name} must be one token id, not {value!r}")

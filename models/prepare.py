@@ -23,12 +23,19 @@ from ternbin.graph.ir import HEAD, Lowered
 from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
-from ternbin.models.fidelity import Agreement, Pair, losing
+from ternbin.models.fidelity import (
+    Agreement,
+    Pair,
+    losing,
+)
 from ternbin.models.fields import (
     MAX_VOCAB,
 )
 from ternbin.models.files import (
     read_config,
+)
+from ternbin.models.lowering import (
+    describe_generation,
 )
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
@@ -151,6 +158,11 @@ def calibration_batches(
     for ids in (ids for pair in pairs for ids in pair):
         check_known(ids, vocab)
     return family_of(model).batches(model, pairs)
+
+
+def generation(model: QuantModel) -> dict[str, Any]:
+    """What the meta of the lowered model will say of generating."""
+    return describe_generation(model.config, model.generation_config) if model.can_generate() else {}
 
 
 def lower(model: QuantModel) -> Lowered:

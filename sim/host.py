@@ -5,8 +5,10 @@ from functools import cached_property, partial
 
 from ternbin.contract.program import Program
 from ternbin.counting.runs import CallRun
-from ternbin.decoding.beam import candidates, visible
-from ternbin.decoding.search import Candidates, Fed
+from ternbin.decoding.beam import visible
+from ternbin.decoding.lists import candidates
+from ternbin.decoding.rules import Candidates
+from ternbin.decoding.search import Fed
 from ternbin.sim.simulator import Simulator
 
 

@@ -9,7 +9,7 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import together
 from ternbin.decoding.greedy import greedy
-from ternbin.decoding.search import Policy, Search
+from ternbin.decoding.search import Policy, Search, columns
 from ternbin.errors import InputError
 from ternbin.sim.build import build
 from ternbin.sim.host import Host
@@ -44,9 +44,10 @@ def run(
         raise InputError(
             f"max_new_tokens must be at most the program's {program.max_new_tokens}, not {policy.max_new_tokens}"
         )
-    beams = 1 if search is None else search.beams
+    beams = columns(1, program.encoders, policy.rules) if search is None else search.beams
     if program.beams != beams * program.encoders:
-        raise InputError(f"beams must be the program's {program.beams // program.encoders}, not {beams}")
+        rules = f" for {', '.join(policy.rules.broken_by)}" if search is None and policy.rules.broken_by else ""
+        raise InputError(f"beams must be the program's {program.beams // program.encoders}, not {beams}{rules}")
     if checkpoint is not None and waves is not None:
         raise InputError("a run that writes waves must not have a checkpoint: waves cannot be continued")
     begin = perf_counter()
@@ -74,7 +75,7 @@ def run(
                 host.finished(number)
         for number in range(len(host.calls), program.encoders):
             host.call(number)
-        found = [] if program.beams == 1 else together(policy, search, program.encoders, host.beam_step)
+        found = [] if program.beams == 1 else together(policy, search, program.encoders, host.beam_step, beams)
         tokens = found[0].tokens if found else greedy(policy, host.step)
     if checkpoint is not None:
         checkpoint.remove()

@@ -8,10 +8,10 @@ checkpoint, or None for the bundled model.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ternbin import results, storage
 from ternbin.contract.hw import HwConfig, load_hw
@@ -152,10 +152,11 @@ def summarise(
     hw: str | Path | HwConfig = "small",
     truncate: bool = False,
     max_new_tokens: int = 20,
-    beams: int = 1,
+    beams: int | None = None,
     length_penalty: float | None = None,
     no_repeat_ngram: int | None = None,
     early_stopping: bool | str | None = None,
+    generation: Mapping[str, Any] | None = None,
     memory: MemoryModel | None = None,
     dram: str = "lpddr4",
     characterisation: str | Path | None = None,
@@ -167,10 +168,11 @@ def summarise(
 
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
     bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. truncate: cut texts longer than
-    the model takes. beams above 1: beam search, with the settings named as on the command line, None for the model's own. memory:
-    latency and bandwidth of external memory. dram: its energy figure. characterisation: gate-level figures of another cell library
-    (docs/cell-library.md). checkpoint: a file that a long run keeps its state in, and goes on from unless ``restart``. out: a folder
-    that gets result.json as soon as the run is done; :meth:`Run.save` writes the rest of the report.
+    the model takes. beams above 1: beam search (None: as many as the model's generation config says), with the settings named as on the
+    command line, None for the model's own; generation: any other setting, by the library's name. memory: latency and bandwidth of
+    external memory. dram: its energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md).
+    checkpoint: a file that a long run keeps its state in, and goes on from unless ``restart``. out: a folder that gets result.json as
+    soon as the run is done; :meth:`Run.save` writes the rest of the report.
 
     Raises InputError for what cannot be run, CheckError where the core stops, MissingToolError. Bits that differ raise nothing: look at
     ``bit_exact``.
@@ -180,7 +182,7 @@ def summarise(
 
     if text is not None and ids is not None:
         raise InputError("text and ids must not be mixed")
-    search = _settings(beams, length_penalty, no_repeat_ngram, early_stopping)
+    search = _settings(beams, length_penalty, no_repeat_ngram, early_stopping, generation)
     job = flow.Job(
         hw=_hardware(hw),
         model_dir=model,
@@ -213,12 +215,18 @@ def _each_text(ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
     return [list(each) for each in ids if not isinstance(each, int)]
 
 
-def _settings(beams: int, length_penalty: float | None, ngram: int | None, early: bool | str | None) -> dict:
-    """Settings of a search by the names of :class:`ternbin.decoding.search.Search`; None where none was given."""
-    settings = {"length_penalty": length_penalty, "no_repeat_ngram_size": ngram, "early_stopping": early}
-    if beams == 1 and any(value is not None for value in settings.values()):
-        raise InputError("length_penalty, no_repeat_ngram and early_stopping must come with beams of 2 or more")
-    return settings
+def _settings(
+    beams: int | None,
+    length_penalty: float | None,
+    ngram: int | None,
+    early: bool | str | None,
+    generation: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Settings that were given, by the names of the library. Those of ``generation`` may be None: switched off."""
+    if beams == 1 and (length_penalty is not None or early is not None):
+        raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
+    named = {"length_penalty": length_penalty, "no_repeat_ngram_size": ngram, "early_stopping": early}
+    return {name: value for name, value in named.items() if value is not None} | dict(generation or {})
 
 
 def load_run(folder: str | Path) -> Run:
@@ -277,24 +285,44 @@ def lower(
     bits: str | None = None,
     hw: str | Path | HwConfig = "small",
     max_new_tokens: int = 12,
-    beams: int = 1,
+    beams: int | None = None,
 ) -> Lowering:
     """``ternbin lower``: the program for texts of exactly ``source_len`` tokens (several lengths: a batch), and the graphs it came from.
 
-    Raises InputError for what ``hw`` cannot hold or compute.
+    ``beams``: None for those of the model's generation config. Raises InputError for what ``hw`` cannot hold or compute.
     """
-    from ternbin.decoding.beam import check_vocabulary
-    from ternbin.mapping.mapper import map_model
     from ternbin.models import prepare
 
     lengths = [source_len] if isinstance(source_len, int) else list(source_len)
     hardware = _hardware(hw)
-    if beams * len(lengths) != 1:
-        hardware = hardware.searching(beams, len(lengths))
+    hardware.searching(beams or 1, len(lengths))
     lowered = prepare.lowered_model(prepare.model_dir(model), bits)
-    if hardware.beams > 1:
-        check_vocabulary(lowered.meta, hardware.beams)
-    return Lowering(lowered, map_model(lowered, hardware, lengths, max_new_tokens, beams))
+    return Lowering(lowered, map_for(lowered, hardware, lengths, max_new_tokens, beams))
+
+
+def map_for(
+    lowered: Lowered, hw: HwConfig, lengths: Sequence[int], max_new_tokens: int, beams: int | None = None
+) -> Program:
+    """The program of a lowered model by its generation config, on ``hw`` made for what that needs; ``beams``: in the place of its own."""
+    from ternbin.decoding.beam import check_vocabulary
+    from ternbin.decoding.rules import rules
+    from ternbin.decoding.search import beams_of, columns
+    from ternbin.mapping.mapper import map_model
+
+    beams = beams_of(lowered.meta, beams)
+    width = columns(beams, len(lengths), rules(lowered.meta))
+    if width * len(lengths) > 1:
+        hw = hw.searching(width, len(lengths))
+    if hw.beams > 1:
+        check_vocabulary(lowered.meta, hw.beams)
+    search = lowered.meta.get("search", {}) | {"num_beams": beams}
+    lowered = replace(lowered, meta=lowered.meta | {"search": search})
+    return map_model(lowered, hw, lengths, max_new_tokens, width)
+
+
+def beams_of_program(program: Program) -> int:
+    """Beams of a text that a program was lowered for; 1: greedy."""
+    return program.info.get("search", {}).get("num_beams", program.beams // program.encoders)
 
 
 def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
@@ -314,6 +342,7 @@ def simulate(
     length_penalty: float | None = None,
     no_repeat_ngram: int | None = None,
     early_stopping: bool | str | None = None,
+    generation: Mapping[str, Any] | None = None,
     memory: MemoryModel | None = None,
     waves: Waves | None = None,
     checkpoint: str | Path | None = None,
@@ -339,14 +368,14 @@ def simulate(
         raise InputError(f"ids must be those of texts of {wanted} tokens, not {', '.join(str(len(t)) for t in texts)}")
     for own in texts:
         check_ids(own, program.info["vocab"], program.info["max_positions"])
-    beams = program.beams // program.encoders
-    settings = _settings(beams, length_penalty, no_repeat_ngram, early_stopping)
+    beams = beams_of_program(program)
+    settings = _settings(beams, length_penalty, no_repeat_ngram, early_stopping, generation)
     return flow.simulate(
         program,
         [token for own in texts for token in own],
-        Policy.of(program.info, max_new_tokens or program.max_new_tokens),
+        Policy.of(program.info, max_new_tokens or program.max_new_tokens, settings),
         memory or MemoryModel(),
-        search=Search.of(program.info, beams, **settings) if beams > 1 else None,
+        search=Search.of(program.info, beams, settings) if beams > 1 else None,
         waves=waves,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         restart=restart,

@@ -20,7 +20,9 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, simulated_phases
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.beam import check_vocabulary, reference_tokens
-from ternbin.decoding.search import Found, Policy, Search
+from ternbin.decoding.rules import rules
+from ternbin.decoding.search import Found, Policy, Search, beams_of
+from ternbin.decoding.search import columns as columns_of
 from ternbin.energy.account import Tariff, accounted
 from ternbin.energy.account import check as check_tariff
 from ternbin.energy.figures import DRAM
@@ -49,7 +51,8 @@ Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
-    ``beams`` above 1: beam search. Several texts (or ids of several) are one batch. ``hw`` is made for the beams of all.
+    ``beams`` above 1: beam search; None: as many as the model's generation config says. Several texts (or ids of several) are one batch.
+    ``hw`` is made for the beams of all.
     """
 
     hw: HwConfig
@@ -59,10 +62,15 @@ class Job:
     ids: Sequence[Sequence[int]] = ()
     truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
-    beams: int = 1
-    search: dict[str, Any] = field(default_factory=dict)  # settings of beam.Search that are not the model's own
+    beams: int | None = None
+    search: dict[str, Any] = field(default_factory=dict)  # generation settings in the place of the model's own
     memory: MemoryModel = MemoryModel()
     dram: str = "lpddr4"
+
+    @property
+    def count(self) -> int:
+        """Of texts."""
+        return len(self.ids or self.texts) or 1
 
 
 def summarise(
@@ -75,9 +83,9 @@ def summarise(
     figures that are not there, all before anything is built. Raises InputError for what cannot be run, CheckError where the core stops,
     MissingToolError.
     """
-    hw = check_job(job)
+    check_job(job)
     with stage("loading and lowering the model"):
-        lowering = lower(prepare(job, hw))
+        lowering = lower(prepare(job))
     with stage("mapping"):
         planned = plan(lowering)
     check_tariff(tariff(planned))
@@ -88,7 +96,7 @@ def summarise(
         checked = compare_tensors(simulated)
     fields = result(account(count(checked)))
     keep(fields)
-    return fields, artefacts(hw, planned.program, lowering.lowered)
+    return fields, artefacts(lowering.hw, planned.program, lowering.lowered)
 
 
 # ---- prepare, lower -------------------------------------------------------------------------------------------------
@@ -96,35 +104,42 @@ def summarise(
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job with its model loaded; ``hw`` is made for the beams of all texts."""
+    """A job with its model loaded; ``hw`` is made for the ``columns`` of all texts: their ``beams``, and more where rules decide."""
 
     job: Job
+    beams: int
+    columns: int
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
     tokenizer: models.PreTrainedTokenizerBase | None
 
 
-def check_job(job: Job) -> HwConfig:
-    """The hardware made for the beams of all texts. Raises InputError for settings that mean nothing, whatever the model."""
+def check_job(job: Job) -> None:
+    """Raises InputError for settings that mean nothing, whatever the model."""
     if job.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens must be at least 1, not {job.max_new_tokens}")
     if job.dram not in DRAM:
         raise InputError(f"--dram must be one of {', '.join(DRAM)}, not {job.dram!r}")
-    if job.beams != 1:
-        Search.of({}, job.beams, **job.search)
-    return job.hw.searching(job.beams, len(job.ids or job.texts) or 1)
+    beams = beams_of({}, job.beams, job.search)
+    if beams != 1:
+        Search.of({}, beams, job.search)
+    job.hw.searching(beams, job.count)
 
 
-def prepare(job: Job, hw: HwConfig) -> Prepared:
-    """Raises InputError for texts and ids that the model cannot take, before it is loaded."""
+def prepare(job: Job) -> Prepared:
+    """Raises InputError for texts, ids and generation settings that the model cannot take; those that need no weights come first."""
     folder = models.model_dir(job.model_dir)
     limits, tokenizer = models.limits(folder), _tokenizer(folder, needed=not job.ids)
     _sources(job, folder, tokenizer, limits)
-    if hw.beams > 1:
-        check_vocabulary(limits["vocab_size"], hw.beams)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    return Prepared(job=job, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
+    own = models.generation(model)
+    beams = beams_of(own, job.beams, job.search)
+    if beams == 1 and {"length_penalty", "early_stopping"} & set(job.search):
+        raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
+    columns = columns_of(beams, job.count, rules(own, job.search))
+    hw = job.hw.searching(columns, job.count)
+    return Prepared(job=job, beams=beams, columns=columns, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
 
 
 def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
@@ -160,8 +175,8 @@ def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
     meta, sources = lowered.meta, tuple(_sources(job, before.folder, before.tokenizer, lowered.meta))
-    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]))
-    search = Search.of(meta, job.beams, **job.search) if job.beams != 1 else None
+    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]), job.search)
+    search = Search.of(meta, before.beams, job.search) if before.beams != 1 else None
     if before.hw.beams > 1:
         check_vocabulary(meta, before.hw.beams)
     return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
@@ -209,7 +224,7 @@ class Planned(Lowering):
 def plan(before: Lowering) -> Planned:
     """Raises InputError where the model does not fit the hardware."""
     lengths = [len(source.ids) for source in before.sources]
-    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.job.beams)
+    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.columns)
     ids = [token for source in before.sources for token in source.ids]
     return Planned(**vars(before), program=program, ids=ids)
 
@@ -338,7 +353,9 @@ def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]
 def _check_alone(before: Simulated, entries: Sequence[Fields]) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
     for number, entry in enumerate(entries, 1):
-        wanted = reference_tokens(before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search)
+        wanted = reference_tokens(
+            before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search, before.job.search
+        )
         if entry["tokens"] != wanted:
             raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
@@ -405,6 +422,8 @@ def _searched(before: Accounted) -> Fields:
     batch = len(before.entries) > 1
     if before.search is not None:
         fields["search"] = asdict(before.search) | ({} if batch else more[0])
+    elif before.policy.rules.broken_by:
+        fields["rules"] = asdict(before.policy.rules)
     if batch:
         fields["texts"] = [entry | own for entry, own in zip(before.entries, more, strict=True)]
     return fields

@@ -37,7 +37,7 @@ ALLOWED = {
         "models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
-        "api contract counting decoding energy energy.gates errors explore flow graph mapping models "
+        "api contract counting decoding energy energy.gates errors explore flow graph models "
         "models.families models.prepare models.task passes progress report results schema sim storage "
         "version"
     ),
@@ -68,7 +68,7 @@ ALLOWED = {
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "errors formats graph graph.ops schema storage torch transformers",
+    "models": "decoding errors formats graph graph.ops schema storage torch transformers",
     "models.bart": "errors graph graph.ops models passes schema torch transformers",
     "models.families": "errors graph models models.bart models.marian models.mbart schema",
     "models.marian": "models models.bart transformers",

@@ -53,29 +53,23 @@ def call(args: argparse.Namespace) -> None:
 
 
 def _lower(args: argparse.Namespace, out: Path) -> None:
-    from ternbin import results
+    from ternbin import api, results
     from ternbin.contract.hw import load_hw
     from ternbin.contract.program import listing, save
-    from ternbin.decoding.beam import check_vocabulary
     from ternbin.graph.shape import is_final
-    from ternbin.mapping.mapper import map_model
 
     hw, lengths = load_hw(args.hw), args.source_len or [48]
-    several = args.beams * len(lengths) != 1
-    if several:
-        hw = hw.searching(args.beams, len(lengths))
+    hw.searching(args.beams or 1, len(lengths))  # what cannot be is known before the model is loaded
     lowered = _lowered(args)
     _write_graphs(lowered, out)
     summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
     if is_final(lowered):
-        if several:
-            check_vocabulary(lowered.meta, hw.beams)
-        program = map_model(lowered, hw, lengths, args.max_new_tokens, args.beams)
+        program = api.map_for(lowered, hw, lengths, args.max_new_tokens, args.beams)
         save(program, out / "program.tbn")
         write_text(out / "program.txt", listing(program))
         summary |= {
             "source_len": lengths[0] if len(lengths) == 1 else lengths,
-            "beams": args.beams,
+            "beams": api.beams_of_program(program),
             "calls": len(program.calls),
             "instructions": sum(c.count for c in program.calls),
             "image_bytes": len(program.image),

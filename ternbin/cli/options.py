@@ -1,10 +1,13 @@
 """Options that several verbs share."""
 
 import argparse
+import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import (
+    Callable,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,9 +171,8 @@ def add_beams(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beams",
         type=whole(1, MAX_BEAMS),
-        default=1,
         metavar="N",
-        help="beam search on hardware made for N beams (default: greedy)",
+        help="beam search on hardware made for N beams, 1: greedy (default: the model's)",
     )
 
 
@@ -185,19 +187,37 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--early-stopping", choices=("true", "false", "never"), help=f"as in Hugging Face's generate {own}"
     )
+    parser.add_argument(
+        "--generation",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"any other setting of generation_config.json, the value as JSON, such as do_sample=false {own}; repeated: more",
+    )
 
 
-def search_settings(args: argparse.Namespace, beams: int) -> dict:
+def search_settings(args: argparse.Namespace, beams: int | None) -> dict:
     """Settings of a search of ``beams`` beams, as the functions of ternbin/api.py take them; None where none was given."""
+    if beams == 1 and (args.length_penalty is not None or args.early_stopping is not None):
+        raise InputError("--length-penalty and --early-stopping must come with --beams of 2 or more")
     early = {"true": True, "false": False}.get(args.early_stopping, args.early_stopping)
-    settings = {
+    return {
         "length_penalty": args.length_penalty,
         "no_repeat_ngram": args.no_repeat_ngram,
         "early_stopping": early,
+        "generation": dict(map(_setting, args.generation)),
     }
-    if beams == 1 and any(value is not None for value in settings.values()):
-        raise InputError("--length-penalty, --no-repeat-ngram and --early-stopping must come with --beams of 2 or more")
-    return settings
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Name and value of a generation setting."""
+    name, equals, value = text.partition("=")
+    try:
+        if equals:
+            return name, json.loads(value)
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {text!r}")
 
 
 def add_restart(parser: argparse.ArgumentParser) -> None:

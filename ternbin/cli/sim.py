@@ -70,7 +70,7 @@ def call(args: argparse.Namespace) -> None:
         if len(own) != length:
             which = "--ids" if len(ids) == 1 else f"--ids of text {number}"
             raise InputError(f"{which} must hold {length} ids, which {args.program} was lowered for, not {len(own)}")
-    beams = program.beams // program.encoders
+    beams = api.beams_of_program(program)
     settings = options.search_settings(args, beams)
     search = Search(beams=beams) if beams > 1 else None  # only whether there is one decides what is said of a text
     checkpoint = Path(f"{args.program}.checkpoint.npz")

@@ -39,7 +39,9 @@ def call(args: argparse.Namespace) -> int:
             f"case {record['seed']}: {record['case']}: {record['tensors_checked']} tensors, {record['values_checked']:,} values, {verdict}"
         )
 
-    records = api.verify_cases(args.cases, seed=args.seed, hw=args.hw, beams=args.beams, texts=args.texts, each=show)
+    records = api.verify_cases(
+        args.cases, seed=args.seed, hw=args.hw, beams=args.beams or 1, texts=args.texts, each=show
+    )
     failed = sum(record["mismatches"] > 0 for record in records)
     print(f"{len(records) - failed} of {len(records)} cases bit-exact")
     if args.json:

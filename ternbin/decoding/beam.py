@@ -8,15 +8,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ternbin.contract.hw import top_tokens
 from ternbin.decoding.greedy import check_source, reference_run
-from ternbin.decoding.search import Candidates, Fed, Found, Policy, Search
+from ternbin.decoding.lists import candidates
+from ternbin.decoding.rules import Candidates
+from ternbin.decoding.search import Fed, Found, Policy, Search
 from ternbin.errors import InputError
-from ternbin.graph import golden
 from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.shape import IDS, NEXT, shape
@@ -41,11 +41,11 @@ def beam_search(policy: Policy, search: Search, step: Step) -> Found:
     return found
 
 
-def together(policy: Policy, search: Search | None, texts: int, step: Step) -> list[Found]:
+def together(policy: Policy, search: Search | None, texts: int, step: Step, columns: int = 1) -> list[Found]:
     """Searches (without one: greedily) for several texts at a time: ``step`` sees the beams of all, text by text. Those of a text that
-    is done go on being fed, with their last tokens, until all are."""
-    running = [_Search(policy, search).run() if search else _greedy(policy) for _ in range(texts)]
-    size, position = search.beams if search else 1, 0
+    is done go on being fed, with their last tokens, until all are. ``columns``: beams of a text that are computed greedily, all alike."""
+    size, position = search.beams if search else columns, 0
+    running = [_Search(policy, search).run() if search else _greedy(policy, size) for _ in range(texts)]
     feeds: list[Fed] = [((policy.prompt[-1],) * size, tuple(range(size)))] * texts
     found: list[Found | None] = [None] * texts
 
@@ -71,8 +71,8 @@ def together(policy: Policy, search: Search | None, texts: int, step: Step) -> l
 Searching = Generator[Fed, list[Candidates], Found]  # yields what to feed, is sent the candidates, returns the text
 
 
-def _greedy(policy: Policy) -> Searching:
-    """As :func:`ternbin.decoding.greedy.greedy`."""
+def _greedy(policy: Policy, columns: int) -> Searching:
+    """As :func:`ternbin.decoding.greedy.greedy`, on lists; all of ``columns`` beams are fed the same."""
     tokens, feed, score = policy.first(), list(policy.prompt), 0.0
     trace: list[Fed] = []
     while not policy.done(tokens):
@@ -80,13 +80,16 @@ def _greedy(policy: Policy) -> Searching:
         if token is None:
             listed: list[Candidates] = []
             for each in feed:
-                trace.append(((each,), (0,)))
+                trace.append(((each,) * columns, tuple(range(columns))))
                 listed = yield trace[-1]
-            (((token, logp), *_),) = listed
+            token, logp, _ = policy.best(listed[0], tokens)
             score += logp
         tokens.append(token)
         feed = [token]
     return Found(tokens, score, trace, 0)
+
+
+Allowed = tuple[list[tuple[int, float]], float | None]  # tokens with scores; what one beyond them can have
 
 
 class _Search:
@@ -115,8 +118,8 @@ class _Search:
                 listed = yield from self._feed([beam.tokens[-1] for beam in self.beams])
                 allowed = self._allowed(listed)
             else:
-                listed = allowed = [[(forced, 0.0)]] * self.search.beams
-            self._continue(self._ranked(listed, allowed))
+                allowed = [([(forced, 0.0)], None)] * self.search.beams
+            self._continue(self._ranked(allowed))
         best = self.finished[0]
         return Found(list(best.tokens[1:]), best.score, self.trace, self.short)
 
@@ -125,21 +128,34 @@ class _Search:
         self.trace.append((tuple(tokens), tuple(self.parents)))
         return [own[: self.search.top] for own in (yield self.trace[-1])]
 
-    def _allowed(self, listed: list[Candidates]) -> list[Candidates]:
-        return [
-            [c for c in own if c[0] not in _banned(beam.tokens, self.search, self.policy.eos)]
-            for own, beam in zip(listed, self.beams, strict=True)
-        ]
+    def _allowed(self, listed: list[Candidates]) -> list[Allowed]:
+        """What the rules leave of each beam's list. The bound is None where that is enough: nothing was banned or penalised, or the list
+        holds all tokens there are."""
+        result: list[Allowed] = []
+        for own, beam in zip(listed, self.beams, strict=True):
+            prompt, ends = len(self.policy.prompt), self.policy.ends
+            left, bound = self.search.scored(own, beam.tokens, prompt, ends, logits=False)
+            enough = self.chosen <= 2 * self.search.beams and left == [(each.token, each.logp) for each in own]
+            result.append((left, None if enough or len(own) < self.search.top else bound))
+        return result
 
-    def _ranked(self, listed: list[Candidates], allowed: list[Candidates]) -> list[tuple[float, int, int]]:
-        """The best continuations as (cost, beam, token); counts the step in ``short`` where ``listed`` may be too short for it."""
-        every = ((-(beam.score + logp), b, token) for b, beam in enumerate(self.beams) for token, logp in allowed[b])
-        ranked = sorted(every)[: self.search.chosen]
+    @property
+    def chosen(self) -> int:
+        """Continuations that are looked at in a step: ``beams`` that go on even if as many texts end as can."""
+        return max(2, 1 + len(self.policy.ends)) * self.search.beams
+
+    def _ranked(self, allowed: list[Allowed]) -> list[tuple[float, int, int]]:
+        """The best continuations as (cost, beam, token); counts the step in ``short`` where the lists may be too short for it."""
+        every = ((-(beam.score + logp), b, token) for b, beam in enumerate(self.beams) for token, logp in allowed[b][0])
+        ranked = sorted(every)[: self.chosen]
         if not ranked:
-            raise InputError("beam search: every candidate of every beam is a repeated n-gram")
+            names = ", ".join(self.search.broken_by)
+            raise InputError(
+                f"beam search: a candidate of some beam must be one that {names} allow, not each beyond the lists"
+            )
         self.short += any(
-            len(own) < len(full) and (len(ranked) < self.search.chosen or -ranked[-1][0] < beam.score + full[-1][1])
-            for own, full, beam in zip(allowed, listed, self.beams, strict=True)
+            bound is not None and (len(ranked) < self.chosen or -ranked[-1][0] < beam.score + bound)
+            for (_, bound), beam in zip(allowed, self.beams, strict=True)
         )
         return ranked
 
@@ -148,7 +164,7 @@ class _Search:
         self.length += 1
         chosen: list[tuple[_Text, int]] = []
         for cost, b, token in ranked:
-            ended = token == self.policy.eos or self.length == self.most
+            ended = token in self.policy.ends or self.length == self.most
             chosen.append((_Text((*self.beams[b].tokens, token), -cost, ended), b))
         self._finish([text for text, _ in chosen])
         beams = self.search.beams
@@ -178,24 +194,6 @@ class _Search:
         expected = self.most - 1 if to_the_end else self.length - 1
         worst = self.finished[-1].score if all(text.ended for text in self.finished) else DEAD
         return self.beams[0].score / expected**self.search.length_penalty > worst
-
-
-def _banned(tokens: tuple[int, ...], search: Search, eos: int) -> set[int]:
-    """Tokens that would repeat an n-gram, and the end of a text that is too short."""
-    banned, n = {eos} if len(tokens) < search.min_length else set[int](), search.no_repeat_ngram_size
-    if n:
-        last = tokens[len(tokens) - n + 1 :]
-        banned |= {tokens[i + n - 1] for i in range(len(tokens) - n + 1) if tokens[i : i + n - 1] == last}
-    return banned
-
-
-def candidates(top: Tensor | np.ndarray, log2_scale: int) -> list[Candidates]:
-    """Log-probabilities from what rule 11 gives, ``[beams, top + 1, 2]``, for logits in units of ``2^-log2_scale``."""
-    result: list[Candidates] = []
-    for *best, (exponent, total) in top.tolist():
-        normaliser = golden.log_total(exponent, total)
-        result.append([(token, logit * 2.0**-log2_scale - normaliser) for token, logit in best])
-    return result
 
 
 # ---- beams side by side in the caches -------------------------------------------------------------------------------
@@ -245,10 +243,16 @@ def reference_beams(
     return beam_search(Policy.of(lowered.meta, max_new_tokens), search, step)
 
 
-def reference_tokens(lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search | None) -> list[int]:
-    """The tokens of one text alone: of a search, or greedily without one."""
+def reference_tokens(
+    lowered: Lowered,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    search: Search | None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """The tokens of one text alone: of a search, or greedily without one, by the ``settings`` given beside the model's own."""
     if search is None:
-        return reference_run(lowered, ids, max_new_tokens)[0]
+        return reference_run(lowered, ids, max_new_tokens, given=settings)[0]
     return reference_beams(lowered, ids, max_new_tokens, search).tokens
 
 

@@ -4,12 +4,16 @@ The host's part, which the accelerator's driver repeats: prefill runs once; the 
 token and the forced first token, later calls one token each; a forced last token is not computed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ternbin.contract.hw import MAX_BEAMS, top_tokens
+from ternbin.decoding.lists import candidates
+from ternbin.decoding.rules import Candidates
 from ternbin.decoding.search import Policy
 from ternbin.errors import InputError
 from ternbin.graph import golden
@@ -31,40 +35,55 @@ class CallRecord:
 
 
 def reference_run(
-    lowered: Lowered, ids: Sequence[int], max_new_tokens: int, device: torch.device | str = "cpu"
+    lowered: Lowered,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    device: torch.device | str = "cpu",
+    given: Mapping[str, Any] | None = None,
 ) -> tuple[list[int], list[CallRecord]]:
-    """Greedy tokens after the start token (forced ones and eos included), and every tensor of every call."""
+    """Greedy tokens after the start token (forced ones and eos included), and every tensor of every call. ``given``: generation settings
+    beside the model's own."""
     model = shape(lowered)
     prefill, decode = (Interpreter(s.graph, lowered.weights, device) for s in (model.prefill, model.decode))
     check_source(ids, lowered.meta)
     records: list[CallRecord] = []
+    policy, scale = Policy.of(lowered.meta, max_new_tokens, given), model.head.op.logit_scale_log2
+    top = _listed(policy, lowered.meta["vocab_size"])
 
     def call(
         interpreter: Interpreter, tokens: Sequence[int], past: int, more: dict[str, Tensor], caches: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        values = interpreter({IDS: torch.tensor(tokens, device=device), **more}, past, caches)
+        values = interpreter({IDS: torch.tensor(tokens, device=device), **more}, past, caches, top=top)
         records.append(CallRecord(interpreter.graph.name, tuple(tokens), past, interpreter.named(values)))
         return outputs(interpreter.graph, values)
 
-    given = call(prefill, ids, 0, {}, {})
+    handed = call(prefill, ids, 0, {}, {})
     caches: dict[str, Tensor] = {}
 
-    def step(tokens: Sequence[int], past: int) -> int:
-        return int(call(decode, tokens, past, given, caches)[NEXT][-1, 0])
+    def step(tokens: Sequence[int], past: int) -> int | Candidates:
+        best = call(decode, tokens, past, handed, caches)[NEXT][-1:]
+        return candidates(best, scale)[0] if top else int(best[0, 0])
 
-    return greedy(Policy.of(lowered.meta, max_new_tokens), step), records
+    return greedy(policy, step), records
 
 
-def greedy(policy: Policy, step: Callable[[Sequence[int], int], int]) -> list[int]:
-    """Tokens after the start token; ``step(tokens, past)`` feeds tokens at positions ``past ..``, returns the next one.
+def _listed(policy: Policy, vocab: int) -> int:
+    """Tokens of a list that greedy decoding looks at, as many as an accelerator lists at most; 0 where the best one always follows."""
+    return min(vocab, top_tokens(MAX_BEAMS)) if policy.rules.broken_by else 0
 
-    Any backend can be behind ``step``: this is the loop that the host runs.
+
+def greedy(policy: Policy, step: Callable[[Sequence[int], int], int | Candidates]) -> list[int]:
+    """Tokens after the start token; ``step(tokens, past)`` feeds tokens at positions ``past ..``, returns the next one, or the best ones
+    where there are rules.
+
+    Any backend can be behind ``step``: this is the loop that the host runs. Raises InputError where rules need a longer list.
     """
     tokens, feed, past = policy.first(), list(policy.prompt), 0
     while not policy.done(tokens):
         token = policy.forced_next(tokens)
         if token is None:
-            token = step(feed, past)
+            found = step(feed, past)
+            token = found if isinstance(found, int) else policy.best(found, tokens).token
             past += len(feed)
         tokens.append(token)
         feed = [token]
@@ -164,7 +183,7 @@ class Batched:
 
     def _generate(self, sources: Sequence[Sequence[int]], policy: Policy) -> list[list[int]]:
         given, lengths = self._encode(sources)
-        results = [policy.first() for _ in sources]
+        results, top = [policy.first() for _ in sources], _listed(policy, self.meta["vocab_size"])
         rows, past = (
             _Rows(list(range(len(sources))), self._padded([policy.prompt] * len(sources)), lengths, given, {}),
             0,
@@ -174,15 +193,25 @@ class Batched:
                 rows, running = rows.select(running), list(range(len(running)))
             forced = policy.forced_next(results[rows.text[running[0]]])
             if forced is None:
-                values = self.decode({IDS: rows.feed, **rows.given}, past, rows.caches, rows.lengths)
+                values = self.decode({IDS: rows.feed, **rows.given}, past, rows.caches, rows.lengths, top=top)
                 past += rows.feed.shape[1]
-                rows.feed = outputs(self.decode.graph, values)[NEXT][:, -1:, 0]
+                best = outputs(self.decode.graph, values)[NEXT][:, -1]
+                rows.feed = self._followed(policy, best, [results[text] for text in rows.text]) if top else best[:, :1]
             else:
                 rows.feed = torch.full_like(rows.feed[:, -1:], forced)
             tokens = rows.feed.flatten().tolist()
             for i in running:
                 results[rows.text[i]].append(tokens[i])
         return results
+
+    def _followed(self, policy: Policy, best: Tensor, texts: list[list[int]]) -> Tensor:
+        """The tokens that follow texts by the rules, ``[rows, 1]``; of one that is done, its last token."""
+        lists = candidates(best, self.head.op.logit_scale_log2)
+        tokens = [
+            text[-1] if policy.done(text) else policy.best(own, text).token
+            for own, text in zip(lists, texts, strict=True)
+        ]
+        return torch.tensor(tokens, device=self.device)[:, None]
 
     def _nll(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
         given, lengths = self._encode(sources)

@@ -4,6 +4,7 @@
 import math
 
 MUL_BITS, BIAS_BITS = 24, 40  # a multiplier M and a bias B, signed, of one feature
+GRID_BITS, GRID_FRAC = (8, 20), (-20, 30)  # of residuals: least and most
 EMBED_SCALE_BITS = 32  # the scale of a row of the embedding, signed
 EXP_BITS = 15  # exp(0) is 2^15 in the tables
 LOG2_E = round(math.log2(math.e) * 2**20)

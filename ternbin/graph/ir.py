@@ -266,7 +266,7 @@ class Lowered:
     """A model: its graphs, each called a *stack*, in the order in which they are called first; shape.py says when and with what.
 
     ``meta`` holds JSON values; running needs ``decoder_start_id``, ``eos_id``, ``pad_id``, ``forced_bos_id``,
-    ``forced_eos_id`` (the last two may be None) and ``max_positions``; ``search`` may hold settings of a beam search.
+    ``forced_eos_id`` (the last two may be None) and ``max_positions``; ``search`` may hold settings of the generation config.
     ``origins``: what a weight, or ``<node>.<attribute>``, was in the checkpoint, for messages.
     """
 

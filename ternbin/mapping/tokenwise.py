@@ -187,11 +187,10 @@ class Follow:
         self.quants = [u for each in read for u in b.users[each] if is_op(u, Quant)] if b.pipelined else []
 
     def __call__(self, first: int, stop: int) -> None:
-        if self.norm is None:
-            return
-        if self.params is None or self.params.gone:
-            self.params = layernorm_params(self.b, self.norm)
-        layernorm(self.b, self.norm, self.params, first, stop)
+        if self.norm is not None:
+            if self.params is None or self.params.gone:
+                self.params = layernorm_params(self.b, self.norm)
+            layernorm(self.b, self.norm, self.params, first, stop)
         for quant in self.quants:
             out = self.b.kept(quant, first, stop)
             if out is None and first == 0:

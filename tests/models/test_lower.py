@@ -140,7 +140,9 @@ def test_meta_says_what_the_host_needs():
     model.generation_config.eos_token_id = [2]
     assert lower(model).meta["eos_id"] == 2
     model.generation_config.eos_token_id = [2, 5]
-    with pytest.raises(InputError, match=r"eos_token_id must be one token id, not \[2, 5\]"):
+    assert lower(model).meta["eos_id"] == [2, 5]
+    model.generation_config.forced_eos_token_id = [2, 5]
+    with pytest.raises(InputError, match=r"forced_eos_token_id must be one token id, not \[2, 5\]"):
         lower(model)
     assert (meta["encoder_layers"], meta["decoder_layers"], meta["weight_bits"], meta["act_bits"]) == (1, 2, 2, 8)
 

@@ -278,8 +278,9 @@ def test_lower_and_sim_of_a_batch(tmp_path, capsys, beams):
     assert "--ids must be given for 2 texts, which " in _refused(capsys, *sim, "--ids", "0,5,9,2")
     assert "--ids of text 2 must hold 2 ids, which " in _refused(capsys, *sim, "--ids", "0,5,9,2", "--ids", "7")
     if beams == 1:
+        penalty = ["--length-penalty", "2"]
         assert "must come with --beams of 2 or more" in _refused(
-            capsys, *sim, "--ids", "0,5,9,2", "--ids", "90,28", *ngrams
+            capsys, *sim, "--ids", "0,5,9,2", "--ids", "90,28", *penalty
         )
 
 

@@ -72,7 +72,7 @@ def unknown(whole, known, where=""):
         (("timeline", 0, "call"), 99, "timeline[0].call must be below 11, not 99"),
         (("timeline", 0, "end"), 0, "timeline[0].end must be at least start (52), not 0"),
         (("timeline", 0, "op"), "$x$", r"timeline[0].op must be a text like ^[\w .,:/()+-]+$, not '$x$'"),
-        (("schema",), "ternbin-result/4", "schema must be 'ternbin-result/3', not 'ternbin-result/4'"),
+        (("schema",), "ternbin-text/4", "schema must be 'ternbin-result/3', not 'ternbin-text/4'"),
     ],
 )  # fmt: skip
 def test_fields_that_are_refused(path, value, message):

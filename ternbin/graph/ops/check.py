@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
+from ternbin.graph.fixedpoint import GRID_BITS, GRID_FRAC
 from ternbin.graph.ir import MAX_TOKENS, Dim, Op, Type, Weights, declared
 from ternbin.graph.qtypes import KINDS
 
 T = TypeVar("T", bound=Type)
-GRID_BITS, GRID_FRAC = (8, 20), (-20, 30)  # of residuals
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Check:
         self.need(fits, f"{attr} {name} must have shape {list(shape)}", list(tensor.shape))
         return tensor
 
-    def row_weight(self, attr: str, dtype: torch.dtype, rows: Dim, *more: int | None) -> Tensor:
-        """As :meth:`weight` with ``rows`` rows, or one for all."""
+    def row_weight(self, attr: str, dtype: torch.dtype, rows: Dim | None, *more: int | None) -> Tensor:
+        """As :meth:`weight` with ``rows`` rows (None: any number), or one for all."""
         name = getattr(self.op, attr)
         single = name in self.weights and self.weights[name].shape[:1] == (1,)
         return self.weight(attr, dtype, 1 if single else rows, *more)
 
-    def fits(self, attr: str, bits: int, rows: Dim, *more: int | None) -> Tensor:
+    def fits(self, attr: str, bits: int, rows: Dim | None, *more: int | None) -> Tensor:
         """As :meth:`row_weight`, of integers that fit ``bits`` bits, signed."""
         tensor, limit = self.row_weight(attr, torch.int64, rows, *more), 1 << bits - 1
         if tensor.numel():

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ternbin.graph import golden
-from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
+from ternbin.graph.fixedpoint import BIAS_BITS, GRID_FRAC, MUL_BITS
 from ternbin.graph.ir import Grid, Node, Op, Real, Residual, Type, WeightName, features
 from ternbin.graph.ops.call import Call
-from ternbin.graph.ops.check import GRID_FRAC, Check
+from ternbin.graph.ops.check import Check
 from ternbin.graph.ops.codes import Requantized
 from ternbin.graph.ops.linear import Product
 from ternbin.graph.ops.registry import op
