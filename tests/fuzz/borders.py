@@ -4,8 +4,11 @@ A border takes the bytes of a file and does what a verb does with it before its 
 error of one line; the caller counts which.
 """
 
+import contextlib
 import functools
 import hashlib
+import io
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,11 +21,12 @@ from hypothesis import strategies as st
 from transformers import BartConfig, BartForConditionalGeneration
 
 from ternbin import results
-from ternbin.cli import options
+from ternbin.cli import VERBS, options, parser
 from ternbin.contract import program
 from ternbin.contract.hw import NAMED, load_hw
 from ternbin.energy import figures, library
 from ternbin.errors import InputError
+from ternbin.explore.space import read_space, ready_spaces
 from ternbin.flow import evaluation
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare
@@ -181,6 +185,50 @@ def _hardware(path: Path) -> None:
     assert load_hw(str(path)) == hw
 
 
+def _arguments(path: Path) -> None:
+    """The command line, up to what the options alone can say."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            args = parser().parse_args(json.loads(path.read_bytes()))
+    except SystemExit as end:
+        assert end.code in (0, 2), end.code
+        if end.code:
+            raise InputError("refused by the parser of the command line") from None
+        return
+    if hasattr(args, "ids"):
+        options.sources(args)
+    if hasattr(args, "generation"):
+        options.search_settings(args, args.beams)
+
+
+def _wrong_arguments(good: bytes) -> st.SearchStrategy[bytes]:
+    words = st.one_of(
+        st.sampled_from(
+            [
+                *VERBS,
+                *OPTIONS,
+                *ODD_IDS,
+                "tiny",
+                "2-2",
+                "nan",
+                "-1",
+                "1e9",
+                "true",
+                "min_length=3",
+                "x={",
+                "/dev/null",
+            ]
+        ),
+        st.text(st.characters(blacklist_categories=("Cs",)), max_size=8),
+    )
+    texts = st.lists(words, max_size=8)
+    verbs = st.tuples(st.sampled_from(sorted(VERBS)), texts).map(lambda both: [both[0], *both[1]])
+    return st.one_of(verbs, verbs, texts).map(lambda words: json.dumps(words).encode())
+
+
+OPTIONS = sorted(
+    {option for sub in parser()._subparsers._group_actions[0].choices.values() for option in sub._option_string_actions}
+)
 HARDWARE = mutations.toml(NAMED["tiny"].asdict())
 CELLS = mutations.toml(
     {"node_nm": 45.0, "ram_access_ns": 0.8, "wire_load": "5K_hvratio_1_1", "full_adder": "FA_X1", "buffer": "BUF_X2"}
@@ -237,6 +285,10 @@ BORDERS = [
     ),
     Border(
         "characterisation", "gates.json", figures.STORED.read_bytes, mutations.json_files, figures.read_characterisation
+    ),
+    Border("space TOML", "space.toml", ready_spaces()["bundled"].read_bytes, mutations.toml_files, read_space),
+    Border(
+        "arguments", "argv.json", lambda: b'["run", "--hw", "tiny", "--ids", "0,5,2"]', _wrong_arguments, _arguments
     ),
     Border("ids", "ids.txt", lambda: b"0,5,9,2", _wrong_ids, _ids),
     Border("texts", "text.txt", lambda: b"A library.", _wrong_texts, _texts),

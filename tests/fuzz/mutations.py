@@ -127,9 +127,18 @@ def toml_files(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 def toml(values: Any) -> bytes:
-    """A flat TOML file of whatever values there are."""
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items()] if isinstance(values, dict) else [str(values)]
+    """A TOML file, of tables at most, of whatever values there are."""
+    lines = _lines(values) if isinstance(values, dict) else [str(values)]
     return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    """Plain fields first, as TOML wants it, then tables."""
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if key not in tables]
+    for key, value in tables.items():
+        lines += [f"[{key}]", *(f"{name} = {_toml(inner)}" for name, inner in value.items())]
+    return lines
 
 
 def _toml(value: Any) -> str:
@@ -139,4 +148,8 @@ def _toml(value: Any) -> str:
         return str(value)
     if value is None:
         return ""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value)
