@@ -5,8 +5,12 @@ import sys
 import time
 import traceback
 from datetime import timedelta
+from pathlib import Path
 
 import hypothesis
+
+sys.path.append(str(Path(__file__).parents[1] / "ternbin"))  # what tests share
+
 from borders import BORDERS, Border
 from tqdm import tqdm
 
