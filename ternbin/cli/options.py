@@ -4,9 +4,7 @@ import argparse
 import math
 import shutil
 import tempfile
-from collections.abc import (
-    Callable,
-)
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +81,12 @@ def add_model_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, default: str | None = "debian", otherwise: str = "debian") -> None:
     parser.add_argument(
         "--data",
-        default="debian",
+        default=default,
         metavar="NAME|DIR",
-        help="data set: a folder, or debian or debian-it, which are built in data/ where missing (default: debian)",
+        help=f"data set: a folder, or debian or debian-it, which are built in data/ where missing (default: {otherwise})",
     )
 
 
@@ -119,6 +117,26 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--truncate", action="store_true", help="cut a text that is longer than the model takes (default: refuse it)"
+    )
+
+
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="F",
+        help="WAV file of 16 bits and 16 kHz, for a model that listens (default: a made-up sound); repeated: more, as one batch",
+    )
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="second text of a pair, for a model with token types; as often as there are texts",
     )
 
 

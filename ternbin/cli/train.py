@@ -41,6 +41,10 @@ def call(args: argparse.Namespace) -> None:
     for option, role in (("start", "student"), ("dropout", "teacher")):
         if getattr(args, option) is not None and args.role != role:
             raise InputError(f"--{option} must be given only for a {role}")
+    if args.lr is not None and not 0 < args.lr < 1:
+        raise InputError(f"--lr must be above 0 and below 1, not {args.lr:g}")
+    if args.dropout is not None and not 0 <= args.dropout < 1:
+        raise InputError(f"--dropout must be at least 0 and below 1, not {args.dropout:g}")
     with claimed(Path(args.out)) as out:
         _train(args, out)
     print(f"checkpoint: {args.out}")

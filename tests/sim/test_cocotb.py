@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.search import Policy
 from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.family import Seq2Seq
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant
 from ternbin.models.families import family_named
@@ -29,7 +31,9 @@ START = 2
 def bench(tmp_path, testcase: str, model: MemoryModel, family: str = "bart") -> tuple[dict, RunResult]:
     """Outcome of the cocotb bench (tokens, cycles and counters of each call) and the run of the compiled simulation."""
     hw = replace(NAMED["tiny"], kv_external=True)  # stores of many beats
-    program = map_model(fold(lower(random_quant(family_named(family).quant_class, "2-2"))), hw, len(IDS), CALLS - 1)
+    program = map_model(
+        fold(lower(random_quant(cast(Seq2Seq, family_named(family)).quant_class, "2-2"))), hw, len(IDS), CALLS - 1
+    )
     save(program, tmp_path / "program")
     parameters = {
         "program": str(tmp_path / "program"),
