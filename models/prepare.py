@@ -111,21 +111,29 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     try:
         for beside in {*folder.glob("*token*.json"), *vocabularies}:
             check_regular(beside)
-        if not path.exists():
-            kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
-            return AutoTokenizer.from_pretrained(
+        if path.exists():
+            return _usable(PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True))
+        kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
+        return _usable(
+            AutoTokenizer.from_pretrained(
                 str(folder), tokenizer_type=kind, local_files_only=True, trust_remote_code=False
             )
-        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        )
     except InputError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         reason = " ".join(str(error).split())[:200]
     try:
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        tokenizer = _usable(PreTrainedTokenizerFast(tokenizer_file=str(path)))
     except Exception:
         raise InputError(f"{path if path.exists() else folder}: not a usable tokenizer: {reason}") from None
     warn(f"{folder}: settings of the tokenizer are left out: {reason}")
+    return tokenizer
+
+
+def _usable(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer itself; some faulty settings show only when it is used."""
+    tokenizer("a")
     return tokenizer
 
 

@@ -1,7 +1,6 @@
 """Options that several verbs share."""
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ternbin.contract.hw import MAX_BEAMS
 from ternbin.errors import InputError
 from ternbin.models import config
-from ternbin.schema import read_text, shown
+from ternbin.schema import parse_json, read_text, shown
 
 if TYPE_CHECKING:
     from ternbin.counting.external import MemoryModel
@@ -227,12 +226,9 @@ def search_settings(args: argparse.Namespace, beams: int | None) -> dict:
 def _setting(text: str) -> tuple[str, object]:
     """Name and value of a generation setting."""
     name, equals, value = text.partition("=")
-    try:
-        if equals:
-            return name, json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {text!r}")
+    if not equals:
+        raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {shown(text)}")
+    return name, parse_json(value.encode("utf-8", "surrogateescape"), f"--generation {name}")
 
 
 def add_restart(parser: argparse.ArgumentParser) -> None:
