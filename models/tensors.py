@@ -27,7 +27,7 @@ from ternbin.progress import warn
 from ternbin.schema import DATA_BYTES, check_regular, validated
 
 ADAPTER_FILE = "adapter_config.json"
-OTHER_HEADS = ("classification_head.", "qa_outputs.", "classifier.", "score.")
+OTHER_HEADS = ("classification_head.", "qa_outputs.", "classifier.", "score.", "cls.")
 """Heads of tasks that no family here does; the rest of their models is whole without them."""
 
 

@@ -25,11 +25,37 @@ Phase = Literal["prefill", "decode"]
 Scalar = int | float | str | bool | None
 
 
+class Audio(TypedDict):
+    file: str
+    tokens: Some
+
+
+class Nearness(TypedDict):
+    cosine: Annotated[float, Field(ge=-1.001, le=1.001, allow_inf_nan=False)]
+    largest: Amount
+    same_label: NotRequired[bool]
+
+
+class Nearnesses(TypedDict):
+    fake_quant: Nearness
+    full_precision: NotRequired[Nearness]
+
+
+class Answer(TypedDict):
+    kind: Literal["label", "embedding"]
+    values: Annotated[list[Number], Field(min_length=1)]
+    label: NotRequired[str]
+    labels: NotRequired[Annotated[list[str], Field(min_length=1)]]
+    agreement: Nearnesses
+
+
 class Text(TypedDict):
     text: str | None
     input_ids: list[Count]
     tokens: list[Count]
     summary: str | None
+    audio: NotRequired[Audio]
+    answer: NotRequired[Answer]
 
 
 class BatchText(Text):
@@ -213,7 +239,7 @@ class _EnergyTotals(TypedDict):
     pj: Amount
     low: Amount
     high: Amount
-    phases: Annotated[list[EnergyPhase], Field(min_length=2, max_length=2)]
+    phases: Annotated[list[EnergyPhase], Field(min_length=1, max_length=2)]
 
 
 class EarlierEnergy(_EnergyTotals):
@@ -332,7 +358,7 @@ class _Common(Text):
     sim_seconds: Amount
     sim_macs_per_second: Amount
     sim_cycles_per_second: Amount
-    phases: Annotated[list[PhaseTotals], Field(min_length=2, max_length=2)]
+    phases: Annotated[list[PhaseTotals], Field(min_length=1, max_length=2)]
     counters: dict[Phase, dict[str, Count]]
     claim: Claim
     fidelity: list[Agreement]

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ def init_teacher(config: PretrainedConfig, seed: int = 0, table: torch.Tensor | 
     `table`: embeddings [vocab, width] of unit variance to start from, instead of random ones.
     """
     torch.manual_seed(seed)
-    model: Any = AutoModelForSeq2SeqLM.from_config(config)
+    model = cast(Any, AutoModelForSeq2SeqLM.from_config(config))
     shared = model.get_input_embeddings()
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module is not model.lm_head:

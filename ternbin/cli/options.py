@@ -1,7 +1,6 @@
 """Options that several verbs share."""
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ternbin.contract.hw import MAX_BEAMS
 from ternbin.errors import InputError
 from ternbin.models import config
-from ternbin.schema import read_text, shown
+from ternbin.schema import parse_json, read_text, shown
 
 if TYPE_CHECKING:
     from ternbin.counting.external import MemoryModel
@@ -79,12 +78,12 @@ def add_model_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, default: str | None = "debian", otherwise: str = "debian") -> None:
     parser.add_argument(
         "--data",
-        default="debian",
+        default=default,
         metavar="NAME|DIR",
-        help="data set: a folder, or debian or debian-it, which are built in data/ where missing (default: debian)",
+        help=f"data set: a folder, or debian or debian-it, which are built in data/ where missing (default: {otherwise})",
     )
 
 
@@ -115,6 +114,26 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--truncate", action="store_true", help="cut a text that is longer than the model takes (default: refuse it)"
+    )
+
+
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="F",
+        help="WAV file of 16 bits and 16 kHz, for a model that listens (default: a made-up sound); repeated: more, as one batch",
+    )
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="second text of a pair, for a model with token types; as often as there are texts",
     )
 
 
@@ -207,12 +226,9 @@ def search_settings(args: argparse.Namespace, beams: int | None) -> dict:
 def _setting(text: str) -> tuple[str, object]:
     """Name and value of a generation setting."""
     name, equals, value = text.partition("=")
-    try:
-        if equals:
-            return name, json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {text!r}")
+    if not equals:
+        raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {shown(text)}")
+    return name, parse_json(value.encode("utf-8", "surrogateescape"), f"--generation {name}")
 
 
 def add_restart(parser: argparse.ArgumentParser) -> None:

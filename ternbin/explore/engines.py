@@ -105,11 +105,15 @@ class Processes:
                     f"point {group[0].id}: workers must not die, and {LOSSES} did (out of memory?): fewer --workers need less; "
                     "the same command goes on"
                 )
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.close()
         self._pool = self._start()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Ends the workers, whatever they are at."""
+        workers = list((getattr(self._pool, "_processes", None) or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
 
 
 class Dask:

@@ -59,7 +59,7 @@ def unknown(whole, known, where=""):
         (("cycles",), 10**30, "cycles must be at most 9007199254740992, not 1" + "0" * 30),
         (("bit_exact",), 1, "bit_exact must be true or false, not 1"),
         (("name",), None, "name must be a text, not null"),
-        (("phases",), [], "phases must be at least 2 long, not an empty list"),
+        (("phases",), [], "phases must be at least 1 long, not an empty list"),
         (("phases", 0, "name"), "decode", "phases must be prefill and decode, not decode and decode"),
         (("phases", 0, "name"), "x", "phases[0].name must be 'prefill' or 'decode', not 'x'"),
         (("energy", "pj"), float("inf"), "energy.pj must be a finite number, not inf"),
