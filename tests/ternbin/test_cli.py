@@ -15,7 +15,7 @@ from ternbin.decoding.beam import reference_tokens
 
 def _wave_times(path: Path) -> list[int]:
     """Times at which something changes, as the library of the viewer Surfer reads the file."""
-    from pywellen import Waveform
+    from pywellen import Waveform  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without types
 
     wave = Waveform(str(path))
     assert any(var.name() == "clk" for var in wave.all_vars())
