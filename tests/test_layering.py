@@ -76,8 +76,7 @@ ALLOWED = {
     "models.mbart": "models models.bart transformers",
     "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
-        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
-        "torch transformers"
+        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu torch transformers"
     ),
     "models.whisper": "errors graph models models.bart schema numpy torch transformers",
     "passes": "errors graph graph.ops torch",
