@@ -26,7 +26,9 @@ from ternbin.graph.shape import draw_source, ranges
 from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
-from ternbin.models.family import Family
+from ternbin.models.family import (
+    Family,
+)
 from ternbin.models.fidelity import (
     Agreement,
     Pair,
@@ -90,7 +92,8 @@ def _demo(folder: Path | None) -> dict[str, Any]:
     path = bundled_dir() / DEMO_FILE
     if folder is not None and (folder / DEMO_FILE).exists():
         path = folder / DEMO_FILE
-    return validated(_Demo, read_json(path), path, unknown=True)
+    found: Any = validated(_Demo, read_json(path), path, unknown=True)
+    return found
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
@@ -108,21 +111,29 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     try:
         for beside in {*folder.glob("*token*.json"), *vocabularies}:
             check_regular(beside)
-        if not path.exists():
-            kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
-            return AutoTokenizer.from_pretrained(
+        if path.exists():
+            return _usable(PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True))
+        kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
+        return _usable(
+            AutoTokenizer.from_pretrained(
                 str(folder), tokenizer_type=kind, local_files_only=True, trust_remote_code=False
             )
-        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        )
     except InputError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         reason = " ".join(str(error).split())[:200]
     try:
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        tokenizer = _usable(PreTrainedTokenizerFast(tokenizer_file=str(path)))
     except Exception:
         raise InputError(f"{path if path.exists() else folder}: not a usable tokenizer: {reason}") from None
     warn(f"{folder}: settings of the tokenizer are left out: {reason}")
+    return tokenizer
+
+
+def _usable(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer itself; some faulty settings show only when it is used."""
+    tokenizer("a")
     return tokenizer
 
 

@@ -280,12 +280,11 @@ def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
     anything is written, for what ``lower`` would refuse.
     """
-    import warnings
-
     from ternbin.models import prepare
+    from ternbin.progress import warn
 
     for note in prepare.quantize(model, out, bits).notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     return Path(out)
 
 

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-SCHEMA = "ternbin-result/3"
+from ternbin.formats import RESULT
+from ternbin.schema import OneOf
+
 EARLIER = ("ternbin-result/1", "ternbin-result/2")
 
 Count = Annotated[int, Field(ge=0, le=1 << 53)]  # what a double holds exactly
@@ -366,19 +368,19 @@ class _Common(Text):
 
 
 class Result(_Common):
-    schema: Literal["ternbin-result/3"]
+    schema: Annotated[str, OneOf(RESULT)]
     ops: list[Op]
     traffic: dict[Phase, dict[str, Count]]
     energy: Energy
 
 
 class EarlierResult(_Common):
-    schema: Literal["ternbin-result/1", "ternbin-result/2"]
+    schema: Annotated[str, OneOf(*EARLIER)]
     ops: list[EarlierOp]
     energy: EarlierEnergy
 
 
 def json_schema() -> dict[str, Any]:
     """Of a result of the present schema."""
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:{SCHEMA.replace('/', ':')}"}
-    return head | TypeAdapter(Result).json_schema() | {"title": f"result.json of {SCHEMA}"}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:{RESULT.replace('/', ':')}"}
+    return head | TypeAdapter(Result).json_schema() | {"title": f"result.json of {RESULT}"}

@@ -6,15 +6,8 @@ from typing import Any, cast
 
 from ternbin import formats
 from ternbin.errors import InputError
-from ternbin.schema import (
-    DATA_BYTES,
-    read_json,
-    shown,
-    validated,
-)
-from ternbin.storage import (
-    write_text,
-)
+from ternbin.schema import DATA_BYTES, read_json, shown, validated
+from ternbin.storage import write_text
 
 Result = dict[str, Any]  # the fields of result.json, as ternbin/result_types.py declares them
 
@@ -126,7 +119,7 @@ def load_scores(path: Path) -> Result:
     """The ``evaluation`` of a result, from the eval.json of a checkpoint; without fields that no one shows. Raises InputError."""
     from ternbin.result_types import Evaluation
 
-    found: Result = validated(Evaluation, read_json(path), path, unknown=True)
+    found = cast(Result, validated(Evaluation, read_json(path), path, unknown=True))
     _check_marks(found, path)
     return found
 

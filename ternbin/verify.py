@@ -1,15 +1,23 @@
 """Random whole-chain cases: a seed gives a model, a text and a memory timing; the RTL must equal the integer reference."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ternbin.contract.hw import HwConfig
+from ternbin.contract.program import Program
 from ternbin.counting.external import MemoryModel
 from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.activations import FUNCTIONS
-from ternbin.graph.shape import draw_source, generates
+from ternbin.graph.ir import (
+    Lowered,
+)
+from ternbin.graph.shape import (
+    draw_source,
+    generates,
+)
 from ternbin.mapping.mapper import map_model
 from ternbin.models.families import FAMILIES
 from ternbin.models.family import Family, Sizes
@@ -92,8 +100,8 @@ def draw_hw(seed: int) -> HwConfig:
 
 
 def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict:
-    """Runs one case, with ``kv_external`` where keys and values do not fit otherwise; what was compared, and the first divergence
-    if any.
+    """Runs one case, with ``kv_external`` where keys and values do not fit otherwise, and shorter texts where they still do not; what was
+    compared, and the first divergence if any.
 
     ``beams`` above 1: a beam search of random settings, of a model that generates. ``texts`` above 1: as many texts, of random lengths,
     at a time. ``hw`` is made for the beams of all. Every text must also be the reference's.
@@ -104,10 +112,9 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     beams, hw = (beams, hw.searching(beams, texts)) if writes else (1, hw)
     rng = random.Random(seed + 1)
     lengths = [case.source_len, *(rng.randint(1, 19) for _ in range(texts - 1))]
-    try:
-        program = map_model(lowered, hw, lengths, case.max_new_tokens, beams)
-    except InputError:
-        program = map_model(lowered, replace(hw, kv_external=True), lengths, case.max_new_tokens, beams)
+    program = _mapped(lowered, hw, lengths, case.max_new_tokens, beams)
+    lengths = program.source_lens or (program.source_len,)
+    case = replace(case, source_len=lengths[0])
     sources = [draw_source(rng, lowered, length) for length in lengths]
     given = {port.name: [row for source in sources for row in source[port.name]] for port in program.inputs}
     policy = Policy.of(lowered.meta, case.max_new_tokens) if writes else None
@@ -137,3 +144,15 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
         "tokens": result.tokens,
     }
     return ran | verdict
+
+
+def _mapped(lowered: Lowered, hw: HwConfig, lengths: Sequence[int], new: int, beams: int) -> Program:
+    """Raises InputError for what does not fit even with texts of one token."""
+    try:
+        return map_model(lowered, hw, lengths, new, beams)
+    except InputError:
+        if not hw.kv_external:
+            return _mapped(lowered, replace(hw, kv_external=True), lengths, new, beams)
+        if max(lengths) == 1:
+            raise
+    return _mapped(lowered, hw, [max(1, length // 2) for length in lengths], new, beams)

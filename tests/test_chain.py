@@ -7,11 +7,12 @@ import pytest
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.errors import InputError
 from ternbin.graph.activations import FUNCTIONS
+from ternbin.models.families import FAMILIES
 from ternbin.verify import Case, draw_case, draw_hw, verify_case
 
 
 def _covering(hw: HwConfig, *seeds: int) -> list[int]:
-    """``seeds``, and the first others whose cases bring new bits or another activation function."""
+    """``seeds``, and the first others whose cases bring another family, new bits or another activation function."""
     chosen, seen = list(seeds), {value for seed in seeds for value in _kinds(draw_case(seed, hw))}
     for seed in range(100):
         new = set(_kinds(draw_case(seed, hw))) - seen
@@ -20,12 +21,12 @@ def _covering(hw: HwConfig, *seeds: int) -> list[int]:
     return chosen
 
 
-def _kinds(case: Case) -> tuple[str, str]:
-    return case.bits, case.sizes.activation
+def _kinds(case: Case) -> tuple[str, str, str]:
+    return case.family, case.bits, case.sizes.activation
 
 
 # Seed 2: thresholds that only matter once there are two keys.
-TINY, TINY_BINARY = _covering(NAMED["tiny"], 2, 5, 9), (0, 3)
+TINY, TINY_BINARY = _covering(NAMED["tiny"], 2, 5, 9), (0, 1)
 WIDE_BUS = {  # 4, 2 and 2 code words a beat
     "ternary": replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128),
     "binary": replace(NAMED["tiny-binary"], name="wide-binary", rows=8, axi_data_bits=64),
@@ -69,6 +70,7 @@ def test_random_models_with_a_bus_of_several_words(kind, seed, kv_external):
 
 def test_these_seeds_cover_what_they_should():
     cases = [draw_case(seed, NAMED["tiny"]) for seed in TINY]
+    assert {case.family for case in cases} == {family.stock_types[0] for family in FAMILIES}
     assert {case.bits for case in cases} == {"2-2", "1-1", "2-8", "1-8"}
     assert {case.sizes.activation for case in cases} == {fn.name for fn in FUNCTIONS}
     assert {case.sizes.layers for case in cases} > {(1, 1)}

@@ -68,7 +68,7 @@ ALLOWED = {
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "decoding errors formats graph graph.ops schema storage torch transformers",
+    "models": "decoding errors formats graph graph.ops progress schema storage torch transformers",
     "models.bart": "errors graph graph.ops models passes schema torch transformers",
     "models.bert": "errors graph models schema torch transformers",
     "models.families": "errors graph models models.bart models.bert models.marian models.mbart models.whisper schema",
@@ -76,13 +76,14 @@ ALLOWED = {
     "models.mbart": "models models.bart transformers",
     "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
-        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu torch transformers"
+        "decoding errors models models.families models.prepare passes progress schema storage numpy "
+        "rouge_score sacrebleu torch transformers"
     ),
     "models.whisper": "errors graph models models.bart schema numpy torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "errors results storage matplotlib",
-    "result_types": "pydantic",
+    "result_types": "formats schema pydantic",
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",

@@ -83,7 +83,7 @@ def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = Tru
         elif name in missing and name not in held:
             value = missing[name]
         else:
-            value = held.take(one.get(name, name) if name not in held else name, tuple(old.shape))
+            value = held.take(name if name in held or name not in one else one[name], tuple(old.shape))
         if name == LOGITS_BIAS and HEAD_BIAS in held:
             value = value + held.take(HEAD_BIAS, value.shape[1:])
         assign(model, name, value)

@@ -82,7 +82,9 @@ class Seq2Seq(Family[QuantSeq2Seq]):
         """Fields of config.json in which the models of the family differ, besides sizes: each often as it mostly is."""
         options: dict[str, Any] = {}
         if rng.random() < 0.3:
-            options |= {"decoder_attention_heads": rng.choice([1, sizes.heads]), "decoder_ffn_dim": rng.randint(5, 70)}
+            width = sizes.heads * sizes.head_dim
+            heads = [heads for heads in range(1, width + 1) if width % heads == 0 and 3 <= width // heads <= 20]
+            options |= {"decoder_attention_heads": rng.choice(heads), "decoder_ffn_dim": rng.randint(5, 70)}
         return options | ({"tie_word_embeddings": False} if rng.random() < 0.2 else {})
 
     def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantSeq2Seq:

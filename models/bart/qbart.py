@@ -153,7 +153,7 @@ def quantize_modules(model: QuantSeq2Seq) -> None:
         del inner.shared
     for name in ("encoder", "decoder"):
         quantize_stack(replacer, name, getattr(inner, name), model.layout, config.activation_function, scale)
-    model.lm_head = replacer.head(model.lm_head)
+    model.lm_head = replacer.head(cast(nn.Linear, model.lm_head))
     model.sites = replacer.sites
     if model.quant_config.form == "deploy":
         model.set_fracs(model.quant_config.fracs)

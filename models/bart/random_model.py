@@ -81,7 +81,9 @@ def random_quant(
 ) -> Model:
     """A quantized, calibrated model in eval mode; `options` as for random_stock."""
     model = random_stock(cls, seed=seed, **options)
-    student = quantize(cls, model, QuantConfig(bits=bits, res_bits=res_bits, head_act_bits=head_act_bits))
+    student = quantize(
+        cls, model, QuantConfig.from_dict({"bits": bits, "res_bits": res_bits, "head_act_bits": head_act_bits})
+    )
     config, generator = model.config, torch.Generator().manual_seed(seed + 1)
     shape = (4, min(24, config.max_position_embeddings))
     ids = torch.randint(3, min(config.vocab_size, model.lm_head.out_features), shape, generator=generator)
@@ -97,7 +99,7 @@ def random_packed(
 
     `config` goes to the library's config.  The biases of projections are zero.
     """
-    quant, generator = QuantConfig(bits=bits), torch.Generator().manual_seed(seed)
+    quant, generator = QuantConfig.from_dict({"bits": bits}), torch.Generator().manual_seed(seed)
     stock = config_class(cls.stock_class)(**({"forced_eos_token_id": None, "dropout": 0.0} | config))
     with torch.device("meta"), no_init_weights():
         model = cls(quantized_config(cls, stock, quant))

@@ -7,11 +7,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ternbin.contract.hw import MAX_BEAMS, HwConfig
-from ternbin.contract.isa import INSTRUCTION_BYTES, Mem
-from ternbin.contract.memories import ceil_div
-from ternbin.contract.transfers import row_bytes
+from ternbin.contract.isa import INSTRUCTION_BYTES
 from ternbin.errors import InputError
-from ternbin.graph.given import most_new_tokens
 from ternbin.schema import validated
 
 Address = Annotated[int, Field(ge=0, lt=1 << 40)]
@@ -25,11 +22,8 @@ Region = tuple[Annotated[int, Field(ge=0, le=8)], Count, Count, Count, Count]
 View = tuple[Layout, Count, Count, Count, Count, Count, Count, Kind, bool, Annotated[int, Field(ge=0, le=63)], Count]
 Probe = tuple[Count, Annotated[int, Field(ge=0, le=3)], Count, str, Region, View, list[tuple[Count, Count]]]
 Call = tuple[Address, Some, list[Count]]
-Bits = Annotated[int, Field(ge=0, le=20)]
-LEAST_BITS = 8  # of a residual value
-Port = tuple[
-    str, Address, Some, Count, Annotated[int, Field(ge=0, le=1 << 16)], Bits, Annotated[int, Field(ge=1, lt=1 << 24)]
-]
+Port = tuple[str, Address, Some, Count, Count, Annotated[int, Field(ge=0, le=32)], Count]
+GENERATING = ("logit_scale_log2", "logit_shift", "decoder_start_id")  # what decoding needs of ``info``
 
 
 class Search(TypedDict, total=False):
@@ -42,12 +36,12 @@ class Search(TypedDict, total=False):
 class Info(TypedDict):
     vocab: Some
     max_positions: Some
-    target_vocab: NotRequired[Some]
     max_target_positions: NotRequired[Some]
+    target_vocab: NotRequired[Some]
     prompt_ids: NotRequired[list[Id]]
-    logit_scale_log2: NotRequired[Annotated[int, Field(ge=-64, le=64)]]  # these of a program that generates
+    logit_scale_log2: NotRequired[Annotated[int, Field(ge=-64, le=64)]]
     logit_shift: NotRequired[Annotated[int, Field(ge=0, le=63)]]
-    decoder_start_id: NotRequired[Id]
+    decoder_start_id: NotRequired[Id | None]
     eos_id: NotRequired[Id | list[Id] | None]
     forced_bos_id: NotRequired[Id | None]
     forced_eos_id: NotRequired[Id | None]
@@ -59,8 +53,8 @@ class Header(TypedDict):
     names: list[str]
     calls: Annotated[list[Call], Field(min_length=1)]
     probes: list[Probe]
-    inputs: Annotated[list[Port], Field(min_length=1, max_length=8)]
-    outputs: Annotated[list[Port], Field(max_length=8)]
+    inputs: Annotated[list[Port], Field(min_length=1)]
+    outputs: list[Port]
     target_addr: Address
     source_len: Some
     max_new_tokens: Count
@@ -74,7 +68,7 @@ class Header(TypedDict):
 
 def checked(values: object, image_bytes: int, where: str | Path) -> dict[str, Any]:
     """The fields of a header, lists as they were and ``hw`` built. Raises InputError."""
-    header: dict[str, Any] = validated(Header, values, where, unknown=True)
+    header = cast(dict[str, Any], validated(Header, values, where, unknown=True))
     header["info"] = cast(dict[str, Any], values)["info"]  # with what this version does not read
     for wrong in _wrong(header, image_bytes):
         raise InputError(f"{where}: {wrong}")
@@ -85,25 +79,30 @@ def _wrong(header: dict[str, Any], size: int) -> list[str]:
     """What fields must be beside each other and in an image of ``size`` bytes."""
     hw: HwConfig = header["hw"]
     beams, lengths = header.get("beams", 1), header.get("source_lens") or [header["source_len"]]
-    new, calls, found = header["max_new_tokens"], header["calls"], []
-    if beams != (hw.beams if new else 1):
+    new, calls = header["max_new_tokens"], header["calls"]
+    found: list[str] = []
+    if beams != hw.beams:
         found.append(f"beams must be those of hw ({hw.beams}), not {beams}")
-    if new and beams % len(lengths):
+    if beams % len(lengths):
         found.append(f"beams must be a multiple of the texts ({len(lengths)}), not {beams}")
     if sum(lengths) != header["source_len"]:
         found.append(f"source_len must be the sum of source_lens ({sum(lengths)}), not {header['source_len']}")
     if len(calls) != len(lengths) + new:
         found.append(f"calls must be {len(lengths) + new} long, a text and a new token each, not {len(calls)}")
     info = header["info"]
-    if max(lengths) > info["max_positions"]:
-        found.append(f"info.max_positions must be at least {max(lengths)}, not {info['max_positions']}")
-    if new > most_new_tokens(info):
-        found.append(f"info.max_positions must be at least {new}, not {most_new_tokens(info)}")
-    for name in ("logit_scale_log2", "logit_shift", "decoder_start_id") if new else ():
-        if name not in info:
-            found.append(f"info.{name} must be given, not left out")
-    found += [wrong for name in ("inputs", "outputs") for wrong in _wrong_ports(header, name, size)]
-    ends = {"target_addr": (new + 1) * beams * hw.axi_bytes} if new else {}
+    for name, longest in (("max_positions", max(lengths)), ("max_target_positions", new)):
+        if longest > info.get(name, info["max_positions"]):
+            found.append(f"info.{name} must be at least {longest}, not {info.get(name, info['max_positions'])}")
+    found += [f"info.{name} must be given where tokens are" for name in GENERATING if new and name not in info]
+    for kind in ("inputs", "outputs"):
+        for number, (_, address, rows, _, width, _, stride) in enumerate(header[kind]):
+            if rows != header["source_len"]:
+                found.append(f"{kind}[{number}][2] must be source_len ({header['source_len']}), not {rows}")
+            if address + rows * (stride if width else hw.axi_bytes) > size:
+                found.append(f"{kind}[{number}] must lie in the image of {size} bytes, not {rows} rows from {address}")
+            if width * hw.res_container // 8 > stride:
+                found.append(f"{kind}[{number}] must have a stride of at least its {width} values, not {stride} bytes")
+    ends = {"target_addr": (new + 1) * beams * hw.axi_bytes if new else 0}
     if beams > 1:
         ends |= {"mask_addr": 2 * new, "result_addr": new * hw.result_words * hw.axi_bytes}
     for name, length in ends.items():
@@ -128,26 +127,4 @@ def _wrong(header: dict[str, Any], size: int) -> list[str]:
     for number, probe in enumerate(header["probes"]):
         if probe[0] >= len(calls):
             found.append(f"probes[{number}][0] must be below {len(calls)}, not {probe[0]}")
-    return found
-
-
-def _wrong_ports(header: dict[str, Any], field: str, size: int) -> list[str]:
-    """What is wrong with the inputs or outputs."""
-    hw: HwConfig = header["hw"]
-    found: list[str] = []
-    for number, (_, address, rows, limit, width, bits, stride) in enumerate(header[field]):
-        where = f"{field}[{number}]"
-        least = row_bytes(hw, Mem.RBUF, ceil_div(width, hw.rows)) if width else hw.axi_bytes
-        if rows != header["source_len"]:
-            found.append(f"{where}[2] must be source_len ({header['source_len']}), not {rows}")
-        if not width and (field == "outputs" or not limit):
-            found.append(f"{where} must have a limit of ids, or a width, not neither")
-        if width and bits < LEAST_BITS:
-            found.append(f"{where}[5] must be at least {LEAST_BITS}, not {bits}")
-        if stride < least:
-            found.append(f"{where}[6] must be at least {least}, not {stride}")
-        elif address + rows * stride > size:
-            found.append(
-                f"{where} must leave room for {rows * stride} bytes in an image of {size}, not be at {address}"
-            )
     return found

@@ -396,7 +396,8 @@ def load(path: str | Path) -> Program:
     first = data[:40].partition(b"\n")[0].decode("ascii", "replace")
     formats.refuse_newer(first, formats.PROGRAM, str(path))
     if not data.startswith(MAGIC):
-        raise InputError(f"{path}: must be a ternbin program, not a file that starts with {data[:8]!r}")
+        begins = first if formats.is_newer(formats.PROGRAM, first) else data[:8]
+        raise InputError(f"{path}: must be a file of {formats.PROGRAM}, not one that starts with {begins!r}")
     body, digest = data[:-32], data[-32:]
     if len(body) < len(MAGIC) + 8 or hashlib.sha256(body).digest() != digest:
         raise InputError(f"{path}: checksum must match the contents; the file is truncated or damaged")

@@ -145,7 +145,7 @@ class _Search:
         """Continuations that are looked at in a step: ``beams`` that go on even if as many texts end as can."""
         return max(2, 1 + len(self.policy.ends)) * self.search.beams
 
-    def _ranked(self, allowed: list[Allowed]) -> list[tuple[float, int, int]]:
+    def _ranked(self, allowed: Sequence[Allowed]) -> list[tuple[float, int, int]]:
         """The best continuations as (cost, beam, token); counts the step in ``short`` where the lists may be too short for it."""
         every = ((-(beam.score + logp), b, token) for b, beam in enumerate(self.beams) for token, logp in allowed[b][0])
         ranked = sorted(every)[: self.chosen]

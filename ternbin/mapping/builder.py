@@ -22,7 +22,7 @@ from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
 
 MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
 PIECE_TILES = 2
-STAGES = ("embed", "keys", "attention", "feed_forward")
+STAGES: tuple[str, ...] = ("embed", "keys", "attention", "feed_forward")
 Steps = list[Callable[[], None]]
 
 

@@ -200,7 +200,7 @@ _SCORES = {
 
 def evaluation_table(evaluation: dict) -> tuple[list[str], list[list[str]]]:
     """Header, and one row a system: name, its scores in percent, nats a token on the test texts."""
-    keys = list(next(iter(next(iter(evaluation["models"].values()))["model"].values())))
+    keys: list[str] = list(next(iter(next(iter(evaluation["models"].values()))["model"].values())))
 
     def row(name: str, scores: dict, nll: dict | None = None) -> list[str]:
         return [name, *(f"{scores[key]:.2f}" for key in keys), f"{nll['test']:.3f}" if nll else ""]
@@ -210,7 +210,7 @@ def evaluation_table(evaluation: dict) -> tuple[list[str], list[list[str]]]:
         rows += [row(f"{name}, {search}", own, scores["nll"]) for search, own in scores["model"].items()]
         if "integer" in scores:
             rows.append(row(f"{name}, integer model, greedy", scores["integer"]["greedy"], scores["integer"]["nll"]))
-    return ["system", *(_SCORES.get(key, key) for key in keys), "nats a token"], rows
+    return ["system", *(_SCORES.get(key) or key for key in keys), "nats a token"], rows
 
 
 def _evaluation(result: dict) -> str:

@@ -55,7 +55,7 @@ def logits(model):
 @torch.no_grad()
 def test_without_quantizers_it_is_the_model_of_the_library(varied, monkeypatch):
     family, options = varied
-    model = random_quant(family.quant_class, "2-2", **options)
+    model = random_quant(family.quant_class, "2-2", **options).pack()
     model.set_fracs({})
     monkeypatch.setattr(ActQuantizer, "forward", lambda self, x: x)
     stock = family.stock(model)

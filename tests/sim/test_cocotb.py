@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.search import Policy
 from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.family import Seq2Seq
 from ternbin.models.bart.lower import lower
-from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.bart.random_model import random_quant
+from ternbin.models.families import family_named
 from ternbin.passes import fold
 from ternbin.sim.bench import run_bench
 from ternbin.sim.build import verilog
@@ -25,10 +28,12 @@ CALLS = 2
 START = 2
 
 
-def bench(tmp_path, testcase: str, model: MemoryModel) -> tuple[dict, RunResult]:
+def bench(tmp_path, testcase: str, model: MemoryModel, family: str = "bart") -> tuple[dict, RunResult]:
     """Outcome of the cocotb bench (tokens, cycles and counters of each call) and the run of the compiled simulation."""
     hw = replace(NAMED["tiny"], kv_external=True)  # stores of many beats
-    program = map_model(fold(lower(random_quant_bart("2-2"))), hw, len(IDS), CALLS - 1)
+    program = map_model(
+        fold(lower(random_quant(cast(Seq2Seq, family_named(family)).quant_class, "2-2"))), hw, len(IDS), CALLS - 1
+    )
     save(program, tmp_path / "program")
     parameters = {
         "program": str(tmp_path / "program"),
@@ -54,16 +59,16 @@ def bench(tmp_path, testcase: str, model: MemoryModel) -> tuple[dict, RunResult]
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("model", "family"),
     [
-        MemoryModel(latency=12),
-        MemoryModel(bandwidth=0.75),
-        MemoryModel(latency=7, bandwidth=0.4, stall_seed=3),
+        (MemoryModel(latency=12), "bart"),
+        (MemoryModel(bandwidth=0.75), "mbart"),
+        (MemoryModel(latency=7, bandwidth=0.4, stall_seed=3), "bart"),
     ],
     ids=str,
 )
-def test_same_cycles(tmp_path, model):
-    found, compiled = bench(tmp_path, "bench_cycles", model)
+def test_same_cycles(tmp_path, model, family):
+    found, compiled = bench(tmp_path, "bench_cycles", model, family)
     assert found["cycles"] == [call.cycles for call in compiled.calls]
     assert found["counters"] == [call.counters for call in compiled.calls]
 

@@ -1,6 +1,7 @@
 """Small mapped models for tests, and the comparison of a machine run with the interpreter."""
 
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from ternbin.emulation.machine import Machine, run_call
 from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.family import Seq2Seq
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant
 from ternbin.models.families import family_named
@@ -23,7 +25,7 @@ torch.set_num_threads(1)  # the tensors are tiny
 @lru_cache(maxsize=32)
 def lowered(bits: str, family: str = "bart", **options) -> Lowered:
     """A folded random model of BART or a relative."""
-    return fold(lower(random_quant(family_named(family).quant_class, bits, **options)))
+    return fold(lower(random_quant(cast(Seq2Seq, family_named(family)).quant_class, bits, **options)))
 
 
 def mapped(bits: str, hw: HwConfig, source_len: int = 7, new: int = 3, **options) -> tuple[Lowered, Program]:
