@@ -20,7 +20,7 @@ from ternbin.models.families import family_in
 from ternbin.models.whisper import sound
 from ternbin.passes import fold
 
-TOKENS = 60
+TOKENS, TEXTS = 60, 24
 
 
 def lowered(folder: Path) -> Iterator[tuple[str, Lowered]]:
@@ -64,7 +64,7 @@ def _valid(texts: list[str]) -> int | str:
 def minilm(folder: Path) -> None:
     """Cosine to the full-precision embedding, and rank correlation of the similarities of all pairs of texts."""
     family, tokenizer = family_in(folder)[0], prepare.load_tokenizer(folder)
-    stock, texts = family.load_stock(folder), [text["source"] for text in prepare.demo_texts()]
+    stock, texts = family.load_stock(folder), [text["source"] for text in prepare.demo_texts()][:TEXTS]
     sources = [prepare.token_ids(tokenizer, text)[:128] for text in texts]
     model = prepare.load_model(folder, "2-8")
     full = [family.answer(model, family.stock_streams(model, stock, ids)).values for ids in sources]
