@@ -58,6 +58,19 @@ def _write(out: Path, config: dict, tensors: dict[str, Tensor], generation: dict
 
 # ---- ANNalog --------------------------------------------------------------------------------------------------------
 
+MOLECULES = (  # drugs that everyone knows: what the quantized model is calibrated on
+    "CC(=O)Oc1ccccc1C(=O)O",
+    "CC(C)Cc1ccc(C(C)C(=O)O)cc1",
+    "CN1C=NC2=C1C(=O)N(C)C(=O)N2C",
+    "CC(=O)Nc1ccc(O)cc1",
+    "c1ccc2c(c1)cccc2O",
+    "CCOC(=O)c1ccc(N)cc1",
+    "COc1ccc2nc(S(=O)Cc3ncc(C)c(OC)c3C)[nH]c2c1",
+    "Clc1ccccc1C(c1ccccc1)n1ccnc1",
+    "CN(C)CCOC(c1ccccc1)c1ccccc1",
+    "O=C(O)c1cccnc1",
+)
+
 ANNALOG_NAMES = (
     ("tok_embedding", "embed_tokens"),
     ("pos_embedding", "embed_positions"),
@@ -98,9 +111,15 @@ def _annalog(package: Path, out: Path) -> None:
         forced_eos_token_id=None,
     )
     generation = dict(pad_token_id=1, bos_token_id=2, eos_token_id=3, decoder_start_token_id=2)
-    _write(out, config, {_annalog_name(name): _annalog_value(name, value) for name, value in state.items()}, generation)
+    tensors = {_annalog_name(name): _annalog_value(name, value) for name, value in state.items()}
+    tensors["model.shared.weight"] = tensors[
+        "model.encoder.embed_tokens.weight"
+    ].clone()  # the library's class always has one
+    _write(out, config, tensors, generation)
     _smiles_tokenizer(_strings(source / "stereo_experiment_vocab_ttf.pkl")).save(str(out / "tokenizer.json"))
     (out / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    texts = [dict(package="annalog", source=each, target=each) for each in MOLECULES]
+    (out / "demo_texts.json").write_text(json.dumps(dict(default=MOLECULES[0], texts=texts), indent=1))
 
 
 def _annalog_name(name: str) -> str:
@@ -194,7 +213,8 @@ def _whisper_tensors(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]
     """CTranslate2 fuses q, k, v of self-attention and k, v of cross-attention; k has no bias, which it stores as zeros."""
     for name, value in tensors.items():
         side, *path = name.split("/")
-        place = f"model.{side}." + (f"layers.{path[0].removeprefix('layer_')}." if path[0].startswith("layer_") else "")
+        layer = re.fullmatch(r"layer_(\d+)", path[0])
+        place = f"model.{side}." + (f"layers.{layer[1]}." if layer else "")
         match path:
             case [("conv1" | "conv2") as which, leaf]:
                 yield f"{place}{which}.{leaf}", value
