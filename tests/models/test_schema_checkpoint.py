@@ -63,10 +63,7 @@ def refusal(call, *args):
         ({"quant": CONFIG["quant"] | {"form": "paper"}}, "quant.form must be 'deploy' in a packed checkpoint, not 'paper'"),
         ({"quant": CONFIG["quant"] | {"fracs": []}}, "quant: fracs must be an object, not an empty list"),
         ({"quant": {"fracs": {"embed": "11"}}}, "quant: fracs.embed must be a whole number from -20 to 30, not '11'"),
-<<<<<<< HEAD
         ({"quant": {"fracs": {"embed": 31}}}, "quant: fracs.embed must be from -20 to 30, not 31"),
-=======
->>>>>>> explore
         ({"quant": CONFIG["quant"] | {"fracs": {"encoder.embed": 11}}}, "fracs must name exactly the residual sites"),
         ({"quant": CONFIG["quant"] | {"res_bits": 7}}, "quant: res_bits must be from 8 to 20, not 7"),
         ({"quant": CONFIG["quant"] | {"colour": 1}}, "quant: unknown field 'colour'"),
