@@ -17,7 +17,7 @@ test: lint
 
 # What needs no compiler and no type checker, in about three minutes.
 quick: lint
-	$(PYTEST) -m "not build and not types and not soak"
+	$(PYTEST) -m "not build and not types and not soak and not real"
 
 lint: setup
 	$(VENV)/bin/ruff check $(CODE)

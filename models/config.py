@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from ternbin.graph.fixedpoint import GRID_BITS, GRID_FRAC
-from ternbin.schema import Range, check_fields, validated
+from ternbin.schema import OneOf, Range, check_fields, validated
 
 BITS = {"1-1": (1, 1), "2-2": (2, 2), "1-8": (1, 8), "2-8": (2, 8)}
 SIGNED_KIND = {1: "binary", 2: "ternary", 8: "int8"}
@@ -23,10 +23,10 @@ class QuantConfig:
     `center_weights` subtracts the row mean of the weights first.
     """
 
-    bits: Literal["1-1", "2-2", "1-8", "2-8"] = "2-2"
-    head_act_bits: Literal[1, 2, 8] = 8
+    bits: Annotated[str, OneOf(*BITS)] = "2-2"
+    head_act_bits: Annotated[int, OneOf(1, 2, 8)] = 8
     res_bits: Annotated[int, Range(*GRID_BITS)] = 16
-    form: Literal["deploy", "paper"] = "deploy"
+    form: Annotated[str, OneOf("deploy", "paper")] = "deploy"
     center_weights: bool = False
     fracs: dict[str, Annotated[int, Range(*GRID_FRAC)]] = field(default_factory=dict)
 

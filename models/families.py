@@ -9,13 +9,15 @@ from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models import files
 from ternbin.models.bart.family import Bart
+from ternbin.models.bert.family import Bert
 from ternbin.models.family import Family
 from ternbin.models.marian.family import Marian
 from ternbin.models.mbart.family import MBart
 from ternbin.models.model import QuantModel
+from ternbin.models.whisper.family import Whisper
 from ternbin.schema import shown
 
-FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian())
+FAMILIES: tuple[Family[Any], ...] = (Bart(), MBart(), Marian(), Bert(), Whisper())
 
 
 def supported() -> str:

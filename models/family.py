@@ -13,12 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
 from ternbin.models import calibrate, fidelity, packed
+from ternbin.models.answer import Answer
 from ternbin.models.config import QuantConfig
 from ternbin.models.fidelity import Agreement, Pair
+from ternbin.models.lowering import describe_generation
 from ternbin.models.model import QuantModel
 
 Model = TypeVar("Model", bound=QuantModel)
@@ -46,10 +50,17 @@ class Sizes:
 
 
 class Family(ABC, Generic[Model]):
-    """`stock_types` and `quant_type`: the `model_type` of the config.json files of full-precision and of quantized models."""
+    """`stock_types` and `quant_type`: the `model_type` of the config.json files of full-precision and of quantized models.
+
+    `generates`: it writes tokens, else the host makes an answer of its stream.  `listens`: it reads sound.  `pairs`: it tells two texts
+    apart.
+    """
 
     stock_types: tuple[str, ...]
     quant_type: str
+    generates: bool = True
+    listens: bool = False
+    pairs: bool = False
 
     # -- models --------------------------------------------------------------------------------
 
@@ -89,6 +100,24 @@ class Family(ABC, Generic[Model]):
     def node_modules(self, model: Model) -> dict[str, Any]:
         """The module that each checked node of the folded graphs was, by the node's name (`fidelity.Reference`)."""
 
+    # -- on the host: of a model that listens, of one that does not generate ---------------------
+
+    def answer(self, model: Model, streams: dict[str, Tensor]) -> Answer:
+        """What the host makes of the outputs of the residual stream, real values [S, d] by name, of one text."""
+        raise NotImplementedError(f"{type(self).__name__} generates")
+
+    def listen(self, model: Model, path: str | Path | None) -> Given:
+        """What prefill is given of a sound file, of a model that reads sound; without one, of a made-up sound.  Raises InputError."""
+        raise NotImplementedError(f"{type(self).__name__} reads text")
+
+    def streams(self, model: Model, source: Given) -> dict[str, Tensor]:
+        """These outputs, of the fake-quant model."""
+        raise NotImplementedError(f"{type(self).__name__} generates")
+
+    def stock_streams(self, model: Model, stock: PreTrainedModel, source: Given) -> dict[str, Tensor]:
+        """These outputs, of the full-precision model `stock` that `model` was quantized from."""
+        raise NotImplementedError(f"{type(self).__name__} generates")
+
     # -- random models -------------------------------------------------------------------------
 
     @abstractmethod
@@ -99,7 +128,11 @@ class Family(ABC, Generic[Model]):
     def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> Model:
         """A calibrated model of random weights, in eval mode."""
 
-    # -- the same for all ----------------------------------------------------------------------
+    # -- the same for most ---------------------------------------------------------------------
+
+    def generation(self, model: Model) -> dict[str, Any]:
+        """What the meta of the lowered model says of generating; nothing where it does not."""
+        return describe_generation(model.config, model.generation_config) if self.generates else {}
 
     def requantize(self, model: Model, bits: str) -> Model:
         """The model's weights in another bit setting, steps and grids unset."""
@@ -114,7 +147,7 @@ class Family(ABC, Generic[Model]):
         packed.save_packed(model, folder, tokenizer)
 
     def compare(self, model: Model, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-        """Agreement of the folded graphs with the model, op by op, over (source ids, decoder input ids)."""
+        """Agreement of the folded graphs with the model, op by op, over (source, decoder input ids)."""
         # packed first: row scales stay those of the float32 weights
         double = copy.deepcopy(model).pack().double().eval()
         return fidelity.compare(fidelity.Reference(self.node_modules(double)), lowered, pairs)

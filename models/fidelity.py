@@ -16,19 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ternbin.graph import golden
-from ternbin.graph.ir import Lowered, Node, Residual, is_op
+from ternbin.graph.given import IDS, Given
+from ternbin.graph.ir import Lowered, Node, Residual
 from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, SoftmaxCodes
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
-from ternbin.graph.ops.ends import Embed, LmHead
+from ternbin.graph.ops.ends import Embed, EmbedAt, LmHead
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
+from ternbin.graph.shape import shape
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import Attention, QuantLinear
 from ternbin.models.quantizers import ActQuantizer, nearest_codes, step_of
 
-Pair = tuple[Sequence[int], Sequence[int]]
+Pair = tuple[Given, Sequence[int]]
 CHECKED = (
     Embed,
+    EmbedAt,
     Layernorm,
     Quant,
     LinearCodes,
@@ -78,14 +81,18 @@ def losing(agreements: Sequence[Agreement]) -> list[Agreement]:
 
 
 def compare(reference: Reference, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-    """Agreement of every op of the folded graphs `lowered` with the reference, over (source ids, decoder input ids)."""
-    encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
+    """Agreement of every op of the folded graphs `lowered` with the reference, over (source, decoder input ids); the latter say nothing
+    to a model that does not generate."""
+    model = shape(lowered)
+    prefill = Interpreter(model.prefill.graph, lowered.weights)
+    decode = Interpreter(model.decode.graph, lowered.weights) if model.decode else None
     table: dict[str, Agreement] = {}
     for source, target in pairs:
-        kept = encoder({"ids": torch.as_tensor(source)})
+        kept = prefill(model.prefill.given(source))
         _tally(table, reference, kept)
-        kept = decoder({"ids": torch.as_tensor(target)} | outputs(lowered.encoder, kept))
-        _tally(table, reference, kept)
+        if decode is not None:
+            kept = decode({IDS: torch.as_tensor(target)} | outputs(model.prefill.graph, kept))
+            _tally(table, reference, kept)
     return list(table.values())
 
 
@@ -131,7 +138,7 @@ class Reference:
 
     Keys are names of nodes; two names share a module where a block is more than one node:
 
-    - ``<stack>.embed``: a stack, with `embed_tokens` and `embed_positions`
+    - ``<stack>.embed``: a stack, with `embed_tokens` and `embed_positions`; the latter is called with ids, or with chosen places
     - ``....in``, ``...._in``: an ActQuantizer, of the node that quantizes the stream
     - ``....probs``, ``....ctx``: an attention block;  ``....fc1``: a layer, with fc1, `activation_fn` and fc2
     - ``lm_head``: the model, with `lm_head` and `final_logits_bias`
@@ -148,6 +155,9 @@ class Reference:
         match node.op:
             case Embed():
                 x = module.embed_tokens(inputs[0][None])[0] + module.embed_positions(inputs[0][None])[0]
+                return _on_grid(x, node.expect(Residual))
+            case EmbedAt():
+                x = module.embed_tokens(inputs[0]) + module.embed_positions(inputs[1])
                 return _on_grid(x, node.expect(Residual))
             case Layernorm():
                 x = _real(node.src[0], values[0])
@@ -251,15 +261,18 @@ def likelihood(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Li
 @torch.no_grad()
 def _logits(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Per text: logits of the integer model, logits of the fake-quant model (both [T, V], float64), labels [T]."""
-    encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
-    head = next(node for node in lowered.decoder.nodes() if is_op(node, LmHead))
+    stacks = shape(lowered)
+    encoder, decoder = (Interpreter(s.graph, lowered.weights) for s in (stacks.prefill, stacks.generating))
+    head = stacks.head
     mul, bias = lowered.weights[head.op.mul], lowered.weights[head.op.bias]
     weight = lowered.weights[head.op.weight]
     for source, target in pairs:
-        ids, labels = torch.as_tensor(source), torch.as_tensor(target)
+        labels = torch.as_tensor(target)
         shifted = torch.cat([torch.tensor([lowered.meta["decoder_start_id"]]), labels[:-1]])
-        kept = decoder({"ids": shifted} | outputs(lowered.encoder, encoder({"ids": ids})))
+        kept = decoder({IDS: shifted} | outputs(encoder.graph, encoder(stacks.prefill.given(source))))
         acc = golden.linear_acc(kept[head.src[0]], weight)
         integer = golden.lm_logits(acc, mul, bias) * 2.0**-head.op.logit_scale_log2
-        real = model(input_ids=ids[None], decoder_input_ids=shifted[None], use_cache=False).logits[0]
+        real = model(input_ids=torch.as_tensor(source)[None], decoder_input_ids=shifted[None], use_cache=False).logits[
+            0
+        ]
         yield integer.double(), real.double(), labels

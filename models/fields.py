@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from typing_extensions import TypedDict
 
+from ternbin.errors import InputError
+from ternbin.models.config import QuantConfig
 from ternbin.schema import Number, Range
 
 MAX_VOCAB = 1 << 20
@@ -54,3 +57,16 @@ class IndexFields(TypedDict):
     """Of model.safetensors.index.json."""
 
     weight_map: dict[str, str]
+
+
+def check_common(values: dict[str, Any], where: str | Path, vocab: int) -> None:
+    """Raise InputError for token ids of a config.json that are not below `vocab`, and for a `quant` that is none."""
+    for name in TokenIds.__annotations__:
+        given = values.get(name)
+        highest = max(given, default=0) if isinstance(given, list) else given or 0
+        if highest >= vocab:
+            raise InputError(f"{where}: {name} must be below vocab_size ({vocab}), not {highest}")
+    try:
+        QuantConfig.from_dict(values.get("quant") or {})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None

@@ -122,6 +122,24 @@ class Lowering:
             bits=self.quant.res_bits,
         )
 
+    def embedding_at(
+        self, table: QuantEmbedding, positions: Tensor, name: str, ids: Node, places: Node, *, weight: str
+    ) -> Node:
+        """Tokens and the rows of `positions` [any, d] that `places` names to the residual stream."""
+        codes, row_scale = table.weight_parts()
+        return self.b.op(
+            "real_embed_at",
+            ids,
+            places,
+            name=name,
+            table=self.b.weight(weight, codes.char()),
+            table_kind=self.kind_w,
+            scale=self.b.weight(f"{name}.scale", row_scale.double().flatten() * table.embed_scale),
+            pos=self.b.weight(f"{name}.pos", positions),
+            frac=table.site.frac,
+            bits=self.quant.res_bits,
+        )
+
     def layernorm(self, norm: QuantLayerNorm, name: str, x: Node) -> Node:
         path = self.paths[norm]
         self.origins[f"{name}.gamma"], self.origins[f"{name}.beta"] = f"{path}.weight", f"{path}.bias"

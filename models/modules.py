@@ -152,11 +152,13 @@ class QuantPositions(nn.Embedding):
         input: Tensor | tuple[int, ...],
         past_key_values_length: int = 0,
         position_ids: Tensor | None = None,
+        cache_length: int = 0,
     ) -> Tensor:
         if position_ids is None:
             length = (input.shape if isinstance(input, Tensor) else input)[1]
-            position_ids = torch.arange(length, device=self.weight.device) + past_key_values_length
-        return self.site.round(F.embedding(position_ids + self.offset, self.weight)).unsqueeze(0)
+            position_ids = torch.arange(length, device=self.weight.device) + past_key_values_length + cache_length
+        rows = self.site.round(F.embedding(position_ids + self.offset, self.weight))
+        return rows if rows.dim() == 3 else rows.unsqueeze(0)
 
 
 class QuantLayerNorm(nn.LayerNorm):

@@ -64,7 +64,7 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
     with replacing(folder / PACKED_FILE) as fresh:
         save_file(tensors, fresh, metadata=FORMAT)
     model.config.save_pretrained(folder)
-    if model.generation_config is not None:
+    if model.can_generate() and model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
     if isinstance(tokenizer, (str, Path)):
         for name in TOKENIZER_FILES:

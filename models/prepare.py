@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -19,10 +20,15 @@ from typing_extensions import (
 )
 
 from ternbin.errors import InputError
+from ternbin.graph.given import IDS, PLACES, Given
 from ternbin.graph.ir import HEAD, Lowered
+from ternbin.graph.shape import draw_source, ranges
 from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
+from ternbin.models.family import (
+    Family,
+)
 from ternbin.models.fidelity import (
     Agreement,
     Pair,
@@ -33,9 +39,6 @@ from ternbin.models.fields import (
 )
 from ternbin.models.files import (
     read_config,
-)
-from ternbin.models.lowering import (
-    describe_generation,
 )
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
@@ -89,7 +92,8 @@ def _demo(folder: Path | None) -> dict[str, Any]:
     path = bundled_dir() / DEMO_FILE
     if folder is not None and (folder / DEMO_FILE).exists():
         path = folder / DEMO_FILE
-    return validated(_Demo, read_json(path), path, unknown=True)
+    found: Any = validated(_Demo, read_json(path), path, unknown=True)
+    return found
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
@@ -107,22 +111,35 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     try:
         for beside in {*folder.glob("*token*.json"), *vocabularies}:
             check_regular(beside)
-        if not path.exists():
-            kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
-            return AutoTokenizer.from_pretrained(
+        if path.exists():
+            return _usable(PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True))
+        kind = str(read_config(folder).get("model_type")).removeprefix("ternbin_")
+        return _usable(
+            AutoTokenizer.from_pretrained(
                 str(folder), tokenizer_type=kind, local_files_only=True, trust_remote_code=False
             )
-        return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        )
     except InputError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
         reason = " ".join(str(error).split())[:200]
     try:
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        tokenizer = _usable(PreTrainedTokenizerFast(tokenizer_file=str(path)))
     except Exception:
         raise InputError(f"{path if path.exists() else folder}: not a usable tokenizer: {reason}") from None
     warn(f"{folder}: settings of the tokenizer are left out: {reason}")
     return tokenizer
+
+
+def _usable(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer itself; some faulty settings show only when it is used."""
+    tokenizer("a")
+    return tokenizer
+
+
+def family(folder: str | Path) -> Family:
+    """The family of a checkpoint folder. Raises InputError."""
+    return family_in(folder)[0]
 
 
 def limits(folder: str | Path) -> dict[str, int]:
@@ -162,7 +179,7 @@ def calibration_batches(
 
 def generation(model: QuantModel) -> dict[str, Any]:
     """What the meta of the lowered model will say of generating."""
-    return describe_generation(model.config, model.generation_config) if model.can_generate() else {}
+    return family_of(model).generation(model)
 
 
 def lower(model: QuantModel) -> Lowered:
@@ -171,7 +188,7 @@ def lower(model: QuantModel) -> Lowered:
 
 
 def compare(model: QuantModel, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
-    """Agreement of the folded graphs with the model, op by op, over (source ids, decoder input ids)."""
+    """Agreement of the folded graphs with the model, op by op, over (source, decoder input ids)."""
     return family_of(model).compare(model, lowered, pairs)
 
 
@@ -223,16 +240,21 @@ def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
 def _check_pairs(
     lowered: Lowered, tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[dict[str, str]]
 ) -> list[Pair]:
-    """A few (source ids, decoder input ids): of the texts, or seeded random ones where there is no tokenizer."""
+    """A few (source, decoder input ids): of the texts, or seeded random ones where there is no tokenizer or the model listens."""
     meta, length = lowered.meta, min(CHECK_TOKENS, lowered.meta["max_positions"])
-    start, vocab = meta["decoder_start_id"], min(meta["vocab_size"], meta.get("target_vocab_size", meta["vocab_size"]))
-    if tokenizer is None:
-        ids = torch.randint(0, vocab, (CHECK_TEXTS, 2, length), generator=torch.Generator().manual_seed(1))
-        pairs = [(source, target) for source, target in ids.tolist()]
+    start, vocab = meta.get("decoder_start_id"), meta.get("target_vocab_size", meta["vocab_size"])
+    if tokenizer is None or any(own.width for own in ranges(lowered).values()):
+        rng = Random(1)
+        pairs = [
+            (draw_source(rng, lowered, length), [rng.randrange(vocab) for _ in range(length)])
+            for _ in range(CHECK_TEXTS)
+        ]
     else:
-        texts = texts[:CHECK_TEXTS]
-        pairs = [(token_ids(tokenizer, text["source"]), token_ids(tokenizer, text["target"])) for text in texts]
-    return [(s[:length], [start, *(token for token in t if token < vocab)][:length]) for s, t in pairs]
+        chosen = texts[:CHECK_TEXTS]
+        pairs = [(token_ids(tokenizer, t["source"])[:length], token_ids(tokenizer, t["target"])) for t in chosen]
+    if start is None:
+        return [(source, []) for source, _ in pairs]
+    return [(s, [start, *(token for token in t if token < vocab)][:length]) for s, t in pairs]
 
 
 def lowered_model(folder: str | Path, bits: str | None = None, res_bits: int | None = None) -> Lowered:
@@ -285,6 +307,42 @@ def encode_text(
         )
     warn(f"the text is cut to the first {positions} of its {len(ids)} tokens")
     return tokenizer(text.strip(), truncation=True, max_length=positions).input_ids
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase | None, text: str, other: str, positions: int
+) -> dict[str, list[int]]:
+    """Ids of two texts, and the places that say which token is of which. Raises InputError for what is too long, or no tokenizer."""
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer: a pair must be texts")
+    encoded = tokenizer(text.strip(), other.strip(), return_token_type_ids=True)
+    ids, types = list(encoded["input_ids"]), encoded["token_type_ids"]
+    if len(ids) > positions:
+        raise InputError(f"the pair must be at most {positions} tokens long for this model, not {len(ids)}")
+    return {IDS: ids, PLACES: [kind * positions + position for position, kind in enumerate(types)]}
+
+
+def listen(model: QuantModel, path: str | Path | None) -> Given:
+    """What prefill is given of a sound file; without one, of a made-up sound.  Raises InputError."""
+    return family_of(model).listen(model, path)
+
+
+def answers(
+    model: QuantModel, folder: Path, sources: Sequence[Given], streams: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the host makes of the streams that a model without decoder gave for each text, and how near that is to what it makes of the
+    fake-quant model's and, where ``folder`` holds one, of the full-precision model's."""
+    family, is_stock = family_in(folder)
+    stock = family.load_stock(folder) if is_stock else None
+    found: list[dict[str, Any]] = []
+    for source, given in zip(sources, streams, strict=True):
+        own = family.answer(model, {name: torch.as_tensor(values) for name, values in given.items()})
+        near = {"fake_quant": own.agreement(family.answer(model, family.streams(model, source)))}
+        if stock is not None:
+            full = family.answer(model, family.stock_streams(model, stock, source))
+            near["full_precision"] = own.agreement(full)
+        found.append(own.asdict() | {"agreement": near})
+    return found
 
 
 def check_ids(ids: Sequence[int], vocab: int, positions: int) -> list[int]:

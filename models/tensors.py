@@ -9,7 +9,6 @@ Each raises InputError that names the file, and the tensor where it is about one
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,13 +23,12 @@ from ternbin.graph import qtypes
 from ternbin.models.fields import IndexFields
 from ternbin.models.files import INDEX_FILE, PACKED_FILE, STOCK_FILE, read_json
 from ternbin.models.quantizers import ActQuantizer
+from ternbin.progress import warn
 from ternbin.schema import DATA_BYTES, check_regular, validated
 
 ADAPTER_FILE = "adapter_config.json"
-OTHER_HEADS = ("classification_head.", "qa_outputs.", "classifier.", "score.")
+OTHER_HEADS = ("classification_head.", "qa_outputs.", "classifier.", "score.", "cls.")
 """Heads of tasks that no family here does; the rest of their models is whole without them."""
-
-log = logging.getLogger(__name__)
 
 
 class Held(NamedTuple):
@@ -167,7 +165,7 @@ class Tensors:
         if strange:
             raise InputError(f"{strange[0].path}: every tensor must be one that the model uses, not {_names(strange)}")
         if heads:
-            log.warning("%s: %s not used: the head of another task", heads[0].path, _names(heads))
+            warn(f"{heads[0].path}: {_names(heads)} not used: the head of another task")
 
 
 def assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,10 @@ from ternbin.counting.runs import CallRun, RunResult
 from ternbin.decoding.beam import visible
 from ternbin.decoding.search import Fed
 from ternbin.errors import CheckError
+from ternbin.graph.given import IDS, Given
 from ternbin.graph.ir import HEAD, Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
+from ternbin.graph.shape import shape
 
 Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
 
@@ -78,23 +81,29 @@ def _written(values: dict) -> dict:
 
 
 def reference(
-    lowered: Lowered, ids: Sequence[int], fed: Sequence[int] | Sequence[Fed], lengths: Sequence[int] = ()
+    lowered: Lowered, source: Given, fed: Sequence[int] | Sequence[Fed], lengths: Sequence[int] = ()
 ) -> Reference:
-    """Tensors by node name for each call of a program: the encoder on ``ids``, then the decoder on one token of ``fed`` at a time, or
-    on the beams of a trace. ``lengths``: of the texts, where ``ids`` are those of several."""
-    encoder, decoder = (Interpreter(graph, lowered.weights) for graph in (lowered.encoder, lowered.decoder))
-    encoded = [encoder({"ids": part}) for part in torch.tensor(list(ids)).split(list(lengths) or len(ids))]
-    each_cross = [outputs(lowered.encoder, values) for values in encoded]
-    cross, caches = {name: torch.cat([own[name] for own in each_cross]) for name in each_cross[0]}, {}
+    """Tensors by node name for each call of a program: prefill on ``source``, then decode on one token of ``fed`` at a time, or on the
+    beams of a trace. ``lengths``: of the texts, where ``source`` is that of several."""
+    model = shape(lowered)
+    prefill = Interpreter(model.prefill.graph, lowered.weights)
+    given = model.prefill.given(source, lengths=lengths)
+    parts = {name: value.split(list(lengths) or len(value)) for name, value in given.items()}
+    encoded = [prefill({name: part[text] for name, part in parts.items()}) for text in range(len(lengths) or 1)]
+    each = [outputs(model.prefill.graph, values) for values in encoded]
+    gave, caches = {name: torch.cat([own[name] for own in each]) for name in each[0]}, {}
     result = [_written(values) for values in encoded]
-    trace = [each for each in fed if not isinstance(each, int)]
-    for past, each in enumerate(fed):
-        if isinstance(each, int):
-            values = decoder({"ids": torch.tensor([each]), **cross}, past, caches)
+    if model.decode is None:
+        return result
+    decode = Interpreter(model.decode.graph, lowered.weights)
+    trace = [step for step in fed if not isinstance(step, int)]
+    for past, step in enumerate(fed):
+        if isinstance(step, int):
+            values = decode({IDS: torch.tensor([step]), **gave}, past, caches)
         else:
-            tokens, _ = each
-            values = decoder(
-                {"ids": torch.tensor(tokens), **cross},
+            tokens, _ = step
+            values = decode(
+                {IDS: torch.tensor(tokens), **gave},
                 past,
                 caches,
                 mask=visible(trace[: past + 1]),
@@ -113,27 +122,41 @@ def _sources(beams: int, lengths: Sequence[int]) -> Tensor | None:
     return text.repeat_interleave(beams // len(lengths))[:, None] == text.repeat_interleave(torch.tensor(lengths))
 
 
-def fed_tokens(start: int, result: RunResult) -> list[int] | list[Fed]:
-    """What each decoder call of a run read, given the start token."""
+def fed_tokens(program: Program, start: int | None, result: RunResult) -> list[int] | list[Fed]:
+    """What each decode call of a run read, given the start token; nothing where the model does not generate."""
+    if start is None:
+        return []
     if result.found:
         return result.trace
-    return [start, *result.tokens][: len(result.calls) - 1]
+    return [start, *result.tokens][: len(result.calls) - program.encoders]
 
 
-def check(program: Program, lowered: Lowered, ids: Sequence[int], start: int, result: RunResult) -> Check:
+def check(program: Program, lowered: Lowered, source: Given, start: int | None, result: RunResult) -> Check:
     """Compare all probes of a run with the reference, which is fed the very tokens that the run used.
 
-    ``start``: the decoder's start token. The reference recomputes everything from ``ids`` and those tokens, so one wrong value
-    shows up at the instruction that wrote it first. Raises CheckError where the host did not read what the core wrote.
+    ``start``: the start token, None for a model that does not generate. The reference recomputes everything from ``source`` and those
+    tokens, so one wrong value shows up at the instruction that wrote it first. Raises CheckError where the host did not read what the
+    core wrote.
     """
-    expected = reference(lowered, ids, fed_tokens(start, result), program.lengths)
+    expected = reference(lowered, source, fed_tokens(program, start, result), program.source_lens)
     verdict = compare(program, expected, result.calls)
-    for position in range(len(result.trace) if verdict.bit_exact else 0):
+    if verdict.bit_exact:
+        _check_read(program, lowered, expected, result)
+    return verdict
+
+
+def _check_read(program: Program, lowered: Lowered, expected: Reference, result: RunResult) -> None:
+    """What the host finds in external memory must be what the reference has."""
+    for port, node in zip(program.outputs, shape(lowered).prefill.streams, strict=True):
+        found = np.split(program.read(result.memory, port), np.cumsum(program.lengths)[:-1])
+        for text, own in enumerate(found):
+            if not np.array_equal(own, np.asarray(expected[text][node.src[0].name])):
+                raise CheckError(f"{port.name} of text {text + 1}: rows in external memory must be those on chip")
+    for position in range(len(result.trace)):
         best = expected[program.encoders + position][HEAD]
         top = torch.from_numpy(program.read_top(result.memory, position))
         if not (isinstance(best, Tensor) and torch.equal(top, best)):
             raise CheckError(f"decoder position {position}: the best tokens in external memory must be those on chip")
-    return verdict
 
 
 def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> Check:

@@ -67,7 +67,16 @@ def identity(program: Program, library: Path, *parts: object) -> str:
         (p.call, p.unit, p.index, p.region.mem, p.region.addr, p.region.words, p.region.bank, p.region.banks)
         for p in program.probes
     ]
-    about = (formats.CHECKPOINT, program.hw, calls, program.source_addr, program.target_addr, program.info, *parts)
+    about = (
+        formats.CHECKPOINT,
+        program.hw,
+        calls,
+        program.inputs,
+        program.outputs,
+        program.target_addr,
+        program.info,
+        *parts,
+    )
     digest = hashlib.sha256(repr(about).encode())
     digest.update(np.array(places, dtype=np.int64).tobytes())
     for data in (program.image, library.read_bytes()):

@@ -71,6 +71,11 @@ class Run:
         return self.result["tokens"]
 
     @property
+    def answers(self) -> list[dict]:
+        """Of a model that does not generate: label or embedding of each text (docs/result-schema.md, ``answer``)."""
+        return [text["answer"] for text in results.texts(self.result) if "answer" in text]
+
+    @property
     def bit_exact(self) -> bool:
         """Every tensor that was written equals the integer reference."""
         return self.result["bit_exact"]
@@ -133,7 +138,7 @@ class Run:
         (low, high), checked = self.energy_range_uj, f"{self.result['values_checked']:,} values compared"
         verdict = "equal" if self.bit_exact else f"{self.result['mismatches']:,} differ"
         rows = [
-            *(("summary", text["summary"] or text["tokens"]) for text in results.texts(self.result)),
+            *results.said(self.result),
             ("bits", f"{checked}, {verdict}"),
             *((f"cycles, {name}", f"{cycles:,}") for name, cycles in self.cycles_by_phase.items()),
             ("energy", f"{self.energy_uj:.3g} µJ ({low:.3g} to {high:.3g})"),
@@ -147,6 +152,8 @@ def summarise(
     text: str | Sequence[str] | None = None,
     *,
     ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    pair: str | Sequence[str] | None = None,
+    audio: str | Path | Sequence[str | Path] = (),
     model: str | Path | None = None,
     bits: str | None = None,
     hw: str | Path | HwConfig = "small",
@@ -167,6 +174,8 @@ def summarise(
     """``ternbin run``: the text on the simulated accelerator, every tensor compared with the integer reference.
 
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
+    pair: a second text for each, of a model with token types. audio: WAV files (16 bits, 16 kHz) in place of texts, of a model that
+    listens; without one it gets a made-up sound.
     bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. truncate: cut texts longer than
     the model takes. beams above 1: beam search (None: as many as the model's generation config says), with the settings named as on the
     command line, None for the model's own; generation: any other setting, by the library's name. memory: latency and bandwidth of
@@ -180,8 +189,8 @@ def summarise(
     from ternbin import flow
     from ternbin.energy import figures
 
-    if text is not None and ids is not None:
-        raise InputError("text and ids must not be mixed")
+    if (text is not None) + (ids is not None) + (audio not in ((), [])) > 1:
+        raise InputError("text, ids and audio must not be mixed")
     search = _settings(beams, length_penalty, no_repeat_ngram, early_stopping, generation)
     job = flow.Job(
         hw=_hardware(hw),
@@ -189,6 +198,8 @@ def summarise(
         bits=bits,
         texts=() if text is None else (text,) if isinstance(text, str) else tuple(text),
         ids=() if ids is None else _each_text(ids),
+        audio=(audio,) if isinstance(audio, str | Path) else tuple(audio),
+        pairs=() if pair is None else (pair,) if isinstance(pair, str) else tuple(pair),
         truncate=truncate,
         max_new_tokens=max_new_tokens,
         beams=beams,
@@ -269,12 +280,11 @@ def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
     anything is written, for what ``lower`` would refuse.
     """
-    import warnings
-
     from ternbin.models import prepare
+    from ternbin.progress import warn
 
     for note in prepare.quantize(model, out, bits).notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     return Path(out)
 
 
@@ -307,8 +317,11 @@ def map_for(
     from ternbin.decoding.beam import check_vocabulary
     from ternbin.decoding.rules import rules
     from ternbin.decoding.search import beams_of, columns
+    from ternbin.graph.shape import generates
     from ternbin.mapping.mapper import map_model
 
+    if not generates(lowered):
+        return map_model(lowered, hw, lengths, 0)
     beams = beams_of(lowered.meta, beams)
     width = columns(beams, len(lengths), rules(lowered.meta))
     if width * len(lengths) > 1:
@@ -322,7 +335,7 @@ def map_for(
 
 def beams_of_program(program: Program) -> int:
     """Beams of a text that a program was lowered for; 1: greedy."""
-    return program.info.get("search", {}).get("num_beams", program.beams // program.encoders)
+    return program.info.get("search", {}).get("num_beams", max(1, program.beams // program.encoders))
 
 
 def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
@@ -373,7 +386,7 @@ def simulate(
     return flow.simulate(
         program,
         [token for own in texts for token in own],
-        Policy.of(program.info, max_new_tokens or program.max_new_tokens, settings),
+        Policy.of(program.info, max_new_tokens or program.max_new_tokens, settings) if program.generates else None,
         memory or MemoryModel(),
         search=Search.of(program.info, beams, settings) if beams > 1 else None,
         waves=waves,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from ternbin import results
@@ -28,8 +29,11 @@ from ternbin.energy.account import check as check_tariff
 from ternbin.energy.figures import DRAM
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.dump import dump
-from ternbin.graph.ir import Lowered
+from ternbin.graph.given import Given, most_new_tokens, rows
+from ternbin.graph.given import count as tokens_in
+from ternbin.graph.ir import Lowered, Residual
 from ternbin.graph.picture import picture
+from ternbin.graph.shape import generates, shape
 from ternbin.mapping.mapper import map_model
 from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
@@ -52,7 +56,8 @@ class Job:
     """What to run on what. Without texts or ids, a bundled text; without a model folder, the bundled model.
 
     ``beams`` above 1: beam search; None: as many as the model's generation config says. Several texts (or ids of several) are one batch.
-    ``hw`` is made for the beams of all.
+    ``hw`` is made for the beams of all. ``pairs``: a second text for each, of a model with token types.
+    ``audio``: WAV files in place of texts, of a model that listens; without one it gets a made-up sound.
     """
 
     hw: HwConfig
@@ -60,6 +65,8 @@ class Job:
     bits: str | None = None
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[int]] = ()
+    pairs: Sequence[str] = ()
+    audio: Sequence[str | Path] = ()
     truncate: bool = False  # texts longer than the positions
     max_new_tokens: int = 20
     beams: int | None = None
@@ -70,7 +77,7 @@ class Job:
     @property
     def count(self) -> int:
         """Of texts."""
-        return len(self.ids or self.texts) or 1
+        return len(self.ids or self.texts or self.audio) or 1
 
 
 def summarise(
@@ -113,6 +120,7 @@ class Prepared:
     folder: Path
     model: QuantModel = field(repr=False)
     tokenizer: models.PreTrainedTokenizerBase | None
+    sources: "tuple[Source, ...]"
 
 
 def check_job(job: Job) -> None:
@@ -128,18 +136,46 @@ def check_job(job: Job) -> None:
 
 
 def prepare(job: Job) -> Prepared:
-    """Raises InputError for texts, ids and generation settings that the model cannot take; those that need no weights come first."""
+    """Raises InputError for texts, sounds, ids and settings that the model cannot take; those that need no weights come first."""
     folder = models.model_dir(job.model_dir)
-    limits, tokenizer = models.limits(folder), _tokenizer(folder, needed=not job.ids)
-    _sources(job, folder, tokenizer, limits)
+    family, limits = models.family(folder), models.limits(folder)
+    _check_kind(job, family)
+    tokenizer = _tokenizer(folder, needed=not (job.ids or family.listens))
+    sources = [] if family.listens else _sources(job, folder, tokenizer, limits)
     model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
-    own = models.generation(model)
-    beams = beams_of(own, job.beams, job.search)
-    if beams == 1 and {"length_penalty", "early_stopping"} & set(job.search):
-        raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
-    columns = columns_of(beams, job.count, rules(own, job.search))
-    hw = job.hw.searching(columns, job.count)
-    return Prepared(job=job, beams=beams, columns=columns, hw=hw, folder=folder, model=model, tokenizer=tokenizer)
+    if family.listens:
+        sources = _heard(job, model)
+    beams = columns = 1
+    hw = job.hw
+    if family.generates:
+        own = models.generation(model)
+        beams = beams_of(own, job.beams, job.search)
+        if beams == 1 and {"length_penalty", "early_stopping"} & set(job.search):
+            raise InputError("length_penalty and early_stopping must come with beams of 2 or more")
+        columns = columns_of(beams, job.count, rules(own, job.search))
+        hw = job.hw.searching(columns, job.count)
+    return Prepared(
+        job=job,
+        beams=beams,
+        columns=columns,
+        hw=hw,
+        folder=folder,
+        model=model,
+        tokenizer=tokenizer,
+        sources=tuple(sources),
+    )
+
+
+def _check_kind(job: Job, family: models.Family) -> None:
+    """Raises InputError for what a model of this family is not given."""
+    if family.listens and (job.texts or job.ids):
+        raise InputError("--audio must be given to a model that listens, not a text or ids")
+    if job.audio and not family.listens:
+        raise InputError("--audio must be given to a model that listens, not to one that reads text")
+    if job.pairs and not (family.pairs and len(job.pairs) == len(job.texts)):
+        raise InputError("--pair must come once with each --text or --file, to a model with token types")
+    if not family.generates and (job.beams not in (None, 1) or job.search):
+        raise InputError("beams and generation settings must be left out for a model that does not generate")
 
 
 def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
@@ -155,10 +191,18 @@ def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase 
 
 @dataclass(frozen=True)
 class Source:
-    """What one text is made of; ``text``: None where ids were given."""
+    """What one text is made of: its ids, all that prefill is given of it; ``text``: None where ids were given. ``sound``: name of a file,
+    in place of both."""
 
     ids: list[int]
     text: str | None
+    given: Given = field(repr=False)
+    sound: str | None = None
+
+    def asdict(self) -> Fields:
+        """Fields of result.json."""
+        heard = {} if self.sound is None else {"audio": {"file": self.sound, "tokens": tokens_in(self.given)}}
+        return {"text": self.text, "input_ids": self.ids, **heard}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,42 +210,55 @@ class Lowering(Prepared):
     """The model as integer graph, the texts as ids, and how to decode."""
 
     lowered: Lowered = field(repr=False)
-    sources: tuple[Source, ...]
-    policy: Policy
+    policy: Policy | None  # None: the model does not generate
     search: Search | None
 
 
 def lower(before: Prepared) -> Lowering:
     """Raises InputError for texts, ids and settings that the model cannot take."""
     job, lowered = before.job, fold(models.lower(before.model))
-    meta, sources = lowered.meta, tuple(_sources(job, before.folder, before.tokenizer, lowered.meta))
-    policy = Policy.of(meta, min(job.max_new_tokens, meta["max_positions"]), job.search)
+    meta = lowered.meta
+    if not generates(lowered):
+        return Lowering(**vars(before), lowered=lowered, policy=None, search=None)
+    policy = Policy.of(meta, min(job.max_new_tokens, most_new_tokens(meta)), job.search)
     search = Search.of(meta, before.beams, job.search) if before.beams != 1 else None
     if before.hw.beams > 1:
         check_vocabulary(meta, before.hw.beams)
-    return Lowering(**vars(before), lowered=lowered, sources=sources, policy=policy, search=search)
+    return Lowering(**vars(before), lowered=lowered, policy=policy, search=search)
 
 
 def _sources(
     job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]
 ) -> list[Source]:
     """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
-    if job.ids:
-        return _each(
-            job.ids, lambda ids: Source(models.check_ids(ids, meta["vocab_size"], meta["max_positions"]), None)
-        )
-    texts = job.texts or [models.default_text(folder)]
     positions, vocab = meta["max_positions"], meta["vocab_size"]
-    return _each(
-        texts, lambda text: Source(models.encode_text(tokenizer, text, positions, vocab, truncate=job.truncate), text)
-    )
+    if job.ids:
+        ids = _each(job.ids, lambda own: models.check_ids(own, vocab, positions))
+        return [Source(own, None, own) for own in ids]
+    if job.pairs:
+        both = list(zip(job.texts, job.pairs, strict=True))
+        paired = _each(both, lambda each: models.encode_pair(tokenizer, *each, positions))
+        return [
+            Source(given["ids"], f"{one} / {other}", given) for (one, other), given in zip(both, paired, strict=True)
+        ]
+    texts = job.texts or [models.default_text(folder)]
+    ids = _each(texts, lambda text: models.encode_text(tokenizer, text, positions, vocab, truncate=job.truncate))
+    return [Source(own, text, own) for text, own in zip(texts, ids, strict=True)]
 
 
-Given = TypeVar("Given")
+def _heard(job: Job, model: QuantModel) -> list[Source]:
+    """Of every sound of the job, or of a made-up one."""
+    files = job.audio or [None]
+    heard = _each(files, lambda path: models.listen(model, path))
+    return [Source([], None, own, str(path or "made up")) for path, own in zip(files, heard, strict=True)]
 
 
-def _each(given: Sequence[Given], source: Callable[[Given], Source]) -> list[Source]:
-    found: list[Source] = []
+One = TypeVar("One")
+Made = TypeVar("Made")
+
+
+def _each(given: Sequence[One], source: Callable[[One], Made]) -> list[Made]:
+    found: list[Made] = []
     for number, each in enumerate(given, 1):
         try:
             found.append(source(each))
@@ -215,18 +272,21 @@ def _each(given: Sequence[Given], source: Callable[[Given], Source]) -> list[Sou
 
 @dataclass(frozen=True, kw_only=True)
 class Planned(Lowering):
-    """The model as a program of the accelerator; ``ids`` of the texts, one after the other."""
+    """The model as a program of the accelerator; what is given of the texts, one after the other."""
 
     program: Program = field(repr=False)
-    ids: list[int]
+    given: Given = field(repr=False)
 
 
 def plan(before: Lowering) -> Planned:
     """Raises InputError where the model does not fit the hardware."""
-    lengths = [len(source.ids) for source in before.sources]
-    program = map_model(before.lowered, before.hw, lengths, before.policy.max_new_tokens, before.columns)
-    ids = [token for source in before.sources for token in source.ids]
-    return Planned(**vars(before), program=program, ids=ids)
+    names = [node.name for node in shape(before.lowered).prefill.reads]
+    each = [rows(source.given, names) for source in before.sources]
+    lengths = [len(own[names[0]]) for own in each]
+    new = before.policy.max_new_tokens if before.policy else 0
+    program = map_model(before.lowered, before.hw, lengths, new, before.columns)
+    given = {name: np.concatenate([own[name] for own in each]) for name in names}
+    return Planned(**vars(before), program=program, given=given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +312,7 @@ def run_simulation(before: Built, *, checkpoint: Path | None = None, restart: bo
     """As :func:`simulate`."""
     found = simulate(
         before.program,
-        before.ids,
+        before.given,
         before.policy,
         before.job.memory,
         search=before.search,
@@ -265,8 +325,8 @@ def run_simulation(before: Built, *, checkpoint: Path | None = None, restart: bo
 
 def simulate(
     program: Program,
-    ids: Sequence[int],
-    policy: Policy,
+    ids: Given,
+    policy: Policy | None,
     memory: MemoryModel,
     *,
     search: Search | None = None,
@@ -280,7 +340,7 @@ def simulate(
     keeper = None
     if checkpoint is not None:
         keeper = Checkpoint(checkpoint, restart=restart, tell=say)
-    calls = program.encoders + policy.max_new_tokens - (policy.last is not None)
+    calls = program.encoders + (policy.max_new_tokens - (policy.last is not None) if policy else 0)
     with bar(label="simulating", unit=" cycles", scale=True) as progress:
         return run(
             program,
@@ -322,12 +382,15 @@ class Checked(Simulated):
 
 def compare_tensors(before: Simulated) -> Checked:
     """Raises CheckError where a text of a batch has other tokens than the reference gives it alone."""
-    start = before.policy.prompt[0]
-    verdict = check(before.program, before.lowered, before.ids, start, before.run)
-    entries = _entries(before)
-    if len(entries) > 1 and verdict.bit_exact:
-        _check_alone(before, entries)
-    fed = [(entry["input_ids"], [start, *entry["tokens"][:-1]]) for entry in entries]
+    start = before.policy.prompt[0] if before.policy else None
+    verdict = check(before.program, before.lowered, before.given, start, before.run)
+    entries = _entries(before) if before.policy else _answered(before)
+    if len(entries) > 1 and before.policy and verdict.bit_exact:
+        _check_alone(before, entries, before.policy)
+    fed = [
+        (source.given, [] if start is None else [start, *entry["tokens"][:-1]])
+        for source, entry in zip(before.sources, entries, strict=True)
+    ]
     agreements = models.compare(before.model, before.lowered, fed)
     return Checked(**vars(before), verdict=verdict, entries=entries, agreements=agreements)
 
@@ -337,8 +400,7 @@ def _entries(before: Simulated) -> list[Fields]:
     found = [text.tokens for text in before.run.found] or [before.run.tokens]
     return [
         {
-            "text": source.text,
-            "input_ids": source.ids,
+            **source.asdict(),
             "tokens": tokens,
             "summary": _decoded(before.tokenizer, tokens),
         }
@@ -346,16 +408,32 @@ def _entries(before: Simulated) -> list[Fields]:
     ]
 
 
+def _answered(before: Simulated) -> list[Fields]:
+    """Each text with what the host makes of the residual stream that was read back for it."""
+    found = streams(before.program, before.lowered, before.run.memory)
+    answers = models.answers(before.model, before.folder, [source.given for source in before.sources], found)
+    return [
+        {**source.asdict(), "tokens": [], "summary": answer.get("label"), "answer": answer}
+        for source, answer in zip(before.sources, answers, strict=True)
+    ]
+
+
+def streams(program: Program, lowered: Lowered, memory: bytes | bytearray) -> list[dict[str, np.ndarray]]:
+    """The rows that prefill left for the host, real values [S, d] by output, of each text."""
+    fracs = {node.name: node.expect(Residual).frac for node in shape(lowered).prefill.streams}
+    stops = np.cumsum(program.lengths)[:-1]
+    read = {p.name: np.split(program.read(memory, p) * 2.0 ** -fracs[p.name], stops) for p in program.outputs}
+    return [{name: parts[text] for name, parts in read.items()} for text in range(program.encoders)]
+
+
 def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
-def _check_alone(before: Simulated, entries: Sequence[Fields]) -> None:
+def _check_alone(before: Simulated, entries: Sequence[Fields], policy: Policy) -> None:
     """Raises CheckError unless each text of a batch got the tokens that the reference gives it alone."""
-    for number, entry in enumerate(entries, 1):
-        wanted = reference_tokens(
-            before.lowered, entry["input_ids"], before.policy.max_new_tokens, before.search, before.job.search
-        )
+    for number, (source, entry) in enumerate(zip(before.sources, entries, strict=True), 1):
+        wanted = reference_tokens(before.lowered, source.given, policy.max_new_tokens, before.search, before.job.search)
         if entry["tokens"] != wanted:
             raise CheckError(f"text {number}: the tokens must be {wanted}, not {entry['tokens']}")
 
@@ -418,11 +496,11 @@ def result(before: Accounted) -> Fields:
 def _searched(before: Accounted) -> Fields:
     """The fields that only a beam search or a batch has."""
     fields: Fields = {}
-    more = [found_fields(found, before.search) for found in before.run.found]
+    more = [found_fields(found, before.search) for found in before.run.found] or [{}] * len(before.entries)
     batch = len(before.entries) > 1
     if before.search is not None:
         fields["search"] = asdict(before.search) | ({} if batch else more[0])
-    elif before.policy.rules.broken_by:
+    elif before.policy and before.policy.rules.broken_by:
         fields["rules"] = asdict(before.policy.rules)
     if batch:
         fields["texts"] = [entry | own for entry, own in zip(before.entries, more, strict=True)]

@@ -7,7 +7,7 @@ from ternbin.errors import InputError
 RESULT = "ternbin-result/3"  # result.json; docs/result-schema.md
 ENERGY = "ternbin-energy/1"  # gate-level characterisation; docs/energy.md
 PACKED = "ternbin-packed/1"  # packed checkpoint; models/packed.py
-PROGRAM = "ternbin program 1"  # program.tbn, its first line; contract/program.py
+PROGRAM = "ternbin program 2"  # program.tbn, its first line; contract/program.py
 CHECKPOINT = "ternbin-checkpoint/1"  # state of a run; sim/resume.py
 
 

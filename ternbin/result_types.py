@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-SCHEMA = "ternbin-result/3"
+from ternbin.formats import RESULT
+from ternbin.schema import OneOf
+
 EARLIER = ("ternbin-result/1", "ternbin-result/2")
 
 Count = Annotated[int, Field(ge=0, le=1 << 53)]  # what a double holds exactly
@@ -23,11 +25,37 @@ Phase = Literal["prefill", "decode"]
 Scalar = int | float | str | bool | None
 
 
+class Audio(TypedDict):
+    file: str
+    tokens: Some
+
+
+class Nearness(TypedDict):
+    cosine: Annotated[float, Field(ge=-1.001, le=1.001, allow_inf_nan=False)]
+    largest: Amount
+    same_label: NotRequired[bool]
+
+
+class Nearnesses(TypedDict):
+    fake_quant: Nearness
+    full_precision: NotRequired[Nearness]
+
+
+class Answer(TypedDict):
+    kind: Literal["label", "embedding"]
+    values: Annotated[list[Number], Field(min_length=1)]
+    label: NotRequired[str]
+    labels: NotRequired[Annotated[list[str], Field(min_length=1)]]
+    agreement: Nearnesses
+
+
 class Text(TypedDict):
     text: str | None
     input_ids: list[Count]
     tokens: list[Count]
     summary: str | None
+    audio: NotRequired[Audio]
+    answer: NotRequired[Answer]
 
 
 class BatchText(Text):
@@ -211,7 +239,7 @@ class _EnergyTotals(TypedDict):
     pj: Amount
     low: Amount
     high: Amount
-    phases: Annotated[list[EnergyPhase], Field(min_length=2, max_length=2)]
+    phases: Annotated[list[EnergyPhase], Field(min_length=1, max_length=2)]
 
 
 class EarlierEnergy(_EnergyTotals):
@@ -330,7 +358,7 @@ class _Common(Text):
     sim_seconds: Amount
     sim_macs_per_second: Amount
     sim_cycles_per_second: Amount
-    phases: Annotated[list[PhaseTotals], Field(min_length=2, max_length=2)]
+    phases: Annotated[list[PhaseTotals], Field(min_length=1, max_length=2)]
     counters: dict[Phase, dict[str, Count]]
     claim: Claim
     fidelity: list[Agreement]
@@ -340,19 +368,19 @@ class _Common(Text):
 
 
 class Result(_Common):
-    schema: Literal["ternbin-result/3"]
+    schema: Annotated[str, OneOf(RESULT)]
     ops: list[Op]
     traffic: dict[Phase, dict[str, Count]]
     energy: Energy
 
 
 class EarlierResult(_Common):
-    schema: Literal["ternbin-result/1", "ternbin-result/2"]
+    schema: Annotated[str, OneOf(*EARLIER)]
     ops: list[EarlierOp]
     energy: EarlierEnergy
 
 
 def json_schema() -> dict[str, Any]:
     """Of a result of the present schema."""
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:{SCHEMA.replace('/', ':')}"}
-    return head | TypeAdapter(Result).json_schema() | {"title": f"result.json of {SCHEMA}"}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:{RESULT.replace('/', ':')}"}
+    return head | TypeAdapter(Result).json_schema() | {"title": f"result.json of {RESULT}"}

@@ -6,15 +6,8 @@ from typing import Any, cast
 
 from ternbin import formats
 from ternbin.errors import InputError
-from ternbin.schema import (
-    DATA_BYTES,
-    read_json,
-    shown,
-    validated,
-)
-from ternbin.storage import (
-    write_text,
-)
+from ternbin.schema import DATA_BYTES, read_json, shown, validated
+from ternbin.storage import write_text
 
 Result = dict[str, Any]  # the fields of result.json, as ternbin/result_types.py declares them
 
@@ -38,11 +31,12 @@ def validate(result: Any, where: str | Path = "result") -> Result:
 
 
 def _check_phases(result: Result, where: str | Path) -> None:
-    """Prefill comes first, then decode."""
+    """Prefill comes first, then decode, unless the model generates nothing."""
+    wanted = ["prefill"] if all("answer" in text for text in texts(result)) else ["prefill", "decode"]
     for field, phases in (("phases", result["phases"]), ("energy.phases", result["energy"]["phases"])):
         names = [phase["name"] for phase in phases]
-        if names != ["prefill", "decode"]:
-            raise InputError(f"{where}: {field} must be prefill and decode, not {' and '.join(names)}")
+        if names != wanted:
+            raise InputError(f"{where}: {field} must be {' and '.join(wanted)}, not {' and '.join(names)}")
     for number, phase in enumerate(result["claim"]["phases"]):
         if phase["name"] in [earlier["name"] for earlier in result["claim"]["phases"][:number]]:
             raise InputError(f"{where}: claim.phases must hold a phase once, not {phase['name']} twice")
@@ -80,8 +74,35 @@ def texts(result: Result) -> list[Result]:
     return result.get("texts", [result])
 
 
-def per_token(result: Result) -> tuple[float, float]:
-    """Cycles and picojoules of decoding for each generated token, of all texts."""
+def said(result: Result) -> list[tuple[str, str]]:
+    """What came out for each text, as (kind, value): a summary (or the tokens), a label, or an embedding's length."""
+    lines: list[tuple[str, str]] = []
+    for entry in texts(result):
+        answer = entry.get("answer")
+        if answer is None:
+            lines.append(("summary", entry["summary"] if entry["summary"] is not None else str(entry["tokens"])))
+        elif answer["kind"] == "label":
+            lines.append(("label", answer["label"]))
+        else:
+            first = ", ".join(f"{value:.4f}" for value in answer["values"][:4])
+            lines.append(("embedding", f"{len(answer['values'])} values: {first}, ..."))
+    return lines
+
+
+def agreements(answer: Result) -> list[str]:
+    """How near an answer is to those of the other models, in words, one line a model."""
+    names = {"fake_quant": "fake-quant model", "full_precision": "full-precision model"}
+    lines: list[str] = []
+    for name, near in answer["agreement"].items():
+        same = {True: ", the same label", False: ", another label", None: ""}[near.get("same_label")]
+        lines.append(f"{names[name]}: cosine {near['cosine']:.4f}, largest difference {near['largest']:.3g}{same}")
+    return lines
+
+
+def per_token(result: Result) -> tuple[float, float] | None:
+    """Cycles and picojoules of decoding for each generated token, of all texts; None where nothing was generated."""
+    if len(result["phases"]) < 2:
+        return None
     tokens = max(1, len(result["tokens"]))
     return result["phases"][1]["cycles"] / tokens, result["energy"]["phases"][1]["pj"] / tokens
 
@@ -98,7 +119,7 @@ def load_scores(path: Path) -> Result:
     """The ``evaluation`` of a result, from the eval.json of a checkpoint; without fields that no one shows. Raises InputError."""
     from ternbin.result_types import Evaluation
 
-    found: Result = validated(Evaluation, read_json(path), path, unknown=True)
+    found = cast(Result, validated(Evaluation, read_json(path), path, unknown=True))
     _check_marks(found, path)
     return found
 

@@ -117,6 +117,23 @@ class Printable:
         return handler(schema) | {"minLength": self.low, "maxLength": self.high}
 
 
+class OneOf:
+    """The values there are, of a field that others are given as text or number: ``Annotated[str, OneOf("a", "b")]``."""
+
+    def __init__(self, *values: str | int):
+        self.values = values
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        kinds = {type(value) for value in self.values}
+        listed = core_schema.literal_schema(list(self.values))
+        # of values that equal one of them, true and 8.0 are none
+        return core_schema.no_info_before_validator_function(
+            lambda value: value if type(value) in kinds else None, listed
+        )
+
+
 Number = Annotated[float, Range()]
 
 
@@ -164,7 +181,8 @@ def _fields_of(kind: type) -> Any:
     from typing_extensions import TypedDict
 
     hints = get_type_hints(kind, include_extras=True)
-    return TypedDict(kind.__name__, {field.name: hints[field.name] for field in dataclasses.fields(kind)})
+    make = cast(Any, TypedDict)  # names and types are known at run time alone
+    return make(kind.__name__, {field.name: hints[field.name] for field in dataclasses.fields(kind)})
 
 
 @cache

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ternbin.errors import InputError
 
+DISK_BYTES = 16 << 20  # that a folder of results may take
 STALE = 24 * 3600.0  # seconds after which what a process leaves while it works is nobody's any more
 _ADVICE = "set TERNBIN_CACHE to a folder of yours"
 
@@ -77,19 +78,29 @@ def _sweep(folder: Path, pattern: str) -> None:
 # ---- folders in use -------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
-    """The folder, made if need be, as that of this process alone while the block lasts.
-
-    Raises InputError where it cannot be written, or another process has claimed it. It is the folder itself that is locked: nothing
-    is left in it, and a process that is killed holds nothing.
-    """
+def writable(folder: Path) -> Path:
+    """The folder, made if need be: found out before long work, not after it. Raises InputError where it cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: must be a folder to write to, not a file")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        handle = os.open(folder, os.O_RDONLY)
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+    if free < DISK_BYTES:
+        raise InputError(f"{folder}: the disk must have {DISK_BYTES:,} bytes left, not {free:,}")
+    return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """The folder, as :func:`writable` makes sure of it, as that of this process alone while the block lasts.
+
+    Raises InputError, too, where another process has claimed it. It is the folder itself that is locked: nothing is left in it, and a
+    process that is killed holds nothing.
+    """
+    handle = os.open(writable(folder), os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

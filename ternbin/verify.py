@@ -11,7 +11,13 @@ from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.activations import FUNCTIONS
-from ternbin.graph.ir import Lowered
+from ternbin.graph.ir import (
+    Lowered,
+)
+from ternbin.graph.shape import (
+    draw_source,
+    generates,
+)
 from ternbin.mapping.mapper import map_model
 from ternbin.models.families import FAMILIES
 from ternbin.models.family import Family, Sizes
@@ -97,19 +103,21 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     """Runs one case, with ``kv_external`` where keys and values do not fit otherwise, and shorter texts where they still do not; what was
     compared, and the first divergence if any.
 
-    ``beams`` above 1: a beam search of random settings. ``texts`` above 1: as many texts, of random lengths, at a time. ``hw`` is made for
-    the beams of all. Every text must also be the reference's.
+    ``beams`` above 1: a beam search of random settings, of a model that generates. ``texts`` above 1: as many texts, of random lengths,
+    at a time. ``hw`` is made for the beams of all. Every text must also be the reference's.
     """
-    case, hw, family = draw_case(seed, hw), hw.searching(beams, texts), family_for(seed)
+    case, family = draw_case(seed, hw), family_for(seed)
     lowered = fold(family.lower(family.random(case.bits, case.sizes, seed=seed, res_bits=hw.res_bits)))
+    writes = generates(lowered)
+    beams, hw = (beams, hw.searching(beams, texts)) if writes else (1, hw)
     rng = random.Random(seed + 1)
     lengths = [case.source_len, *(rng.randint(1, 19) for _ in range(texts - 1))]
     program = _mapped(lowered, hw, lengths, case.max_new_tokens, beams)
     lengths = program.source_lens or (program.source_len,)
     case = replace(case, source_len=lengths[0])
-    sources = [[rng.randrange(lowered.meta["vocab_size"]) for _ in range(length)] for length in lengths]
-    ids = [token for source in sources for token in source]
-    policy = Policy.of(lowered.meta, case.max_new_tokens)
+    sources = [draw_source(rng, lowered, length) for length in lengths]
+    given = {port.name: [row for source in sources for row in source[port.name]] for port in program.inputs}
+    policy = Policy.of(lowered.meta, case.max_new_tokens) if writes else None
     memory = MemoryModel(latency=case.latency, bandwidth=case.bandwidth, stall_seed=case.stall_seed)
     search = (
         None
@@ -121,14 +129,15 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
             early_stopping=rng.choice([True, False, "never"]),
         )
     )
-    result = run(program, ids=ids, policy=policy, search=search, memory=memory, seed=seed + 1)
+    result = run(program, ids=given, policy=policy, search=search, memory=memory, seed=seed + 1)
     for source, found in zip(sources, result.found, strict=False):
         wanted = reference_tokens(lowered, source, case.max_new_tokens, search)
         if found.tokens != wanted:
             raise CheckError(f"case {seed}: the text must be {wanted}, not {found.tokens}")
-    verdict = check(program, lowered, ids, policy.prompt[0], result).asdict()
+    verdict = check(program, lowered, given, policy.prompt[0] if policy else None, result).asdict()
     ran = {
         "seed": seed,
+        "family": family.stock_types[0],
         "case": str(case),
         "kv_external": program.hw.kv_external,
         "cycles": result.cycles,

@@ -37,7 +37,7 @@ WIDE_BUS = {  # 4, 2 and 2 code words a beat
 def _assert_exact(seed: int, hw: HwConfig) -> None:
     record = verify_case(seed, hw)
     assert record["bit_exact"], f"seed {seed} on {hw.name}: {record['case']}: {record['first_divergence']}"
-    assert record["tensors_checked"] > 20
+    assert record["tensors_checked"] > 10
 
 
 @pytest.mark.parametrize("seed", TINY)

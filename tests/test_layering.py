@@ -62,26 +62,28 @@ ALLOWED = {
     "explore.validate": "counting.cycles decoding energy energy.gates explore sim",
     "flow": (
         "contract counting counting.cycles decoding energy errors graph mapping models models.prepare "
-        "passes progress results rtl.verilog sim version"
+        "passes progress results rtl.verilog sim version numpy"
     ),
     "formats": "errors",
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
-    "models": "decoding errors formats graph graph.ops schema storage torch transformers",
+    "models": "decoding errors formats graph graph.ops progress schema storage torch transformers",
     "models.bart": "errors graph graph.ops models passes schema torch transformers",
-    "models.families": "errors graph models models.bart models.marian models.mbart schema",
+    "models.bert": "errors graph models schema torch transformers",
+    "models.families": "errors graph models models.bart models.bert models.marian models.mbart models.whisper schema",
     "models.marian": "models models.bart transformers",
     "models.mbart": "models models.bart transformers",
     "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
-        "decoding errors models models.families passes progress storage numpy rouge_score sacrebleu "
-        "torch transformers"
+        "decoding errors models models.families models.prepare passes progress schema storage numpy "
+        "rouge_score sacrebleu torch transformers"
     ),
+    "models.whisper": "errors graph models models.bart schema numpy torch transformers",
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "errors results storage matplotlib",
-    "result_types": "pydantic",
+    "result_types": "formats schema pydantic",
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ternbin.errors import InputError
-from ternbin.models.config import QuantConfig
-from ternbin.models.fields import MAX_VOCAB, Chance, ModelFields, TokenIds
+from ternbin.models.fields import MAX_VOCAB, Chance, ModelFields, check_common
 from ternbin.schema import Range, validated
 
 MAX_POSITION_VALUES = 1 << 26  # of a table of positions
@@ -49,17 +48,9 @@ def check(values: dict[str, Any], where: str | Path) -> None:
     """Raise InputError for values of a config.json that no model can have."""
     validated(Seq2SeqFields, values, where, unknown=True)
     vocab = min(values.get("vocab_size", MAX_VOCAB), values.get("decoder_vocab_size") or MAX_VOCAB)
-    for name in TokenIds.__annotations__:
-        given = values.get(name)
-        highest = max(given, default=0) if isinstance(given, list) else given or 0
-        if highest >= vocab:
-            raise InputError(f"{where}: {name} must be below vocab_size ({vocab}), not {highest}")
+    check_common(values, where, vocab)
     table = values.get("max_position_embeddings", 1) * values.get("d_model", 1)
     if table > MAX_POSITION_VALUES:
         raise InputError(
             f"{where}: max_position_embeddings times d_model must be at most {MAX_POSITION_VALUES}, not {table}"
         )
-    try:
-        QuantConfig.from_dict(values.get("quant") or {})
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
 from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, target_vocab
@@ -16,7 +17,7 @@ TABLES = {SHARED: "embed.table", ENCODER_TABLE: "enc.table", DECODER_TABLE: "dec
 def lower(model: QuantSeq2Seq) -> Lowered:
     """The graphs of a calibrated `deploy` model, packed or not."""
     check_lowerable(model)
-    lowering = _Lowering(model)
+    lowering = Seq2SeqLowering(model)
     encoder, decoder = Graph("encoder", lowering.encode()), Graph("decoder", lowering.decode())
     return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
@@ -45,15 +46,17 @@ def describe(model: QuantSeq2Seq) -> dict:
 Block = Callable[[Node, Node], Node]  # the residual stream plus what the block makes of its second argument
 
 
-class _Lowering(Lowering):
-    def __init__(self, model: QuantSeq2Seq):
+class Seq2SeqLowering(Lowering):
+    """Of models with the module names of BART."""
+
+    def __init__(self, model: Any):
         super().__init__(model)
         self.model = model
         self.encoder, self.decoder = stacks(model)
 
     def encode(self) -> tuple[Node, ...]:
-        """Source ids to the keys and values of every cross-attention."""
-        h = self.embedded(self.encoder, "enc", ENCODER_TABLE, self.b.input("ids", Ids(("S",))), past=0)
+        """The source to the keys and values of every cross-attention."""
+        h = self.source()
         for index, layer in enumerate(self.encoder.layers):
             h = self.layer(layer, f"enc.{index}", h, cross=None)
         h = self.normed(final_norm(self.encoder), "enc.final_ln", h)
@@ -65,6 +68,10 @@ class _Lowering(Lowering):
                 self.b.op("output", v, name=f"cross_v.{index}"),
             ]
         return tuple(outputs)
+
+    def source(self) -> Node:
+        """What the first layer of the encoder reads."""
+        return self.embedded(self.encoder, "enc", ENCODER_TABLE, self.b.input("ids", Ids(("S",))), past=0)
 
     def decode(self) -> tuple[Node, ...]:
         """Target ids, cached keys and values to the next token."""

@@ -39,6 +39,7 @@ from ternbin.models.modules import (
     activation_of,
 )
 from ternbin.models.packed import PackedModel, stored_weights
+from ternbin.models.quantizers import ResidualSite
 from ternbin.models.replace import Replacer
 
 Model = TypeVar("Model", bound="QuantSeq2Seq")
@@ -151,20 +152,17 @@ def quantize_modules(model: QuantSeq2Seq) -> None:
     elif hasattr(inner, "shared"):
         del inner.shared
     for name in ("encoder", "decoder"):
-        _quantize_stack(replacer, name, getattr(inner, name), model.layout, config.activation_function, scale)
+        quantize_stack(replacer, name, getattr(inner, name), model.layout, config.activation_function, scale)
     model.lm_head = replacer.head(cast(nn.Linear, model.lm_head))
     model.sites = replacer.sites
     if model.quant_config.form == "deploy":
         model.set_fracs(model.quant_config.fracs)
 
 
-def _quantize_stack(
+def quantize_stack(
     replacer: Replacer, name: str, stack: Any, layout: Layout, activation: str, embed_scale: float
 ) -> None:
-    """The encoder or the decoder: embeddings, then per layer its blocks and their LayerNorms.
-
-    Where LayerNorms stand before the blocks, all blocks write to one site, whose grid has room for what they add up to.
-    """
+    """The encoder or the decoder: embeddings, then its layers."""
     stream = replacer.site(f"{name}.embed")
     stack.embed_tokens = replacer.embedding(stack.embed_tokens, embed_scale, stream)
     if hasattr(stack, "embed_scale"):  # the embedding has it now
@@ -174,6 +172,16 @@ def _quantize_stack(
         site = replacer.site(f"{name}.layernorm_embedding")
         stack.layernorm_embedding = replacer.norm(stack.layernorm_embedding, stream, site)
         stream = site
+    quantize_layers(replacer, name, stack, layout, activation, stream)
+
+
+def quantize_layers(
+    replacer: Replacer, name: str, stack: Any, layout: Layout, activation: str, stream: ResidualSite
+) -> None:
+    """Per layer its blocks and their LayerNorms; `stream` is what the first reads.
+
+    Where LayerNorms stand before the blocks, all blocks write to one site, whose grid has room for what they add up to.
+    """
     for index, layer in enumerate(stack.layers):
         for block in ("self_attn", "encoder_attn", "final"):
             norm = f"{block}_layer_norm"

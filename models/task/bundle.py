@@ -14,10 +14,13 @@ from pathlib import Path
 
 from ternbin.models.files import CONFIG_FILE, GENERATION_FILE, PACKED_FILE
 from ternbin.models.task.data import SPLITS, Example, read_examples
-from ternbin.models.task.evaluate import evaluate
+from ternbin.models.task.evaluate import evaluate, load_model
+from ternbin.models.task.generate import generate
+from ternbin.models.task.scores import METRICS
 from ternbin.models.task.sets import SPLITS_FILE
 from ternbin.models.task.splits import names_of
-from ternbin.models.task.tokenizer import TOKENIZER_FILE
+from ternbin.models.task.task import Task, read_task
+from ternbin.models.task.tokenizer import TOKENIZER_FILE, load_tokenizer
 from ternbin.storage import write_bytes, write_text
 
 NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
@@ -37,7 +40,7 @@ def bundle_data(
     shutil.copyfile(Path(data_dir) / TOKENIZER_FILE, out_dir / TOKENIZER_FILE)
     short = [e for e in splits["test"] if words[0] <= len(e.source.split()) <= words[1]]
     texts = sorted(random.Random(seed).sample(short, min(demos, len(short))), key=lambda e: e.package)
-    write_demos(texts, out_dir, texts[0].source if texts else "")
+    write_demos(texts, out_dir, texts[0].source)
 
 
 def write_demos(texts: list[Example], out_dir: Path, default: str) -> None:
@@ -50,6 +53,17 @@ def bundle_model(student_dir: Path, out_dir: Path) -> None:
     """The packed checkpoint of `student_dir`."""
     for name in MODEL_FILES:
         shutil.copyfile(Path(student_dir) / name, out_dir / name)
+
+
+def choose_default(out_dir: Path, task: Task) -> None:
+    """Takes as the text that is run when the user gives none the one of the demos on which the bundled model does
+    best, of several the longest."""
+    texts = [Example(**row) for row in json.loads((out_dir / DEMO_FILE).read_text(encoding="utf-8"))["texts"]]
+    model, tokenizer, metric = load_model(out_dir), load_tokenizer(out_dir), METRICS[task.metric]
+    written = generate(model, tokenizer, task, [e.source for e in texts])
+    scores = [metric.score([text], [e.target])[metric.first] for text, e in zip(written, texts, strict=True)]
+    _, _, default = max((score, len(e.source), e.source) for score, e in zip(scores, texts, strict=True))
+    write_demos(texts, out_dir, default)
 
 
 def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path, limit: int | None = None) -> None:
@@ -68,9 +82,10 @@ def bundle_scores(models: dict[str, Path], data_dir: Path, out_dir: Path, limit:
 
 def main(data_dir: str, student_dir: str, out_dir: str, *others: str) -> None:
     """Everything; `others` are more models to score, each as name=folder."""
-    out = Path(out_dir)
-    bundle_data(Path(data_dir), out, words=(5, 20))
+    out, task = Path(out_dir), read_task(Path(data_dir))
+    bundle_data(Path(data_dir), out, words=(20, 60) if task.longer == "cut" else (5, 20))
     bundle_model(Path(student_dir), out)
+    choose_default(out, task)
     models = dict(other.split("=", 1) for other in others) | {"student": student_dir}
     bundle_scores({name: Path(folder) for name, folder in models.items()}, Path(data_dir), out)
 

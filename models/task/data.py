@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ternbin.errors import InputError
+from ternbin.schema import DATA_BYTES, parse_json, read_text, validated
 from ternbin.storage import replacing
 
 SPLITS = ("train", "validation", "test")
@@ -40,6 +41,13 @@ def read_examples(data_dir: Path, split: str) -> list[Example]:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     path = Path(data_dir) / f"{split}.jsonl"
     if not path.exists():
-        raise InputError(f"data folder must hold {path.name} (build it with build_dataset), not {str(data_dir)!r}")
-    with path.open(encoding="utf-8") as file:
-        return [Example(**json.loads(line)) for line in file]
+        raise InputError(f"data folder must hold {path.name} not {str(data_dir)!r}")
+    lines = enumerate(read_text(path, DATA_BYTES).split("\n"), start=1)  # splitlines() knows more ends of a line
+    rows = [_example(line, f"{path}: line {number}") for number, line in lines if line]
+    if not rows:
+        raise InputError(f"{path}: must hold at least one row, not none")
+    return rows
+
+
+def _example(line: str, where: str) -> Example:
+    return validated(Example, parse_json(line.encode(), where), where)

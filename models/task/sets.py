@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ternbin.errors import InputError
+from ternbin.models.prepare import SUMMARISATION, bundled_dir
 from ternbin.models.task import debian, debian_it
 from ternbin.models.task.data import SPLITS, Example, write_examples
 from ternbin.models.task.index import fetch_indices
@@ -22,9 +23,8 @@ SPLITS_FILE = "splits.json.xz"
 HELD_OUT = {"validation": 500, "test": 1000}  # rows
 SETS: dict[str, Any] = {module.TASK.name: module for module in (debian, debian_it)}
 
-_BUNDLED = Path(__file__).parents[1] / "bundled"
-BUNDLED = {"debian": _BUNDLED, "debian-it": _BUNDLED / "translation"}
-"""Folders of the committed splits and tokenizers, by the set's name."""
+BUNDLED = {debian.TASK.name: bundled_dir(SUMMARISATION), debian_it.TASK.name: bundled_dir("translation")}
+"""Folders of the bundled models, with the committed splits and tokenizers, by the name of their set."""
 
 
 def open_dataset(data: str | Path) -> Path:
@@ -41,6 +41,11 @@ def open_dataset(data: str | Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"data must be a folder or one of {', '.join(SETS)}, not {str(data)!r}")
     return folder
+
+
+def set_of(model_dir: Path) -> str:
+    """The set that a bundled model was made for; of any other model ``debian``."""
+    return next((name for name, folder in BUNDLED.items() if folder == model_dir), debian.TASK.name)
 
 
 def split_names(name: str) -> dict[str, list[str]] | None:

@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ternbin.errors import InputError
+from ternbin.schema import Range, read_json, validated
 from ternbin.storage import write_text
 
 TASK_FILE = "task.json"
@@ -31,10 +32,10 @@ class Task:
     name: str
     about: str
     metric: Literal["rouge", "bleu", "exact"]
-    max_source: int
-    max_target: int
+    max_source: Annotated[int, Range(2)]
+    max_target: Annotated[int, Range(2)]
     longer: Literal["cut", "drop"]
-    vocab: int
+    vocab: Annotated[int, Range(1)]
     opens: bool
     lead: Literal["beginning", "source"]
     shared_words: bool = False
@@ -50,7 +51,4 @@ def read_task(folder: Path) -> Task:
     path = Path(folder) / TASK_FILE
     if not path.exists():
         raise InputError(f"data folder must hold {TASK_FILE}, not {str(folder)!r}")
-    try:
-        return Task(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: {error}") from None
+    return validated(Task, read_json(path), path)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,7 @@ def teacher_config(task: Task, **overrides: Any) -> PretrainedConfig:
         forced_bos_token_id=None,
         forced_eos_token_id=None,
     )
-    return AutoConfig.for_model(**(values | task.teacher | overrides))
+    return AutoConfig.for_model(**{**values, **task.teacher, **overrides})
 
 
 def sinusoids(rows: int, width: int) -> torch.Tensor:
@@ -78,7 +78,7 @@ def init_teacher(config: PretrainedConfig, seed: int = 0, table: torch.Tensor | 
     `table`: embeddings [vocab, width] of unit variance to start from, instead of random ones.
     """
     torch.manual_seed(seed)
-    model: Any = AutoModelForSeq2SeqLM.from_config(config)
+    model = cast(Any, AutoModelForSeq2SeqLM.from_config(config))
     shared = model.get_input_embeddings()
     for module in model.modules():
         if isinstance(module, torch.nn.Linear) and module is not model.lm_head:
@@ -89,9 +89,9 @@ def init_teacher(config: PretrainedConfig, seed: int = 0, table: torch.Tensor | 
         with torch.no_grad():
             shared.weight.copy_(table * shared.embedding_dim**-0.5)
     for stack in (model.model.encoder, model.model.decoder):
-        table = stack.embed_positions.weight
+        positions = stack.embed_positions.weight
         with torch.no_grad():
-            table.copy_(0.5 * sinusoids(*table.shape))
+            positions.copy_(0.5 * sinusoids(*positions.shape))
     return model
 
 

@@ -5,6 +5,7 @@ ternbin completion zsh > ~/.zfunc/_ternbin
 """
 
 import argparse
+from collections.abc import Mapping
 
 _KINDS = {"DIR": "directory", "FILE": "file", "PATH": "file", "F": "file", "RESULT": "file", "NAME|FILE": "file"}
 
@@ -23,7 +24,7 @@ def call(args: argparse.Namespace) -> None:
     print(shtab.complete(whole, args.shell))
 
 
-def _mark_paths(parser: argparse.ArgumentParser, kinds: dict[str, dict[str, str]]) -> None:
+def _mark_paths(parser: argparse.ArgumentParser, kinds: Mapping[str, object]) -> None:
     """Gives every argument that its metavar says to be a path the completion of one."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

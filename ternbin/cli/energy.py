@@ -57,10 +57,11 @@ def _rebuild(args: argparse.Namespace) -> dict:
     from ternbin.energy.gates.roles import open_library
     from ternbin.energy.gates.synthesis import default_library
     from ternbin.progress import stage
+    from ternbin.storage import writable
 
     store = Path(args.store or tables.STORED)
     library = open_library(Path(args.lib or default_library()), Path(args.cells) if args.cells else None)
-    options.check_writable(store.parent)
+    writable(store.parent)
 
     def progress(text: str) -> None:
         with stage(text):

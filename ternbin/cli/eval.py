@@ -11,7 +11,7 @@ from ternbin.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model_folder(parser)
-    options.add_data(parser)
+    options.add_data(parser, default=None, otherwise="that of a bundled model, else debian")
     parser.add_argument("--teacher", metavar="DIR", help="checkpoint whose score the model's is compared with")
     parser.add_argument("--limit", type=options.whole(1), metavar="N", help="only the first N texts")
     options.add_json(parser)
@@ -20,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> None:
     from ternbin.models.prepare import model_dir
     from ternbin.models.task.evaluate import main_evaluate
-    from ternbin.models.task.sets import open_dataset
+    from ternbin.models.task.sets import open_dataset, set_of
 
+    folder = model_dir(args.model)
     main_evaluate(
-        model_dir(args.model),
-        open_dataset(args.data),
+        folder,
+        open_dataset(args.data or set_of(folder)),
         args.json and Path(args.json),
         limit=args.limit,
         teacher_dir=args.teacher and Path(args.teacher),

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import claimed
 
 DEFAULT_OUT = "reports/explore"
 
@@ -16,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("space", metavar="SPACE", help="bundled, bart-base, or a .toml file")
     parser.add_argument("--out", default=DEFAULT_OUT, metavar="DIR", help=f"report folder (default: {DEFAULT_OUT})")
     parser.add_argument(
-        "--workers", type=options.whole(1, 1024), metavar="N", help="processes on this machine (default: one a core)"
+        "--workers",
+        type=options.whole(0, 1024),
+        metavar="N",
+        help="processes on this machine (default: one a core; 0: this one alone)",
     )
     parser.add_argument(
         "--dask", metavar="ADDRESS|local", help="a Dask scheduler such as tcp://host:8786, or local for one of its own"
@@ -38,13 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(args: argparse.Namespace) -> int:
-    import sys
-
     from ternbin import api, results
-    from ternbin.progress import bar
+    from ternbin.progress import bar, passing
     from ternbin.report import explore as rendered
 
-    with bar(label="exploring", unit=" points") as progress:
+    with claimed(Path(args.out)) as out, bar(label="exploring", unit=" points") as progress:
 
         def told(done: int, total: int) -> None:
             if progress.total is None:  # what was there before counts for no speed
@@ -53,12 +55,11 @@ def call(args: argparse.Namespace) -> int:
 
         def step(text: str) -> None:
             progress.close()
-            if sys.stderr.isatty():
-                print(f"  {text} ...\033[K", end="\r", file=sys.stderr, flush=True)
+            passing(text)
 
         found = api.explore_space(
             args.space,
-            args.out,
+            out,
             workers=args.workers,
             dask=args.dask,
             validate=args.validate,
@@ -69,8 +70,9 @@ def call(args: argparse.Namespace) -> int:
             told=told,
             step=step,
         )
+    passing("")
     print(rendered.terminal(found.summary, found.records))
-    print(f"\nreport: {Path(args.out) / 'index.html'}")
+    print(f"\nreport: {out / 'index.html'}")
     if args.json:
         results.write_json(args.json, found.summary)
     return 0 if found.bit_exact else 1

@@ -1,27 +1,21 @@
 """Options that several verbs share."""
 
 import argparse
-import json
 import math
-import shutil
-import tempfile
-from collections.abc import (
-    Callable,
-)
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ternbin.contract.hw import MAX_BEAMS
 from ternbin.errors import InputError
 from ternbin.models import config
-from ternbin.schema import read_text, shown
+from ternbin.schema import parse_json, read_text, shown
 
 if TYPE_CHECKING:
     from ternbin.counting.external import MemoryModel
 
 BITS = tuple(config.BITS)
 MANY = 1 << 31
-DISK_BYTES = 16 << 20  # that every verb may write
 
 
 def whole(low: int, high: int = MANY) -> Callable[[str], int]:
@@ -84,12 +78,12 @@ def add_model_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, default: str | None = "debian", otherwise: str = "debian") -> None:
     parser.add_argument(
         "--data",
-        default="debian",
+        default=default,
         metavar="NAME|DIR",
-        help="data set: a folder, or debian or debian-it, which are built in data/ where missing (default: debian)",
+        help=f"data set: a folder, or debian or debian-it, which are built in data/ where missing (default: {otherwise})",
     )
 
 
@@ -120,6 +114,26 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--truncate", action="store_true", help="cut a text that is longer than the model takes (default: refuse it)"
+    )
+
+
+def add_audio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--audio",
+        action="append",
+        default=[],
+        metavar="F",
+        help="WAV file of 16 bits and 16 kHz, for a model that listens (default: a made-up sound); repeated: more, as one batch",
+    )
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="second text of a pair, for a model with token types; as often as there are texts",
     )
 
 
@@ -200,7 +214,7 @@ def search_settings(args: argparse.Namespace, beams: int | None) -> dict:
     """Settings of a search of ``beams`` beams, as the functions of ternbin/api.py take them; None where none was given."""
     if beams == 1 and (args.length_penalty is not None or args.early_stopping is not None):
         raise InputError("--length-penalty and --early-stopping must come with --beams of 2 or more")
-    early = {"true": True, "false": False}.get(args.early_stopping, args.early_stopping)
+    early = args.early_stopping if args.early_stopping in (None, "never") else args.early_stopping == "true"
     return {
         "length_penalty": args.length_penalty,
         "no_repeat_ngram": args.no_repeat_ngram,
@@ -212,12 +226,9 @@ def search_settings(args: argparse.Namespace, beams: int | None) -> dict:
 def _setting(text: str) -> tuple[str, object]:
     """Name and value of a generation setting."""
     name, equals, value = text.partition("=")
-    try:
-        if equals:
-            return name, json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {text!r}")
+    if not equals:
+        raise InputError(f"--generation must be NAME=VALUE with a value in JSON, not {shown(text)}")
+    return name, parse_json(value.encode("utf-8", "surrogateescape"), f"--generation {name}")
 
 
 def add_restart(parser: argparse.ArgumentParser) -> None:
@@ -236,18 +247,3 @@ def parse_ids(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--ids must be integers separated by commas, not {shown(text)}") from None
-
-
-def check_writable(folder: Path) -> Path:
-    """The folder, made if need be: found out before long work, not after it."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: must be a folder to write to, not a file")
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
-    free = shutil.disk_usage(folder).free
-    if free < DISK_BYTES:
-        raise InputError(f"{folder}: the disk must have {DISK_BYTES:,} bytes left, not {free:,}")
-    return folder

@@ -4,7 +4,6 @@ Without training the texts of the result mean nothing: `ternbin train` distils a
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ternbin.cli import options
@@ -33,6 +32,7 @@ def _supported() -> str:
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
     from ternbin.models import prepare
+    from ternbin.progress import warn
 
     with claimed(Path(args.out)) as out:
         done = prepare.quantize(args.model, out, args.bits)
@@ -41,7 +41,7 @@ def call(args: argparse.Namespace) -> None:
     if done.head is not None:
         print(f"LM head: {done.head.equal} of {done.head.total} tokens as in floating point")
     for note in done.notes:
-        print(f"ternbin quantize: warning: {note}", file=sys.stderr)
+        warn(note)
     if args.json:
         summary = {
             "bits": args.bits,

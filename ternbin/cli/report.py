@@ -65,7 +65,7 @@ def _claim(args: argparse.Namespace) -> None:
     from ternbin.report import audit as rendered
 
     loaded = [results.load(path) for path in args.results]
-    out = options.check_writable(Path(args.out)) if args.out else None
+    out = storage.writable(Path(args.out)) if args.out else None
 
     names = {None: list(SUBJECTS), "all": list(SUBJECTS), "none": []}.get(args.models, [args.models])
     with figures.using(args.characterisation):

@@ -1,4 +1,7 @@
-"""Summarise a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim.
+"""Run a model on a text on the simulated accelerator: every op in RTL, every tensor compared, energy and the audited claim.
+
+A model that generates writes its text; of a BERT the host makes a label or an embedding, shown with its distance to that of the
+fake-quant and the full-precision model.
 
 Several texts run as one batch: a decoder call reads the weights once for all of them. Texts times beams are at most 8. A long run keeps
 its state in checkpoint.npz of the report folder; the same command goes on from there after it was stopped.
@@ -17,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_hw(parser)
     options.add_input(parser)
+    options.add_pair(parser)
+    options.add_audio(parser)
     options.add_memory(parser)
     parser.add_argument(
         "--max-new-tokens",
@@ -46,6 +51,8 @@ def _run(args: argparse.Namespace, out: Path) -> int:
 
     run = api.summarise(
         **options.sources(args),
+        pair=args.pair or None,
+        audio=args.audio,
         model=args.model,
         bits=args.bits,
         hw=args.hw,

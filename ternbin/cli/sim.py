@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from ternbin.cli import options
+from ternbin.storage import writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,14 +77,14 @@ def call(args: argparse.Namespace) -> None:
     checkpoint = Path(f"{args.program}.checkpoint.npz")
     if args.checkpoint:
         checkpoint = Path(args.checkpoint)
-        options.check_writable(checkpoint.resolve().parent)
+        writable(checkpoint.resolve().parent)
     waves = None
     if args.waves:
         start, stop = parse_window(args.window)
         if args.checkpoint:
             raise InputError("--checkpoint must be left out with --waves: waves cannot be continued")
         waves, checkpoint = Waves(path=args.waves, start=start, stop=stop), None
-        options.check_writable(Path(args.waves).resolve().parent)
+        writable(Path(args.waves).resolve().parent)
     result = api.simulate(
         program,
         ids,

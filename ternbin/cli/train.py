@@ -6,9 +6,13 @@ A set known by name is built on first use. Training resumes where it was stopped
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ternbin.cli import options
 from ternbin.storage import claimed
+
+if TYPE_CHECKING:
+    from ternbin.models.task.fit import Schedule
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--steps", type=options.whole(1), help="optimizer steps")
     parser.add_argument(
         "--lr", type=options.number(0, 1, above=True), metavar="X", help="peak learning rate (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--batch-tokens", type=options.whole(1), metavar="N", help="padded tokens of a batch (default: 1200)"
     )
     parser.add_argument(
         "--dropout", type=options.number(0, 1), metavar="X", help="of a teacher's sublayers (default: 0.1)"
@@ -47,22 +54,23 @@ def call(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace, out: Path) -> None:
-    from ternbin.models.task.fit import Schedule
     from ternbin.models.task.sets import open_dataset
     from ternbin.models.task.student import StudentRecipe, train_student
     from ternbin.models.task.teacher import TeacherRecipe, train_teacher
 
-    def scheduled(schedule: Schedule) -> Schedule:
-        return schedule if args.lr is None else replace(schedule, lr=args.lr)
-
     data = open_dataset(args.data)
     common = {"minutes": args.minutes, "steps": args.steps, "seed": args.seed, "threads": args.threads}
     if args.role == "teacher":
-        recipe = TeacherRecipe()
-        dropout = recipe.dropout if args.dropout is None else args.dropout
-        train_teacher(data, out, recipe=replace(recipe, schedule=scheduled(recipe.schedule), dropout=dropout), **common)
+        teacher = TeacherRecipe()
+        chosen = {} if args.dropout is None else {"dropout": args.dropout}
+        train_teacher(data, out, recipe=replace(teacher, **_chosen(args, teacher.schedule), **chosen), **common)
     else:
-        recipe = StudentRecipe()
-        recipe = replace(recipe, schedule=scheduled(recipe.schedule))
-        start = args.start and Path(args.start)
+        student, start = StudentRecipe(), args.start and Path(args.start)
+        recipe = replace(student, **_chosen(args, student.schedule))
         train_student(Path(args.teacher), data, out, bits=args.bits, start_dir=start, recipe=recipe, **common)
+
+
+def _chosen(args: argparse.Namespace, schedule: "Schedule") -> dict[str, Any]:
+    """What the options change of either recipe."""
+    chosen: dict[str, Any] = {} if args.lr is None else {"schedule": replace(schedule, lr=args.lr)}
+    return chosen if args.batch_tokens is None else chosen | {"batch_tokens": args.batch_tokens}

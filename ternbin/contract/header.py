@@ -22,6 +22,8 @@ Region = tuple[Annotated[int, Field(ge=0, le=8)], Count, Count, Count, Count]
 View = tuple[Layout, Count, Count, Count, Count, Count, Count, Kind, bool, Annotated[int, Field(ge=0, le=63)], Count]
 Probe = tuple[Count, Annotated[int, Field(ge=0, le=3)], Count, str, Region, View, list[tuple[Count, Count]]]
 Call = tuple[Address, Some, list[Count]]
+Port = tuple[str, Address, Some, Count, Count, Annotated[int, Field(ge=0, le=32)], Count]
+GENERATING = ("logit_scale_log2", "logit_shift", "decoder_start_id")  # what decoding needs of ``info``
 
 
 class Search(TypedDict, total=False):
@@ -34,9 +36,12 @@ class Search(TypedDict, total=False):
 class Info(TypedDict):
     vocab: Some
     max_positions: Some
-    logit_scale_log2: Annotated[int, Field(ge=-64, le=64)]
-    logit_shift: Annotated[int, Field(ge=0, le=63)]
-    decoder_start_id: Id
+    max_target_positions: NotRequired[Some]
+    target_vocab: NotRequired[Some]
+    prompt_ids: NotRequired[list[Id]]
+    logit_scale_log2: NotRequired[Annotated[int, Field(ge=-64, le=64)]]
+    logit_shift: NotRequired[Annotated[int, Field(ge=0, le=63)]]
+    decoder_start_id: NotRequired[Id | None]
     eos_id: NotRequired[Id | list[Id] | None]
     forced_bos_id: NotRequired[Id | None]
     forced_eos_id: NotRequired[Id | None]
@@ -48,10 +53,11 @@ class Header(TypedDict):
     names: list[str]
     calls: Annotated[list[Call], Field(min_length=1)]
     probes: list[Probe]
-    source_addr: Address
+    inputs: Annotated[list[Port], Field(min_length=1)]
+    outputs: list[Port]
     target_addr: Address
     source_len: Some
-    max_new_tokens: Some
+    max_new_tokens: Count
     writable: list[tuple[Address, Address]]
     info: Info
     beams: NotRequired[Annotated[int, Field(ge=1, le=MAX_BEAMS)]]
@@ -62,7 +68,7 @@ class Header(TypedDict):
 
 def checked(values: object, image_bytes: int, where: str | Path) -> dict[str, Any]:
     """The fields of a header, lists as they were and ``hw`` built. Raises InputError."""
-    header: dict[str, Any] = validated(Header, values, where, unknown=True)
+    header = cast(dict[str, Any], validated(Header, values, where, unknown=True))
     header["info"] = cast(dict[str, Any], values)["info"]  # with what this version does not read
     for wrong in _wrong(header, image_bytes):
         raise InputError(f"{where}: {wrong}")
@@ -73,7 +79,8 @@ def _wrong(header: dict[str, Any], size: int) -> list[str]:
     """What fields must be beside each other and in an image of ``size`` bytes."""
     hw: HwConfig = header["hw"]
     beams, lengths = header.get("beams", 1), header.get("source_lens") or [header["source_len"]]
-    new, calls, found = header["max_new_tokens"], header["calls"], []
+    new, calls = header["max_new_tokens"], header["calls"]
+    found: list[str] = []
     if beams != hw.beams:
         found.append(f"beams must be those of hw ({hw.beams}), not {beams}")
     if beams % len(lengths):
@@ -82,12 +89,20 @@ def _wrong(header: dict[str, Any], size: int) -> list[str]:
         found.append(f"source_len must be the sum of source_lens ({sum(lengths)}), not {header['source_len']}")
     if len(calls) != len(lengths) + new:
         found.append(f"calls must be {len(lengths) + new} long, a text and a new token each, not {len(calls)}")
-    if max(new, *lengths) > header["info"]["max_positions"]:
-        found.append(f"info.max_positions must be at least {max(new, *lengths)}, not {header['info']['max_positions']}")
-    ends = {
-        "source_addr": header["source_len"] * hw.axi_bytes,
-        "target_addr": (new + 1) * beams * hw.axi_bytes,
-    }
+    info = header["info"]
+    for name, longest in (("max_positions", max(lengths)), ("max_target_positions", new)):
+        if longest > info.get(name, info["max_positions"]):
+            found.append(f"info.{name} must be at least {longest}, not {info.get(name, info['max_positions'])}")
+    found += [f"info.{name} must be given where tokens are" for name in GENERATING if new and name not in info]
+    for kind in ("inputs", "outputs"):
+        for number, (_, address, rows, _, width, _, stride) in enumerate(header[kind]):
+            if rows != header["source_len"]:
+                found.append(f"{kind}[{number}][2] must be source_len ({header['source_len']}), not {rows}")
+            if address + rows * (stride if width else hw.axi_bytes) > size:
+                found.append(f"{kind}[{number}] must lie in the image of {size} bytes, not {rows} rows from {address}")
+            if width * hw.res_container // 8 > stride:
+                found.append(f"{kind}[{number}] must have a stride of at least its {width} values, not {stride} bytes")
+    ends = {"target_addr": (new + 1) * beams * hw.axi_bytes if new else 0}
     if beams > 1:
         ends |= {"mask_addr": 2 * new, "result_addr": new * hw.result_words * hw.axi_bytes}
     for name, length in ends.items():

@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from ternbin import formats
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, decode
 from ternbin.contract.memories import Memory, memories
-from ternbin.contract.rows import INT8_WEIGHTS, UINT8_WEIGHTS, bytes_int, from_bytes, word_codes
+from ternbin.contract.rows import (
+    INT8_WEIGHTS,
+    UINT8_WEIGHTS,
+    bytes_int,
+    from_bytes,
+    int_bytes,
+    residual_words,
+    word_codes,
+)
 from ternbin.errors import InputError
+from ternbin.graph.given import IDS, Given, rows
 from ternbin.graph.qtypes import from_stored, kind_of
 from ternbin.schema import parse_json, read_bytes
 from ternbin.storage import write_bytes
@@ -96,18 +106,33 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Program:
-    """What a run needs: image, calls, probes, and where ids come in and go out.
+class Port:
+    """Where the host puts (``Program.inputs``) or finds (``Program.outputs``) the rows of a prefill input or output, those of all texts
+    one after the other: ids below ``limit``, one a beat; or, where ``width`` is not 0, that many integers of ``bits`` bits a row, each row
+    from ``address + row * stride`` on."""
 
-    With several texts (``source_lens``) their ids follow each other at ``source_addr``, the first calls are one encoder call a text, and
-    the ``beams`` are those of all texts, in the order of the texts.
+    name: str
+    address: int
+    rows: int
+    limit: int = 0
+    width: int = 0
+    bits: int = 0
+    stride: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a run needs: image, calls, probes, and where ids and rows of the residual stream come in and go out.
+
+    The first calls are those of prefill, one a text; the host puts what they read at ``inputs``, that of several texts (``source_lens``)
+    one after the other, and finds what they give to it at ``outputs``. A program of a model that does not generate has
+    ``max_new_tokens`` 0 and no other calls. The ``beams`` are those of all texts, in the order of the texts.
 
     With ``beams`` above 1 every decoder call works on that many tokens of one position, as beams of one text. The host puts their
     ids at ``slot_addr(t)``, and at ``mask_addr`` 16 bits for each key of the caches, bit b of which says whether beam b sees it; the
     best tokens of each, with the normaliser, come out from ``result_addr`` on, call after call (``read_top``).
 
-    Call 0 is the encoder, call 1+t the decoder at position t. The host puts ``source_len`` ids, one a beat, at
-    ``source_addr`` and the start token at slot 0 of ``target_addr``; decoder call t reads slot t and writes slot t+1.
+    The host puts the start token at slot 0 of ``target_addr``; decoder call t reads slot t and writes slot t+1.
     ``writable`` lists the (address, bytes) the host or the core write; the rest of the image is constant.
     """
 
@@ -116,7 +141,7 @@ class Program:
     calls: tuple[Call, ...] = field(repr=False)
     names: tuple[str, ...] = field(repr=False)
     probes: tuple[Probe, ...] = field(repr=False)
-    source_addr: int
+    inputs: tuple[Port, ...]
     target_addr: int
     source_len: int
     max_new_tokens: int
@@ -126,6 +151,12 @@ class Program:
     mask_addr: int = 0
     result_addr: int = 0
     source_lens: tuple[int, ...] = ()
+    outputs: tuple[Port, ...] = ()
+
+    @property
+    def generates(self) -> bool:
+        """Whether there are decoder calls."""
+        return self.max_new_tokens > 0
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -181,24 +212,53 @@ class Program:
             groups[probe.call].append(probe)
         return tuple(tuple(group) for group in groups)
 
-    def with_ids(self, source_ids: Sequence[int], start_id: int) -> bytearray:
-        """A copy of the image with the ids of one text and the start token in place."""
-        if len(source_ids) != self.source_len:
-            raise InputError(f"source ids must be {self.source_len}, not {len(source_ids)}")
+    def with_ids(self, source: Given, start_id: int | None = None) -> bytearray:
+        """A copy of the image with what prefill reads of one text, or of all, and the start token (of a program that generates) in place.
+        Raises InputError for what is not of the ports' shapes and ranges."""
         image = bytearray(self.image)
-        for slot, value in enumerate(source_ids):
-            self._put(image, self.source_addr + slot * self.hw.axi_bytes, value, "vocab")
-        self.put_id(image, self.slot_addr(0), start_id)
+        given = rows(source, [port.name for port in self.inputs], self.source_lens)
+        for port in self.inputs:
+            if port.width:
+                self._put_stream(image, port, given[port.name])
+            else:
+                self._put_ids(image, port, given[port.name])
+        if start_id is not None:
+            self.put_id(image, self.slot_addr(0), start_id)
         return image
+
+    def _put_ids(self, memory: bytearray, port: Port, ids: npt.NDArray[np.int64]) -> None:
+        if ids.shape != (port.rows,):
+            raise InputError(f"source {port.name} must be {port.rows}, not {len(ids)}")
+        for slot, value in enumerate(ids.tolist()):
+            if not 0 <= value < port.limit:
+                what = "token id" if port.name == IDS else port.name
+                raise InputError(f"{what} must be from 0 to {port.limit - 1}, not {value}")
+            self._put_beat(memory, port.address + slot * self.hw.axi_bytes, value)
+
+    def _put_stream(self, memory: bytearray, port: Port, values: npt.NDArray[np.int64]) -> None:
+        if values.shape != (port.rows, port.width):
+            raise InputError(f"{port.name} must be of shape {[port.rows, port.width]}, not {list(values.shape)}")
+        limit, size = 1 << port.bits - 1, self.hw.res_container // 8
+        if values.min() < -limit or values.max() >= limit:
+            raise InputError(f"{port.name} must be from {-limit} to {limit - 1}, not {int(abs(values).max())}")
+        data = int_bytes(residual_words(self.hw, values).reshape(port.rows, -1), size)
+        view = np.frombuffer(memory, np.uint8, port.rows * port.stride, port.address)
+        view.reshape(port.rows, port.stride)[:, : data.shape[1]] = data
+
+    def read(self, memory: bytes | bytearray, port: Port) -> npt.NDArray[np.int64]:
+        """The rows of an output, int64 ``[rows, width]``, after the calls of prefill."""
+        raw = np.frombuffer(memory, np.uint8, port.rows * port.stride, port.address)
+        values = bytes_int(raw.reshape(port.rows, port.stride), self.hw.res_container // 8)
+        return values[:, : port.width]
 
     def put_id(self, memory: bytearray, address: int, value: int) -> None:
         """A token of the target in its place."""
-        self._put(memory, address, value, "target_vocab")
-
-    def _put(self, memory: bytearray, address: int, value: int, which: str) -> None:
-        vocab = self.info.get(which, 1 << 31)
+        vocab = self.info.get("target_vocab", 1 << 31)
         if not 0 <= value < vocab:
             raise InputError(f"token id must be from 0 to {vocab - 1}, not {value}")
+        self._put_beat(memory, address, value)
+
+    def _put_beat(self, memory: bytearray, address: int, value: int) -> None:
         memory[address : address + self.hw.axi_bytes] = int(value).to_bytes(self.hw.axi_bytes, "little")
 
     def put_beams(self, memory: bytearray, position: int, tokens: Sequence[int], mask: ArrayLike) -> None:
@@ -308,6 +368,8 @@ def save(program: Program, path: str | Path) -> None:
     header = {name: getattr(program, name) for name in _HEADER}
     header["hw"] = program.hw.asdict()
     header["calls"] = [dataclasses.astuple(call) for call in program.calls]
+    header["inputs"] = [dataclasses.astuple(port) for port in program.inputs]
+    header["outputs"] = [dataclasses.astuple(port) for port in program.outputs]
     header["probes"] = [dataclasses.astuple(probe) for probe in program.probes]
     text = json.dumps(header, separators=(",", ":")).encode()
     body = MAGIC + len(text).to_bytes(8, "little") + text + program.image
@@ -316,7 +378,6 @@ def save(program: Program, path: str | Path) -> None:
 
 _HEADER = (
     "names",
-    "source_addr",
     "target_addr",
     "source_len",
     "max_new_tokens",
@@ -335,7 +396,8 @@ def load(path: str | Path) -> Program:
     first = data[:40].partition(b"\n")[0].decode("ascii", "replace")
     formats.refuse_newer(first, formats.PROGRAM, str(path))
     if not data.startswith(MAGIC):
-        raise InputError(f"{path}: must be a ternbin program, not a file that starts with {data[:8]!r}")
+        begins = first if formats.is_newer(formats.PROGRAM, first) else data[:8]
+        raise InputError(f"{path}: must be a file of {formats.PROGRAM}, not one that starts with {begins!r}")
     body, digest = data[:-32], data[-32:]
     if len(body) < len(MAGIC) + 8 or hashlib.sha256(body).digest() != digest:
         raise InputError(f"{path}: checksum must match the contents; the file is truncated or damaged")
@@ -355,6 +417,8 @@ def _from_header(values: object, image: bytes, where: str | Path) -> Program:
         "calls": tuple(Call(a, n, tuple(ops)) for a, n, ops in header["calls"]),
         "names": tuple(header["names"]),
         "probes": tuple(_probe(*fields) for fields in header["probes"]),
+        "inputs": tuple(Port(*fields) for fields in header["inputs"]),
+        "outputs": tuple(Port(*fields) for fields in header["outputs"]),
         "writable": tuple((a, n) for a, n in header["writable"]),
         "source_lens": tuple(header.get("source_lens", ())),
     }

@@ -67,8 +67,8 @@ class Phase:
 
 
 def simulated_phases(program: Program, lowered: Lowered, run: RunResult) -> list[Phase]:
-    """Prefill (the encoder calls) and decode (all decoder calls) of a run. Raises CheckError where the array's counters are not those of
-    its instructions."""
+    """Prefill and, of a model that generates, decode of a run. Raises CheckError where the array's counters are not those of its
+    instructions."""
 
     def see(number: int, instructions: list[Instruction]) -> Seen:
         call = run.calls[number]
@@ -90,10 +90,12 @@ def predicted_phases(program: Program, lowered: Lowered, timing: Sequence[CallPr
 
 def _phases(program: Program, lowered: Lowered, calls: int, steps: Sequence[int], see: See) -> list[Phase]:
     first = program.encoders
-    groups = ((range(first), program.source_len), (range(first, calls), sum(steps)))
+    groups = [(range(first), program.source_len)]
+    if program.generates:
+        groups.append((range(first, calls), sum(steps)))
     return [
         _phase(name, program, lowered, numbers, tokens, steps, see)
-        for name, (numbers, tokens) in zip(PHASES, groups, strict=True)
+        for name, (numbers, tokens) in zip(PHASES, groups, strict=False)
     ]
 
 

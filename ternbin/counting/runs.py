@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ternbin.contract.isa import Unit
 from ternbin.decoding.search import Fed, Found
 
-PHASES = ("prefill", "decode")  # the encoder calls; the decoder calls
+PHASES = ("prefill", "decode")  # what the calls of a run belong to; a model that does not generate has the first alone
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class RunResult:
 
     @property
     def steps(self) -> list[int]:
-        """Decoder calls of each text until it was done."""
-        return [len(text.trace) for text in self.found] or [len(self.calls) - 1]
+        """Decode calls of each text until it was done."""
+        return [len(text.trace) for text in self.found] or [len(self.calls) - 1 if self.tokens else 0]
 
     @property
     def cycles_per_second(self) -> float:

@@ -7,6 +7,7 @@ from ternbin.contract.program import Program
 from ternbin.graph.ir import Graph, Lowered, Shape, Weights
 from ternbin.graph.ops.attention import Attended, Scores
 from ternbin.graph.ops.linear import Product
+from ternbin.graph.shape import shape
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,16 @@ def work(graph: Graph, weights: Weights, dims: dict[str, int]) -> dict[str, Work
 
 
 def call_work(lowered: Lowered, program: Program, number: int, steps: Sequence[int] = ()) -> dict[str, Work]:
-    """Work by op of one program call: the encoder on a text, or the decoder at a position: each beam with its own keys. ``steps``: decoder
-    calls of each text until it was done, beyond which its beams count as no work (default: all calls)."""
+    """Work by op of one program call: prefill of a text, or decode at a position: each beam with its own keys. ``steps``: decode calls of
+    each text until it was done, beyond which its beams count as no work (default: all calls)."""
+    model = shape(lowered)
     if number < program.encoders:
-        return work(lowered.encoder, lowered.weights, {"S": program.lengths[number]})
+        return work(model.prefill.graph, lowered.weights, {"S": program.lengths[number]})
     past = number - program.encoders
     total: dict[str, Work] = {}
     for length in [own for text, own in enumerate(program.lengths) if not steps or past < steps[text]]:
         dims = {"S": length, "T": program.beams // program.encoders, "P": past, "N": past + 1}
-        for name, own in work(lowered.decoder, lowered.weights, dims).items():
+        for name, own in work(model.generating.graph, lowered.weights, dims).items():
             total[name] = Work(own.macs + total.get(name, Work()).macs, own.weights)
     return total
 

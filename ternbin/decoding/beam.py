@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from ternbin.contract.hw import top_tokens
-from ternbin.decoding.greedy import check_source, reference_run
+from ternbin.decoding.greedy import reference_run
 from ternbin.decoding.lists import candidates
 from ternbin.decoding.rules import Candidates
 from ternbin.decoding.search import Fed, Found, Policy, Search
 from ternbin.errors import InputError
+from ternbin.graph.given import IDS, Given
 from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
-from ternbin.graph.shape import IDS, NEXT, shape
+from ternbin.graph.shape import NEXT, check_source, shape
 
 DEAD = -1e9  # score of a beam that is none
 Step = Callable[[Sequence[int], Sequence[int], int], list[Candidates]]
@@ -144,7 +145,7 @@ class _Search:
         """Continuations that are looked at in a step: ``beams`` that go on even if as many texts end as can."""
         return max(2, 1 + len(self.policy.ends)) * self.search.beams
 
-    def _ranked(self, allowed: list[Allowed]) -> list[tuple[float, int, int]]:
+    def _ranked(self, allowed: Sequence[Allowed]) -> list[tuple[float, int, int]]:
         """The best continuations as (cost, beam, token); counts the step in ``short`` where the lists may be too short for it."""
         every = ((-(beam.score + logp), b, token) for b, beam in enumerate(self.beams) for token, logp in allowed[b][0])
         ranked = sorted(every)[: self.chosen]
@@ -219,16 +220,17 @@ def visible(trace: Sequence[Fed]) -> Tensor:
 
 
 def reference_beams(
-    lowered: Lowered, ids: Sequence[int], max_new_tokens: int, search: Search, device: torch.device | str = "cpu"
+    lowered: Lowered, source: Given, max_new_tokens: int, search: Search, device: torch.device | str = "cpu"
 ) -> Found:
     """Beam search on the interpreter: a batch of beams, each with caches of its own that are copied when beams change places."""
     model = shape(lowered)
     prefill, decode = (
-        Interpreter(stack.graph, lowered.weights, device, keep=False) for stack in (model.prefill, model.decode)
+        Interpreter(stack.graph, lowered.weights, device, keep=False) for stack in (model.prefill, model.generating)
     )
-    check_source(ids, lowered.meta)
+    check_source(source, lowered)
     check_vocabulary(lowered.meta, search.beams)
-    given = outputs(prefill.graph, prefill({IDS: torch.tensor([list(ids)], device=device)}))
+    own = {name: value[None] for name, value in model.prefill.given(source, device).items()}
+    given = outputs(prefill.graph, prefill(own))
     given = {name: value.expand(search.beams, -1, -1) for name, value in given.items()}
     caches: dict[str, Tensor] = {}
     scale = model.head.op.logit_scale_log2
@@ -245,15 +247,15 @@ def reference_beams(
 
 def reference_tokens(
     lowered: Lowered,
-    ids: Sequence[int],
+    source: Given,
     max_new_tokens: int,
     search: Search | None,
     settings: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """The tokens of one text alone: of a search, or greedily without one, by the ``settings`` given beside the model's own."""
     if search is None:
-        return reference_run(lowered, ids, max_new_tokens, given=settings)[0]
-    return reference_beams(lowered, ids, max_new_tokens, search).tokens
+        return reference_run(lowered, source, max_new_tokens, given=settings)[0]
+    return reference_beams(lowered, source, max_new_tokens, search).tokens
 
 
 def head_scale(lowered: Lowered) -> int:

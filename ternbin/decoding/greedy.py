@@ -1,4 +1,4 @@
-"""Running a lowered model on the interpreter: greedy generation and likelihood, one text or batches.
+"""Running a lowered model on the interpreter: greedy generation and likelihood, one text or batches; or the stream it gives.
 
 The host's part, which the accelerator's driver repeats: prefill runs once; the first decode call takes the start
 token and the forced first token, later calls one token each; a forced last token is not computed.
@@ -15,13 +15,13 @@ from ternbin.contract.hw import MAX_BEAMS, top_tokens
 from ternbin.decoding.lists import candidates
 from ternbin.decoding.rules import Candidates
 from ternbin.decoding.search import Policy
-from ternbin.errors import InputError
 from ternbin.graph import golden
+from ternbin.graph.given import IDS, Given
 from ternbin.graph.ir import Graph, Lowered
 from ternbin.graph.ops.ends import Output
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.registry import typed
-from ternbin.graph.shape import IDS, NEXT, shape
+from ternbin.graph.shape import NEXT, check_source, shape
 
 
 @dataclass(frozen=True)
@@ -29,42 +29,54 @@ class CallRecord:
     """One evaluation of a graph: what it read and every tensor it wrote, by node name."""
 
     graph: str  # name of the stack
-    ids: tuple[int, ...]
+    given: dict[str, Tensor]  # ids, or other rows that the host gave
     past: int
     tensors: dict[str, Tensor]
 
 
 def reference_run(
     lowered: Lowered,
-    ids: Sequence[int],
+    source: Given,
     max_new_tokens: int,
     device: torch.device | str = "cpu",
     given: Mapping[str, Any] | None = None,
 ) -> tuple[list[int], list[CallRecord]]:
     """Greedy tokens after the start token (forced ones and eos included), and every tensor of every call. ``given``: generation settings
-    beside the model's own."""
+    beside the model's own. A model that does not generate gives no tokens: it is called once."""
     model = shape(lowered)
-    prefill, decode = (Interpreter(s.graph, lowered.weights, device) for s in (model.prefill, model.decode))
-    check_source(ids, lowered.meta)
+    check_source(source, lowered)
     records: list[CallRecord] = []
-    policy, scale = Policy.of(lowered.meta, max_new_tokens, given), model.head.op.logit_scale_log2
-    top = _listed(policy, lowered.meta["vocab_size"])
 
     def call(
-        interpreter: Interpreter, tokens: Sequence[int], past: int, more: dict[str, Tensor], caches: dict[str, Tensor]
+        interpreter: Interpreter, own: dict[str, Tensor], past: int, more: dict[str, Tensor], caches: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        values = interpreter({IDS: torch.tensor(tokens, device=device), **more}, past, caches, top=top)
-        records.append(CallRecord(interpreter.graph.name, tuple(tokens), past, interpreter.named(values)))
+        values = interpreter({**own, **more}, past, caches, top=top)
+        records.append(CallRecord(interpreter.graph.name, own, past, interpreter.named(values)))
         return outputs(interpreter.graph, values)
 
-    handed = call(prefill, ids, 0, {}, {})
+    prefill, top = Interpreter(model.prefill.graph, lowered.weights, device), 0
+    handed = call(prefill, model.prefill.given(source, device), 0, {}, {})
+    if model.decode is None:
+        return [], records
+    policy, scale = Policy.of(lowered.meta, max_new_tokens, given), model.head.op.logit_scale_log2
+    top = _listed(policy, lowered.meta["vocab_size"])
+    decode = Interpreter(model.decode.graph, lowered.weights, device)
     caches: dict[str, Tensor] = {}
 
     def step(tokens: Sequence[int], past: int) -> int | Candidates:
-        best = call(decode, tokens, past, handed, caches)[NEXT][-1:]
+        best = call(decode, {IDS: torch.tensor(tokens, device=device)}, past, handed, caches)[NEXT][-1:]
         return candidates(best, scale)[0] if top else int(best[0, 0])
 
     return greedy(policy, step), records
+
+
+def reference_streams(lowered: Lowered, source: Given, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """What the host reads back of one text: rows of the residual stream, by output."""
+    stack = shape(lowered).prefill
+    check_source(source, lowered)
+    run = Interpreter(stack.graph, lowered.weights, device, keep=False)
+    values = outputs(stack.graph, run(stack.given(source, device)))
+    return {node.name: values[node.name] for node in stack.streams}
 
 
 def _listed(policy: Policy, vocab: int) -> int:
@@ -90,15 +102,6 @@ def greedy(policy: Policy, step: Callable[[Sequence[int], int], int | Candidates
     return tokens
 
 
-def check_source(ids: Sequence[int], meta: dict) -> None:
-    """Raise InputError unless prefill can read these ids."""
-    if not 1 <= len(ids) <= meta["max_positions"]:
-        raise InputError(f"source length must be in [1, {meta['max_positions']}], not {len(ids)}")
-    for token in ids:
-        if not 0 <= token < meta["vocab_size"]:
-            raise InputError(f"source token must be in [0, {meta['vocab_size'] - 1}], not {token}")
-
-
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
@@ -122,10 +125,10 @@ class Batched:
     """A lowered model run on many texts at once, keeping no tensors. Results equal those of one text at a time."""
 
     def __init__(self, lowered: Lowered, device: torch.device | str = "cpu", batch_size: int = 32):
-        self.meta, self.device, self.batch_size = lowered.meta, device, batch_size
+        self.lowered, self.meta, self.device, self.batch_size = lowered, lowered.meta, device, batch_size
         model = shape(lowered)
         self.prefill, self.decode = (
-            Interpreter(s.graph, lowered.weights, device, keep=False) for s in (model.prefill, model.decode)
+            Interpreter(s.graph, lowered.weights, device, keep=False) for s in (model.prefill, model.generating)
         )
         self.head = model.head
         hidden = typed(lowered.weights, Output(name="hidden"), *self.head.src)
@@ -171,7 +174,7 @@ class Batched:
     def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], Tensor]:
         """Cross-attention keys and values, and the source lengths."""
         for ids in sources:
-            check_source(ids, self.meta)
+            check_source(ids, self.lowered)
         lengths = torch.tensor([len(ids) for ids in sources], device=self.device)
         values = self.prefill({IDS: self._padded(sources)}, lengths=lengths)
         return outputs(self.prefill.graph, values), lengths

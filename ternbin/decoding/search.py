@@ -7,6 +7,7 @@ from typing import Any
 from ternbin.contract.hw import MAX_BEAMS, top_tokens
 from ternbin.decoding.rules import Candidate, Candidates, Rules, rules, rules_of, settings
 from ternbin.errors import InputError
+from ternbin.graph.given import most_new_tokens
 
 __all__ = ["Candidate", "Candidates", "Fed", "Found", "Policy", "Search", "beams_of", "columns"]
 
@@ -16,7 +17,7 @@ class Policy:
     """Decoding of up to ``max_new_tokens`` tokens after the start token; ``rules`` are those of greedy decoding, a :class:`Search` has its
     own."""
 
-    prompt: tuple[int, ...]  # start token and, where prescribed, the first token
+    prompt: tuple[int, ...]  # start token and, where prescribed, those that follow
     eos: int | tuple[int, ...] | None  # what ends a text
     last: int | None  # what the last possible token must be
     max_new_tokens: int
@@ -26,14 +27,15 @@ class Policy:
     def of(cls, meta: dict, max_new_tokens: int, given: Mapping[str, Any] | None = None) -> "Policy":
         """From a lowered model's ``meta``, and settings ``given`` in the place of those of its generation config. Raises InputError where
         the decoder has too few positions or no first token, and for settings that the host does not do."""
-        if not 1 <= max_new_tokens <= meta["max_positions"]:
-            raise InputError(f"max_new_tokens must be in [1, {meta['max_positions']}], not {max_new_tokens}")
+        most = most_new_tokens(meta)
+        if not 1 <= max_new_tokens <= most:
+            raise InputError(f"max_new_tokens must be in [1, {most}], not {max_new_tokens}")
         start, forced, eos = meta["decoder_start_id"], meta.get("forced_bos_id"), meta["eos_id"]
         if start is None:
             raise InputError(
                 "decoder_start_token_id or bos_token_id must be set in the generation config, not left out"
             )
-        prompt = (start,) if forced is None else (start, forced)
+        prompt = (start, *(meta.get("prompt_ids") or ([] if forced is None else [forced])))
         eos = tuple(eos) if isinstance(eos, (list, tuple)) else eos
         return cls(prompt, eos, meta.get("forced_eos_id"), max_new_tokens, rules(meta, given))
 

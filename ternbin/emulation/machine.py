@@ -13,6 +13,7 @@ from ternbin.contract.program import Program
 from ternbin.emulation import gemm, transfer, vector
 from ternbin.emulation.order import Tokens, program_order, random_order
 from ternbin.emulation.state import MachineError, State, Undefined
+from ternbin.graph.given import Given
 
 __all__ = ["Machine", "MachineError", "Undefined", "run_call", "run_program"]
 
@@ -73,17 +74,17 @@ class Machine(State):
 
 def run_program(
     program: Program,
-    source_ids: Sequence[int],
-    start_id: int,
+    source: Given,
+    start_id: int | None = None,
     calls: int | None = None,
     on_probe: Callable | None = None,
     rng: random.Random | None = None,
 ) -> list[int]:
-    """Run the encoder and ``calls`` decoder calls; the ids they produce.
+    """Run prefill of one text and ``calls`` decoder calls; the ids they produce.
 
     ``on_probe(probe, raw)`` is called for every probe at its instant.
     """
-    machine = Machine(program.hw, program.with_ids(source_ids, start_id))
+    machine = Machine(program.hw, program.with_ids(source, start_id))
     count = program.max_new_tokens if calls is None else calls
     for call in range(count + 1):
         run_call(machine, program, call, on_probe, rng)

@@ -1,11 +1,13 @@
 """What a characterisation file holds, as types: what figures are read from. More fields may be there. Imported where a file is read."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, NotRequired, cast
 
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
 from ternbin.energy.block_events import EVENTS
+from ternbin.formats import ENERGY
+from ternbin.schema import OneOf
 
 Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
@@ -86,7 +88,7 @@ class CorePart(_Block):
 
 
 def _which(block: Any) -> str:
-    kind = block.get("kind") if isinstance(block, dict) else None
+    kind = cast(dict[str, object], block).get("kind") if isinstance(block, dict) else None
     return "lane" if kind == LANE else "part" if isinstance(kind, str) and kind.startswith("core ") else "element"
 
 
@@ -127,7 +129,7 @@ class Provenance(TypedDict):
 
 
 class Characterisation(TypedDict):
-    schema: Literal["ternbin-energy/1"]
+    schema: Annotated[str, OneOf(ENERGY)]
     provenance: Provenance
     blocks: Annotated[list[Block], Field(min_length=1)]
     core: Core

@@ -105,11 +105,15 @@ class Processes:
                     f"point {group[0].id}: workers must not die, and {LOSSES} did (out of memory?): fewer --workers need less; "
                     "the same command goes on"
                 )
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.close()
         self._pool = self._start()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Ends the workers, whatever they are at."""
+        workers = list((getattr(self._pool, "_processes", None) or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
 
 
 class Dask:
@@ -127,8 +131,9 @@ class Dask:
         self._cluster: Any = None
         if address == "local":
             with _one_thread():
+                options: dict[str, Any] = {"dashboard_address": None}  # none; declared as a text
                 self._cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+                    n_workers=workers, threads_per_worker=1, processes=True, silence_logs=50, **options
                 )
         try:
             self._client = Client(self._cluster or address, timeout=10)
@@ -138,7 +143,7 @@ class Dask:
 
     def _check(self, address: str) -> None:
         try:
-            found = self._client.run(code)
+            found: Any = self._client.run(code)
         except Exception as error:  # whatever a worker without the package raises
             raise InputError(f"--dask {address}: workers must have ternbin {code()}, not none ({error})") from None
         if not found:

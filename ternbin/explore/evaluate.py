@@ -28,8 +28,8 @@ Record = dict[str, Any]  # docs/explore.md, "Records"
 MIB = 1 << 20
 
 # Fields of HwConfig that no program depends on, and those that no cycle does.
-FREE_OF_PROGRAM: dict[str, Any] = {"name": "", "clock_mhz": 350.0, "burst_beats": 16}
-FREE_OF_CYCLES: dict[str, Any] = {"name": "", "clock_mhz": 350.0}
+FREE_OF_PROGRAM: dict[str, Any] = {"name": "any", "clock_mhz": 350.0, "burst_beats": 16}
+FREE_OF_CYCLES: dict[str, Any] = {"name": "any", "clock_mhz": 350.0}
 
 
 def evaluate(point: Point) -> Record:

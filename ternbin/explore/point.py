@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.hw import MAX_BEAMS, NAMED, HwConfig
 from ternbin.counting.external import MemoryModel
+from ternbin.schema import Range
 
 Value = int | float | str | bool
 Bits = Literal["1-1", "2-2", "1-8", "2-8"]
+Tokens = Annotated[int, Range(1, 4095)]  # what the instruction fields hold
 Dram = Literal["lpddr4", "hbm2", "ddr3"]
 
 # Fields of HwConfig that are no setting of a point: its name, and the beams, which follow from those of the search.
@@ -45,12 +47,12 @@ class Point:
 
     model: str = "bundled"
     bits: Bits = "2-2"
-    source_len: int = 39
-    new_tokens: int = 10
-    texts: int = 1
-    beams: int = 1
-    latency: int = 40
-    bandwidth: float = 1.0
+    source_len: Tokens = 39
+    new_tokens: Tokens = 10
+    texts: Annotated[int, Range(1, MAX_BEAMS)] = 1
+    beams: Annotated[int, Range(1, MAX_BEAMS)] = 1
+    latency: Annotated[int, Range(1, 1 << 20)] = 40
+    bandwidth: Annotated[float, Range(1 / 64, 1)] = 1.0
     dram: Dram = "lpddr4"
     hardware: tuple[tuple[str, Value], ...] = ()
     characterisation: str | None = None

@@ -4,17 +4,22 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from ternbin.contract.hw import load_hw
+from typing_extensions import TypedDict
+
+from ternbin.contract.hw import KINDS, NAMED, HwConfig, load_hw
+from ternbin.energy.figures import read_characterisation
 from ternbin.errors import InputError
 from ternbin.explore.evaluate import FIGURES
 from ternbin.explore.models import BUNDLED, METRICS, SHAPED, digest, own_scores
 from ternbin.explore.point import HARDWARE, OWN, Point, Value
-from ternbin.schema import Range, read_toml, validated
+from ternbin.schema import Range, read_bytes, read_toml, validated
 
 Scalar = bool | int | float | str
+FIELD_TYPES = get_type_hints(HwConfig, include_extras=True) | get_type_hints(Point, include_extras=True)
 READY = Path(__file__).with_name("spaces")
 MOST_POINTS = 10_000_000
 UTILIZATION = "utilization"
@@ -136,12 +141,18 @@ class Space:
             bounds = {name: (bound.min, bound.max) for name, bound in self.constraints.items()}
             how += [self.sampling.batch, self.objectives, bounds, [dict(entry) for entry in self.scores]]
         axes = [(axis.name, axis.values) for axis in self.axes]
-        text = json.dumps([axes, sorted(self.fixed.items()), how, models, self.characterisation])
+        text = json.dumps([axes, sorted(self.fixed.items()), how, models, self._figures])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def _figures(self) -> str | None:
+        """Of the gate-level figures, where they are not the stored ones."""
+        return None if self.characterisation is None else hashlib.sha256(read_bytes(self.characterisation)).hexdigest()
 
     def values_of(self, name: str) -> tuple[Value, ...]:
         """All values of a field."""
-        return next((axis.values for axis in self.axes if axis.name == name), (self.fixed[name],))
+        found = [axis.values for axis in self.axes if axis.name == name]
+        return found[0] if found else (self.fixed[name],)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -157,6 +168,8 @@ def ready_spaces() -> dict[str, Path]:
 
 def read_space(spec: str | Path, characterisation: str | None = None) -> Space:
     """A space that comes along, or one from a TOML file. Raises InputError, naming the file and the field, for one that is none."""
+    if characterisation is not None:
+        read_characterisation(characterisation)
     path = ready_spaces().get(str(spec), Path(spec))
     if path.suffix != ".toml":
         raise InputError(f"SPACE must be one of {', '.join(ready_spaces())} or a .toml file, not {str(spec)!r}")
@@ -173,12 +186,12 @@ def _space(raw: SpaceFile, path: Path, characterisation: str | None) -> Space:
     given |= {name: getattr(Point(), name) for name in OWN}
     axes: list[Axis] = []
     for name, wanted in raw.space.items():
-        values = _values(name, wanted, path)
-        if len(values) > 1:
-            axes.append(Axis(name, values))
+        first, *others = _values(name, wanted, path)
+        if others:
+            axes.append(Axis(name, (first, *others)))
             given.pop(name, None)
         else:
-            given[name] = values[0]
+            given[name] = first
     axes.sort(key=lambda axis: _INNER.index(axis.name) if axis.name in _INNER else -1)
     space = Space(
         name=raw.name or path.stem,
@@ -207,31 +220,50 @@ def _values(name: str, wanted: Scalar | list[Scalar] | Span, path: Path) -> tupl
     )
     if not found:
         raise InputError(f"space.{name} must have at least one value, not an empty list")
-    checked = tuple(_checked(name, value, path) for value in found)
+    checked = _checked(name, found, path, listed=isinstance(wanted, list))
     twice = [value for number, value in enumerate(checked) if value in checked[:number]]
     if twice:
         raise InputError(f"space.{name} must have each value once, not {twice[0]!r} twice")
     return checked
 
 
-_CHOICES = {"bits": ("1-1", "2-2", "1-8", "2-8"), "dram": ("lpddr4", "hbm2", "ddr3")}
+def _checked(
+    name: str, values: Sequence[Any], path: Path, *, listed: bool = False, table: str = "space"
+) -> tuple[Value, ...]:
+    """Values of a field, within the bounds of its type; ``listed``: whether the file has a list."""
+    if isinstance(_example(name), float):
+        values = [float(value) if type(value) is int else value for value in values]
+    kind: Any = FIELD_TYPES[name]
+    if listed:
+        validated(_nested(table, name, list[kind]), {table: {name: values}}, path)
+    else:
+        for value in values:
+            validated(_nested(table, name, kind), {table: {name: value}}, path)
+    return tuple(_known(name, value, path, table) for value in values)
 
 
-def _checked(name: str, value: Any, path: Path) -> Value:
-    kind = HARDWARE.get(name) or type(getattr(Point(), name))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        words = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts"}
-        raise InputError(f"space.{name} must have {words[kind]} as values, not {value!r}")
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise InputError(f"space.{name} must be of {', '.join(_CHOICES[name])}, not {value!r}")
+@cache
+def _nested(table: str, name: str, kind: Any) -> Any:
+    """The type of a table that holds one field."""
+    fields: Any = TypedDict("fields", {name: kind})
+    return TypedDict("table", {table: fields})
+
+
+def _known(name: str, value: Any, path: Path, table: str) -> Value:
+    """What a type does not say of a value: kinds that are built, models that are there."""
+    if name == "kind" and value not in KINDS:
+        raise InputError(f"{table}.kind must be of {', '.join(KINDS)}, not {value!r}")
     if name == "model" and value not in (BUNDLED, SHAPED):
         folder = path.parent / value
         if not (folder / "config.json").is_file():
-            raise InputError(f"space.model must be {BUNDLED}, {SHAPED} or the folder of a checkpoint, not {value!r}")
+            raise InputError(f"{table}.model must be {BUNDLED}, {SHAPED} or the folder of a checkpoint, not {value!r}")
         return str(folder)
     return value
+
+
+def _example(name: str) -> Value:
+    """A value of the field's type."""
+    return getattr(Point(), name) if name in OWN else getattr(NAMED["small"], name)
 
 
 def _check_figures(space: Space) -> None:
@@ -262,7 +294,7 @@ def _scores(raw: SpaceFile, path: Path, models: Sequence[Value]) -> list[Mapping
                     raise InputError(f"scores[{number}].{name} must be a number, not {value!r}")
                 own[name] = value
             elif name in HARDWARE or name in OWN:
-                own[name] = _checked(name, value, path)
+                own[name] = _checked(name, [value], path, table=f"scores[{number}]")[0]
             else:
                 raise InputError(f"unknown field 'scores[{number}].{name}'")
         found.append(own)

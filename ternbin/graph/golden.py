@@ -116,6 +116,13 @@ def embed(
     rows = pos[first : first + ids.shape[-1]]
     if rows.shape[0] != ids.shape[-1]:
         raise InputError(f"position must be below {pos.shape[0] - pos_offset}, not {past + ids.shape[-1] - 1}")
+    return embed_rows(ids, table, scale, rows, res_bits, count)
+
+
+def embed_rows(
+    ids: Tensor, table: Tensor, scale: Tensor, rows: Tensor, res_bits: int, count: Saturation | None = None
+) -> Tensor:
+    """Rule 1: ids ``[.., T]`` on top of ``rows`` ``[.., T, d]`` to residual integers ``[.., T, d]``."""
     return sat(rows + table[ids].to(torch.int64) * scale[ids].unsqueeze(-1), res_bits, count)
 
 

@@ -1,7 +1,8 @@
 """Mapping: a folded model and a hardware configuration to a program.
 
 Call 0 runs the stack of prefill on ``source_len`` tokens and leaves the keys and values that it hands over in KBUF (or, with
-``kv_external``, in external memory); call 1+t runs the stack of decode for the token at position t, one or one a beam.
+``kv_external``, in external memory), and what it gives of the residual stream in external memory; call 1+t runs the stack of decode,
+where the model has one, for the token at position t, one or one a beam.
 docs/instruction-set.md says what the instructions do; ternbin/mapping/ holds the parts.
 """
 
@@ -15,23 +16,24 @@ import numpy as np
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, encode
 from ternbin.contract.memories import ceil_div
-from ternbin.contract.program import Call, Probe, Program
+from ternbin.contract.program import Call, Port, Probe, Program
 from ternbin.contract.transfers import row_bytes
 from ternbin.errors import InputError
-from ternbin.graph.ir import Codes, Graph, Lowered, Node, as_op, features, is_op
+from ternbin.graph.given import IDS, most_new_tokens
+from ternbin.graph.ir import Codes, Graph, Lowered, Node, Residual, as_op, features, is_op
 from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, Scores, SoftmaxCodes
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8
-from ternbin.graph.ops.ends import Cache, Embed, Input, LmHead, Output
+from ternbin.graph.ops.ends import Cache, Embed, EmbedAt, Input, LmHead, Output
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
-from ternbin.graph.shape import shape
+from ternbin.graph.shape import NEXT, generates, places, shape
 from ternbin.mapping.allocator import Allocator, BlockError, CapacityError, Image
 from ternbin.mapping.attention import NewKeys, Projection, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
 from ternbin.mapping.room import refusal
 from ternbin.mapping.schedule import Item, Sight
 from ternbin.mapping.sync import insert_tokens
-from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, logit_shift
+from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, load_stream, logit_shift, store_stream
 
 MAX_TOKENS = 4095  # what the instruction fields hold
 Projected = tuple[
@@ -49,20 +51,23 @@ def map_model(
     contents: bool = True,
 ) -> Program:
     """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``; given
-    several lengths, for as many texts together.
+    several lengths, for as many texts together. Of a model that does not generate ``max_new_tokens`` and ``beams`` say nothing.
 
     Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
     Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute; where larger memories help, sizes that
     are enough.
     """
     lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
-    for name, value in (*(("source_len", length) for length in lengths), ("max_new_tokens", max_new_tokens)):
-        limit, whose = min(
-            (lowered.meta["max_positions"], "positions of the model"), (MAX_TOKENS, "tokens of an instruction")
-        )
+    writes = generates(lowered)
+    if not writes:
+        max_new_tokens, beams = 0, 1
+    positions = {"source_len": lowered.meta["max_positions"], "max_new_tokens": most_new_tokens(lowered.meta)}
+    sizes = [("source_len", length) for length in lengths]
+    for name, value in (*sizes, ("max_new_tokens", max_new_tokens)) if writes else sizes:
+        limit, whose = min((positions[name], "positions of the model"), (MAX_TOKENS, "tokens of an instruction"))
         if not 1 <= value <= limit:
             raise InputError(f"{name} must be from 1 to {limit} ({whose}), not {value}")
-    beams *= len(lengths)
+    beams *= len(lengths) if writes else 1
     if beams not in (1, hw.beams):
         raise InputError(
             f"beams of all texts must be 1 or those of the hardware configuration ({hw.beams}), not {beams}"
@@ -117,7 +122,8 @@ class _Mapping:
             calls=tuple(calls),
             names=tuple(names),
             probes=tuple(probes),
-            source_addr=self.source,
+            inputs=self.inputs,
+            outputs=self.outputs,
             target_addr=self.target,
             source_len=self.source_len,
             max_new_tokens=self.max_new_tokens,
@@ -141,8 +147,10 @@ class _Mapping:
     def _reserve(self) -> None:
         """Places in external memory that the program and the host write, and room for keys and values."""
         hw = self.hw
-        self.source = self.image.reserve(self.source_len * hw.axi_bytes)
-        self.target = self.image.reserve((self.max_new_tokens + 1) * self.beams * hw.axi_bytes)
+        self.inputs = tuple(self._port(node) for node in self.model.prefill.reads)
+        self.outputs = tuple(self._port(node) for node in self.model.prefill.streams)
+        slots = self.max_new_tokens + 1 if self.model.decode else 0
+        self.target = self.image.reserve(slots * self.beams * hw.axi_bytes)
         self.mask = self.result = 0
         if self.beams > 1:
             self.mask = self.image.reserve(
@@ -158,6 +166,16 @@ class _Mapping:
         """Of all texts."""
         return sum(self.lengths)
 
+    def _port(self, node: Node[GraphOp]) -> Port:
+        """Room for an input or output of prefill, for all texts."""
+        hw, count = self.hw, self.source_len
+        if isinstance(node.type, Residual):
+            width, bits = features(node.type), node.type.bits
+            stride = row_bytes(hw, Mem.RBUF, ceil_div(width, hw.rows))
+            return Port(node.name, self.image.reserve(count * stride), count, width=width, bits=bits, stride=stride)
+        limit = self.lowered.meta["vocab_size"] if node.name == IDS else places(self.lowered)
+        return Port(node.name, self.image.reserve(count * hw.axi_bytes), count, limit=limit, stride=hw.axi_bytes)
+
     def _visible_sources(self) -> bytes:
         """The mask of the source tokens: each is seen by the beams of its own text."""
         beams = self.beams // len(self.lengths)
@@ -167,15 +185,15 @@ class _Mapping:
 
     def _info(self) -> dict[str, Any]:
         meta = self.lowered.meta
+        sizes = {"vocab": meta["vocab_size"], "max_positions": meta["max_positions"]}
+        sizes |= {name: meta[name] for name in ("max_target_positions", "prompt_ids") if name in meta}
+        if self.model.decode is None:
+            return sizes
         ids = {name: value for name, value in meta.items() if name.endswith("_id")}
         head = self.model.head
         logits = {"logit_scale_log2": head.op.logit_scale_log2, "logit_shift": logit_shift(self.hw, head)}
-        return (
-            {"vocab": meta["vocab_size"], "target_vocab": len(self.lowered.weights[head.op.weight])}
-            | {"max_positions": meta["max_positions"], "search": meta.get("search", {})}
-            | ids
-            | logits
-        )
+        target = {"target_vocab": len(self.lowered.weights[head.op.weight]), "search": meta.get("search", {})}
+        return sizes | target | ids | logits
 
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""
@@ -195,7 +213,7 @@ class _Mapping:
         What prefill hands over comes first: prefill itself may use what is meant for the others.
         """
         for kept in (Input, Cache):
-            for node in self.model.decode.graph.nodes():
+            for node in self.model.decode.graph.nodes() if self.model.decode else ():
                 if is_op(node, Scores, ContextCodes, ContextCodes8):  # of keys, of values
                     source, transposed = node.src[1], not is_op(node, Scores)
                     if is_op(source, kept) and source.name not in self.shapes:
@@ -233,9 +251,10 @@ class _Mapping:
 
     def _prefill(self, text: int) -> list[Item]:
         start = sum(self.lengths[:text])  # of its tokens among those of all texts
+        at = {port.name: port.address + start * port.stride for port in (*self.inputs, *self.outputs)}
 
         def build(b: CallBuilder) -> None:
-            self._stack(b, self.model.prefill.graph, self.source + start * self.hw.axi_bytes, 0, start)
+            self._stack(b, self.model.prefill.graph, at, start)
 
         return self._fit(self.model.prefill.graph, self.prefill_kbuf, self.lengths[text], 0, build)
 
@@ -246,10 +265,12 @@ class _Mapping:
         if self.beams > 1:
             result, mask = self.result + step * self.hw.result_words * self.hw.axi_bytes, self.mask
 
-        def build(b: CallBuilder) -> None:
-            self._stack(b, self.model.decode.graph, address, result)
+        graph = self.model.generating.graph
 
-        return self._fit(self.model.decode.graph, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
+        def build(b: CallBuilder) -> None:
+            self._stack(b, graph, {IDS: address, NEXT: result})
+
+        return self._fit(graph, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
 
     def _fit(
         self,
@@ -289,12 +310,14 @@ class _Mapping:
                 else:
                     raise
 
-    def _stack(self, b: CallBuilder, graph: Graph, ids: int, result: int, start: int = 0) -> None:
-        """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``start``: of
-        this text among the source tokens of all."""
+    def _stack(self, b: CallBuilder, graph: Graph, at: dict[str, int], start: int = 0) -> None:
+        """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``at``: where in
+        external memory the host's rows of an input or output are; ``start``: of this text among the source tokens of all."""
         for node in graph.nodes():
-            if is_op(node, Embed):
-                embed(b, node, ids)
+            if is_op(node, Embed, EmbedAt):
+                embed(b, node, at)
+            elif is_op(node, Input) and isinstance(node.type, Residual):
+                load_stream(b, node, at[node.name])
             elif is_op(node, Layernorm) and node not in b.done:
                 raise InputError(f"{node.where}: source must be the residual stream, not {node.src[0].name}")
             elif is_op(node, LinearResidual):
@@ -304,8 +327,10 @@ class _Mapping:
                     feed_forward(b, node)
             elif is_op(node, Output) and isinstance(node.type, Codes):
                 self._cross(b, node, start)
+            elif is_op(node, Output) and isinstance(node.type, Residual):
+                store_stream(b, node, at[node.name])
             elif is_op(node, LmHead):
-                lm_head(b, node, result)
+                lm_head(b, node, at[NEXT])
 
     def _cross(self, b: CallBuilder, node: Node[Output], start: int) -> None:
         """Keys or values of a cross-attention, kept for all decoder calls, from key ``start`` on."""

@@ -1,5 +1,6 @@
 """Ops that treat tokens one by one: embedding, LayerNorm, quantization, projections, the language model head."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from ternbin.graph.ir import Codes as CodesType
 from ternbin.graph.ir import Node, as_op, features, is_op
 from ternbin.graph.ir import Op as GraphOp
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
-from ternbin.graph.ops.ends import Embed, LmHead
+from ternbin.graph.ops.ends import Embed, EmbedAt, Input, LmHead, Output
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
 from ternbin.mapping.allocator import BlockError
 from ternbin.mapping.builder import CallBuilder, Codes, Destination
@@ -29,32 +30,27 @@ from ternbin.mapping.schedule import Lease, Sight
 Projection = LinearCodes | LinearCodes8
 
 
-def embed(b: CallBuilder, node: Node[Embed], ids_addr: int) -> None:
-    """Ids at ``ids_addr`` in external memory to the residual stream: positions, plus codes times scales (rule 1)."""
+def embed(b: CallBuilder, node: Node[Embed | EmbedAt], at: Mapping[str, int]) -> None:
+    """Ids, and the places that choose positions, to the residual stream: positions, plus codes times scales (rule 1). ``at``: where they
+    are in external memory, by input."""
     hw, d = b.hw, features(node.type)
+    ids_addr, *more = (at[source.name] for source in node.src)
     words = b.residual_words(d)
     b.check_bits(node)
     table, inner, expand = table_bytes(b, node)
     pos, scale = positions(b, node, words), scales(b, node)
-    past, size_pos = node.op.pos_offset + (b.position if node.op.past == "P" else 0), row_bytes(hw, Mem.RBUF, words)
+    size_pos = row_bytes(hw, Mem.RBUF, words)
     for first, stop in b.each_block("embed"):
         count = stop - first
-        limit = min(hw.idbuf_words, b.pbuf.most)
+        limit = min(hw.idbuf_words if is_op(node, Embed) else b.ids.most, b.pbuf.most)
         if count > limit:
-            field, need = ("idbuf_words", count) if count > hw.idbuf_words else ("pbuf_words", 2 * count)
+            words_of_ids = count if is_op(node, Embed) else 2 * count  # of ids alone, or of places too
+            field, need = ("idbuf_words", words_of_ids) if words_of_ids > hw.idbuf_words else ("pbuf_words", 2 * count)
+            half = "" if is_op(node, Embed) else "half of "
             raise BlockError(
-                f"embed {node.name}: tokens must be at most {limit} (IDBUF, half of PBUF), not {count}", field, need
+                f"{node.where}: tokens must be at most {limit} ({half}IDBUF, half of PBUF), not {count}", field, need
             )
-        lease = b.ids.lease(count)
-        b.load(
-            node.name,
-            (b.ids, lease),
-            mem=Mem.IDBUF,
-            addr=lease.addr,
-            inner=count,
-            outer=1,
-            dram=ids_addr + first * hw.axi_bytes,
-        )
+        lease, *chosen = (_ids(b, node.name, address, first, count) for address in (ids_addr, *more))
         size = row_bytes(hw, Mem.ABUF, inner, expand)
         addr = b.abuf.take(ceil_div(count, hw.cols) * inner, f"embed {node.name}")
         b.load(
@@ -85,15 +81,17 @@ def embed(b: CallBuilder, node: Node[Embed], ids_addr: int) -> None:
         )
         follow = Follow(b, node)
         for start, end in b.pieces(first, stop):
-            if b.mask is None:
-                rows = dict(inner=words * (end - start), outer=1, dram=pos + (past + start) * size_pos)
-            else:  # the same row for all
-                rows = dict(inner=words, outer=end - start, dram=pos + past * size_pos)
+            if is_op(node, Embed):
+                rows = _rows_in_order(b, node, pos, size_pos, words, start, end)
+            else:
+                index = chosen[0].addr + start - first
+                rows = dict(inner=words, outer=end - start, dram=pos, stride=size_pos, indirect=1, index=index)
             b.load(node.name, None, mem=Mem.RBUF, addr=start * words, **rows)
             b.compute(
                 Op.EMBED,
                 node.name,
                 lease,
+                *chosen,
                 params,
                 sights=[b.residual_sight(node, start, end)],
                 src_addr=addr + (start - first) // hw.cols * inner,
@@ -111,7 +109,53 @@ def embed(b: CallBuilder, node: Node[Embed], ids_addr: int) -> None:
             follow.finish()
 
 
-def table_bytes(b: CallBuilder, node: Node[Embed]) -> tuple[int, int, bool]:
+def _ids(b: CallBuilder, op: str, address: int, first: int, count: int) -> Lease:
+    """Ids of tokens from ``first`` on, of those at ``address``, in IDBUF."""
+    lease = b.ids.lease(count)
+    where = dict(addr=lease.addr, inner=count, outer=1, dram=address + first * b.hw.axi_bytes)
+    b.load(op, (b.ids, lease), mem=Mem.IDBUF, **where)
+    return lease
+
+
+def _rows_in_order(
+    b: CallBuilder, node: Node[Embed], pos: int, size: int, words: int, start: int, end: int
+) -> dict[str, int]:
+    """Transfer fields of the positions of tokens [start, end)."""
+    past = node.op.pos_offset + (b.position if node.op.past == "P" else 0)
+    if b.mask is None:
+        return dict(inner=words * (end - start), outer=1, dram=pos + (past + start) * size)
+    return dict(inner=words, outer=end - start, dram=pos + past * size)  # the same row for all
+
+
+def load_stream(b: CallBuilder, node: Node[Input], address: int) -> None:
+    """Rows of the residual stream, which the host put at ``address`` in external memory."""
+    words = b.residual_words(features(node.type))
+    size, follow = row_bytes(b.hw, Mem.RBUF, words), Follow(b, node)
+    b.check_bits(node)
+    for first, stop in b.pieces(0, b.tokens):
+        b.load(
+            node.name,
+            None,
+            mem=Mem.RBUF,
+            addr=first * words,
+            inner=words,
+            outer=stop - first,
+            stride=size,
+            dram=address + first * size,
+        )
+        follow(first, stop)
+    follow.finish()
+
+
+def store_stream(b: CallBuilder, node: Node[Output], address: int) -> None:
+    """Rows of the residual stream to ``address`` in external memory, where the host finds them."""
+    source, words = node.src[0], b.residual_words(features(node.type))
+    b.check_held(node, source)
+    rows = dict(addr=b.residual_addr(source, 0), inner=words, outer=b.tokens, stride=row_bytes(b.hw, Mem.RBUF, words))
+    b.compute(Op.STORE, source.name, mem=Mem.RBUF, dram=address, **rows)
+
+
+def table_bytes(b: CallBuilder, node: Node[Embed | EmbedAt]) -> tuple[int, int, bool]:
     """Address of the embedding table, words of a row, whether its codes are 1-bit for a ternary array.
 
     Where WBUF is loaded in the same form it is entered as the language model head enters its weights: tied tables are stored once.
@@ -135,7 +179,7 @@ def table_bytes(b: CallBuilder, node: Node[Embed]) -> tuple[int, int, bool]:
     return b.image.put(key, make, rows * row_bytes(hw, Mem.ABUF, inner, expand)), inner, expand
 
 
-def positions(b: CallBuilder, node: Node[Embed], words: int) -> int:
+def positions(b: CallBuilder, node: Node[Embed | EmbedAt], words: int) -> int:
     """Address of the position rows, as residual words."""
     pos = b.weights[node.op.pos].numpy()
     limit = 1 << b.hw.res_bits - 1
@@ -143,20 +187,21 @@ def positions(b: CallBuilder, node: Node[Embed], words: int) -> int:
         raise InputError(
             f"embed {node.name}: positions must fit {b.hw.res_bits} bits (res_bits), not {int(abs(pos).max())}"
         )
-    count = b.tokens if b.mask is None else 1  # beams and texts are at one position
-    last = node.op.pos_offset + (b.position if node.op.past == "P" else 0) + count
-    if last > len(pos):
-        raise InputError(
-            f"embed {node.name}: positions must be at most {len(pos) - node.op.pos_offset}, "
-            f"not {last - node.op.pos_offset}"
-        )
+    if is_op(node, Embed):
+        count = b.tokens if b.mask is None else 1  # beams and texts are at one position
+        last = node.op.pos_offset + (b.position if node.op.past == "P" else 0) + count
+        if last > len(pos):
+            raise InputError(
+                f"embed {node.name}: positions must be at most {len(pos) - node.op.pos_offset}, "
+                f"not {last - node.op.pos_offset}"
+            )
     container = b.hw.res_container // 8
     return b.image.put(
         ("pos", node.op.pos), lambda: int_bytes(residual_words(b.hw, pos).reshape(len(pos), -1), container)
     )
 
 
-def scales(b: CallBuilder, node: Node[Embed]) -> int:
+def scales(b: CallBuilder, node: Node[Embed | EmbedAt]) -> int:
     """Address of the row scales, one a beat; the tail lets a parameter word be read from the last one."""
     scale = b.weights[node.op.scale].numpy()
     if abs(scale).max() >= 1 << 31:

@@ -9,7 +9,7 @@ from ternbin.errors import InputError
 from ternbin.graph import golden
 from ternbin.graph.fixedpoint import EMBED_SCALE_BITS
 from ternbin.graph.ir import Node, Residual, Weights, features
-from ternbin.graph.ops.ends import Embed, RealEmbed
+from ternbin.graph.ops.ends import Embed, EmbedAt, RealEmbed, RealEmbedAt
 from ternbin.graph.ops.linear import Affine, Matmul, magnitude
 from ternbin.graph.ops.registry import typed
 from ternbin.graph.ops.stream import AddSat, Layernorm, LinearResidual, RealLayernorm, ToGrid, most_eps
@@ -20,15 +20,19 @@ from ternbin.passes.fixed import MUL_LIMIT, OutOfRange, fixed_point, largest, re
 BETA_LIMIT, MAX_GAMMA_BITS = 1 << 39, 20
 
 
-def fold_embed(match: Match, weights: Weights) -> Node[Embed]:
+def fold_embed(real: type[RealEmbed | RealEmbedAt], final: type[Embed | EmbedAt]) -> Rule:
     """Row scales and positions on the grid of the embedding sum (rule 1)."""
-    node = match[RealEmbed].op
-    grid, name = 2.0**node.frac, node.name
-    scale, pos = rounded(weights[node.scale] * grid), rounded(weights[node.pos] * grid)
-    attrs = node.attributes()
-    attrs["scale"] = enter(weights, f"{name}.scale_int", golden.sat(scale, EMBED_SCALE_BITS))
-    attrs["pos"] = enter(weights, f"{name}.pos_int", golden.sat(pos, node.bits))
-    return typed(weights, Embed(**attrs), *match[RealEmbed].src)
+
+    def build(match: Match, weights: Weights) -> Node[Embed | EmbedAt]:
+        node = match[real].op
+        grid, name = 2.0**node.frac, node.name
+        scale, pos = rounded(weights[node.scale] * grid), rounded(weights[node.pos] * grid)
+        attrs = node.attributes()
+        attrs["scale"] = enter(weights, f"{name}.scale_int", golden.sat(scale, EMBED_SCALE_BITS))
+        attrs["pos"] = enter(weights, f"{name}.pos_int", golden.sat(pos, node.bits))
+        return typed(weights, final(**attrs), *match[real].src)
+
+    return Rule(Pattern(real), build)
 
 
 def fold_linear_residual(match: Match, weights: Weights) -> Node[LinearResidual]:
@@ -87,7 +91,8 @@ def _fits(gamma: torch.Tensor, beta: torch.Tensor, g: int) -> bool:
 FOLD_RESIDUAL = RulePass(
     "fold-residual",
     (
-        Rule(Pattern(RealEmbed), fold_embed),
+        fold_embed(RealEmbed, Embed),
+        fold_embed(RealEmbedAt, EmbedAt),
         Rule(Pattern(RealLayernorm), fold_layernorm),
         Rule(Pattern(AddSat, (None, chain(ToGrid, Affine, Matmul))), fold_linear_residual),
     ),

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ternbin import results
+from ternbin import results, storage
 from ternbin.report.markup import Html, details, document, note, table
 from ternbin.report.tables import aligned
 
@@ -29,14 +29,14 @@ border-radius:6px;font-size:.8em;pointer-events:none;white-space:pre;z-index:9}#
 def write(summary: dict[str, Any], records: Sequence[dict[str, Any]], out: Path) -> None:
     """Writes explore.json, index.html, points.csv and the ``--hw`` files of the front below ``out``; each whole or not at all."""
     results.write_json(out / "explore.json", summary)
-    results.write_text(out / "points.csv", points_csv(summary, records))
+    storage.write_text(out / "points.csv", points_csv(summary, records))
     folder = out / "front"
     for old in folder.glob("point*.toml") if folder.is_dir() else ():
         if old.stem not in summary["hardware"]:
             old.unlink()
     for name, text in summary["hardware"].items():
-        results.write_text(folder / f"{name}.toml", text)
-    results.write_text(out / "index.html", page(summary, records))
+        storage.write_text(folder / f"{name}.toml", text)
+    storage.write_text(out / "index.html", page(summary, records))
 
 
 def points_csv(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:

@@ -5,11 +5,11 @@ from html import escape
 from ternbin.report import plots
 from ternbin.report.markup import details, document, energy_text, link, note, table, target
 from ternbin.report.sources import ANCHORS, LINE_HEADER, LINE_NUMBERS, line_rows, sources_section
-from ternbin.results import per_token, texts
+from ternbin.results import agreements, per_token, said, texts
 
 
 def _cards(result: dict) -> str:
-    cycles, pj = per_token(result)
+    each = per_token(result)
     exact = "bit-exact" if result["bit_exact"] else f"{result['mismatches']:,} mismatches"
     cards = [
         (
@@ -24,12 +24,7 @@ def _cards(result: dict) -> str:
             f"energy ({energy_text(result['energy']['low'])} to {energy_text(result['energy']['high'])})",
             "",
         ),
-        (
-            f"{len(result['tokens'])}",
-            "tokens generated" + (f" for {len(result['texts'])} texts" if "texts" in result else ""),
-            "",
-        ),
-        *([(energy_text(pj), f"of decoding a token, {cycles:,.0f} cycles", "")] if "texts" in result else []),
+        *(_generated(result, *each) if each else [(f"{len(result['input_ids']):,}", "tokens read", "")]),
         (f"{result['sim_seconds']:.2f} s", f"simulation, {result['sim_cycles_per_second']:,.0f} cycles/s", ""),
     ]
     return (
@@ -42,8 +37,15 @@ def _cards(result: dict) -> str:
     )
 
 
+def _generated(result: dict, cycles: float, pj: float) -> list[tuple[str, str, str]]:
+    """Cards of what was generated."""
+    several = f" for {len(result['texts'])} texts" if "texts" in result else ""
+    cards = [(f"{len(result['tokens'])}", f"tokens generated{several}", "")]
+    return cards + ([(energy_text(pj), f"of decoding a token, {cycles:,.0f} cycles", "")] if several else [])
+
+
 def _summary(result: dict) -> str:
-    return "".join(_text(*entry) for entry in numbered(result))
+    return "".join(_text(*entry, *line) for entry, line in zip(numbered(result), said(result), strict=True))
 
 
 def numbered(result: dict) -> list[tuple[str, dict]]:
@@ -52,14 +54,25 @@ def numbered(result: dict) -> list[tuple[str, dict]]:
     return [(f" {number}" if len(entries) > 1 else "", entry) for number, entry in enumerate(entries, 1)]
 
 
-def _text(number: str, entry: dict) -> str:
-    text = (
-        f"<h2>Text{number} and summary</h2><p>Text, {len(entry['input_ids'])} tokens:</p><blockquote>{escape(entry['text'])}</blockquote>"
-        if entry["text"]
-        else f"<h2>Tokens{number}</h2><p>Input ids: {escape(str(entry['input_ids']))}</p>"
-    )
-    summary = entry["summary"] if entry["summary"] is not None else str(entry["tokens"])
-    return text + f"<p>Generated on the simulated accelerator:</p><blockquote><b>{escape(summary)}</b></blockquote>"
+def _text(number: str, entry: dict, kind: str, value: str) -> str:
+    text = _read(number, entry, kind)
+    how, near = "Generated on", ""
+    if "answer" in entry:
+        how = f"The host's {kind}, of the residual stream of"
+        near = "".join(f"<li>{escape(line)}</li>" for line in agreements(entry["answer"]))
+        near = f"<p>Beside it the</p><ul>{near}</ul>"
+    return text + f"<p>{how} the simulated accelerator:</p><blockquote><b>{escape(value)}</b></blockquote>{near}"
+
+
+def _read(number: str, entry: dict, kind: str) -> str:
+    """What went in, under the heading of a text."""
+    if "audio" in entry:
+        file, tokens = escape(entry["audio"]["file"]), entry["audio"]["tokens"]
+        return f"<h2>Sound{number} and {kind}</h2><p>Sound, {tokens} tokens: {file}</p>"
+    if entry["text"]:
+        words = f"<blockquote>{escape(entry['text'])}</blockquote>"
+        return f"<h2>Text{number} and {kind}</h2><p>Text, {len(entry['input_ids'])} tokens:</p>{words}"
+    return f"<h2>Tokens{number}</h2><p>Input ids: {escape(str(entry['input_ids']))}</p>"
 
 
 def claim_rows(result: dict) -> list[list[str]]:
@@ -70,6 +83,8 @@ def claim_rows(result: dict) -> list[list[str]]:
         [label] + [f"{p['references'][ref][key]:.1f}x" for ref in ("fp32", "int8") for p in phases]
         for key, label in keys
     ]
+    if not any(p["head_macs"] for p in phases):
+        return rows
     heads = [p["full_precision_head"] for p in phases]
     blank = [""] * len(phases)
     rows.append(["operation count, LM head left in FP32"] + [f"{h['operation_ratio']:.1f}x" for h in heads] + blank)
@@ -185,7 +200,7 @@ _SCORES = {
 
 def evaluation_table(evaluation: dict) -> tuple[list[str], list[list[str]]]:
     """Header, and one row a system: name, its scores in percent, nats a token on the test texts."""
-    keys = list(next(iter(next(iter(evaluation["models"].values()))["model"].values())))
+    keys: list[str] = list(next(iter(next(iter(evaluation["models"].values()))["model"].values())))
 
     def row(name: str, scores: dict, nll: dict | None = None) -> list[str]:
         return [name, *(f"{scores[key]:.2f}" for key in keys), f"{nll['test']:.3f}" if nll else ""]
@@ -195,7 +210,7 @@ def evaluation_table(evaluation: dict) -> tuple[list[str], list[list[str]]]:
         rows += [row(f"{name}, {search}", own, scores["nll"]) for search, own in scores["model"].items()]
         if "integer" in scores:
             rows.append(row(f"{name}, integer model, greedy", scores["integer"]["greedy"], scores["integer"]["nll"]))
-    return ["system", *(_SCORES.get(key, key) for key in keys), "nats a token"], rows
+    return ["system", *(_SCORES.get(key) or key for key in keys), "nats a token"], rows
 
 
 def _evaluation(result: dict) -> str:

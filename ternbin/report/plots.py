@@ -131,7 +131,7 @@ def claim_ratios(result: dict) -> str:
 @styled
 def timeline(result: dict) -> str:
     """What every unit did over the cycles of the first call and of the last."""
-    calls, encoders = sorted({entry["call"] for entry in result["timeline"]}), result["phases"][0]["calls"]
+    calls, first = sorted({entry["call"] for entry in result["timeline"]}), result["phases"][0]["calls"]
     chosen = calls[:1] + calls[-1:] if len(calls) > 1 else calls
     figure, axes = subplots(len(chosen), 1, figsize=(10, 1.5 * len(chosen)), squeeze=False)
     for axis, call in zip(axes[:, 0], chosen, strict=True):
@@ -140,9 +140,7 @@ def timeline(result: dict) -> str:
             spans = [(e["start"], e["end"] - e["start"]) for e in entries if e["unit"] == unit]
             axis.broken_barh(spans, (row - 0.4, 0.8), color=COLORS[row])
         axis.set_yticks(range(len(UNITS)), UNITS)
-        axis.set_title(
-            "encoder call" if call < encoders else f"decoder call {call - encoders + 1}", fontsize=9, loc="left"
-        )
+        axis.set_title("prefill" if call < first else f"decode call {call - first + 1}", fontsize=9, loc="left")
         axis.set_xlabel("cycle")
         axis.invert_yaxis()
     return _svg(figure)

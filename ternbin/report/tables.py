@@ -5,7 +5,7 @@ import io
 
 from ternbin.report.html import claim_rows, numbered
 from ternbin.report.markup import energy_text
-from ternbin.results import per_token
+from ternbin.results import agreements, per_token, said
 
 
 def energy_csv(result: dict) -> str:
@@ -72,10 +72,11 @@ def terminal(result: dict) -> str:
     header += [f"{ref} {p['name']}" for ref in ("FP32", "INT8") for p in phases]
     energy = result["energy"]
     lines = []
-    for number, entry in numbered(result):
+    for (number, entry), (kind, value) in zip(numbered(result), said(result), strict=True):
         lines += [
-            f"text{number:6}{entry['text']}" if entry["text"] else f"ids{number:7}{entry['input_ids']}",
-            f"summary{number:3}{entry['summary'] if entry['summary'] is not None else entry['tokens']}",
+            _read(number, entry),
+            f"{kind + number:9} {value}",
+            *(f"{'':10}{line}" for line in (agreements(entry["answer"]) if "answer" in entry else ())),
             "",
         ]
     lines += [
@@ -101,11 +102,19 @@ def terminal(result: dict) -> str:
     return "\n".join(lines)
 
 
+def _read(number: str, entry: dict) -> str:
+    """What went in."""
+    if "audio" in entry:
+        return f"sound{number:5}{entry['audio']['file']}, {entry['audio']['tokens']} tokens"
+    return f"text{number:6}{entry['text']}" if entry["text"] else f"ids{number:7}{entry['input_ids']}"
+
+
 def _per_token(result: dict) -> list[str]:
     """Of a batch, what decoding takes for each generated token of all texts."""
-    if "texts" not in result:
+    each = per_token(result)
+    if "texts" not in result or each is None:
         return []
-    cycles, pj = per_token(result)
+    cycles, pj = each
     return [
         f"a token   {cycles:,.0f} cycles, {energy_text(pj)} of decoding, of {len(result['tokens'])} tokens for "
         f"{len(result['texts'])} texts"

@@ -200,16 +200,6 @@ def test_a_set_is_built_by_its_name_and_kept(tmp_path, monkeypatch):
 # -- what is committed -------------------------------------------------------------------------
 
 
-def test_bundled_splits_are_disjoint_and_hold_the_demo_texts():
-    committed = sets.split_names("debian")
-    assert committed is not None
-    names = {split: set(packages) for split, packages in committed.items()}
-    assert len(names["test"]) == 1000 and len(names["validation"]) == 500
-    assert not names["train"] & (names["test"] | names["validation"])
-    demos = demo_examples()
-    assert len(demos) == 36 and {e.package for e in demos} <= names["test"]
-
-
 def test_bundled_tokenizer_has_bart_ids():
     tokenizer = tokens.load_tokenizer(prepare.bundled_dir())
     assert tokenizer.convert_tokens_to_ids(list(tokens.SPECIAL_TOKENS)) == [0, 1, 2, 3, 4]
@@ -236,7 +226,31 @@ def test_unknown_split_and_missing_files_are_named(tmp_path):
 
 
 def test_examples_round_trip(tmp_path):
-    examples = [Example(package="é", source="a\nb", target="c")]
+    examples = [Example(package="é", source="a\nb\u2028\x85", target="c")]
     write_examples(tmp_path / "test.jsonl", examples)
     assert read_examples(tmp_path, "test") == examples
     assert json.loads((tmp_path / "test.jsonl").read_text())["package"] == "é"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold at least one row, not none"),
+        ('{"package": "a", "source": "b"}', "line 1: target must be given"),
+        ('{"package": "a", "source": "b", "target": 3}', "line 1: target must be a text, not 3"),
+        ('{"package": "a", "source": "b", "target": "c"}\nnothing', "line 2: "),
+    ],
+)
+def test_broken_rows_are_named(tmp_path, text, message):
+    (tmp_path / "test.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_examples(tmp_path, "test")
+    assert str(error.value).startswith(f"{tmp_path / 'test.jsonl'}: {message}")
+
+
+def test_a_broken_task_is_named(tmp_path):
+    debian.TASK.save(tmp_path)
+    text = (tmp_path / "task.json").read_text(encoding="utf-8")
+    (tmp_path / "task.json").write_text(text.replace('"rouge"', '"rogue"'), encoding="utf-8")
+    with pytest.raises(InputError, match="task.json: metric must be"):
+        read_task(tmp_path)

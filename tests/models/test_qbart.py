@@ -167,6 +167,8 @@ def test_calibration_leaves_one_bit_of_margin():
         (lambda: QuantConfig(form="best"), "form must be 'deploy' or 'paper', not 'best'"),
         (lambda: QuantConfig(res_bits=32), "res_bits must be from 8 to 20, not 32"),
         (lambda: QuantConfig(head_act_bits=4), "head_act_bits must be 1, 2 or 8, not 4"),
+        (lambda: QuantConfig(head_act_bits=True), "head_act_bits must be 1, 2 or 8, not true"),
+        (lambda: QuantConfig.from_dict({"head_act_bits": 8.0}), "quant: head_act_bits must be 1, 2 or 8, not 8.0"),
         (lambda: QuantConfig.from_dict({"colour": 1}), "quant: unknown field 'colour'"),
         (
             lambda: quantize_model(stock(activation_function="tanh")),

@@ -62,7 +62,8 @@ def refusal(call, *args):
         ({"quant": CONFIG["quant"] | {"form": "best"}}, "quant: form must be 'deploy' or 'paper', not 'best'"),
         ({"quant": CONFIG["quant"] | {"form": "paper"}}, "quant.form must be 'deploy' in a packed checkpoint, not 'paper'"),
         ({"quant": CONFIG["quant"] | {"fracs": []}}, "quant: fracs must be an object, not an empty list"),
-        ({"quant": {"fracs": {"embed": "11"}}}, "quant: fracs.embed must be a whole number from 0 to 24, not '11'"),
+        ({"quant": {"fracs": {"embed": "11"}}}, "quant: fracs.embed must be a whole number from -20 to 30, not '11'"),
+        ({"quant": {"fracs": {"embed": 31}}}, "quant: fracs.embed must be from -20 to 30, not 31"),
         ({"quant": CONFIG["quant"] | {"fracs": {"encoder.embed": 11}}}, "fracs must name exactly the residual sites"),
         ({"quant": CONFIG["quant"] | {"res_bits": 7}}, "quant: res_bits must be from 8 to 20, not 7"),
         ({"quant": CONFIG["quant"] | {"colour": 1}}, "quant: unknown field 'colour'"),
@@ -164,26 +165,24 @@ def test_good_scores_are_kept():
 
 def test_faulty_settings_of_a_tokenizer_cost_a_warning(folder, caplog):
     (folder / "tokenizer_config.json").write_text("{")
-    tokenizer = prepare.load_tokenizer(folder)
-    assert (
-        tokenizer is not None
-        and tokenizer("a module").input_ids == prepare.load_tokenizer(BUNDLED)("a module").input_ids
-    )
+    found, whole = (prepare.load_tokenizer(each) for each in (folder, BUNDLED))
+    assert found is not None and whole is not None
+    assert found("a module").input_ids == whole("a module").input_ids
     assert caplog.messages[0].startswith(f"{folder}: settings of the tokenizer are left out: ")
 
 
 def test_a_broken_tokenizer_matters_only_for_texts(folder, caplog):
     (folder / "tokenizer.json").write_text("{")
     tiny = NAMED["tiny"]
-    assert "not a usable tokenizer" in refusal(flow.prepare, flow.Job(hw=tiny, model_dir=folder, texts=["a"]), tiny)
-    flow.prepare(flow.Job(hw=tiny, model_dir=folder, ids=[[0, 2]]), tiny)
+    assert "not a usable tokenizer" in refusal(flow.prepare, flow.Job(hw=tiny, model_dir=folder, texts=["a"]))
+    flow.prepare(flow.Job(hw=tiny, model_dir=folder, ids=[[0, 2]]))
     assert caplog.messages[-1].endswith("; the result shows ids alone")
 
 
 def test_the_tokenizer_of_another_model_is_refused(folder):
     config = CONFIG | {"vocab_size": 40}
     (folder / "config.json").write_text(json.dumps(config))
-    said = refusal(flow.prepare, flow.Job(hw=NAMED["tiny"], model_dir=folder, texts=["a module"]), NAMED["tiny"])
+    said = refusal(flow.prepare, flow.Job(hw=NAMED["tiny"], model_dir=folder, texts=["a module"]))
     assert said.startswith("tokenizer.json: ids must be below vocab_size of config.json (40), not ")
 
 
@@ -195,7 +194,7 @@ def test_the_tokenizer_of_another_model_is_refused(folder):
     [
         ({"max_new_tokens": -4}, "--max-new-tokens must be at least 1, not -4"),
         ({"dram": "ddr9"}, "--dram must be one of lpddr4, hbm2, ddr3, not 'ddr9'"),
-        ({"beams": 9}, "beams must be from 2 to 8, not 9"),
+        ({"beams": 9}, "beams must be from 1 to 8, not 9"),
         ({"beams": 2, "search": {"no_repeat_ngram_size": -1}}, "no_repeat_ngram_size must not be negative, not -1"),
         ({"ids": [[5000]]}, "--ids must be from 0 to 4095, not 5000"),
         ({"ids": [[0] * 129]}, "--ids must hold at most 128 ids for this model, not 129"),

@@ -8,6 +8,7 @@ import random
 import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 from mapped import differences, lowered, source_ids
 
@@ -25,7 +26,7 @@ def drawn(seed: int) -> tuple[str, HwConfig, dict, int, int]:
     bits = rng.choice(["2-2", "1-1", "2-8", "1-8"])
     binary = bits == "1-1" and rng.random() < 0.5
     roomy = rng.choice(MEMORIES) if rng.random() < 0.7 else None
-    sizes = {f"{memory}_words": round(16 * 2 ** rng.uniform(0, 6)) for memory in MEMORIES}
+    sizes: dict[str, Any] = {f"{memory}_words": round(16 * 2 ** rng.uniform(0, 6)) for memory in MEMORIES}
     if roomy is not None:  # one small memory at a time shows more of each
         sizes = {name: size if name == f"{roomy}_words" else 2048 for name, size in sizes.items()}
     hw = HwConfig(

@@ -15,7 +15,7 @@ from ternbin.decoding.beam import reference_tokens
 
 def _wave_times(path: Path) -> list[int]:
     """Times at which something changes, as the library of the viewer Surfer reads the file."""
-    from pywellen import Waveform
+    from pywellen import Waveform  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without types
 
     wave = Waveform(str(path))
     assert any(var.name() == "clk" for var in wave.all_vars())
@@ -124,6 +124,22 @@ def test_every_verb_has_help(capsys):
         (
             ["train", "student", "--out", "/nonexistent", "--steps", "1"],
             "ternbin train: --teacher must be given for a student, and only for a student",
+        ),
+        (
+            ["train", "teacher", "--out", "/nonexistent", "--steps", "1", "--start", "x"],
+            "ternbin train: --start must be given only for a student",
+        ),
+        (
+            ["train", "teacher", "--out", "/nonexistent", "--steps", "1", "--lr", "-1"],
+            "ternbin train: --lr must be a number above 0, not '-1'",
+        ),
+        (
+            ["train", "teacher", "--out", "/nonexistent", "--steps", "1", "--dropout", "2"],
+            "ternbin train: --dropout must be a number from 0 to 1, not '2'",
+        ),
+        (
+            ["eval", "--data", "nothing"],
+            "ternbin eval: data must be a folder or one of debian, debian-it, not 'nothing'",
         ),
     ],
 )

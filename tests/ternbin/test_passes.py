@@ -210,7 +210,7 @@ def compare(lowered, folded, ids, tokens):
         real, final = (getattr(m, record.graph) for m in (lowered, folded))
         cross = {k: v for k, v in records[0].tensors.items() if k.startswith("cross_")}
         interpreter = Interpreter(real, lowered.weights)
-        inputs = {"ids": torch.tensor(record.ids), **cross}
+        inputs = {**record.given, **cross}
         values = interpreter.named(interpreter(inputs, record.past, caches, forced=record.tensors))
         assert set(values) == set(record.tensors)
         for node in final.nodes():

@@ -48,7 +48,7 @@ def test_a_damaged_file_is_refused(program, tmp_path):
 def test_foreign_and_missing_files_are_refused(tmp_path):
     path = tmp_path / "other"
     path.write_bytes(b"\x7fELF rest")
-    with pytest.raises(InputError, match="must be a ternbin program, not a file that starts with"):
+    with pytest.raises(InputError, match="must be a file of ternbin program 2, not one that starts with"):
         files.load(path)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         files.load(tmp_path / "none")
@@ -70,7 +70,7 @@ def test_a_flipped_bit_of_any_instruction_is_refused(program):
 
 def test_ids_go_to_their_slots(program):
     image = program.with_ids([5, 6, 7, 8, 9, 10, 96], START)
-    assert [program.get_id(image, program.source_addr + 4 * i) for i in range(7)] == [5, 6, 7, 8, 9, 10, 96]
+    assert [program.get_id(image, program.inputs[0].address + 4 * i) for i in range(7)] == [5, 6, 7, 8, 9, 10, 96]
     assert program.get_id(image, program.slot_addr(0)) == START
     with pytest.raises(InputError, match="source ids must be 7, not 6"):
         program.with_ids([3] * 6, START)

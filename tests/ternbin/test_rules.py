@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from mapped import lowered, source_ids
 from test_beam import machine_search
 from transformers import GenerationConfig
-from transformers.generation import LogitsProcessorList
+from transformers.generation.logits_process import LogitsProcessorList
 
 from ternbin.contract.hw import NAMED
 from ternbin.decoding.beam import beam_search, reference_tokens
@@ -39,7 +40,7 @@ NEW = 8
 def processed_greedily(model, ids, given):
     """The library's processors on every integer logit of the interpreter, and the largest of what they leave."""
     meta, vocab = model.meta, model.meta["vocab_size"]
-    stock = random_stock_bart(vocab=vocab)
+    stock: Any = random_stock_bart(vocab=vocab)
     config = GenerationConfig(eos_token_id=meta["eos_id"], max_length=NEW + 1, **given)
     if "min_new_tokens" in given:
         config.min_length = given["min_new_tokens"] + 1  # as generate() does

@@ -1,7 +1,7 @@
 """The ends of a graph: inputs and outputs, caches, the embedding, and the language model head."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ternbin.graph.ops.registry import op
 
 @op("input", sources=0, stage="both")
 class Input(Op):
-    """What a call is given: ``ids``, and keys and values that another graph made. ``of`` is its type."""
+    """What a call is given: ids, rows of the residual stream, or keys and values that another graph made. ``of`` is its type."""
 
     name: str
     of: Type
@@ -53,7 +53,7 @@ class Cache(Op):
 
 @op("output", sources=1, stage="both")
 class Output(Op):
-    """What a call gives: keys and values for another graph, or the next token."""
+    """What a call gives: keys and values for another graph, the next token, or the residual stream."""
 
     name: str
 
@@ -66,58 +66,84 @@ class Output(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Op):
-    """Rows of ``table``, codes [V, d], times their ``scale`` [V], plus the rows of ``pos`` [positions, d] from ``pos_offset`` on."""
+    """Rows of ``table``, codes [V, d], times their ``scale`` [V], plus rows of ``pos`` [any, d]. Of a real op ``scale`` = alpha*embed_scale
+    and ``pos`` are float64, of a final one int64 on the grid of the result."""
 
     name: str
     table: WeightName
     table_kind: str
     scale: WeightName
     pos: WeightName
-    pos_offset: int
-    past: Literal[0, "P"]  # earlier tokens of the same text
     frac: int
     bits: int
 
-    def embedded(self, c: Check, dtype: torch.dtype) -> Type:
-        table, ids = c.codes("table", None), c.source(0, Ids)
-        c.weight("scale", dtype, table.shape[0])
-        c.weight("pos", dtype, None, table.shape[1])
-        return Residual((*ids.shape, table.shape[1]), *c.grid())
+    def infer(self, check: Check) -> Type:
+        table, ids = check.codes("table", None), check.source(0, Ids)
+        dtype = torch.float64 if self.stage == "real" else torch.int64
+        check.weight("scale", dtype, table.shape[0])
+        check.weight("pos", dtype, None, table.shape[1])
+        if self.stage != "real":
+            check.fits("scale", EMBED_SCALE_BITS, table.shape[0])
+            check.fits("pos", self.bits, None, None)
+        return Residual((*ids.shape, table.shape[1]), *check.grid())
 
-    def first(self, call: Call) -> int:
-        """Position of the first token."""
-        return call.past if self.past == "P" else 0
+    def tables(self, call: Call) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes, scales and positions, the latter two on the grid of the result."""
+        table, scale, pos = (call.weights[name] for name in (self.table, self.scale, self.pos))
+        if self.stage == "real":
+            scale, pos = (golden.rne(x * 2.0**self.frac) for x in (scale, pos))
+            pos = golden.sat(pos, self.bits)
+        return table, scale, pos
+
+
+@dataclass(frozen=True, kw_only=True)
+class InOrder(Embedding):
+    """The rows of ``pos`` are those of the tokens' positions, from ``pos_offset`` on."""
+
+    pos_offset: int
+    past: Literal[0, "P"]  # earlier tokens of the same text
+
+    def compute(self, call: Call, node: Node[Any], ids: Tensor) -> Tensor:
+        table, scale, pos = self.tables(call)
+        first = call.past if self.past == "P" else 0
+        at_once = call.mask is not None  # one position for all
+        ids = ids.unsqueeze(-1) if at_once else ids
+        out = golden.embed(ids, table, scale, pos, self.pos_offset, first, self.bits, call.count(node))
+        return out.squeeze(-2) if at_once else out
+
+
+@dataclass(frozen=True, kw_only=True)
+class At(Embedding):
+    """The rows of ``pos`` are those that source 1 names: positions, with what else depends on a token's place."""
+
+    def infer(self, check: Check) -> Type:
+        ids, places = check.source(0, Ids), check.source(1, Ids)
+        check.need(ids.shape == places.shape, "both sources must have one shape", (ids.shape, places.shape))
+        return super().infer(check)
+
+    def compute(self, call: Call, node: Node[Any], ids: Tensor, places: Tensor) -> Tensor:
+        table, scale, pos = self.tables(call)
+        return golden.embed_rows(ids, table, scale, pos[places], self.bits, call.count(node))
 
 
 @op("real_embed", sources=1, stage="real")
-class RealEmbed(Embedding):
-    """Rule 1; ``scale`` = alpha*embed_scale and ``pos`` are float64."""
-
-    def infer(self, check: Check) -> Type:
-        return self.embedded(check, torch.float64)
-
-    def compute(self, call: Call, node: Node["RealEmbed"], ids: Tensor) -> Tensor:
-        scale, pos = (golden.rne(call.weights[name] * 2.0**self.frac) for name in (self.scale, self.pos))
-        table, pos = call.weights[self.table], golden.sat(pos, self.bits)
-        return golden.embed(ids, table, scale, pos, self.pos_offset, self.first(call), self.bits, call.count(node))
+class RealEmbed(InOrder):
+    """Rule 1."""
 
 
 @op("embed", sources=1, stage="final")
-class Embed(Embedding):
-    """Rule 1; ``scale`` and ``pos`` are int64, on the grid of the result."""
+class Embed(InOrder):
+    """Rule 1."""
 
-    def infer(self, check: Check) -> Type:
-        out = self.embedded(check, torch.int64)
-        check.fits("scale", EMBED_SCALE_BITS, None)
-        check.fits("pos", self.bits, None, None)
-        return out
 
-    def compute(self, call: Call, node: Node["Embed"], ids: Tensor) -> Tensor:
-        table, scale, pos = (call.weights[name] for name in (self.table, self.scale, self.pos))
-        at_once = call.mask is not None  # one position for all
-        ids = ids.unsqueeze(-1) if at_once else ids
-        out = golden.embed(ids, table, scale, pos, self.pos_offset, self.first(call), self.bits, call.count(node))
-        return out.squeeze(-2) if at_once else out
+@op("real_embed_at", sources=2, stage="real")
+class RealEmbedAt(At):
+    """Rule 1, with chosen rows of ``pos``."""
+
+
+@op("embed_at", sources=2, stage="final")
+class EmbedAt(At):
+    """Rule 1, with chosen rows of ``pos``."""
 
 
 @op("argmax", sources=1, stage="real")
