@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
+from ternbin.contract.hw import MAX_BEAMS
 from ternbin.formats import RESULT
 from ternbin.schema import OneOf
 
@@ -333,6 +334,35 @@ class Evaluation(TypedDict):
     metric: NotRequired[str]
 
 
+# ---- how texts were chosen ------------------------------------------------------------------------------------------
+
+
+class Rules(TypedDict):
+    no_repeat_ngram_size: Count
+    min_length: Count
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    suppress_tokens: list[Count]
+    begin_suppress_tokens: list[Count]
+    bad_words_ids: list[Annotated[list[Count], Field(min_length=1)]]
+
+
+class Search(TypedDict):
+    """With the rules of the search; those that a result of an earlier version lacks are off."""
+
+    beams: Annotated[int, Field(ge=2, le=MAX_BEAMS)]
+    length_penalty: Annotated[float, Field(allow_inf_nan=False)]
+    early_stopping: bool | Literal["never"]
+    no_repeat_ngram_size: NotRequired[Count]
+    min_length: NotRequired[Count]
+    repetition_penalty: NotRequired[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    suppress_tokens: NotRequired[list[Count]]
+    begin_suppress_tokens: NotRequired[list[Count]]
+    bad_words_ids: NotRequired[list[Annotated[list[Count], Field(min_length=1)]]]
+    score: NotRequired[Number]
+    steps: NotRequired[Count]
+    short: NotRequired[Count]
+
+
 # ---- all of it ------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +374,8 @@ class _Common(Text):
     model: dict[str, Scalar]
     hardware: Hardware
     memory: Memory
-    search: NotRequired[dict[str, Scalar]]
+    search: NotRequired[Search]
+    rules: NotRequired[Rules]
     texts: NotRequired[Annotated[list[BatchText], Field(min_length=1)]]
     bit_exact: bool
     tensors_checked: Count

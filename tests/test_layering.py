@@ -84,7 +84,7 @@ ALLOWED = {
     "passes": "errors graph graph.ops torch",
     "progress": "",
     "report": "errors results storage matplotlib",
-    "result_types": "formats schema pydantic",
+    "result_types": "contract formats schema pydantic",
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from pydantic import TypeAdapter
 
 from ternbin import result_types, results
 from ternbin.cli import main
+from ternbin.decoding.rules import Rules
+from ternbin.decoding.search import Search
 from ternbin.errors import InputError
 from ternbin.schema import validated
 
@@ -133,3 +136,15 @@ def test_a_missing_field_is_named(tmp_path, capsys):
 
 def test_scores_of_a_checkpoint_have_the_same_types():
     assert validated(result_types.Evaluation, EXAMPLE["evaluation"], "eval.json") == EXAMPLE["evaluation"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"suppress_tokens": [5, 6], "bad_words_ids": [[3, 4], [7]], "repetition_penalty": 1.5}]
+)
+def test_a_result_holds_the_settings_of_every_generation(settings):
+    searched = Search(beams=3, **settings)
+    fields = asdict(searched) | {"score": -1.5, "steps": 4, "short": 0}
+    results.validate(EXAMPLE | {"search": fields})
+    results.validate(json.loads(json.dumps(EXAMPLE | {"search": fields, "rules": asdict(Rules(**settings))})))
+    with pytest.raises(InputError, match="^result: search.suppress_tokens must be a list, not 'x'$"):
+        results.validate(EXAMPLE | {"search": fields | {"suppress_tokens": "x"}})
