@@ -58,7 +58,9 @@ def killed(folder: Path, workers: int, lines: int, *, worker: bool = False) -> N
 
 def a_worker(driver: int) -> int:
     """The process of a worker: the newest descendant of the driver."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid="], capture_output=True, encoding="utf-8", check=True
+    ).stdout.split()
     parents = dict(zip(map(int, listed[::2]), map(int, listed[1::2]), strict=True))
 
     def under(pid: int) -> bool:
