@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -56,7 +56,7 @@ class Seq2Seq(Family[QuantSeq2Seq]):
         shifted: Any = model  # not labels: the library's loss knows one vocabulary
         return [
             dict(
-                input_ids=torch.tensor([source[:limit]]),
+                input_ids=torch.tensor([list(cast(Sequence[int], source))[:limit]]),
                 decoder_input_ids=shifted.prepare_decoder_input_ids_from_labels(torch.tensor([target[:limit]])),
             )
             for source, target in pairs

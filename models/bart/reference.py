@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ternbin.models.bart.qbart import Layer, QuantSeq2Seq, embedding_norm, final_norm, head_of, stacks
+from ternbin.models.bart.qbart import Layer, embedding_norm, final_norm, head_of, stacks
 
 
-def node_modules(model: QuantSeq2Seq) -> dict[str, Any]:
-    """Module by name of the node, as `ternbin.models.fidelity.Reference` wants them."""
+def node_modules(model: Any) -> dict[str, Any]:
+    """Module by name of the node, of a QuantSeq2Seq or a model with its names, as `ternbin.models.fidelity.Reference` wants them."""
     modules: dict[str, Any] = {"lm_head.in": head_of(model).x_quant, "lm_head": model}
     for prefix, stack in zip(("enc", "dec"), stacks(model), strict=True):
         modules |= {f"{prefix}.embed": stack, f"{prefix}.embed_ln": embedding_norm(stack)}

@@ -35,9 +35,9 @@ def random_stock_bert(
         hidden_act=activation,
         max_position_embeddings=positions,
         type_vocab_size=types,
-        num_labels=max(labels, 1),
         **config,
     )
+    sizes.num_labels = max(labels, 1)
     with torch.random.fork_rng(devices=[]):
         model = BertForSequenceClassification(sizes) if labels else BertModel(sizes)
     _randomize(model, torch.Generator().manual_seed(seed))

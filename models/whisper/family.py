@@ -78,7 +78,7 @@ class Whisper(Family[QuantWhisper]):
         config = model.config
         samples = sound.made_up(0, config.max_source_positions) if path is None else sound.read_wav(path)
         given = sound.features(samples, config.num_mel_bins, config.max_source_positions)
-        encoder = model.model.encoder
+        encoder: Any = model.model.encoder
         rows = encoder.embedded(given.to(model.dtype))[0, : sound.tokens_of(len(samples))]
         return {lower.STREAM: (rows.double() * 2.0**encoder.site.frac).round().long().numpy()}
 

@@ -43,12 +43,17 @@ class Stack:
         """Outputs that the host reads back: rows of the residual stream."""
         return tuple(node for node in self.graph.outputs if isinstance(node.type, Residual))
 
+    @property
+    def fracs(self) -> dict[str, int]:
+        """Of ``streams``, by name: a value of 1 is 2^frac."""
+        return {node.name: node.type.frac for node in self.graph.outputs if isinstance(node.type, Residual)}
+
     def given(
         self, source: Given, device: torch.device | str = "cpu", lengths: Sequence[int] = ()
     ) -> dict[str, Tensor]:
         """Every input that the host gives, as tensors. Raises InputError as :func:`ternbin.graph.given.rows`."""
         found = rows(source, [node.name for node in self.reads], lengths)
-        return {name: torch.from_numpy(value).to(device) for name, value in found.items()}
+        return {name: torch.as_tensor(value, device=device) for name, value in found.items()}
 
 
 def stack(graph: Graph) -> Stack:

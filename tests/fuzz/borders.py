@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -96,8 +97,17 @@ def stock() -> Path:
     """A random full-precision BART of one layer each."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-stock-"))
     torch.manual_seed(3)
-    sizes = dict(d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
-    config = BartConfig(vocab_size=97, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=32, **sizes)
+    config = BartConfig(
+        vocab_size=97,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=32,
+    )
     BartForConditionalGeneration(config).save_pretrained(folder)
     shutil.copy(prepare.bundled_dir() / "eval.json", folder)
     return folder
@@ -230,7 +240,7 @@ def _wrong_arguments(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 OPTIONS = sorted(
-    {option for sub in parser()._subparsers._group_actions[0].choices.values() for option in sub._option_string_actions}
+    set(re.findall(r"--[a-z-]+", "".join(path.read_text("utf-8") for path in (ROOT / "ternbin/cli").glob("*.py"))))
 )
 HARDWARE = mutations.toml(NAMED["tiny"].asdict())
 CELLS = mutations.toml(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import hypothesis
+from hypothesis import HealthCheck
 
 sys.path.append(str(Path(__file__).parents[1] / "ternbin"))  # what tests share
 
@@ -27,7 +28,7 @@ def feed(border: Border, inputs: int, seed: int) -> None:
         max_examples=inputs,
         deadline=SLOWEST,
         database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
         report_multiple_bugs=False,
     )
     @hypothesis.given(border.inputs)

@@ -49,7 +49,8 @@ def documents(draw: st.DrawFn, good: Any) -> Any:
         return draw(VALUES)
     document = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(places(document) or [()]))
+        found = places(document)
+        path: tuple[Any, ...] = draw(st.sampled_from(found)) if found else ()
         if not path:
             return draw(VALUES)
         node = document

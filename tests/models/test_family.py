@@ -57,7 +57,7 @@ def test_the_host_makes_the_same_of_the_graph_and_of_the_fake_quant_model(family
         lowered = fold(family.lower(model))
         if generates(lowered):
             return
-        fracs = {node.name: node.type.frac for node in shape(lowered).prefill.streams}
+        fracs = shape(lowered).prefill.fracs
         source = source_of(lowered)["ids"]
         read = {name: x * 2.0 ** -fracs[name] for name, x in reference_streams(lowered, source).items()}
         ours, theirs = family.answer(model, read), family.answer(model, family.streams(model, source))

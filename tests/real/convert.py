@@ -141,7 +141,7 @@ def _strings(path: Path) -> list[str]:
         if operation.name == "SHORT_BINUNICODE" and value == "stoi":
             break
         if operation.name == "SHORT_BINUNICODE" and value != "itos":
-            found.append(value)
+            found.append(str(value))
     return found
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 from convert import MOLECULES
@@ -30,11 +31,12 @@ def lowered(folder: Path) -> Iterator[tuple[str, Lowered]]:
 
 def annalog(folder: Path) -> None:
     """Greedy molecules that are valid (where RDKit is installed), and equal to those in full precision."""
-    stock, tokenizer = family_in(folder)[0].load_stock(folder), prepare.load_tokenizer(folder)
+    stock: Any = family_in(folder)[0].load_stock(folder)
+    tokenizer: Any = prepare.load_tokenizer(folder)
     sources = [prepare.token_ids(tokenizer, text) for text in MOLECULES]
 
     def said(tokens: list[int]) -> str:
-        return tokenizer.decode(tokens, skip_special_tokens=True)
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
     with torch.no_grad():
         full = [
@@ -54,7 +56,7 @@ def _molecules(name: str, texts: list[str], full: list[str]) -> None:
 
 def _valid(texts: list[str]) -> int | str:
     try:
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem, RDLogger  # pyright: ignore[reportMissingImports]  # optional
     except ImportError:
         return "?"
     RDLogger.DisableLog("rdApp.*")
@@ -69,7 +71,7 @@ def minilm(folder: Path) -> None:
     model = prepare.load_model(folder, "2-8")
     full = [family.answer(model, family.stock_streams(model, stock, ids)).values for ids in sources]
     for bits, graphs in lowered(folder):
-        fracs = {node.name: node.type.frac for node in shape(graphs).prefill.streams}
+        fracs = shape(graphs).prefill.fracs
         own = []
         for ids in sources:
             read = {name: x * 2.0 ** -fracs[name] for name, x in reference_streams(graphs, ids).items()}
@@ -92,7 +94,8 @@ def _correlation(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
 
 def whisper(folder: Path, file: str | None = None) -> None:
     """What is heard in a file, or in a made-up sound: in full precision in the whole window, and quantized in its own length."""
-    stock, tokenizer = family_in(folder)[0].load_stock(folder), prepare.load_tokenizer(folder)
+    stock: Any = family_in(folder)[0].load_stock(folder)
+    tokenizer: Any = prepare.load_tokenizer(folder)
     config = stock.config
     samples = sound.made_up(0, config.max_source_positions) if file is None else sound.read_wav(file)
     heard = sound.features(samples, config.num_mel_bins, config.max_source_positions)

@@ -6,6 +6,7 @@ Not part of `make test`: they are downloads of 15 to 83 MB. `pytest -m real` run
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def _exact(run: ternbin.Run) -> None:
 def test_annalog(folder):
     """SMILES to SMILES: in full precision a molecule like the one given; quantized, every bit as the reference."""
     path = folder("annalog")
-    stock, tokenizer = family_in(path)[0].load_stock(path), prepare.load_tokenizer(path)
+    stock: Any = family_in(path)[0].load_stock(path)
+    tokenizer: Any = prepare.load_tokenizer(path)
     ids = torch.tensor([prepare.token_ids(tokenizer, ASPIRIN)])
     (tokens,) = stock.generate(ids, max_new_tokens=40, num_beams=1, do_sample=False).tolist()
     said = tokenizer.decode(tokens, skip_special_tokens=True)
@@ -72,4 +74,4 @@ def test_whisper(folder):
     model = prepare.load_model(path, "2-8")
     given = prepare.listen(model, None)
     assert run.tokens == reference_run(fold(prepare.lower(model)), given, 4)[0]
-    assert run.tokens[0] == model.prompt_ids[0]
+    assert run.tokens[0] == cast(Any, model).prompt_ids[0]

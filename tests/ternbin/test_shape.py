@@ -22,6 +22,7 @@ def model() -> Lowered:
 
 def test_shape_of_an_encoder_decoder(model):
     found = shape(model)
+    assert found.decode is not None
     assert (found.prefill.graph, found.decode.graph) == (model.encoder, model.decoder) == model.stacks
     crossing = ["cross_k.0", "cross_v.0", "cross_k.1", "cross_v.1"]
     assert found.prefill.outputs == tuple(crossing) and found.prefill.handed == found.prefill.caches == ()
