@@ -8,6 +8,8 @@ RESULT = "ternbin-result/3"  # result.json; docs/result-schema.md
 ENERGY = "ternbin-energy/1"  # gate-level characterisation; docs/energy.md
 PACKED = "ternbin-packed/1"  # packed checkpoint; models/packed.py
 PROGRAM = "ternbin program 2"  # program.tbn, its first line; contract/program.py
+EXPLORE = "ternbin-explore/1"  # records.jsonl of an exploration, its first line; explore/records.py
+EXPLORATION = "ternbin-exploration/1"  # explore.json; explore/study.py
 CHECKPOINT = "ternbin-checkpoint/1"  # state of a run; sim/resume.py
 
 

@@ -56,8 +56,9 @@ ALLOWED = {
     ),
     "errors": "",
     "explore": (
-        "contract counting counting.cycles energy errors explore.validate graph graph.ops mapping "
-        "models.bart models.prepare models.task schema version dask distributed optuna transformers"
+        "contract counting counting.cycles decoding energy errors explore.validate formats graph "
+        "graph.ops mapping models.bart models.prepare models.task schema version dask distributed "
+        "optuna transformers"
     ),
     "explore.validate": "counting.cycles decoding energy energy.gates explore sim",
     "flow": (

@@ -53,8 +53,12 @@ class Seq2Seq(Family[QuantSeq2Seq]):
             vocab = min(model.config.vocab_size, model.final_logits_bias.shape[-1])
             ids = torch.randint(0, vocab, (CALIBRATION_TEXTS, limit), generator=generator)
             return [dict(input_ids=ids, decoder_input_ids=ids.flip(0))]
+        shifted: Any = model  # not labels: the library's loss knows one vocabulary
         return [
-            dict(input_ids=torch.tensor([source[:limit]]), labels=torch.tensor([target[:limit]]))
+            dict(
+                input_ids=torch.tensor([source[:limit]]),
+                decoder_input_ids=shifted.prepare_decoder_input_ids_from_labels(torch.tensor([target[:limit]])),
+            )
             for source, target in pairs
         ]
 

@@ -80,7 +80,9 @@ def host_of(folder: Path, held: Tensors) -> dict[str, Any]:
     pooling = "pooler" if "pooler.weight" in held else "mean"
     if (folder / POOLING_FILE).exists():
         pooling = _pooling(folder / POOLING_FILE)
-    normalize = (folder / "modules.json").exists() and NORMALIZE in (folder / "modules.json").read_text()
+    normalize = (folder / "modules.json").exists() and NORMALIZE in (folder / "modules.json").read_text(
+        encoding="utf-8"
+    )
     return dict(head="embedding", pooling=pooling, normalize=normalize)
 
 

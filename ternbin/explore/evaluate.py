@@ -15,6 +15,7 @@ from ternbin.contract.program import Program
 from ternbin.counting.cycles import forget, predict
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, predicted_phases
+from ternbin.decoding.beam import check_vocabulary
 from ternbin.energy import figures as tables
 from ternbin.energy.area import array_mm2, core_mm2, memories_mm2
 from ternbin.energy.lines import Line, total_pj
@@ -95,6 +96,8 @@ def _tried(task: Task, hw: HwConfig) -> Program | str:
 def map_task(task: Task, hw: HwConfig, *, contents: bool = False) -> Program:
     """The program on ``hw``, or on ``hw`` with keys and values in external memory. Raises InputError where neither can be."""
     lowered = lowered_model(task.model, task.bits, hw.res_bits)
+    if hw.beams > 1:
+        check_vocabulary(lowered.meta, hw.beams)
     try:
         program = map_model(lowered, hw, task.lengths, task.new_tokens, task.beams, contents=contents)
     except InputError:

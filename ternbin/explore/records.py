@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ternbin import formats
 from ternbin.errors import InputError
 from ternbin.explore.evaluate import Record
 from ternbin.schema import parse_json
-
-SCHEMA = "ternbin-explore/1"
 
 
 class RecordFile:
@@ -52,7 +51,7 @@ class RecordFile:
             whole = end
         self._file.truncate(whole)
         if not whole:
-            self._write({"schema": SCHEMA} | header)
+            self._write({"schema": formats.EXPLORE} | header)
 
     def add(self, record: Record) -> None:
         """Raises InputError where it cannot be written; the next one to open the file drops what there is of it."""
@@ -90,8 +89,7 @@ def _lines(file: Any, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _same(found: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Raises InputError unless a header is the one that is wanted."""
-    if found.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema must be {SCHEMA!r}, not {found.get('schema')!r}")
+    formats.check(found.get("schema"), formats.EXPLORE, str(path))
     for name, what in (("space", "of this space"), ("code", "of this version of ternbin")):
         if found.get(name) != wanted[name]:
             raise InputError(

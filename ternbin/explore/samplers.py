@@ -78,12 +78,8 @@ class Adaptive:
         }
         sampling = space.sampling
         makers: dict[str, Callable[[], Any]] = {
-            "nsga2": lambda: optuna.samplers.NSGAIISampler(
-                population_size=max(2, sampling.batch), seed=sampling.seed, constraints_func=_violated
-            ),
-            "tpe": lambda: optuna.samplers.TPESampler(
-                seed=sampling.seed, multivariate=True, constant_liar=True, constraints_func=_violated
-            ),
+            "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=max(2, sampling.batch), seed=sampling.seed),
+            "tpe": lambda: optuna.samplers.TPESampler(seed=sampling.seed, multivariate=True, constant_liar=True),
         }
         directions: list[Any] = ["maximize" if RANKED[name] > 0 else "minimize" for name in space.objectives]
         self._study = optuna.create_study(sampler=makers[sampling.kind](), directions=directions)
@@ -102,7 +98,8 @@ class Adaptive:
             if figures is None:
                 self._study.tell(trial, state=self._failed)
                 continue
-            trial.set_user_attr("violated", violations(self.space, figures))
+            for number, violated in enumerate(violations(self.space, figures)):
+                trial.set_constraint(str(number), violated)
             self._study.tell(trial, [figures[name] for name in self.space.objectives])
 
     def _chosen(self, params: dict[str, int]) -> dict[str, Any]:
@@ -116,10 +113,6 @@ def violations(space: Space, figures: dict[str, float]) -> list[float]:
         found += [bound.min - figures[name]] if bound.min is not None else []
         found += [figures[name] - bound.max] if bound.max is not None else []
     return found
-
-
-def _violated(trial: Any) -> Sequence[float]:
-    return trial.user_attrs.get("violated", [])
 
 
 def groups(points: Iterable[Point], key: Callable[[Point], object], most: int) -> Iterator[list[Point]]:

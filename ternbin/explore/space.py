@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from typing_extensions import TypedDict
 
@@ -245,8 +245,8 @@ def _checked(
 @cache
 def _nested(table: str, name: str, kind: Any) -> Any:
     """The type of a table that holds one field."""
-    fields: Any = TypedDict("fields", {name: kind})
-    return TypedDict("table", {table: fields})
+    make = cast(Any, TypedDict)  # names and types are known at run time alone
+    return make("table", {table: make("fields", {name: kind})})
 
 
 def _known(name: str, value: Any, path: Path, table: str) -> Value:

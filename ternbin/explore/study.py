@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ternbin import formats
 from ternbin.explore.engines import Engine
 from ternbin.explore.evaluate import FIGURES, Record, program_key
 from ternbin.explore.front import bests, binds, broken, feasible, front
@@ -18,7 +19,6 @@ from ternbin.explore.search import Explored, Told, explore, header
 from ternbin.explore.space import RANKED, Space
 from ternbin.version import __version__
 
-SCHEMA = "ternbin-exploration/1"
 RECORDS, NEIGHBOURS = "records.jsonl", "neighbours.jsonl"
 Step = Callable[[str], None]  # is told what comes next
 
@@ -69,7 +69,7 @@ def _summary(explored: Explored, found: list[Record]) -> dict[str, Any]:
     space, records = explored.space, explored.records
     reasons = Counter(record["reason"] for record in records if "reason" in record)
     return {
-        "schema": SCHEMA,
+        "schema": formats.EXPLORATION,
         "ternbin": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **header(space),

@@ -97,7 +97,7 @@ def test_other_folders_are_refused(tmp_path):
         family_named("t5")
     assert str(error.value) == f"model_type must be {known}, not 't5'"
     (tmp_path / "config.json").write_text(json.dumps({"model_type": ["bart"]}))
-    with pytest.raises(InputError, match=r"config.json: model_type must be .*, not a list of 1"):
+    with pytest.raises(InputError, match=r"config.json: model_type must be .*, not a list of 1$"):
         family_in(tmp_path)
     with pytest.raises(InputError, match="checkpoint must be a folder, not '.*nowhere'"):
         prepare.load_model(Path(tmp_path) / "nowhere")

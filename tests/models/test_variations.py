@@ -76,6 +76,16 @@ def test_real_graphs_equal_the_model_in_float64(varied, bits):
     assert torch.equal(tokens, logits(copy.deepcopy(model).pack().double())[0].argmax(-1))
 
 
+def test_a_calibrated_model_trains(varied):
+    """Grids, and streams that saturate in place, let the gradient through."""
+    family, options = varied
+    model = random_quant(family.quant_class, "2-2", **options).train()
+    logits(model).logsumexp(-1).sum().backward()
+    lost = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert lost == []
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def test_a_folder_of_any_variation_is_read_as_it_was_written(varied, tmp_path):
     family, options = varied
     stock = random_stock(family.quant_class, **options)

@@ -32,18 +32,13 @@ def test_pages_of_equal_folder_names_do_not_replace_each_other(runs, capsys):
     assert all((path / "index.html").exists() for path in (runs / "both").iterdir() if path.is_dir())
 
 
-def test_a_result_is_not_written_over_one_that_is_shown(runs, capsys):
-    assert main(["report", str(runs / "b/run"), str(runs / "a/run"), "--out", str(runs / "a")]) == 0
+def test_a_result_is_not_written_over_one_that_is_shown_and_the_folder_here_has_a_name(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs / "b/run")
+    assert main(["report", ".", "../../a/run", "--out", str(runs / "a")]) == 0
     assert shown(runs / "a") == {"run": "a/run", "run-2": "b/run"}
 
 
 def test_names_of_runs_in_memory(runs):
-    loaded = [ternbin.load_run(EXAMPLE), ternbin.load_run(EXAMPLE), runs / "a/run"]
+    loaded = [ternbin.load_run(EXAMPLE), ternbin.load_run(EXAMPLE)]
     assert ternbin.write_reports(loaded, runs / "out") == runs / "out" / "comparison.html"
-    assert list(shown(runs / "out")) == ["bundled-2-2", "bundled-2-2-2", "run"]
-
-
-def test_the_folder_here_has_a_name(runs, monkeypatch, capsys):
-    monkeypatch.chdir(runs / "a/run")
-    assert main(["report", ".", "../../b/run", "--out", str(runs / "out")]) == 0
-    assert shown(runs / "out") == {"run": "a/run", "run-2": "b/run"}
+    assert list(shown(runs / "out")) == ["bundled-2-2", "bundled-2-2-2"]
