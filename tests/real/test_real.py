@@ -43,7 +43,7 @@ def test_annalog(folder):
     (tokens,) = stock.generate(ids, max_new_tokens=40, num_beams=1, do_sample=False).tolist()
     said = tokenizer.decode(tokens, skip_special_tokens=True)
     assert said.count("(") == said.count(")") and "c1ccccc1" in said
-    run = ternbin.summarise(ASPIRIN, model=path, bits="2-8", hw="small", max_new_tokens=4)
+    run = ternbin.summarise(ASPIRIN, model=path, bits="2-8", hw="base", max_new_tokens=4)
     _exact(run)
     assert run.tokens == reference_run(fold(prepare.lower(prepare.load_model(path, "2-8"))), ids[0].tolist(), 4)[0]
 
