@@ -333,7 +333,8 @@ def test_what_binds():
 
 
 def test_the_verb_writes_a_report_and_hw_files_that_load(space_of, tmp_path, capsys):
-    space_of("cols = [1, 2]\nrows = [4, 32]\nlatency = [10, 40]")
+    some = "[[scores]]\nlatency = 40\nrouge2 = 5"  # a score that not every point has
+    space_of("cols = [1, 2]\nrows = [4, 32]\nlatency = [10, 40]", some)
     out = tmp_path / "out"
     command = ["explore", str(tmp_path / "space.toml"), "--out", str(out), "--workers", "0"]
     assert main([*command, "--json", str(tmp_path / "summary.json")]) == 0
@@ -350,7 +351,7 @@ def test_the_verb_writes_a_report_and_hw_files_that_load(space_of, tmp_path, cap
         "latency",
     }
     rows = (out / "points.csv").read_text().splitlines()
-    assert len(rows) == 9 and rows[0].startswith("id,cols,rows,latency,cycles,ms,")
+    assert "rouge2" in rows[0] and len(rows) == 9 and rows[0].startswith("id,cols,rows,latency,cycles,ms,")
     for place, name in enumerate(summary["front"], 1):
         record = next(r for r in read_records(out / "records.jsonl")[1].values() if r["id"] == name)
         hw = load_hw(str(out / "front" / f"point{place}.toml"))
