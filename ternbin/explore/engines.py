@@ -129,11 +129,11 @@ class Dask:
         self.job = job
         config.set({"distributed.worker.daemon": True, "logging.distributed": "error"})
         self._cluster: Any = None
+        options: dict[str, Any] = {"n_workers": workers, "threads_per_worker": 1, "processes": True}
+        options |= {"dashboard_address": None, "silence_logs": 50}
         if address == "local":
             with _one_thread():
-                self._cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-                )
+                self._cluster = LocalCluster(**options)
         try:
             self._client = Client(self._cluster or address, timeout=10)
         except (OSError, ValueError) as error:
@@ -142,7 +142,7 @@ class Dask:
 
     def _check(self, address: str) -> None:
         try:
-            found = self._client.run(code)
+            found: Any = self._client.run(code)
         except Exception as error:  # whatever a worker without the package raises
             raise InputError(f"--dask {address}: workers must have ternbin {code()}, not none ({error})") from None
         if not found:

@@ -70,7 +70,7 @@ class Adaptive:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space, self.total = space, space.sampling.points
         self._failed = optuna.trial.TrialState.FAIL
-        self._axes = {
+        self._axes: dict[str, Any] = {
             axis.name: optuna.distributions.CategoricalDistribution(range(len(axis.values)))
             if isinstance(axis.values[0], bool | str)
             else optuna.distributions.IntDistribution(0, len(axis.values) - 1)
@@ -81,7 +81,7 @@ class Adaptive:
             "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=max(2, sampling.batch), seed=sampling.seed),
             "tpe": lambda: optuna.samplers.TPESampler(seed=sampling.seed, multivariate=True, constant_liar=True),
         }
-        directions = ["maximize" if RANKED[name] > 0 else "minimize" for name in space.objectives]
+        directions: Any = ["maximize" if RANKED[name] > 0 else "minimize" for name in space.objectives]
         self._study = optuna.create_study(sampler=makers[sampling.kind](), directions=directions)
         self._asked: list[Any] = []
 

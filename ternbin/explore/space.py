@@ -191,7 +191,7 @@ def _space(raw: SpaceFile, path: Path, characterisation: str | None) -> Space:
             axes.append(Axis(name, values))
             given.pop(name, None)
         else:
-            given[name] = values[0]
+            given[name] = next(iter(values))
     axes.sort(key=lambda axis: _INNER.index(axis.name) if axis.name in _INNER else -1)
     space = Space(
         name=raw.name or path.stem,
@@ -245,8 +245,8 @@ def _checked(
 @cache
 def _nested(table: str, name: str, kind: Any) -> Any:
     """The type of a table that holds one field."""
-    fields: Any = TypedDict("fields", {name: kind})
-    return TypedDict("table", {table: fields})
+    typed: Any = TypedDict  # of names that are known at run time only
+    return typed("table", {table: typed("fields", {name: kind})})
 
 
 def _known(name: str, value: Any, path: Path, table: str) -> Value:

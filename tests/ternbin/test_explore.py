@@ -45,7 +45,8 @@ def space_of(folder, tmp_path):
 
     def make(space: str, rest: str = "", head: str = 'objectives = ["cycles", "energy_uj"]') -> Space:
         path = tmp_path / "space.toml"
-        (tmp_path / "model").exists() or (tmp_path / "model").symlink_to(folder)
+        if not (tmp_path / "model").exists():
+            (tmp_path / "model").symlink_to(folder)
         fixed = 'model = "model"\nsource_len = 5\nnew_tokens = 2\n'
         path.write_text(f'{head}\nhw = "tiny"\n[space]\n{fixed}{space}\n{rest}')
         return read_space(path)
