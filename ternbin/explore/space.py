@@ -191,7 +191,11 @@ def _space(raw: SpaceFile, path: Path, characterisation: str | None) -> Space:
             axes.append(Axis(name, (first, *others)))
             given.pop(name, None)
         else:
+<<<<<<< HEAD
             given[name] = first
+=======
+            given[name] = next(iter(values))
+>>>>>>> explore
     axes.sort(key=lambda axis: _INNER.index(axis.name) if axis.name in _INNER else -1)
     space = Space(
         name=raw.name or path.stem,
@@ -245,8 +249,13 @@ def _checked(
 @cache
 def _nested(table: str, name: str, kind: Any) -> Any:
     """The type of a table that holds one field."""
+<<<<<<< HEAD
     make = cast(Any, TypedDict)  # names and types are known at run time alone
     return make("table", {table: make("fields", {name: kind})})
+=======
+    typed: Any = TypedDict  # of names that are known at run time only
+    return typed("table", {table: typed("fields", {name: kind})})
+>>>>>>> explore
 
 
 def _known(name: str, value: Any, path: Path, table: str) -> Value:

@@ -42,7 +42,7 @@ def write(summary: dict[str, Any], records: Sequence[dict[str, Any]], out: Path)
 def points_csv(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
     """A line a point: id, values of the axes, figures, what binds each phase, place on the front, what it rests on, reason."""
     axes = list(summary["axes"])
-    figures = list(next((record["figures"] for record in records if "figures" in record), {}))
+    figures = list(dict.fromkeys(name for record in records for name in record.get("figures", {})))
     phases = list(next((record["binds"] for record in records if "binds" in record), {}))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -245,7 +245,7 @@ def drawn(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> list[di
 
 def _plots(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
     able = drawn(summary, records)
-    figures = list(able[0]["figures"])
+    figures = [name for name in able[0]["figures"] if all(name in record["figures"] for record in able)]
     data = {
         "axes": list(summary["axes"]),
         "figures": figures,

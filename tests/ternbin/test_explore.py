@@ -45,7 +45,8 @@ def space_of(folder, tmp_path):
 
     def make(space: str, rest: str = "", head: str = 'objectives = ["cycles", "energy_uj"]') -> Space:
         path = tmp_path / "space.toml"
-        (tmp_path / "model").exists() or (tmp_path / "model").symlink_to(folder)
+        if not (tmp_path / "model").exists():
+            (tmp_path / "model").symlink_to(folder)
         fixed = 'model = "model"\nsource_len = 5\nnew_tokens = 2\n'
         path.write_text(f'{head}\nhw = "tiny"\n[space]\n{fixed}{space}\n{rest}')
         return read_space(path)
@@ -333,7 +334,8 @@ def test_what_binds():
 
 
 def test_the_verb_writes_a_report_and_hw_files_that_load(space_of, tmp_path, capsys):
-    space_of("cols = [1, 2]\nrows = [4, 32]\nlatency = [10, 40]")
+    some = "[[scores]]\nlatency = 40\nrouge2 = 5"  # a score that not every point has
+    space_of("cols = [1, 2]\nrows = [4, 32]\nlatency = [10, 40]", some)
     out = tmp_path / "out"
     command = ["explore", str(tmp_path / "space.toml"), "--out", str(out), "--workers", "0"]
     assert main([*command, "--json", str(tmp_path / "summary.json")]) == 0
@@ -350,7 +352,7 @@ def test_the_verb_writes_a_report_and_hw_files_that_load(space_of, tmp_path, cap
         "latency",
     }
     rows = (out / "points.csv").read_text().splitlines()
-    assert len(rows) == 9 and rows[0].startswith("id,cols,rows,latency,cycles,ms,")
+    assert "rouge2" in rows[0] and len(rows) == 9 and rows[0].startswith("id,cols,rows,latency,cycles,ms,")
     for place, name in enumerate(summary["front"], 1):
         record = next(r for r in read_records(out / "records.jsonl")[1].values() if r["id"] == name)
         hw = load_hw(str(out / "front" / f"point{place}.toml"))
