@@ -133,14 +133,7 @@ class Dask:
         options |= {"dashboard_address": None, "silence_logs": 50}
         if address == "local":
             with _one_thread():
-<<<<<<< HEAD
-                options: dict[str, Any] = {"dashboard_address": None}  # none; declared as a text
-                self._cluster = LocalCluster(
-                    n_workers=workers, threads_per_worker=1, processes=True, silence_logs=50, **options
-                )
-=======
                 self._cluster = LocalCluster(**options)
->>>>>>> explore
         try:
             self._client = Client(self._cluster or address, timeout=10)
         except (OSError, ValueError) as error:

@@ -81,11 +81,7 @@ class Adaptive:
             "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=max(2, sampling.batch), seed=sampling.seed),
             "tpe": lambda: optuna.samplers.TPESampler(seed=sampling.seed, multivariate=True, constant_liar=True),
         }
-<<<<<<< HEAD
-        directions: list[Any] = ["maximize" if RANKED[name] > 0 else "minimize" for name in space.objectives]
-=======
         directions: Any = ["maximize" if RANKED[name] > 0 else "minimize" for name in space.objectives]
->>>>>>> explore
         self._study = optuna.create_study(sampler=makers[sampling.kind](), directions=directions)
         self._asked: list[Any] = []
 

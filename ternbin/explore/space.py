@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from typing_extensions import TypedDict
 
@@ -191,11 +191,7 @@ def _space(raw: SpaceFile, path: Path, characterisation: str | None) -> Space:
             axes.append(Axis(name, (first, *others)))
             given.pop(name, None)
         else:
-<<<<<<< HEAD
             given[name] = first
-=======
-            given[name] = next(iter(values))
->>>>>>> explore
     axes.sort(key=lambda axis: _INNER.index(axis.name) if axis.name in _INNER else -1)
     space = Space(
         name=raw.name or path.stem,
@@ -249,13 +245,8 @@ def _checked(
 @cache
 def _nested(table: str, name: str, kind: Any) -> Any:
     """The type of a table that holds one field."""
-<<<<<<< HEAD
-    make = cast(Any, TypedDict)  # names and types are known at run time alone
-    return make("table", {table: make("fields", {name: kind})})
-=======
     typed: Any = TypedDict  # of names that are known at run time only
     return typed("table", {table: typed("fields", {name: kind})})
->>>>>>> explore
 
 
 def _known(name: str, value: Any, path: Path, table: str) -> Value:
