@@ -156,7 +156,7 @@ class QuantBert(PackedModel, PreTrainedModel):
         self.layers: Any = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         with_pooler = config.head == "label" or config.pooling == "pooler"
         self.pooler = nn.Linear(width, width) if with_pooler else None
-        self.classifier = nn.Linear(width, config.num_labels) if config.head == "label" else None
+        self.classifier = nn.Linear(width, len(config.id2label or {})) if config.head == "label" else None
         self._quantize()
         self.post_init()
 

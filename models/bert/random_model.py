@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel
@@ -26,7 +28,7 @@ def random_stock_bert(
     **config,
 ) -> Stock:
     """A full-precision model in eval mode, every parameter random; `labels` above 0: with a classifier."""
-    sizes = BertConfig(
+    options: dict[str, Any] = dict(
         vocab_size=vocab,
         hidden_size=d_model,
         num_hidden_layers=layers,
@@ -36,8 +38,8 @@ def random_stock_bert(
         max_position_embeddings=positions,
         type_vocab_size=types,
         num_labels=max(labels, 1),
-        **config,
     )
+    sizes = BertConfig(**(options | config))
     with torch.random.fork_rng(devices=[]):
         model = BertForSequenceClassification(sizes) if labels else BertModel(sizes)
     _randomize(model, torch.Generator().manual_seed(seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, WhisperConfig, WhisperForConditionalGeneration
@@ -71,14 +71,14 @@ class Whisper(Family[QuantWhisper]):
         return lower.generation(model)
 
     def node_modules(self, model: QuantWhisper) -> dict[str, Any]:
-        return reference.node_modules(model)
+        return reference.node_modules(cast(Any, model))
 
     @torch.no_grad()
     def listen(self, model: QuantWhisper, path: str | Path | None) -> Given:
         config = model.config
         samples = sound.made_up(0, config.max_source_positions) if path is None else sound.read_wav(path)
         given = sound.features(samples, config.num_mel_bins, config.max_source_positions)
-        encoder = model.model.encoder
+        encoder: Any = model.model.encoder
         rows = encoder.embedded(given.to(model.dtype))[0, : sound.tokens_of(len(samples))]
         return {lower.STREAM: (rows.double() * 2.0**encoder.site.frac).round().long().numpy()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,6 @@ class QuantWhisper(PackedModel, WhisperForConditionalGeneration):
     """Quantized Whisper; `config.quant` says how, see QuantConfig."""
 
     config_class = QuantWhisperConfig
-    tied = {"proj_out": DECODER_TABLE}
     layout = LAYOUT
 
     @classmethod
@@ -100,8 +99,12 @@ class QuantWhisper(PackedModel, WhisperForConditionalGeneration):
     # -- as in the relatives of BART -----------------------------------------------------------
 
     @property
+    def tied(self) -> dict[str, str]:
+        return {"proj_out": DECODER_TABLE}
+
+    @property
     def lm_head(self) -> QuantLinear:
-        return self.proj_out
+        return cast(QuantLinear, self.proj_out)
 
     @property
     def final_logits_bias(self) -> Tensor:

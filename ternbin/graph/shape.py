@@ -48,7 +48,7 @@ class Stack:
     ) -> dict[str, Tensor]:
         """Every input that the host gives, as tensors. Raises InputError as :func:`ternbin.graph.given.rows`."""
         found = rows(source, [node.name for node in self.reads], lengths)
-        return {name: torch.from_numpy(value).to(device) for name, value in found.items()}
+        return {name: torch.as_tensor(value, device=device) for name, value in found.items()}
 
 
 def stack(graph: Graph) -> Stack:

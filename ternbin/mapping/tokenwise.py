@@ -151,8 +151,16 @@ def store_stream(b: CallBuilder, node: Node[Output], address: int) -> None:
     """Rows of the residual stream to ``address`` in external memory, where the host finds them."""
     source, words = node.src[0], b.residual_words(features(node.type))
     b.check_held(node, source)
-    rows = dict(addr=b.residual_addr(source, 0), inner=words, outer=b.tokens, stride=row_bytes(b.hw, Mem.RBUF, words))
-    b.compute(Op.STORE, source.name, mem=Mem.RBUF, dram=address, **rows)
+    b.compute(
+        Op.STORE,
+        source.name,
+        mem=Mem.RBUF,
+        addr=b.residual_addr(source, 0),
+        inner=words,
+        outer=b.tokens,
+        stride=row_bytes(b.hw, Mem.RBUF, words),
+        dram=address,
+    )
 
 
 def table_bytes(b: CallBuilder, node: Node[Embed | EmbedAt]) -> tuple[int, int, bool]:
