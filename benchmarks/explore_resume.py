@@ -31,7 +31,8 @@ clock_mhz = { low = 100, high = %d, step = 1 }
 
 def command(folder: Path, out: str, workers: int) -> list[str]:
     words = ["explore", str(folder / "space.toml"), "--out", str(folder / out), "--workers", str(workers)]
-    return [sys.executable, "-m", "ternbin.cli", *words, "--no-sensitivity"]
+    program = "import sys; from ternbin.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", program, *words, "--no-sensitivity"]
 
 
 def count(path: Path) -> int:
@@ -90,6 +91,8 @@ def main() -> None:
             run.returncode = os.waitstatus_to_exitcode(status)
         total = count(folder / "whole" / "records.jsonl") - 1
         spent = time.perf_counter() - begun
+        if run.returncode:
+            sys.exit(f"the undisturbed run must end well, not with {run.returncode}")
         print(f"undisturbed: {total:,} points in {spent:.0f} s, driver {usage.ru_maxrss / 1e3:,.0f} MB", flush=True)
         killed(folder, args.workers, total // 4)
         killed(folder, args.workers, total // 2)
