@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, WhisperConfig, WhisperForConditionalGeneration
@@ -71,7 +71,7 @@ class Whisper(Family[QuantWhisper]):
         return lower.generation(model)
 
     def node_modules(self, model: QuantWhisper) -> dict[str, Any]:
-        return reference.node_modules(cast(Any, model))
+        return reference.node_modules(model)
 
     @torch.no_grad()
     def listen(self, model: QuantWhisper, path: str | Path | None) -> Given:
