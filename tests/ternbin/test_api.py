@@ -153,13 +153,13 @@ def test_stored_figures():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ternbin.summarise("a text", ids=[1]), "text and ids must not be mixed"),
+        (lambda: ternbin.summarise("a text", ids=[1]), "text, ids and audio must not be mixed"),
         (lambda: ternbin.summarise("a text", early_stopping=True), "must come with beams of 2 or more"),
         (lambda: ternbin.summarise("a text", hw="huge"), "must be one of tiny, small"),
         (lambda: ternbin.summarise(ids=cast(Any, [1, [2]])), "not a mixture"),
         (lambda: ternbin.summarise(" "), "the text must not be empty"),
         (lambda: ternbin.audit_claim(["gpt"]), "models must be of bundled, bart-base, not 'gpt'"),
-        (lambda: ternbin.load_run("/nonexistent"), "/nonexistent: cannot be read"),
+        (lambda: ternbin.load_run("/nonexistent"), "/nonexistent/result.json: cannot be read"),
     ],
 )
 def test_bad_input(call, message):

@@ -120,7 +120,7 @@ def test_every_verb_has_help(capsys):
             ["sim", "/nonexistent.tbn", "--ids", "1"],
             "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
         ),
-        (["report", "/nonexistent"], "ternbin report: /nonexistent: cannot be read: No such file or directory"),
+        (["report", "/nonexistent"], "ternbin report: /nonexistent/result.json: cannot be read: No such file or directory"),
         (
             ["train", "student", "--out", "/nonexistent", "--steps", "1"],
             "ternbin train: --teacher must be given for a student, and only for a student",
