@@ -57,8 +57,8 @@ ALLOWED = {
     "errors": "",
     "explore": (
         "contract counting counting.cycles decoding energy errors explore.validate formats graph "
-        "graph.ops mapping models.bart models.prepare models.task schema version dask distributed "
-        "optuna transformers"
+        "graph.ops mapping models.bart models.prepare models.task processes schema version dask "
+        "distributed optuna transformers"
     ),
     "explore.validate": "counting.cycles decoding energy energy.gates explore sim",
     "flow": (
@@ -82,6 +82,7 @@ ALLOWED = {
     ),
     "models.whisper": "errors graph models models.bart schema numpy torch transformers",
     "passes": "errors graph graph.ops torch",
+    "processes": "",
     "progress": "",
     "report": "errors results storage matplotlib",
     "result_types": "contract formats schema pydantic",
@@ -93,7 +94,10 @@ ALLOWED = {
     "rtl.parts": "contract contract.effects amaranth",
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract graph rtl.parts amaranth",
-    "rtl.verilog": "contract errors rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth",
+    "rtl.verilog": (
+        "contract errors processes rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector "
+        "version amaranth"
+    ),
     "schema": "errors pydantic",
     "sim": (
         "contract counting decoding errors formats graph graph.ops progress rtl.parts rtl.verilog "

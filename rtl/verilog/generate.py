@@ -14,6 +14,7 @@ from ternbin.contract.counters import counters
 from ternbin.contract.hw import KINDS, HwConfig
 from ternbin.contract.memories import banked
 from ternbin.errors import InputError
+from ternbin.processes import begin_worker
 from ternbin.rtl.control.counters import COUNTER_BITS
 from ternbin.rtl.parts.primitives import primitives
 from ternbin.rtl.top import APART, UNITS, Top, top_ports
@@ -34,7 +35,7 @@ def generate(hw: HwConfig) -> dict[str, str]:
     """
     if hw.kind not in KINDS:
         raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    with ProcessPoolExecutor(max_workers=2, initializer=begin_worker) as pool:
         units = [pool.submit(_unit, name, hw) for name in APART]
         shared, top = pool.submit(shared_verilog, hw), convert({TOP: Top(hw)})
         return {f"{TOP}.v": "\n".join([top, *(unit.result() for unit in units)]), **shared.result(), **primitives()}

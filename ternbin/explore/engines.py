@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ternbin.errors import InputError, MissingToolError
 from ternbin.explore.evaluate import Record, evaluate
 from ternbin.explore.point import Point
+from ternbin.processes import begin_worker
 from ternbin.version import __version__
 
 Group = list[Point]
@@ -66,7 +67,7 @@ class Processes:
         context = get_context("forkserver")
         context.set_forkserver_preload([evaluate.__module__])
         with _one_thread():
-            return ProcessPoolExecutor(self.workers, mp_context=context, initializer=_quiet)
+            return ProcessPoolExecutor(self.workers, mp_context=context, initializer=begin_worker)
 
     def run(self, groups: Iterable[Group]) -> Iterator[list[Record]]:
         waiting, losses = iter(groups), dict[int, int]()
@@ -194,10 +195,3 @@ class _one_thread:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _quiet() -> None:
-    """Of a worker: an interrupt is the driver's to handle."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -57,11 +57,6 @@ def stock(folder: Path) -> Path:
 
 def verbs(root: Path) -> list[Verb]:
     model, ids = str(stock(root / "model")), "0,5,9,17,33,2"
-    lowered = root / "lowered"
-    _call(
-        ["lower", "--hw", "tiny", "--model", model, "--bits", "2-2", "--source-len", "6", "--max-new-tokens", "3"],
-        lowered,
-    )
     chosen = ("--model", model, "--bits", "2-2")
     return [
         Verb(
