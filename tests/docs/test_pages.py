@@ -224,7 +224,15 @@ def test_every_op_of_the_graph_has_a_row():
     }
 
 
-OPEN = {"errors", "formats", "processes", "progress", "schema", "storage", "version"}  # to all that name them in the allow-list
+OPEN = {
+    "errors",
+    "formats",
+    "processes",
+    "progress",
+    "schema",
+    "storage",
+    "version",
+}  # to all that name them in the allow-list
 
 
 def test_every_room_has_a_row():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ternbin import formats
 from ternbin.contract.hw import NAMED
 from ternbin.contract.program import Program, save
 from ternbin.counting.external import MemoryModel
@@ -21,7 +22,6 @@ from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.sim import resume as checkpoint_module
 from ternbin.sim.build import build
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
@@ -162,7 +162,7 @@ def test_checkpoint_of_another_run_is_not_used(job, what, tmp_path, monkeypatch)
     stopped(job, path)
     ids = IDS[::-1] if what == "ids" else IDS
     if what == "version":
-        monkeypatch.setattr(checkpoint_module, "FORMAT", 0)
+        monkeypatch.setattr(formats, "CHECKPOINT", formats.CHECKPOINT + "0")
     if what == "simulator":
         other = tmp_path / "simulator.so"
         other.write_bytes(build(program.hw).read_bytes() + b"\0")
@@ -204,12 +204,13 @@ def test_damaged_checkpoint_is_not_used(job, damage, tmp_path):
 def test_folder_that_cannot_be_written(job, whole, tmp_path):
     program, policy = job
     memory, expected = whole
-    path, lines = tmp_path / "missing" / "c.npz", []
+    (tmp_path / "file").write_text("in the place of a folder")
+    path, lines = tmp_path / "file" / "c.npz", []
     result = run(
         program, ids=IDS, policy=policy, memory=memory, checkpoint=Checkpoint(path, every=0, tell=lines.append)
     )
     assert_equal(result, expected)
-    assert lines == [f"{path}: cannot be written: No such file or directory; going on without checkpoints"]
+    assert lines == [f"{path}: cannot be written: File exists; going on without checkpoints"]
 
 
 def test_not_with_waves(job, tmp_path):

@@ -18,7 +18,7 @@ def _wave_times(path: Path) -> list[int]:
     from pywellen import Waveform  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without types
 
     wave = Waveform(str(path))
-    assert any(var.name() == "clk" for var in wave.all_vars())
+    assert any(var.name == "clk" for var in wave.all_vars())
     times: list[int] = []
     wave.stream_time_steps(lambda time, values, changed: times.append(time), None)
     return times
@@ -120,7 +120,10 @@ def test_every_verb_has_help(capsys):
             ["sim", "/nonexistent.tbn", "--ids", "1"],
             "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
         ),
-        (["report", "/nonexistent"], "ternbin report: /nonexistent/result.json: cannot be read: No such file or directory"),
+        (
+            ["report", "/nonexistent"],
+            "ternbin report: /nonexistent/result.json: cannot be read: No such file or directory",
+        ),
         (
             ["train", "student", "--out", "/nonexistent", "--steps", "1"],
             "ternbin train: --teacher must be given for a student, and only for a student",
