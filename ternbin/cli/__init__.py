@@ -150,8 +150,13 @@ def _ended(verb: str, line: str, code: int) -> int:
 
 
 def _fault(verb: str, error: Exception) -> int:
-    """One line for a fault of ternbin itself; the traceback is kept in a file."""
-    with tempfile.NamedTemporaryFile("w", prefix="ternbin-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.write(f"ternbin {__version__}: {sys.argv}\n{traceback.format_exc()}")
+    """One line for a fault of ternbin itself; the traceback is kept in a file, where there is room for one."""
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return _ended(verb, f"internal error: {what} (traceback: {file.name})", FAULT)
+    text = f"ternbin {__version__}: {sys.argv}\n{traceback.format_exc()}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="ternbin-", suffix=".log", delete=False, encoding="utf-8") as file:
+            file.write(text)
+        kept = f"traceback: {file.name}"
+    except OSError as full:
+        kept = f"its traceback cannot be kept: {full.strerror}; --verbose shows it"
+    return _ended(verb, f"internal error: {what} ({kept})", FAULT)

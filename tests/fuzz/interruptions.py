@@ -24,7 +24,8 @@ from tqdm import tqdm
 from transformers import BartConfig, BartForConditionalGeneration
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
-PATIENCE = 20  # seconds to end after a signal
+FAULT = 70  # of a tool that had no room
+PATIENCE = 60  # seconds to end after a signal
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,13 @@ def cramped(verb: Verb, out: Path, room: int) -> str | None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     done = _call(verb.arguments, out, preexec_fn=limit)
-    return _judge(done.returncode, done.stderr, (0, 2), out)
+    return _judge(done.returncode, done.stderr, (0, 2, FAULT), out)
 
 
 def _judge(code: int, stderr: str, allowed: Sequence[int], out: Path | None) -> str | None:
     if code not in allowed:
         return f"exit {code}, not one of {allowed}: {stderr[-500:]}"
-    if "Traceback" in stderr:
+    if "Traceback (most recent" in stderr and code != FAULT:
         return f"a traceback: {stderr[-800:]}"
     left = leftovers(out) if out else []
     return f"left over: {left}" if left else None
