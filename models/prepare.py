@@ -10,14 +10,8 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
-from typing_extensions import (
-    TypedDict,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from typing_extensions import TypedDict
 
 from ternbin.errors import InputError
 from ternbin.graph.given import IDS, PLACES, Given
@@ -26,20 +20,10 @@ from ternbin.graph.shape import draw_source, ranges
 from ternbin.models.calibrate import resize_stream
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in, family_of
-from ternbin.models.family import (
-    Family,
-)
-from ternbin.models.fidelity import (
-    Agreement,
-    Pair,
-    losing,
-)
-from ternbin.models.fields import (
-    MAX_VOCAB,
-)
-from ternbin.models.files import (
-    read_config,
-)
+from ternbin.models.family import Family
+from ternbin.models.fidelity import Agreement, Pair, losing
+from ternbin.models.fields import MAX_VOCAB
+from ternbin.models.files import read_config
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 from ternbin.passes import fold

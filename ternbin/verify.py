@@ -11,13 +11,8 @@ from ternbin.decoding.beam import reference_tokens
 from ternbin.decoding.search import Policy, Search
 from ternbin.errors import CheckError, InputError
 from ternbin.graph.activations import FUNCTIONS
-from ternbin.graph.ir import (
-    Lowered,
-)
-from ternbin.graph.shape import (
-    draw_source,
-    generates,
-)
+from ternbin.graph.ir import Lowered
+from ternbin.graph.shape import draw_source, generates
 from ternbin.mapping.mapper import map_model
 from ternbin.models.families import FAMILIES
 from ternbin.models.family import Family, Sizes

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ternbin.models.files import CONFIG_FILE, GENERATION_FILE, PACKED_FILE
+from ternbin.models.prepare import DEMO_FILE
 from ternbin.models.task.data import SPLITS, Example, read_examples
 from ternbin.models.task.evaluate import evaluate, load_model
 from ternbin.models.task.generate import generate
@@ -26,7 +27,6 @@ from ternbin.storage import write_bytes, write_text
 NOTICE = "Descriptions of Debian packages, each under the licence of the package it names (see its debian/copyright)."
 ORIGIN = "https://packages.debian.org/bookworm/"
 MODEL_FILES = (CONFIG_FILE, GENERATION_FILE, "tokenizer_config.json", PACKED_FILE)
-DEMO_FILE = "demo_texts.json"
 
 
 def bundle_data(
