@@ -256,6 +256,18 @@ def memory_leakage(words: int, word_bits: int, banks: int, clock_mhz: float) -> 
     return Figure(pj, pj / 2, pj * 1.5, "table", source, bank.record)
 
 
+# Keckler et al., IEEE Micro 31(5), 2011: a bit's transition over a millimetre, 40 nm, 0.9 V, picojoules.
+WIRE_PJ_MM = 0.24
+
+
+def routed(access: Figure, word_bits: float, area_mm2: float) -> Figure:
+    """An access of a memory of ``area_mm2`` in all; the high end has the wires from its banks to where they are used, which no row of
+    the table has: half the side of a square, half of the bits change."""
+    wires = WIRE_PJ_MM / 2 * word_bits * area_mm2**0.5 / 2
+    note = f"high bound with {area_mm2**0.5 / 2:.2g} mm of wires"
+    return Figure(access.pj, access.low, access.high + wires, access.tier, f"{access.source}; {note}", access.record)
+
+
 @cache
 def sram(words: int, word_bits: int) -> Sram:
     """A bank of ``words`` x ``word_bits``: the table's next larger capacity; words wider than the table are split over macros.

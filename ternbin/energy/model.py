@@ -193,7 +193,8 @@ def _memory(name: str) -> list[Row]:
         def figure(s: Setting) -> Figure:
             memory, factor = banked(s.hw)[name], _wider(name, s)
             bank = tables.sram(memory.words, memory.bits)
-            figure = bank.read if kind == "read" else bank.write
+            access = bank.read if kind == "read" else bank.write
+            figure = tables.routed(access, memory.bits, memory.banks * bank.area_mm2)
             return figure if factor == 1 else figure.times(factor, f"x {factor:g} for wider codes")
 
         return Row(name, kind, "on-chip", lambda _: {f"{name}_{kind}s": 1}, figure)
