@@ -10,7 +10,7 @@ from ternbin.contract.memories import banked
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.phases import Phase, predicted_phases
+from ternbin.counting.phases import Phase, predicted_call, predicted_phases
 from ternbin.energy.area import array_mm2
 from ternbin.energy.lines import Line, Precision, total_pj
 from ternbin.energy.model import account
@@ -77,6 +77,12 @@ class Mapped:
     def phases(self) -> list[Phase]:
         """What the program does, counted from its instructions and timed by the cycle model."""
         return predicted_phases(self.program, self.lowered, predict(self.program, self.memory).calls)
+
+    @cached_property
+    def last(self) -> Phase:
+        """Of the phases the last call alone: a token, however many came before."""
+        calls = predict(self.program, self.memory).calls
+        return predicted_call(self.program, self.lowered, calls, len(calls) - 1)
 
     def lines(self, phase: Phase, dram: str) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)

@@ -206,8 +206,8 @@ def _break_even(subject: dict) -> str:
     level = next(curve["level"] for sweep in subject["break_even"] for curve in sweep["curves"])
     return (
         "<h3>Where the break-even lies</h3><p class=muted>Energy of the system a token, reference over W2A2, equal "
-        f"array area; break-even: the ratio is the paper's {level:g}. Batch and weights kept on chip are projected "
-        "(formulas: docs/energy.md).</p>"
+        f"array area; break-even: the ratio is the paper's {level:g}. Batch is projected (formula: "
+        "docs/energy.md).</p>"
         + audit_plots.break_even(subject)
         + table(["parameter", "tier", "reference", "phase", "ratio", f"is {level:g} at"], rows, 4)
         + missing
