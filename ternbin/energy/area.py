@@ -5,8 +5,8 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.memories import banked
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import size
+from ternbin.energy.flops import array_flops
 from ternbin.energy.lines import Precision
-from ternbin.energy.model import array_flops
 
 MM2 = 1e-6  # of a square micrometre
 
@@ -21,9 +21,10 @@ def register_um2() -> float:
 def array_mm2(hw: HwConfig) -> dict[str, float]:
     """Elements, and the operand registers that a row or column of them shares. An array of fewer lanes (``step_cycles``) has both in
     proportion."""
-    record = tables.block(hw.kind, hw.lanes)
+    precision = Precision.of(hw)
+    record = tables.block(precision.mac, hw.lanes)
     element = record["area_um2"] - record["flip_flops"]["operands"] * register_um2()
-    registers = array_flops(hw, Precision.of(hw))["operands"] * register_um2()
+    registers = array_flops(hw, precision)["operands"] * register_um2()
     return {
         "array elements": hw.peak_macs / hw.step_cycles / record["lanes"] * element * MM2,
         "array operand registers": registers * MM2,

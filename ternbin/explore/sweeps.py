@@ -10,9 +10,10 @@ from ternbin.counting.runs import PHASES
 from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import BEATS, BUSY, CYCLES
-from ternbin.energy.lines import Line, total_pj
+from ternbin.energy.lines import Line, value_pj
 from ternbin.errors import InputError
-from ternbin.explore.place import MIB, Mapped, Subject, place, same_area, with_code_bits
+from ternbin.explore.place import MIB, Mapped, Subject, with_code_bits
+from ternbin.explore.references import Choice, tiled
 from ternbin.graph.ir import HEAD
 
 # FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
@@ -60,13 +61,15 @@ def kept_in_fp32(mapped: Mapped, phase: Phase, dram: str) -> list[dict[str, Any]
     products = phase.macs - head.macs
     everything = products + sum(part.operations for part in parts)
     factor = mapped.case.weight_bits * mapped.case.act_bits / 64
-    full, system = 0, total_pj(lines)["pj"]
+    full, system = 0, value_pj(lines)
     result: list[dict[str, Any]] = [
         {"kept": "nothing", "operations": 0, "share": 0.0, "operation_ratio": 1 / factor, "system_pj": system}
     ]
+    idle = sum(line.pj for line in lines if line.counter == CYCLES) / phase.cycles
     for part in parts:
         full += part.operations
         system += part.operations * tables.mac("fp32").pj + part.bits * tables.DRAM[dram].pj - part.instead_pj
+        system += part.bits / mapped.hw.axi_data_bits * idle  # nothing else goes on while decoding waits for them
         waiting = head.macs if full == 0 else 0
         result.append(
             {
@@ -134,7 +137,7 @@ def resident(mapped: Mapped, phase: Phase, dram: str, capacity_mib: float) -> fl
     weights = 8 * phase.traffic.weights / phase.tokens
     kept = min(weights, capacity_mib * MIB * 8)
     saved = kept * (tables.DRAM[dram].pj - bank.read.pj / 128)
-    return total_pj(mapped.lines(phase, dram))["pj"] / phase.tokens - saved
+    return value_pj(mapped.lines(phase, dram)) / phase.tokens - saved
 
 
 @dataclass(frozen=True)
@@ -181,47 +184,52 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 RESIDENT_MIB = tuple(2.0**n for n in range(-2, 11))
 
 
-def _per_token(mapped: Mapped, dram: str) -> dict[str, float]:
-    return {phase.name: total_pj(mapped.lines(phase, dram))["pj"] / phase.tokens for phase in mapped.phases}
-
-
 @dataclass(frozen=True)
 class Sweeper:
-    """The swept cases of a subject as ``chosen``, references on arrays of ``array`` mm2."""
+    """The swept cases of a subject, each phase as ``chosen``."""
 
     subject: Subject
-    chosen: Mapping[str, Mapped]
-    array: float
+    chosen: Mapping[str, Sequence[Choice]]
     dram: str
 
     def lengths(self, length: float) -> dict[str, dict[str, float] | str]:
-        return {name: self._anew(self.chosen[name], self.chosen[name].hw, int(length)) for name in SWEPT}
+        subject = replace(self.subject, source_len=int(length))
+        return {name: self._anew(name, subject, lambda hw: hw) for name in SWEPT}
 
     def capacities(self, factor: float) -> dict[str, dict[str, float] | str]:
-        found: dict[str, dict[str, float] | str] = {}
-        for name in SWEPT:
-            mapped = self.chosen[name]
-            try:
-                hw = replace(mapped.hw, **with_code_bits(mapped.hw, 1 / factor))
-            except InputError as error:
-                found[name] = str(error)
-            else:
-                found[name] = self._anew(mapped, hw, self.subject.source_len)
-        return found
+        def resized(hw: HwConfig) -> HwConfig:
+            return replace(hw, **with_code_bits(hw, 1 / factor, 1 / factor))
 
-    def _anew(self, mapped: Mapped, hw: HwConfig, length: int) -> dict[str, float] | str:
+        return {name: self._anew(name, self.subject, resized) for name in SWEPT}
+
+    def _anew(self, name: str, subject: Subject, changed: Callable[[HwConfig], HwConfig]) -> dict[str, float] | str:
         """Mapped anew where that changes anything; why it cannot be where it cannot."""
-        if length != self.subject.source_len or hw != mapped.hw:
+        result: dict[str, float] = {}
+        mapped: dict[tuple[HwConfig, int], Mapped] = {}
+        for number, choice in enumerate(self.chosen[name]):
+            own = choice.mapped
             try:
-                mapped = place(replace(self.subject, source_len=length), mapped.case, replace(hw, kv_external=False))
+                hw = changed(own.hw)
+                if (subject.source_len, hw) != (self.subject.source_len, own.hw):
+                    key = (replace(hw, kv_external=False), own.slices)
+                    if key not in mapped:
+                        mapped[key] = tiled(subject, own.case, *key)
+                    own = mapped[key]
             except InputError as error:
                 return str(error)
-            mapped = same_area(mapped, self.array) if mapped.case.reference else mapped
-        return _per_token(mapped, self.dram)
+            phase = own.phases[number]
+            result[phase.name] = value_pj(own.lines(phase, self.dram)) / phase.tokens
+        return result
 
     def memories(self, pj: float) -> dict[str, dict[str, float]]:
         kind = KINDS[pj]
-        return {name: _per_token(self.chosen[name], kind) for name in SWEPT}
+        return {
+            name: {
+                one.phase.name: value_pj(one.mapped.lines(one.phase, kind)) / one.phase.tokens
+                for one in self.chosen[name]
+            }
+            for name in SWEPT
+        }
 
     def batches(self, texts: float) -> dict[str, dict[str, float]]:
         return self._decoding(lambda mapped, phase: batched(mapped, phase, self.dram, int(texts)))
@@ -230,16 +238,15 @@ class Sweeper:
         return self._decoding(lambda mapped, phase: resident(mapped, phase, self.dram, mib))
 
     def _decoding(self, energy: Callable[[Mapped, Phase], float]) -> dict[str, dict[str, float]]:
-        return {name: {PHASES[1]: energy(self.chosen[name], self.chosen[name].phases[1])} for name in SWEPT}
+        return {name: {PHASES[1]: energy(self.chosen[name][1].mapped, self.chosen[name][1].phase)} for name in SWEPT}
 
 
 KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}
 
 
-def sweeps(subject: Subject, chosen: Mapping[str, Mapped], array: float, dram: str) -> Iterator[Sweep]:
-    """Source length and capacity of the code memories (mapped anew), external memory, batch and resident weights (from ``chosen``);
-    references on arrays of ``array`` mm2."""
-    by = Sweeper(subject, chosen, array, dram)
+def sweeps(subject: Subject, chosen: Mapping[str, Sequence[Choice]], dram: str) -> Iterator[Sweep]:
+    """Source length and capacity of the code memories (mapped anew), external memory, batch and resident weights (from ``chosen``)."""
+    by = Sweeper(subject, chosen, dram)
     yield Sweep("source length", "tokens", "derived", subject.lengths, by.lengths)
     yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, by.capacities)
     yield Sweep(f"external memory: {', '.join(KINDS.values())}", "pJ a bit", "derived", tuple(KINDS), by.memories)

@@ -122,7 +122,7 @@ def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -
 
 INTEGERS = {"int8": (8, 8), "int4x8": (4, 8)}  # bits of a row operand (weights), of a column operand
 
-# The array's own widths, and the references: dot products of 16, of FP32 also one product at a time.
+# The array's own widths, and the references: dot products of 16, of 4 in FP32.
 MAC_BLOCKS = (
     ("ternary", 16),
     ("ternary", 32),
@@ -132,6 +132,5 @@ MAC_BLOCKS = (
     ("int4x8", 16),
     ("fp8", 16),
     ("bf16", 16),
-    ("fp32", 1),
     ("fp32", 4),
 )
