@@ -71,6 +71,7 @@ class Lane(_Block):
 
 
 class Size(TypedDict):
+    core: str
     size: Amount
     area_um2: Amount
     leakage_nw: Amount

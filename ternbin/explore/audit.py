@@ -15,7 +15,7 @@ from ternbin.energy import uncertainty
 from ternbin.energy.area import area_mm2
 from ternbin.energy.lines import Line, spreads, total_pj
 from ternbin.energy.provenance import named, sources
-from ternbin.energy.published import PUBLISHED
+from ternbin.energy.published import published
 from ternbin.energy.uncertainty import Spread
 from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels
 from ternbin.explore.quality import quality
@@ -239,7 +239,7 @@ def _break_even(subject: Subject, chosen: dict[str, list[Choice]], dram: str, st
 def audit(names: Sequence[str], dram: str, step: Step = _silent) -> dict[str, Any]:
     """The audits of the named subjects, published accelerators, and the sources of all figures."""
     subjects = [audit_subject(SUBJECTS[name](), dram, step) for name in names]
-    return {"subjects": subjects, "published": PUBLISHED, "sources": audit_sources(subjects)}
+    return {"subjects": subjects, "published": published(), "sources": audit_sources(subjects)}
 
 
 def audit_sources(subjects: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -354,6 +354,7 @@ def _published(report: dict) -> str:
             f"{p['fj_per_op']:.3g}",
             "not stated" if p["node_nm"] is None else f"{p['node_nm']} nm",
             "not stated" if p["volt"] is None else f"{p['volt']:g} V",
+            "" if p["predicted_fj"] is None else f"{p['predicted_fj']:.3g} ({p['predicted_over']:.2g}x)",
             p["source"],
         ]
         for p in report["published"]
@@ -373,13 +374,15 @@ def _published(report: dict) -> str:
                         f"{1e3 * energy / (2 * p['macs']):.3g}",
                         "45 nm",
                         f"{where['volt']:g} V",
+                        "",
                         "derived: the tables above",
                     ]
                 )
     return (
-        "<h2>Beside published accelerators</h2><p class=muted>As stated by their authors, at their node and voltage, "
-        "nothing scaled; a multiply-accumulate is two operations.</p>"
-        + table(["accelerator", "operands", "fJ an operation", "node", "voltage", "source"], rows, 2)
+        "<h2>Beside published accelerators</h2><p class=muted>As stated by their authors, at their node and voltage; a "
+        "multiply-accumulate is two operations. Predicted: this engine's element with a weight that stays, scaled by node and "
+        "the square of the voltage, without anything else of a chip.</p>"
+        + table(["accelerator", "operands", "fJ an operation", "node", "voltage", "predicted", "source"], rows, 2)
     )
 
 

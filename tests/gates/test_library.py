@@ -322,7 +322,7 @@ def test_gated_flip_flops_behind_a_built_gate_equal_their_rtl():
 
 @pytest.mark.soak
 @pytest.mark.skipif(not OSU.exists(), reason="apt-get install qflow-tech-osu035")
-@pytest.mark.parametrize("which", [("ternary", 16), ("int8", 16), ("bf16", 1), "exp"])
+@pytest.mark.parametrize("which", [("ternary", 16), ("int8", 16), ("bf16", 16), "exp"])
 def test_blocks_on_a_second_real_library(which):
     found = roles(open_library(OSU)).described()
     assert found == {

@@ -17,13 +17,16 @@ from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.contract.memories import banked
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
+from ternbin.energy import figures as tables
 from ternbin.energy.area import area_mm2, array_mm2
 from ternbin.energy.claim import claim_report
 from ternbin.energy.lines import value_pj
 from ternbin.energy.model import MULTIPLY
+from ternbin.energy.published import predicted_fj, published
 from ternbin.energy.silicon import read_measured
 from ternbin.errors import InputError
 from ternbin.explore import audit as audits
+from ternbin.explore import references
 from ternbin.explore.audit import audit_subject
 from ternbin.explore.place import CASES, Subject, best, place, reference_config, whole_codes
 from ternbin.explore.quality import quality, scores
@@ -51,9 +54,11 @@ def mapped():
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    subject = audit_subject(SUBJECT, "lpddr4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "FEWER", (16,))
+        subject = audit_subject(SUBJECT, "lpddr4")
     found = audits.audit_sources([subject])
-    whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": audits.PUBLISHED, "sources": found}
+    whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": published(), "sources": found}
     return json.loads(json.dumps(whole))
 
 
@@ -143,7 +148,9 @@ def test_the_best_configuration_is_chosen(mapped):
 def test_fewer_lanes_take_longer_and_count_the_same(mapped):
     wide = mapped["FP32"]
     narrow = fewer_lanes(wide, 4)
-    assert sum(array_mm2(narrow.hw).values()) == pytest.approx(sum(array_mm2(wide.hw).values()) / 4, rel=1e-3)
+    few, many = array_mm2(narrow.hw), array_mm2(wide.hw)
+    assert few["array elements"] == many["array elements"] / 4
+    assert few["array operand registers"] == pytest.approx(many["array operand registers"] / 4, rel=1e-3)
     assert predict(narrow.program, MemoryModel()).cycles > predict(wide.program, MemoryModel()).cycles
     for one, other in zip(narrow.phases, wide.phases, strict=True):
         assert {k: v for k, v in one.counters.items() if k not in TIMED} == {
@@ -290,6 +297,14 @@ def test_every_link_of_the_page_leads_somewhere(report):
 def test_terminal_has_a_line_for_each_precision(report):
     lines = terminal(report).splitlines()
     assert all(sum(line.split()[:1] == [name] for line in lines) == 2 for name in CASE)
+
+
+def test_published_chips_are_predicted_by_node_and_voltage():
+    held = tables.block("int8")["fj_per_event"]["operand held"]["glitch"]["total"]
+    assert predicted_fj("int8", 22, 0.8) == pytest.approx(held / 2 * 22 / 45 * (0.8 / 1.1) ** 2)
+    found = {row["name"] + row["operands"]: row for row in published()}
+    assert found["BrainTTAINT8"]["predicted_fj"] is None
+    assert 1.5 < found["ITAINT8"]["predicted_over"] < 2.0
 
 
 def test_scores_of_the_bundled_model_stand_beside_energy(report):

@@ -279,6 +279,14 @@ def test_the_comparison_covers_toggles_and_clock_pins_of_the_core_alone():
     assert 0 < accuracy.checked_share(lines) < 1
 
 
+def test_the_area_of_an_array_is_its_netlist_s():
+    core = tables.characterisation()["core"]
+    for found in core["cores"]:
+        hw = HwConfig(**found["hardware"])
+        netlist = next(size for size in tables.block("core array")["sizes"] if size["core"] == hw.name)["area_um2"]
+        assert sum(array_mm2(hw).values()) == pytest.approx(netlist / 1e6, rel=0.06)
+
+
 # ---- uncertainty -----------------------------------------------------------------------------------------------------
 
 
