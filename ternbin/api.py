@@ -516,15 +516,17 @@ def audit_claim(
     dram: str = "lpddr4",
     characterisation: str | Path | None = None,
     runs: Sequence[Run | str | Path] = (),
+    measured: str | Path | None = None,
     step: Callable[[str], None] = lambda text: None,
 ) -> dict:
     """``ternbin report --claim``: what becomes of the paper's "16x", as docs/result-schema.md describes it.
 
-    models: which to audit; none: sizes, operations and gate level alone. runs: add the ratios of their own audits. step: called with
-    what is being done. BART-base takes minutes.
+    models: which to audit; none: sizes, operations and gate level alone. runs: add the ratios of their own audits. measured: a JSON
+    file of energy measured on a board or chip (docs/energy.md). step: called with what is being done. BART-base takes minutes.
     """
     from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
+    from ternbin.energy.silicon import read_measured
     from ternbin.explore.audit import SUBJECTS, audit
     from ternbin.models.task.paper import paper_table
 
@@ -533,4 +535,5 @@ def audit_claim(
             raise InputError(f"models must be of {', '.join(SUBJECTS)}, not {name!r}")
     loaded = [run.result if isinstance(run, Run) else results.load(run) for run in runs]
     with figures.using(characterisation):
-        return claim_report(paper_table(), loaded) | audit(list(models), dram, step)
+        report = claim_report(paper_table(), loaded) | audit(list(models), dram, step)
+    return report | {"measured": read_measured(measured) if measured else []}

@@ -141,6 +141,8 @@ class EnergyPhase(TypedDict):
     high: Amount
     by_unit: dict[Name, Amount]
     by_group: dict[Name, Amount]
+    not_by_op_pj: NotRequired[Number]
+    gate_level_share: NotRequired[Amount]
     per_token_pj: Amount
 
 
@@ -164,6 +166,7 @@ class Line(EarlierLine):
     factor: Amount
     table: str
     record: str
+    varies: NotRequired[str]
 
 
 class Figure(TypedDict):
@@ -210,6 +213,7 @@ class Compared(TypedDict):
     workload: str
     call: str
     cycles: Count
+    blind: NotRequired[bool]
     gates_pj: Amount
     model_pj: Amount
     error: Number
@@ -235,8 +239,17 @@ class Sources(EarlierSources):
     literature: dict[str, Figure]
 
 
+class Clock(TypedDict):
+    mhz: Amount
+    meets_mhz: Amount
+    core_ns: Amount
+    memory: str
+    access_ns: Amount
+
+
 class _EnergyTotals(TypedDict):
     dram: str
+    clock: NotRequired[Clock]
     pj: Amount
     low: Amount
     high: Amount
@@ -264,6 +277,11 @@ class Paper(TypedDict):
     source: str
 
 
+class Interval(TypedDict):
+    low: Ratio
+    high: Ratio
+
+
 class Reference(TypedDict):
     operation_count: Ratio
     arithmetic: Ratio
@@ -271,6 +289,7 @@ class Reference(TypedDict):
     bits_moved: Ratio
     chip: Ratio
     system: Ratio
+    intervals: NotRequired[dict[str, Interval]]
     energy_pj: dict[str, Amount]
 
 

@@ -48,7 +48,7 @@ ALLOWED = {
     "decoding": "contract errors graph graph.ops numpy torch",
     "doctor": "errors sim storage",
     "emulation": "contract contract.effects graph numpy torch",
-    "energy": "contract counting errors formats graph schema pydantic",
+    "energy": "contract counting errors formats graph schema numpy pydantic",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
         "models.prepare passes rtl.array rtl.parts rtl.vector rtl.verilog sim storage version "

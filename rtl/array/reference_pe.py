@@ -1,24 +1,52 @@
-"""Multiply-accumulate elements of the reference precisions, with the ports of the array's element: int8, bf16 and fp32.
+"""Multiply-accumulate elements of the reference precisions, with the ports of the array's element: integers and floating point.
 
 Not part of the accelerator: they are synthesized under the same wrapper as ternary and binary elements, so that energies compare.
-Floating point is IEEE 754 with round to nearest even, subnormals, infinities and NaN (quiet, 0x7FC00000).
+Floating point is what accelerators build: a fused dot product. Products are aligned to the largest exponent of the sum so far, cut off
+``WINDOW`` bits below it and summed exactly; the sum is rounded once to FP32, to nearest even, when it is handed out. Subnormals of FP32
+and BF16 count as zero, infinities and NaN are not told apart.
 """
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed, unsigned
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin.rtl.parts.arithmetic import add_tree
+from ternbin.rtl.parts.arithmetic import add_tree, tree
 
-EXP, FRAC = 8, 23
+EXP, FRAC = 8, 23  # of the accumulator, FP32
 NAN = 0x7FC00000
+WINDOW = 28  # bits of an addend, from the largest exponent on: FP32's 24, and four
+HEADROOM = 12  # bits for carries: sums of up to 4,096 products
+
+
+@dataclass(frozen=True)
+class Format:
+    """A floating-point operand: a sign, ``exp`` bits of exponent, ``frac`` of fraction. ``finite``: every pattern is a number, subnormals
+    included, as in FP8; otherwise an exponent of ones is none, and of zeros is zero."""
+
+    exp: int
+    frac: int
+    finite: bool = False
+
+    @property
+    def bits(self) -> int:
+        return 1 + self.exp + self.frac
+
+    @property
+    def bias(self) -> int:
+        return (1 << self.exp - 1) - 1
+
+
+FORMATS = {"fp32": Format(EXP, FRAC), "bf16": Format(EXP, 7), "fp8": Format(4, 3, finite=True)}
 
 
 class ReferenceElement(wiring.Component):
     """``acc = (0 if first else acc) + dot(row, col)`` with ``en``; ``capture`` copies the accumulator to ``result``.
 
-    ``row`` and ``col`` hold ``lanes`` operands of ``bits`` each, the accumulator 32 bits. ``double`` and ``subtract`` are there
-    for the array's sake and unused.
+    ``row`` and ``col`` hold ``lanes`` operands of ``row_bits`` and ``col_bits``, the accumulator 32 bits. ``double`` and ``subtract`` are
+    there for the array's sake and unused.
     """
 
     en: Signal
@@ -30,8 +58,8 @@ class ReferenceElement(wiring.Component):
     col: Signal
     result: Signal
 
-    def __init__(self, bits: int, lanes: int):
-        self._lanes = lanes
+    def __init__(self, row_bits: int, col_bits: int, lanes: int):
+        self._row_bits, self._col_bits, self._lanes = row_bits, col_bits, lanes
         super().__init__(
             {
                 "en": In(1),
@@ -39,55 +67,27 @@ class ReferenceElement(wiring.Component):
                 "double": In(1),
                 "subtract": In(1),
                 "capture": In(1),
-                "row": In(bits * lanes),
-                "col": In(bits * lanes),
+                "row": In(row_bits * lanes),
+                "col": In(col_bits * lanes),
                 "result": Out(32),
             }
         )
 
-
-class FloatElement(ReferenceElement):
-    """fp32(acc + fp32(row * col)): two roundings, as separate multiply and add instructions do.
-
-    A register between the two keeps glitches of the multiplier out of the adder; the result comes one cycle later.
-    """
-
-    def __init__(self, bits: int, frac: int):
-        super().__init__(bits, 1)
-        self._frac = frac
-
-    def elaborate(self, platform):
-        m = Module()
-        acc, result, product = (
-            Signal(32, name=name, reset_less=True) for name in ("acc", "result", "product_register")
-        )
-        en, first, capture = Signal(), Signal(), Signal()
-        m.d.comb += self.result.eq(result)
-        m.d.sync += [en.eq(self.en), first.eq(self.first), capture.eq(self.capture)]
-        with m.If(self.en):
-            m.d.sync += product.eq(multiply(m, self.row, self.col, self._frac))
-        with m.If(en):
-            m.d.sync += acc.eq(add(m, product, Mux(first, 0, acc)))
-        with m.If(capture):
-            m.d.sync += result.eq(acc)
-        return m
+    def pairs(self) -> list[tuple[Value, Value]]:
+        """Operands of each lane."""
+        lanes = range(self._lanes)
+        return [(self.row.word_select(i, self._row_bits), self.col.word_select(i, self._col_bits)) for i in lanes]
 
 
-class Int8Element(ReferenceElement):
-    """Signed 8-bit products of ``lanes`` pairs, summed modulo 2^32."""
-
-    def __init__(self, lanes: int = 16):
-        super().__init__(8, lanes)
+class IntElement(ReferenceElement):
+    """Signed products of ``lanes`` pairs, summed modulo 2^32: partial products of all in one compressor tree."""
 
     def elaborate(self, platform):
         m = Module()
         acc, result = (Signal(32, name=name, reset_less=True) for name in ("acc", "result"))
-        rows = [
-            row
-            for i in range(self._lanes)
-            for row in _partial_products(self.row.word_select(i, 8), self.col.word_select(i, 8))
-        ]
-        offset = self._lanes * ((1 << 8) - (1 << 15)) & (1 << 32) - 1
+        rows = [row for a, b in self.pairs() for row in _partial_products(a, b)]
+        p, q = self._row_bits, self._col_bits
+        offset = self._lanes * ((1 << p - 1) + (1 << q - 1) - (1 << p + q - 1)) & (1 << 32) - 1
         m.d.comb += self.result.eq(result)
         with m.If(self.en):
             m.d.sync += acc.eq(Mux(self.first, 0, acc) + add_tree(rows) + offset)
@@ -97,37 +97,132 @@ class Int8Element(ReferenceElement):
 
 
 def _partial_products(a: Value, b: Value) -> list[Value]:
-    """Baugh and Wooley: unsigned rows that sum to the signed 8 x 8-bit product - 2^8 + 2^15, with no sign to extend."""
+    """Baugh and Wooley: unsigned rows that sum to the signed product of p and q bits - 2^(p-1) - 2^(q-1) + 2^(p+q-1), with no sign to
+    extend."""
+    p, q = len(a), len(b)
     rows = []
-    for j in range(8):
-        bits = [a[i] & b[j] for i in range(8)]
-        inverted = [~bit if (i == 7) != (j == 7) else bit for i, bit in enumerate(bits)]
+    for j in range(q):
+        bits = [a[i] & b[j] for i in range(p)]
+        inverted = [~bit if (i == p - 1) != (j == q - 1) else bit for i, bit in enumerate(bits)]
         rows.append(Cat(inverted) << j)
     return rows
 
 
-class Fp32Element(FloatElement):
-    def __init__(self):
-        super().__init__(32, FRAC)
+class FloatElement(ReferenceElement):
+    """A fused dot product of ``lanes`` pairs and of the steps before. A register behind the multipliers keeps their glitches out of the
+    shifters and the adder; the result comes one cycle later. What rounds is at rest between results."""
+
+    def __init__(self, form: Format, lanes: int):
+        super().__init__(form.bits, form.bits, lanes)
+        self._form = form
+
+    def elaborate(self, platform):
+        m = Module()
+        result = Signal(32, name="result", reset_less=True)
+        acc = _Sum.registers()
+        en, first, capture = Signal(), Signal(), Signal()
+        m.d.comb += self.result.eq(result)
+        m.d.sync += [en.eq(self.en), first.eq(self.first), capture.eq(self.capture)]
+        addends: list[_Addend] = []
+        for i, (row, col) in enumerate(self.pairs()):
+            product, held = _product(self._form, row, col), _Addend.held(f"product{i}", self._form)
+            addends.append(held)
+            with m.If(self.en):
+                m.d.sync += held.eq(product)
+        with m.If(en):
+            m.d.sync += acc.eq(_fused(m, addends, acc.masked(~first)))
+        with m.If(capture):
+            m.d.sync += result.eq(_rounded(m, self._form, acc.masked(capture)))
+        return m
 
 
-class Bf16Element(FloatElement):
-    """bfloat16 operands, fp32 sums; the product is exact unless it is subnormal in fp32."""
-
-    def __init__(self):
-        super().__init__(16, 7)
+SUM_BITS = WINDOW + HEADROOM + 1
 
 
-class _Unpacked:
-    """Fields of an IEEE number with 8 exponent bits; ``exp`` is at least 1, ``sig`` has the hidden bit."""
+@dataclass(frozen=True)
+class _Sum:
+    """A sum: ``exp`` is the largest exponent so far, that of bit WINDOW - 1 of the signed ``sig``. ``odd``: an addend was no number."""
 
-    def __init__(self, value: Value, frac: int):
-        self.sign, exp, fraction = value[frac + EXP], value[frac : frac + EXP], value[:frac]
-        normal = exp.any()
-        self.exp, self.sig = Mux(normal, exp, 1), Cat(fraction, normal)
-        self.inf = exp.all() & ~fraction.any()
-        self.nan = exp.all() & fraction.any()
-        self.zero = ~normal & ~fraction.any()
+    exp: Value
+    sig: Value
+    odd: Value
+
+    @staticmethod
+    def registers() -> "_Sum":
+        return _Sum(
+            Signal(SCALE_BITS, name="acc_exp", reset_less=True),
+            Signal(signed(SUM_BITS), name="acc_sig", reset_less=True),
+            Signal(name="acc_odd", reset_less=True),
+        )
+
+    def eq(self, other: "_Sum") -> list:
+        return [self.exp.eq(other.exp), self.sig.eq(other.sig), self.odd.eq(other.odd)]
+
+    def masked(self, on: Value) -> "_Sum":
+        """This sum, or 0."""
+        sig = (self.sig.as_unsigned() & on.replicate(SUM_BITS)).as_signed()
+        return _Sum(self.exp & on.replicate(SCALE_BITS), sig, self.odd & on)
+
+
+def _offset(form: Format) -> int:
+    """What the exponents of two operands and this add up to is the exponent of their product's highest bit, on a scale of its own."""
+    return max(0, EXP_ONE - 2 * form.bias)
+
+
+def _lead(form: Format) -> int:
+    """How far that scale is above FP32's."""
+    return max(0, 2 * form.bias - EXP_ONE)
+
+
+EXP_ONE = 1 << EXP - 1  # a product's highest bit stands for twice what its exponents add up to
+SCALE_BITS = EXP + 2
+
+
+@dataclass(frozen=True)
+class _Addend:
+    """A sign, the exponent of the highest bit of ``sig`` (0 if it is zero), and at most WINDOW bits. ``odd``: not a number."""
+
+    sign: Value
+    exp: Value
+    sig: Value
+    odd: Value
+
+    @staticmethod
+    def held(name: str, form: Format) -> "_Addend":
+        """Registers for a product."""
+        widths = {"sign": 1, "exp": SCALE_BITS, "sig": min(WINDOW, 2 * (form.frac + 1)), "odd": 1}
+        return _Addend(**{part: Signal(bits, name=f"{name}_{part}", reset_less=True) for part, bits in widths.items()})
+
+    def eq(self, other: "_Addend") -> list:
+        return [
+            self.sign.eq(other.sign),
+            self.exp.eq(other.exp),
+            self.sig.eq(other.sig),
+            self.odd.eq(other.odd),
+        ]
+
+    def aligned(self, largest: Value) -> Value:
+        """WINDOW bits from ``largest`` down, what is below cut off."""
+        padded = Cat(C(0, WINDOW - len(self.sig)), self.sig) if len(self.sig) < WINDOW else self.sig
+        distance = (largest - self.exp)[:SCALE_BITS]
+        return Mux(distance[5:].any(), 0, padded >> distance[:5])
+
+
+def _unpacked(form: Format, value: Value) -> tuple[Value, Value, Value, Value]:
+    """Sign, exponent, significand with its hidden bit, and whether it is no number."""
+    fraction, exp = value[: form.frac], value[form.frac : form.frac + form.exp]
+    normal = exp.any()
+    if form.finite:
+        return value[-1], Mux(normal, exp, 1), Cat(fraction, normal), C(0, 1)
+    return value[-1], exp, Cat(Mux(normal, fraction, 0), normal), exp.all()
+
+
+def _product(form: Format, row: Value, col: Value) -> _Addend:
+    (sign, exp, sig, odd), (other_sign, other_exp, other_sig, other_odd) = (_unpacked(form, x) for x in (row, col))
+    product = (sig * other_sig)[: 2 * (form.frac + 1)]
+    some = (sig != 0) & (other_sig != 0)
+    scale = (exp + other_exp + _offset(form))[:SCALE_BITS]
+    return _Addend(sign ^ other_sign, Mux(some, scale, 0), product[-min(WINDOW, len(product)) :], odd | other_odd)
 
 
 def _leading_zeros(m: Module, value: Value, name: str) -> Signal:
@@ -139,77 +234,35 @@ def _leading_zeros(m: Module, value: Value, name: str) -> Signal:
     return count
 
 
-def _pack(sign: Value, exp: Value, sig: Value, sticky: Value) -> Value:
-    """Rounds ``sig`` (hidden bit on top, at least two bits below the fraction) to nearest even; ``exp`` counts from 1.
-
-    A significand without hidden bit is subnormal (``exp`` must be 1). Overflow gives infinity.
-    """
-    low = len(sig) - FRAC - 1
-    guard, below = sig[low - 1], sig[: low - 1].any() | sticky
-    field = Mux(sig[-1], exp, 0)  # of a subnormal: 0
-    whole = Cat(sig[low:-1], field)[: FRAC + len(exp)] + (guard & (below | sig[low]))  # a carry runs into the exponent
-    overflow = (whole >> FRAC) >= 255
-    return Cat(Mux(overflow, C(255 << FRAC, 31), whole[:31]), sign)
-
-
-def multiply(m: Module, a: Value, b: Value, frac: int) -> Signal:
-    """fp32 product of two numbers with ``frac`` fraction bits."""
-    x, y = _Unpacked(a, frac), _Unpacked(b, frac)
-    bits = 2 * (frac + 1)
-    product, sign = Signal(bits, name="product"), x.sign ^ y.sign
-    zeros = _leading_zeros(m, product, "product_zeros")
-    left, exp = Signal(bits, name="product_left"), Signal(signed(11), name="product_exp")
-    # Hidden bit at the top: exponent ea + eb - 127 + 1, less one for each leading zero.
-    m.d.comb += [product.eq(x.sig * y.sig), left.eq(product << zeros), exp.eq(x.exp + y.exp - 126 - zeros)]
-    wide = max(bits, FRAC + 3)
-    padded = Cat(C(0, wide - bits), left) if wide > bits else left
-    right = Signal(6, name="product_right")
-    m.d.comb += right.eq(Mux(exp >= 1, 0, Mux(exp < -40, 42, 1 - exp)))
-    shifted = Signal(2 * wide, name="product_shifted")
-    m.d.comb += shifted.eq(Cat(C(0, wide), padded) >> right)
-    packed = _pack(sign, Mux(exp >= 1, exp, 1)[:10], shifted[wide:], shifted[:wide].any())
-    result = Signal(32, name="product_fp32")
-    nan = x.nan | y.nan | (x.inf & y.zero) | (y.inf & x.zero)
-    m.d.comb += result.eq(
-        Mux(
-            nan,
-            NAN,
-            Mux(x.inf | y.inf, Cat(C(255 << FRAC, 31), sign), Mux(x.zero | y.zero, Cat(C(0, 31), sign), packed)),
-        )
-    )
-    return result
+def _fused(m: Module, products: Sequence[_Addend], acc: _Sum) -> _Sum:
+    """The sum with ``products``."""
+    largest = Signal(SCALE_BITS, name="largest")
+    m.d.comb += largest.eq(tree(lambda a, b: Mux(a > b, a, b), [acc.exp, *(product.exp for product in products)]))
+    distance = (largest - acc.exp)[:SCALE_BITS]
+    before = Mux(distance[6:].any(), acc.sig >> SUM_BITS, acc.sig >> distance[:6])
+    # One's complement of the negative, their ones, and -2^WINDOW for each of them as its sign inverted: no sign to extend.
+    rows = [Cat(a.aligned(largest) ^ a.sign.replicate(WINDOW), ~a.sign) for a in products]
+    offset = -(len(products) << WINDOW) & (1 << SUM_BITS) - 1
+    total = add_tree([before.as_unsigned(), *rows, *(a.sign for a in products)]) + offset
+    odd = tree(lambda a, b: a | b, [acc.odd, *(a.odd for a in products)])
+    return _Sum(largest, total[:SUM_BITS].as_signed(), odd)
 
 
-def add(m: Module, a: Value, b: Value) -> Signal:
-    """fp32 sum."""
-    swap = Signal(name="sum_swap")
-    large, small = Signal(32, name="sum_large"), Signal(32, name="sum_small")
-    m.d.comb += [swap.eq(b[:31] > a[:31]), large.eq(Mux(swap, b, a)), small.eq(Mux(swap, a, b))]
-    x, y = _Unpacked(large, FRAC), _Unpacked(small, FRAC)
-    distance = Signal(EXP, name="sum_distance")
-    aligned = Signal(2 * FRAC + 6, name="sum_aligned")  # 24 + 2 bits, then what is shifted out
-    total = Signal(unsigned(FRAC + 5), name="sum_total")
-    below = Signal(name="sum_sticky")
-    width = FRAC + 3
-    subtract = x.sign ^ y.sign
-    m.d.comb += [
-        distance.eq(x.exp - y.exp),
-        aligned.eq(Cat(C(0, FRAC + 5), y.sig) >> Mux(distance > FRAC + 4, FRAC + 4, distance)),
-        below.eq(aligned[: len(aligned) - width].any()),
-    ]
-    near = Cat(below, aligned[len(aligned) - width :])  # sticky as the lowest bit keeps a difference on the right side
-    far = Cat(C(0, 3), x.sig)
-    m.d.comb += total.eq(Mux(subtract, far - near, far + near))
-    zeros = _leading_zeros(m, total, "sum_zeros")
-    # The top bit of total is a carry: exponent + 1 with it. A shift beyond the exponent leaves a subnormal.
-    limit = Signal(EXP, name="sum_limit")
-    m.d.comb += limit.eq(Mux(zeros > x.exp, x.exp, zeros))
-    left = Signal(FRAC + 5, name="sum_left")
-    exp = Signal(10, name="sum_exp")
-    m.d.comb += [left.eq(total << limit), exp.eq(Mux(zeros > x.exp, 1, x.exp + 1 - zeros))]
-    packed = _pack(x.sign, exp, left, C(0, 1))
-    zero = total == 0
-    special = Signal(32, name="sum_fp32")
-    nan = x.nan | y.nan | (x.inf & y.inf & subtract)
-    m.d.comb += special.eq(Mux(nan, NAN, Mux(x.inf, large, Mux(zero, Cat(C(0, 31), x.sign & y.sign), packed))))
-    return special
+def _rounded(m: Module, form: Format, total: _Sum) -> Value:
+    """FP32 of a sum."""
+    lead, width = _lead(form), SUM_BITS - 1
+    negative = total.sig[-1]
+    size, left = Signal(width, name="size"), Signal(width, name="left")
+    m.d.comb += size.eq(Mux(negative, -total.sig, total.sig))
+    zeros = _leading_zeros(m, size, "zeros")
+    m.d.comb += left.eq(size << zeros)
+    top = total.exp + (width - WINDOW)  # exponent of the highest bit of ``size``
+    low = width - (FRAC + 1)
+    guard, below = left[low - 1], left[: low - 1].any()
+    field = Signal(SCALE_BITS, name="field")
+    m.d.comb += field.eq(top - zeros - lead)
+    packed = Cat(left[low:-1], field) + (guard & (below | left[low]))  # a carry runs into the exponent
+    large = (packed >> FRAC)[:SCALE_BITS] >= 255
+    value = Mux(large, C(255 << FRAC, 31), packed[:31])
+    none = (size == 0) | (top <= zeros + lead)
+    return Mux(total.odd, NAN, Mux(none, 0, Cat(value, negative)))

@@ -5,6 +5,7 @@ bit against its RTL and measures it again (pip install 'ternbin[energy]'; minute
 """
 
 import argparse
+from pathlib import Path
 
 from ternbin.cli import options
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import results
+    from ternbin.energy import accuracy
     from ternbin.energy import figures as tables
     from ternbin.errors import InputError
 
@@ -42,14 +44,16 @@ def call(args: argparse.Namespace) -> None:
         raise InputError("--cells must be given with --lib")
     if args.lib and not args.store:
         raise InputError("--store must be given with --lib: run and report read the stored figures by default")
-    data = _rebuild(args) if args.rebuild else tables.read_characterisation(args.characterisation or tables.STORED)
-    print(_table(data))
+    path = _rebuild(args) if args.rebuild else args.characterisation
+    with tables.using(path):
+        data = tables.characterisation()
+        print(_table(data, accuracy.compared()))
     if args.json:
         results.write_json(args.json, data["blocks"])
 
 
-def _rebuild(args: argparse.Namespace) -> dict:
-    from pathlib import Path
+def _rebuild(args: argparse.Namespace) -> Path:
+    """Where the new figures stand."""
 
     from ternbin import results
     from ternbin.energy import figures as tables
@@ -67,12 +71,11 @@ def _rebuild(args: argparse.Namespace) -> dict:
         with stage(text):
             pass
 
-    data = characterise(library, progress)
-    results.write_json(store, data)
-    return data
+    results.write_json(store, characterise(library, progress))
+    return store
 
 
-def _table(data: dict) -> str:
+def _table(data: dict, compared: list[dict]) -> str:
     where = data["provenance"]
     tools = ", ".join(f"{name} {version}" for name, version in where["tools"].items())
     node = f", {where['node_nm']:g} nm" if where.get("node_nm") else ""
@@ -91,12 +94,12 @@ def _table(data: dict) -> str:
             glitch, zero = event["glitch"], event["zero_delay"]
             spread = f"+- {glitch['spread']:<7,.1f}" if "spread" in glitch else " " * 10
             lines.append(f"    {name:<30} {glitch['total']:>10,.1f} {spread} ({zero['total']:,.1f})")
-    lines += ["", "whole cores at gate level, and the event model for the same runs, to which it was not fitted", ""]
-    for row in data["core"]["compared"]:
-        found = row["glitch"]
+    lines += ["", "whole cores at gate level, and the model of a run for the same calls", ""]
+    for row in compared:
         lines.append(
             f"{row['core']}: {row['workload']}, {row['call']:<16} {row['cycles']:>9,} cycles "
-            f"{found['gates_pj'] / 1e6:>8.3f} uJ, model {found['model_pj'] / 1e6:.3f} uJ: {found['error']:+.1%}"
+            f"{row['gates_pj'] / 1e6:>8.3f} uJ, model {row['model_pj'] / 1e6:.3f} uJ: {row['error']:+.1%}"
+            f"{', nothing fitted to this core' if row['blind'] else ''}"
         )
     return "\n".join(lines)
 

@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with --claim: gate-level figures of another cell library, as energy stores them",
     )
+    parser.add_argument(
+        "--measured",
+        metavar="FILE",
+        help="with --claim: JSON of energy measured on a board or chip (docs/energy.md, 'The claim')",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default: beside the first result)")
     parser.add_argument("--json", metavar="PATH", type=options.output_file, help="write the comparison there as JSON")
 
@@ -36,8 +41,8 @@ def call(args: argparse.Namespace) -> None:
 
     if args.claim:
         return _claim(args)
-    if args.models or args.dram or args.characterisation:
-        raise InputError("--models, --dram and --characterisation must be given with --claim")
+    if args.models or args.dram or args.characterisation or args.measured:
+        raise InputError("--models, --dram, --characterisation and --measured must be given with --claim")
     if not args.results:
         raise InputError("RESULT must be given, except with --claim")
     from ternbin.report import compare, folder_of, tables, write_report, write_reports
@@ -59,17 +64,20 @@ def _claim(args: argparse.Namespace) -> None:
     from ternbin import results, storage
     from ternbin.energy import figures
     from ternbin.energy.claim import claim_report
+    from ternbin.energy.silicon import read_measured
     from ternbin.explore.audit import SUBJECTS, audit
     from ternbin.models.task.paper import paper_table
     from ternbin.progress import passing
     from ternbin.report import audit as rendered
 
     loaded = [results.load(path) for path in args.results]
+    measured = read_measured(args.measured) if args.measured else []
     out = storage.writable(Path(args.out)) if args.out else None
 
     names = {None: list(SUBJECTS), "all": list(SUBJECTS), "none": []}.get(args.models, [args.models])
     with figures.using(args.characterisation):
         report = claim_report(paper_table(), loaded) | audit(names, args.dram or "lpddr4", passing)
+        report |= {"measured": measured}
     passing("")
     print(rendered.terminal(report))
     if args.json:

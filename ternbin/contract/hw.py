@@ -10,7 +10,16 @@ from ternbin.errors import InputError
 from ternbin.schema import Printable, Range, check_fields, read_toml, validated
 
 KINDS = ("ternary", "binary")
-REFERENCE_BITS = {"int8": 8, "bf16": 16, "fp32": 32}  # of an operand
+# Reference precisions: bits of a weight, of an activation.
+REFERENCE_BITS = {
+    "fp32": (32, 32),
+    "bf16": (16, 16),
+    "w8a16": (8, 16),
+    "w4a16": (4, 16),
+    "fp8": (8, 8),
+    "int8": (8, 8),
+    "w4a8": (4, 8),
+}
 MAX_BEAMS = 8  # of all texts
 
 Words = Annotated[int, Range(16, 1 << 20)]  # of a memory bank
@@ -69,11 +78,10 @@ class HwConfig:
     weight_pack: Literal["2bit", "5trit"] = "2bit"  # ternary weights in external memory: 2 bits each, or five in 8 bits
     beams: Annotated[int, Range(1, MAX_BEAMS)] = 1  # of a search: more add a unit for best tokens, masks to the softmax
     kv_external: bool = False  # keep keys and values of decoding in external memory
-    resident: Literal["none", "decoder"] = (
-        "none"  # whose constants stay in WBUF and PBUF between calls, as far as they fit
-    )
-    # only turns cycles into seconds and leakage into energy; elements reach 2.3 to 2.6 ns (docs/energy.md)
-    clock_mhz: Annotated[float, Range(0.001, 100_000)] = 350.0
+    # whose constants stay in WBUF and PBUF between calls, as far as they fit
+    resident: Literal["none", "decoder"] = "none"
+    # only turns cycles into seconds and leakage into energy; reports say what the configuration meets (docs/energy.md, "The clock")
+    clock_mhz: Annotated[float, Range(0.001, 100_000)] = 290.0
 
     def __post_init__(self) -> None:
         """Bounds of each field, then what fields ask of each other."""
@@ -94,6 +102,11 @@ class HwConfig:
     def planes(self) -> int:
         """Bit planes of one stored code word: 2 (nonzero, negative) or 1 (positive)."""
         return 2 if self.kind == "ternary" else 1
+
+    @property
+    def weight_planes(self) -> int:
+        """The same of a word of WBUF."""
+        return self.planes
 
     @property
     def ternary(self) -> "HwConfig":
@@ -137,7 +150,7 @@ class HwConfig:
     def load_words(self) -> int:
         """Code words, of as many consecutive banks, that a load writes to WBUF at once: what the bus brings in a cycle, or more."""
         most = self.axi_data_bits if self.weight_pack == "2bit" else 2 * self.axi_data_bits
-        return max(1, most // self.code_word_bits)
+        return max(1, most // (self.lanes * self.weight_planes))
 
     def memory_bits(self, weight_bits: int) -> float:
         """Bits that a weight of ``weight_bits`` (1 or 2) takes in external memory."""
@@ -176,7 +189,7 @@ class HwConfig:
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig(HwConfig):
     """An accelerator with wide elements and operands, for accounting only: the same geometry, dataflow and instructions, every code one
-    whole word of ``REFERENCE_BITS[kind]`` bits a lane. Programs are mapped and timed for it; there is no Verilog of it.
+    whole word of as many bits a lane as ``REFERENCE_BITS[kind]`` says. Programs are mapped and timed for it; there is no Verilog of it.
 
     ``step_cycles``: an array of fewer lanes takes as many cycles for a step of ``rows`` x ``cols`` x ``lanes``.
     """
@@ -189,8 +202,13 @@ class ReferenceConfig(HwConfig):
 
     @property
     def planes(self) -> int:
-        """Bits of an operand."""
-        return REFERENCE_BITS[self.kind]
+        """Bits of an activation."""
+        return REFERENCE_BITS[self.kind][1]
+
+    @property
+    def weight_planes(self) -> int:
+        """Bits of a weight."""
+        return REFERENCE_BITS[self.kind][0]
 
     @property
     def ternary(self) -> HwConfig:
@@ -216,6 +234,7 @@ def named() -> dict[str, HwConfig]:
         sbuf_words=128,
         pbuf_words=256,
         idbuf_words=64,
+        clock_mhz=350.0,
     )
     base = HwConfig(  # BART-base, inputs of up to 1,024 tokens
         name="base",
@@ -230,13 +249,14 @@ def named() -> dict[str, HwConfig]:
         pbuf_words=2048,
         idbuf_words=1024,
         queue_depth=8,
+        clock_mhz=230.0,
     )
     small = HwConfig(name="small")
     configs = (
         tiny,
         small,
-        dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32),
-        HwConfig(name="small-binary", kind="binary", lanes=64),
+        dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32, clock_mhz=340.0),
+        HwConfig(name="small-binary", kind="binary", lanes=64, clock_mhz=280.0),
         base,
         # with room for all weights and parameters of the bundled model's decoder, of BART-base's
         dataclasses.replace(small, name="small-resident", resident="decoder", wbuf_words=4096, pbuf_words=4096),

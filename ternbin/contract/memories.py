@@ -47,10 +47,11 @@ class Memory:
 def memories(hw: HwConfig) -> dict[Mem, Memory]:
     """All memories of an accelerator, in the order of ``Mem``."""
     code = {"bits": hw.code_word_bits, "elements": hw.lanes, "planes": hw.planes}
+    weights = {**code, "bits": hw.lanes * hw.weight_planes, "planes": hw.weight_planes}
     table = Memory(words=TABLE_ENTRIES, bits=TABLE_BITS)
     return {
         Mem.ABUF: Memory(banks=hw.cols, words=hw.abuf_words, **code),
-        Mem.WBUF: Memory(banks=hw.rows, words=hw.wbuf_words, write_words=hw.load_words, **code),
+        Mem.WBUF: Memory(banks=hw.rows, words=hw.wbuf_words, write_words=hw.load_words, **weights),
         Mem.KBUF: Memory(banks=hw.rows, words=hw.kbuf_words, **code),
         Mem.RBUF: Memory(words=hw.rbuf_words, bits=hw.res_word_bits, elements=hw.rows),
         Mem.PBUF: Memory(words=hw.pbuf_words, bits=hw.param_word_bits, elements=hw.rows),

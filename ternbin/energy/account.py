@@ -11,8 +11,10 @@ from ternbin.counting.phases import Executed, Phase, transfers
 from ternbin.counting.runs import RunResult
 from ternbin.counting.traffic import traffic
 from ternbin.counting.workload import Work
+from ternbin.energy.accuracy import checked_share
 from ternbin.energy.claim import REFERENCES, audit
-from ternbin.energy.lines import Line, Precision, total_pj
+from ternbin.energy.clock import clock
+from ternbin.energy.lines import Line, Precision, total_pj, value_pj
 from ternbin.energy.model import account, rates, setting
 from ternbin.energy.provenance import sources
 
@@ -40,14 +42,15 @@ def check(tariff: Tariff) -> None:
 
 def accounted(tariff: Tariff, phases: Sequence[Phase], run: RunResult) -> Fields:
     """The fields of result.json that follow from the run alone; ``phases``: the run's."""
+    ops = {phase.name: _ops(phase, tariff) for phase in phases}
     return {
         **_totals(tariff, phases, run),
         "phases": [_phase(phase, tariff.hw.peak_macs) for phase in phases],
         "call_cycles": [call.cycles for call in run.calls],
-        "ops": [row for phase in phases for row in _ops(phase, tariff)],
+        "ops": [row for rows in ops.values() for row in rows],
         "counters": {phase.name: dict(phase.counters) for phase in phases},
         "traffic": {phase.name: asdict(phase.traffic) for phase in phases},
-        "energy": _energy(phases, tariff),
+        "energy": _energy(phases, tariff, ops),
         "claim": audit(
             [phase for phase in phases if phase.calls],
             tariff.hw,
@@ -106,25 +109,26 @@ def _op(phase: Phase, name: str, items: Sequence[Executed], tariff: Tariff) -> F
         "name": name,
         "macs": phase.work.get(name, Work()).macs,
         "bytes": moved.total - moved.program,
-        "energy_pj": total_pj(lines)["pj"],
+        "energy_pj": value_pj(lines),
         "cycles": dict(cycles),
     }
 
 
-def _energy(phases: Sequence[Phase], tariff: Tariff) -> Fields:
+def _energy(phases: Sequence[Phase], tariff: Tariff, ops: dict[str, list[Fields]]) -> Fields:
     lines = {phase.name: tariff.lines(phase) for phase in phases}
-    summaries = [_summary(phase, lines[phase.name]) for phase in phases]
+    summaries = [_summary(phase, lines[phase.name], ops[phase.name]) for phase in phases]
     return {
         "dram": tariff.dram,
-        **{key: sum(summary[key] for summary in summaries) for key in ("pj", "low", "high")},
+        "clock": {"mhz": tariff.hw.clock_mhz, **clock(tariff.hw).asdict()},
+        **total_pj(line for own in lines.values() for line in own),
         "phases": summaries,
         "lines": [{"phase": name} | line.asdict() for name, own in lines.items() for line in own],
         "sources": sources(line.record for own in lines.values() for line in own),
     }
 
 
-def _summary(phase: Phase, lines: Sequence[Line]) -> Fields:
-    """Energy of a phase, in all and by unit and group."""
+def _summary(phase: Phase, lines: Sequence[Line], ops: Sequence[Fields]) -> Fields:
+    """Energy of a phase, in all, by unit and group; what no op has for itself: cycles of the whole core, leakage, fetch."""
     by_unit: defaultdict[str, float] = defaultdict(float)
     by_group: defaultdict[str, float] = defaultdict(float)
     for line in lines:
@@ -136,5 +140,7 @@ def _summary(phase: Phase, lines: Sequence[Line]) -> Fields:
         **total,
         "by_unit": dict(by_unit),
         "by_group": dict(by_group),
+        "not_by_op_pj": total["pj"] - sum(op["energy_pj"] for op in ops),
+        "gate_level_share": checked_share(lines),
         "per_token_pj": total["pj"] / max(1, phase.tokens),
     }

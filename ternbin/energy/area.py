@@ -1,12 +1,15 @@
 """Area of a configuration in mm2: characterised elements and parts of the core, SRAM by the table. Derived; what has no record is
 not in it."""
 
+from functools import cache
+from pathlib import Path
+
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.memories import banked
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import size
+from ternbin.energy.flops import array_flops
 from ternbin.energy.lines import Precision
-from ternbin.energy.model import array_flops
 
 MM2 = 1e-6  # of a square micrometre
 
@@ -18,12 +21,31 @@ def register_um2() -> float:
     return (classes["flip-flop"] + classes["mux"]) / sum(record["flip_flops"].values())
 
 
+@cache
+def _drain_um2(characterised: Path) -> float:
+    """What the array of a whole core has beyond elements and operand registers, for each row of each column and of the row sums: the mean
+    of the characterised cores. ``characterised``: the file that figures come from."""
+    cores = {core["hardware"]["name"]: core["hardware"] for core in tables.characterisation()["core"]["cores"]}
+    found: list[float] = []
+    for part in tables.block("core array")["sizes"]:
+        hw = HwConfig(**cores[part["core"]])
+        own = sum(_elements_mm2(hw).values()) / MM2
+        found.append((part["area_um2"] - own) / (hw.rows * (hw.cols + 1)))
+    return max(0.0, sum(found) / len(found))
+
+
 def array_mm2(hw: HwConfig) -> dict[str, float]:
-    """Elements, and the operand registers that a row or column of them shares. An array of fewer lanes (``step_cycles``) has both in
-    proportion."""
-    record = tables.block(hw.kind, hw.lanes)
+    """Elements, the operand registers that a row or column of them shares, drains with row sums and control. An array of fewer lanes
+    (``step_cycles``) has the first two in proportion."""
+    drains = hw.rows * (hw.cols + 1) * _drain_um2(tables.chosen()) * MM2
+    return _elements_mm2(hw) | {"array drains and control": drains}
+
+
+def _elements_mm2(hw: HwConfig) -> dict[str, float]:
+    precision = Precision.of(hw)
+    record = tables.block(precision.mac, hw.lanes)
     element = record["area_um2"] - record["flip_flops"]["operands"] * register_um2()
-    registers = array_flops(hw, Precision.of(hw))["operands"] * register_um2()
+    registers = array_flops(hw, precision)["operands"] * register_um2()
     return {
         "array elements": hw.peak_macs / hw.step_cycles / record["lanes"] * element * MM2,
         "array operand registers": registers * MM2,

@@ -7,8 +7,10 @@ from ternbin.contract.hw import HwConfig
 from ternbin.counting.phases import Phase
 from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
-from ternbin.energy.lines import Precision, total_pj
+from ternbin.energy.accuracy import gate_level_error
+from ternbin.energy.lines import Line, Precision, spreads, total_pj, value_pj
 from ternbin.energy.model import MULTIPLY, account
+from ternbin.energy.uncertainty import ratio
 from ternbin.graph.ir import HEAD
 
 REFERENCES = ("fp32", "int8")
@@ -24,21 +26,38 @@ def _operation_count(bits: int) -> float:
     return 1.0 if bits == 32 else operation_factor(bits, bits)
 
 
-def _energies(phase: Phase, hw: HwConfig, weight_bits: int, precision: Precision | None, dram: str) -> dict[str, float]:
-    lines = account(phase.counters, phase.traffic, hw, weight_bits=weight_bits, precision=precision, dram=dram)
-    arithmetic, onchip = total_pj(lines, "arithmetic"), total_pj(lines, "on-chip")
+def external_bits(lines: Sequence[Line]) -> float:
+    """Bits on the bus."""
+    return sum(line.count for line in lines if line.group == "external" and line.event.endswith(" bit"))
+
+
+def _energies(lines: Sequence[Line]) -> dict[str, float]:
+    arithmetic, onchip = value_pj(lines, "arithmetic"), value_pj(lines, "on-chip")
     system = total_pj(lines)
-    mac_pj = sum(line.pj for line in lines if line.event == MULTIPLY)
-    bits = sum(line.count for line in lines if line.group == "external")
     return {
-        "mac": mac_pj,
-        "arithmetic": arithmetic["pj"],
-        "chip": arithmetic["pj"] + onchip["pj"],
+        "mac": value_pj(line for line in lines if line.event == MULTIPLY),
+        "arithmetic": arithmetic,
+        "chip": arithmetic + onchip,
         "system": system["pj"],
         "system_low": system["low"],
         "system_high": system["high"],
-        "external_bits": bits,
+        "external_bits": external_bits(lines),
     }
+
+
+SPANS = {  # ratio -> the lines that it is of
+    "arithmetic": lambda line: line.event == MULTIPLY,
+    "arithmetic_with_registers": lambda line: line.group == "arithmetic",
+    "chip": lambda line: line.group != "external",
+    "system": lambda _: True,
+}
+
+
+def _intervals(theirs: Sequence[Line], ours: Sequence[Line]) -> dict[str, dict[str, float]]:
+    found = {
+        name: [spreads(line for line in lines if of(line)) for lines in (theirs, ours)] for name, of in SPANS.items()
+    }
+    return {name: {end: ratio(*sides)[end] for end in ("low", "high")} for name, sides in found.items()}
 
 
 def _with_full_precision_head(
@@ -63,11 +82,14 @@ def _head(phase: Phase) -> Work:
 
 def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str) -> dict[str, Any]:
     """Ratios reference / this run, one by one, for one phase."""
-    ours = _energies(phase, hw, weight_bits, None, dram)
+    lines = account(phase.counters, phase.traffic, hw, weight_bits=weight_bits, dram=dram)
+    ours = _energies(lines)
     references: dict[str, dict[str, Any]] = {}
     for name in REFERENCES:
-        theirs = _energies(phase, hw, weight_bits, Precision.reference(name), dram)
-        bits = tables.MAC_BITS[name]
+        precision = Precision.reference(name)
+        other = account(phase.counters, phase.traffic, hw, weight_bits=weight_bits, precision=precision, dram=dram)
+        theirs = _energies(other)
+        bits, _ = tables.MAC_BITS[name]
         references[name] = {
             "operation_count": _operation_count(bits) / operation_factor(weight_bits, act_bits),
             "energy_pj": theirs,
@@ -76,6 +98,7 @@ def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dra
             "bits_moved": theirs["external_bits"] / ours["external_bits"],
             "chip": theirs["chip"] / ours["chip"],
             "system": theirs["system"] / ours["system"],
+            "intervals": _intervals(other, lines),
         }
     head = _with_full_precision_head(ours, phase, hw, weight_bits, act_bits, dram)
     return {
@@ -116,7 +139,7 @@ def element_ratios() -> dict[str, dict[str, dict[str, float]]]:
     and zero-delay, and the ratio of areas.
     """
     result: dict[str, dict[str, dict[str, float]]] = {}
-    for reference in ("fp32", "bf16", "int8"):
+    for reference in tables.MAC_BITS:
         result[reference] = {}
         for kind in ("ternary", "binary"):
             area = [tables.block(k)["area_um2"] / tables.block(k)["lanes"] for k in (reference, kind)]
@@ -128,16 +151,41 @@ def element_ratios() -> dict[str, dict[str, dict[str, float]]]:
     return result
 
 
+# Horowitz, ISSCC 2014, 45 nm, 0.9 V: multiply and add in FP32; multiply in FP16, add in FP32; multiply of 8 bits, add of 32.
+ANCHORS_FJ = {"fp32": 3700 + 900, "bf16": 1100 + 900, "int8": 200 + 100}
+_ANCHOR_VOLT = 0.9
+
+
+def elements() -> list[dict[str, Any]]:
+    """Each element with operand registers and clock, real operands, beside the published energy of its operations: as it is, and with the
+    square of the voltage."""
+    volt = tables.characterisation()["provenance"]["volt"]
+    result: list[dict[str, Any]] = []
+    for kind in (*tables.MAC_BITS, "ternary", "binary"):
+        record, anchor = tables.block(kind), ANCHORS_FJ.get(kind)
+        fj = _part(kind, "total", "glitch")
+        result.append(
+            {
+                "name": record["name"],
+                "fj": fj,
+                "um2": record["area_um2"] / record["lanes"],
+                "anchor_fj": anchor,
+                "over": fj / anchor if anchor else None,
+                "over_at_volt": fj / anchor / (volt / _ANCHOR_VOLT) ** 2 if anchor else None,
+            }
+        )
+    return result
+
+
 def break_even(dram: str = "lpddr4") -> dict[str, float]:
     """How often a weight must be used per fetch from external memory until its multiply-accumulates cost as much as the fetch."""
-    bits = tables.MAC_BITS | {"ternary": 2, "binary": 1}
+    bits = {kind: weight_bits for kind, (weight_bits, _) in tables.MAC_BITS.items()} | {"ternary": 2, "binary": 1}
     return {kind: width * tables.DRAM[dram].pj * 1e3 / _part(kind, "total", "glitch") for kind, width in bits.items()}
 
 
 def claim_report(paper: dict[str, dict[str, float]], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The claim beside the measurements. ``paper``: bits -> sizes and factors (models.paper.paper_table); ``results``: results of
     runs, whose audits give the ratios of whole systems."""
-    error = tables.characterisation().get("core")
     return {
         "paper_sizes_mib": {bits: round(row["size_mib"], 1) for bits, row in paper.items()},
         "paper_sizes_with_scales_mib": {bits: round(row["size_with_scales_mib"], 1) for bits, row in paper.items()},
@@ -147,5 +195,6 @@ def claim_report(paper: dict[str, dict[str, float]], results: Sequence[dict[str,
             "runs": [{"name": r["name"], "bits": r["bits"], "phases": r["claim"]["phases"]} for r in results],
         },
         "break_even_uses_of_a_weight": break_even(),
-        "gate_level_error": None if error is None else error["gate_level_error"],
+        "elements": elements(),
+        "gate_level_error": gate_level_error(),
     }

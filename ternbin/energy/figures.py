@@ -1,13 +1,14 @@
 """Energy figures, each with range, tier and source: gate-level characterisation, SRAM and DRAM tables.
 
-Tiers: ``measured`` (gate level or RTL counter), ``derived`` (computed here from cited or measured parts), ``table`` (cited).
+Tiers: ``measured`` (gate level or RTL counter), ``derived`` (computed here from cited or measured parts), ``table`` (cited), ``modelled``
+(from a geometry or a factor that nothing here measures).
 Gates at the node of the characterised library (the stored one: 45 nm), memories and adders at 45 nm; nothing is scaled to another node.
 """
 
 import csv
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -33,7 +34,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Figure:
-    """Energy of one event in picojoules with its range; ``source`` says in words what ``record`` names."""
+    """Energy of one event in picojoules with its range; ``source`` says in words what ``record`` names. Figures of the same ``varies`` are
+    too low or too high together."""
 
     pj: float
     low: float
@@ -41,11 +43,12 @@ class Figure:
     tier: str
     source: str
     record: Record
+    varies: str  # source of its uncertainty (ternbin/energy/uncertainty.py)
 
     def times(self, factor: float, note: str = "") -> "Figure":
         """The same figure for ``factor`` such events."""
         source = f"{self.source}; {note}" if note else self.source
-        return Figure(self.pj * factor, self.low * factor, self.high * factor, self.tier, source, self.record)
+        return replace(self, pj=self.pj * factor, low=self.low * factor, high=self.high * factor, source=source)
 
 
 SCHEMA = formats.ENERGY
@@ -114,13 +117,13 @@ def block(kind: str, lanes: int | None = None) -> dict[str, Any]:
     return max(found, key=lambda b: b["lanes"]) if lanes is None else min(found, key=lambda b: abs(b["lanes"] - lanes))
 
 
-def _spread(record: dict[str, Any], part: str, scale: float = 1e-3) -> Figure:
-    """Real operands, glitches counted; low: settled values only, high: twice the figure (clock tree, wires, placement)."""
+def _spread(record: dict[str, Any], part: str, varies: str) -> Figure:
+    """Real operands, glitches counted; low: settled values only, high: twice the figure (placement, corner of the process)."""
     event = record["fj_per_event"]["real"]
-    pj, low = event["glitch"][part] * scale, event["zero_delay"][part] * scale
+    pj, low = event["glitch"][part] / 1e3, event["zero_delay"][part] / 1e3
     where = characterisation()["provenance"]
     source = f"gate level: {record['name']} on {where['library']}, {where['volt']:g} V, {where['celsius']:g} C, real operands"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), varies)
 
 
 def gates(record: dict[str, Any]) -> Record:
@@ -130,12 +133,12 @@ def gates(record: dict[str, Any]) -> Record:
 
 def mac(kind: str, lanes: int | None = None) -> Figure:
     """One multiply-accumulate, without operand registers and clock."""
-    return _spread(block(kind, lanes), "element")
+    return _spread(block(kind, lanes), "element", f"element {kind}")
 
 
 def operand_bit(kind: str, lanes: int | None = None) -> Figure:
     """One bit of an operand register that takes a new value, without the clock and without what it drives."""
-    return _spread(block(kind, lanes), "operand_bit")
+    return _spread(block(kind, lanes), "operand_bit", "operand registers")
 
 
 def lane(kind: str) -> Figure:
@@ -144,15 +147,28 @@ def lane(kind: str) -> Figure:
     held = record["fj_per_event"]["operand held"]
     pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))
     source = f"gate level: {record['name']}, data in the ranges of the numerics, parameters held for 16 results"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), "parts of the core")
+
+
+CLOCK = "clock"
 
 
 def clock_flop() -> Figure:
-    """Clock pin of one flip-flop, a cycle; the high end has a clock tree as expensive as the pins."""
+    """Clock pin of one flip-flop, a cycle."""
     record = characterisation()["blocks"][0]  # of the library: the same in every record
     pj = record["clock_fj_per_flop"] / 1e3
-    source = f"gate level: {characterisation()['provenance']['library']} flip-flop, no clock tree"
-    return Figure(pj, pj, 2 * pj, "measured", source, gates(record))
+    source = f"gate level: {characterisation()['provenance']['library']} flip-flop, clock pin"
+    return Figure(pj, pj * 0.9, pj * 1.1, "measured", source, gates(record), CLOCK)
+
+
+def clock_tree(pins: Figure) -> Figure:
+    """Buffers and wires that bring a clock to ``pins``: about as much again."""
+    low, high = 0.5, 1.5
+    source = f"{pins.source}; buffers and wires of its tree: x 1 ({low} to {high}), no placement"
+    return replace(pins, low=pins.pj * low, high=pins.pj * high, tier="modelled", source=source, varies="clock tree")
+
+
+LEAKAGE = "leakage of logic"
 
 
 def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
@@ -165,7 +181,7 @@ def array_leakage(kind: str, hw: HwConfig, flops: int) -> Figure:
     nanowatts = lanes / record["lanes"] * record["element_leakage_nw"] + max(0.0, outside) * per_flop
     pj = nanowatts * 1e-3 / hw.clock_mhz  # nW / MHz = fJ a cycle
     source = f"gate level: leakage of {record['name']}, mean over input states; {nanowatts / 1e6:.3g} mW at {hw.clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(record))
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(record), LEAKAGE)
 
 
 def core_event(part: str, event: str) -> Figure:
@@ -178,7 +194,14 @@ def core_event(part: str, event: str) -> Figure:
     fitted = record["fj_per_event"][event]
     pj, low = (fitted[mode]["total"] / 1e3 for mode in ("glitch", "zero_delay"))
     source = f"gate level: {record['name']}, {record['provenance']}"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record))
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), "parts of the core")
+
+
+def core_clock(part: str, event: str) -> Figure:
+    """The clock's part of it: pins of flip-flops and clock gates."""
+    record = block(f"core {part}")
+    pj = record["fj_per_event"][event].get("clock", 0.0) / 1e3
+    return Figure(pj, pj, pj, "measured", f"gate level: {record['name']}, clock pins", gates(record), CLOCK)
 
 
 def core_size(part: str, size: float, field: str) -> float:
@@ -193,45 +216,107 @@ def core_leakage(part: str, size: float, clock_mhz: float) -> Figure:
     nanowatts = core_size(part, size, "leakage_nw")
     pj = nanowatts * 1e-3 / clock_mhz
     source = f"gate level: core {part}, linear in its size; {nanowatts / 1e6:.3g} mW at {clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(block(f"core {part}")))
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(block(f"core {part}")), LEAKAGE)
 
 
-MAC_BITS = {"fp32": 32, "bf16": 16, "int8": 8}
+# Elements of the reference precisions: bits of a weight operand, of an activation.
+MAC_BITS = {"fp32": (32, 32), "bf16": (16, 16), "fp8": (8, 8), "int8": (8, 8), "int4x8": (4, 8)}
+# Reference precisions whose element has another name: weights become BF16 on their way into the array.
+ELEMENT = {"w8a16": "bf16", "w4a16": "bf16", "w4a8": "int4x8"}
 
 INT32_ADD = Figure(
-    0.1, 0.1 / 3, 0.3, "table", f"{HOROWITZ}: 32-bit add 0.1 pJ", Record("literature", "integer add, 32 bits")
+    0.1, 0.1 / 3, 0.3, "table", f"{HOROWITZ}: 32-bit add 0.1 pJ", Record("literature", "integer add, 32 bits"), "adders"
 )
 
 
 def add(bits: int) -> Figure:
     """Integer adder or comparator: Horowitz's 32 bits scaled linearly."""
     pj = INT32_ADD.pj * bits / 32
-    return Figure(pj, pj / 3, pj * 3, "derived", f"{INT32_ADD.source} x {bits}/32", INT32_ADD.record)
+    return Figure(pj, pj / 3, pj * 3, "derived", f"{INT32_ADD.source} x {bits}/32", INT32_ADD.record, "adders")
+
+
+DRAM_SOURCES = {
+    "lpddr4": "device 5.4 pJ a bit from the currents of LPDDR3-1600 x32 (DRAMsim3, IDD4R less IDD3N at 1.2 V; LPDDR4 has 1.1 V), "
+    "activating a row for 32 kbit 0.04, the rest PHY and controller (assumed); standby and refresh apart",
+    "hbm2": "3.9: O'Connor et al., Fine-Grained DRAM, MICRO 2017; 3.9 to 7.0: Jouppi et al., Ten Lessons, ISCA 2021, 250 to 450 pJ for 64 "
+    "bits; all in",
+    "ddr3": "20 to 40: Horowitz, ISSCC 2014, 1.3 to 2.6 nJ for 64 bits; 70: Malladi et al., ISCA 2012; all in",
+}
 
 
 def _dram(name: str, pj: float, low: float, high: float) -> Figure:
-    source = f"{name.upper()}, {low:g} to {high:g} pJ/bit over published systems"
-    return Figure(pj, low, high, "table", source, Record("dram", name))
+    source = f"{name.upper()}, {low:g} to {high:g} pJ/bit: {DRAM_SOURCES[name]}"
+    return Figure(pj, low, high, "table", source, Record("dram", name), "external memory")
 
 
 # External memory, picojoules a bit: value, low, high.
 DRAM = {
     name: _dram(name, *figures)
-    for name, figures in {"lpddr4": (8, 4, 20), "hbm2": (5, 3.9, 6.3), "ddr3": (30, 20, 70)}.items()
+    for name, figures in {"lpddr4": (8, 4, 20), "hbm2": (5, 3.9, 7), "ddr3": (30, 20, 70)}.items()
 }
+
+# A device of LPDDR3-1600 x32 (DRAMsim3): 25 mW of standby with a row open (IDD3N), 8 mW of refresh (IDD5AB in 168 of 3,120 cycles), and
+# powered down between bursts the low end; 51.2 Gbit/s.
+_STANDBY_MW, _STANDBY_LOW, _STANDBY_HIGH, _DEVICE_GBIT = 33.0, 16.0, 66.0, 51.2
+
+
+def dram_standby(name: str, bus_bits: int, clock_mhz: float) -> Figure | None:
+    """Standby and refresh of the devices that keep up with the bus, a cycle; None where the figure of a bit has it."""
+    if name != "lpddr4":
+        return None
+    devices = bus_bits * clock_mhz / 1e3 / _DEVICE_GBIT
+    pj, low, high = (devices * mw * 1e3 / clock_mhz for mw in (_STANDBY_MW, _STANDBY_LOW, _STANDBY_HIGH))
+    each = f"{_STANDBY_MW:g} mW ({_STANDBY_LOW:g} to {_STANDBY_HIGH:g})"
+    source = f"{devices:.3g} devices of {each}: DRAMsim3, LPDDR3-1600 x32, IDD3N and IDD5AB"
+    return Figure(pj, low, high, "derived", source, Record("dram", name), "standby of external memory")
+
+
+# A millimetre of wire: 0.2 pF (Ho, Mai, Horowitz, The Future of Wires, Proc. IEEE 2001, semi-global), repeaters 0.4 of that, every
+# second bit of random data toggles, and half of C V^2 is spent in a toggle.
+_WIRE_PF, _REPEATERS, _TOGGLES = 0.2, 1.4, 0.5
+
+
+def wire(millimetres: float) -> Figure:
+    """One bit over so far."""
+    volt = characterisation()["provenance"]["volt"]
+    pj = millimetres * _WIRE_PF * _REPEATERS * _TOGGLES * 0.5 * volt**2
+    wires = "0.2 pF/mm (Ho, Mai, Horowitz 2001), repeaters x 1.4, half of the bits toggle"
+    source = f"{millimetres:.3g} mm of {wires}, {volt:g} V; no floorplan"
+    return Figure(
+        pj, pj / 2, pj * 2, "modelled", source, Record("literature", WIRE), "wires between memories and units"
+    )
+
+
+WIRE = "wire, a bit and millimetre"
+
+
+def wire_figure() -> Figure:
+    """The literature's entry."""
+    return wire(1.0)
+
 
 # Horowitz: 64-bit SRAM reads by capacity in bytes.
 _HOROWITZ_SRAM = ((8192, 10.0), (32768, 20.0), (1 << 20, 100.0))
 
 
+# The table is of banks with one port for both; the accelerator reads and writes in the same cycle. CACTI 7 with a read and a write port
+# instead: reads take 1.29 to 1.79 times as much, the bank 2.0 to 2.3 times the area. Writes and leakage are taken to grow likewise.
+SECOND_PORT = (0.54, 0.29, 0.79)
+SECOND_PORT_AREA = 2.15
+
+
 @dataclass(frozen=True)
 class Sram:
-    """One bank: energy of a read and of a write, leakage in milliwatts, area in mm2; all from the row ``record`` of the table."""
+    """One bank with a port to read and one to write: energy of a read and of a write by the table, of single-ported banks; what the second
+    port adds to them; leakage in milliwatts, area in mm2, nanoseconds of an access; all from the row ``record``."""
 
     read: Figure
     write: Figure
+    second_read: Figure
+    second_write: Figure
     leakage_mw: float
     area_mm2: float
+    access_ns: float
     record: Record
 
 
@@ -253,19 +338,7 @@ def memory_leakage(words: int, word_bits: int, banks: int, clock_mhz: float) -> 
     milliwatts = banks * bank.leakage_mw
     pj = milliwatts * 1e3 / clock_mhz  # mW / MHz = nJ a cycle
     source = f"{bank.read.source}, {banks} banks; {milliwatts:.3g} mW at {clock_mhz:g} MHz"
-    return Figure(pj, pj / 2, pj * 1.5, "table", source, bank.record)
-
-
-# Keckler et al., IEEE Micro 31(5), 2011: a bit's transition over a millimetre, 40 nm, 0.9 V, picojoules.
-WIRE_PJ_MM = 0.24
-
-
-def routed(access: Figure, word_bits: float, area_mm2: float) -> Figure:
-    """An access of a memory of ``area_mm2`` in all; the high end has the wires from its banks to where they are used, which no row of
-    the table has: half the side of a square, half of the bits change."""
-    wires = WIRE_PJ_MM / 2 * word_bits * area_mm2**0.5 / 2
-    note = f"high bound with {area_mm2**0.5 / 2:.2g} mm of wires"
-    return Figure(access.pj, access.low, access.high + wires, access.tier, f"{access.source}; {note}", access.record)
+    return Figure(pj, pj / 2, pj * 1.5, "table", source, bank.record, "leakage of SRAM")
 
 
 @cache
@@ -298,12 +371,21 @@ def _macros(words: int, word_bits: int, width: int) -> Sram:
 
     def figure(pj: float) -> Figure:
         pj *= copies
-        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note, record)
+        return Figure(pj, pj / 2, max(pj * 1.5, horowitz * word_bits / 64), "table", note, record, "SRAM accesses")
 
+    def second(figure: Figure) -> Figure:
+        pj, low, high = (figure.pj * share for share in SECOND_PORT)
+        source = f"{note}; a second port: x {1 + SECOND_PORT[0]:g} ({1 + SECOND_PORT[1]:g} to {1 + SECOND_PORT[2]:g}) in all, CACTI 7"
+        return Figure(pj, low, high, "table", source, record, "second port of SRAM")
+
+    read, write = figure(row["read_pJ"]), figure(row["write_pJ"])
     return Sram(
-        figure(row["read_pJ"]),
-        figure(row["write_pJ"]),
-        row["leakage_mW"] * copies * stacked,
-        row["area_mm2"] * copies * stacked,
+        read,
+        write,
+        second(read),
+        second(write),
+        row["leakage_mW"] * copies * stacked * SECOND_PORT_AREA,
+        row["area_mm2"] * copies * stacked * SECOND_PORT_AREA,
+        row["access_ns"],
         record,
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from ternbin.contract.hw import HwConfig
 from ternbin.energy import figures as tables
 from ternbin.energy.figures import Figure, Record
+from ternbin.energy.uncertainty import Spread, gathered, total
 
 Basis = Literal[
     "counters", "traffic"
@@ -29,12 +30,12 @@ class Precision:
 
     @staticmethod
     def of(hw: HwConfig) -> "Precision":
-        return Precision(hw.kind, hw.planes, hw.planes)
+        return Precision(tables.ELEMENT.get(hw.kind, hw.kind), hw.weight_planes, hw.planes)
 
     @staticmethod
     def reference(name: str) -> "Precision":
-        bits = tables.MAC_BITS[name]
-        return Precision(name, bits, bits)
+        weight_bits, act_bits = tables.MAC_BITS[name]
+        return Precision(name, weight_bits, act_bits)
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,27 @@ class Line(Rate):
             "pj_low": self.count * e.low,
             "pj_high": self.count * e.high,
             "tier": e.tier,
+            "varies": e.varies,
             "table": e.record.table,
             "record": e.record.name,
             "source": e.source,
         }
 
 
+def spreads(lines: Iterable[Line], group: str | None = None) -> dict[str, Spread]:
+    """What each source of uncertainty adds to all lines (of one group)."""
+    return gathered(
+        (line.energy.varies, Spread(line.pj, line.count * line.energy.low, line.count * line.energy.high))
+        for line in lines
+        if group in (None, line.group)
+    )
+
+
+def value_pj(lines: Iterable[Line], group: str | None = None) -> float:
+    """Picojoules of all lines (of one group)."""
+    return sum(line.pj for line in lines if group in (None, line.group))
+
+
 def total_pj(lines: Iterable[Line], group: str | None = None) -> dict[str, float]:
-    """Picojoules of all lines (of one group): value, low, high."""
-    chosen = [line for line in lines if group in (None, line.group)]
-    return {
-        "pj": sum(line.pj for line in chosen),
-        "low": sum(line.count * line.energy.low for line in chosen),
-        "high": sum(line.count * line.energy.high for line in chosen),
-    }
+    """Picojoules of all lines (of one group): value, low, high (ternbin/energy/uncertainty.py)."""
+    return total(spreads(lines, group))

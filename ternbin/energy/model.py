@@ -1,6 +1,6 @@
 """Energy of a run: the hardware's own event counts times energy per event, as one table of rates.
 
-The same table serves the accelerator as simulated and the reference precisions (int8, bf16, fp32) on the same dataflow: same
+The same table serves the accelerator as simulated and the reference precisions on the same dataflow: same
 array shape, schedule, events and memory system, with wider operands (code words, code memories and weight traffic scale with
 the bits) and the other multiply-accumulate. Epilogue, vector unit, scores and residual stream are kept as they are, which favours
 the references.
@@ -9,6 +9,7 @@ The array is its characterised blocks - elements, operand registers, clock - for
 array of whole cores are a cross-check (tests/ternbin/test_energy.py), all other parts are such events.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -19,8 +20,10 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.memories import banked
 from ternbin.counting.traffic import Traffic
 from ternbin.energy import figures as tables
+from ternbin.energy.area import array_mm2, memories_mm2
 from ternbin.energy.block_events import CYCLES, EVENTS, Terms, size
 from ternbin.energy.figures import Figure
+from ternbin.energy.flops import array_flops
 from ternbin.energy.lines import Basis, Group, Line, Precision, Rate
 
 MULTIPLY = "multiply-accumulate"
@@ -51,13 +54,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: an event, the counters it happens with, and its figure. Where ``terms`` is empty there is no such event."""
+    """A row of the table: an event, the counters it happens with, and its figure. Where there are no terms or there is no figure there is
+    no such event."""
 
     unit: str
     event: str
     group: Group
     terms: Callable[[Setting], Terms]
-    figure: Callable[[Setting], Figure]
+    figure: Callable[[Setting], Figure | None]
     basis: Basis = "counters"
 
     def rates(self, setting: Setting) -> list[Rate]:
@@ -89,23 +93,12 @@ def _clocked(s: Setting) -> Terms:
     handed out."""
     hw, terms = s.hw, _operand_bits(s)
     if s.precision.whole:
-        block = tables.block(s.precision.mac)
+        block = tables.block(s.precision.mac, hw.lanes)
         terms[s.columns] += hw.rows * hw.lanes / block["lanes"] * block["flip_flops"]["element"]
         return terms
     sums = hw.rows * hw.acc_bits
     terms[s.columns] += sums
     return terms | dict.fromkeys((*(f"execute_drained_{mode}" for mode in DRAINED), "execute_rowsum_active"), sums)
-
-
-def array_flops(hw: HwConfig, precision: Precision) -> dict[str, int]:
-    """Flip-flops of the array: elements (with row sums), operand registers."""
-    block = tables.block(precision.mac, hw.lanes)
-    if precision.whole:
-        elements = hw.rows * hw.cols * hw.lanes // block["lanes"] * block["flip_flops"]["element"]
-    else:
-        elements = hw.rows * (hw.cols + 1) * 2 * hw.acc_bits
-    operands = hw.lanes * (hw.rows * precision.weight_bits + hw.cols * precision.act_bits)
-    return {"elements": int(elements / hw.step_cycles), "operands": int(operands / hw.step_cycles)}
 
 
 def _cycle(_: Setting) -> Terms:
@@ -129,6 +122,7 @@ ARRAY = (
     ),
     Row("array", "row sum of one code", "arithmetic", _row_sums, lambda s: tables.mac("binary", s.hw.lanes)),
     Row("array", "flip-flop clocked", "on-chip", _clocked, lambda _: tables.clock_flop()),
+    Row("array", "clock tree, a flip-flop", "on-chip", _clocked, lambda _: tables.clock_tree(tables.clock_flop())),
     Row(
         "array",
         "leakage of a cycle",
@@ -142,16 +136,23 @@ ARRAY = (
 
 
 def _part(part: str) -> list[Row]:
-    """The events that were fitted to a part of whole cores, and its leakage."""
+    """The events that were fitted to a part of whole cores, the tree of its clock, and its leakage."""
 
     def event(name: str, terms: Callable[[HwConfig], Terms]) -> Row:
         return Row(part, name, "on-chip", lambda s: terms(s.hw), lambda _: tables.core_event(part, name))
+
+    def tree(name: str, terms: Callable[[HwConfig], Terms]) -> Row:
+        def figure(_: Setting) -> Figure:
+            return tables.clock_tree(tables.core_clock(part, name))
+
+        return Row(part, f"{name}, clock tree", "on-chip", lambda s: terms(s.hw), figure)
 
     def leakage(s: Setting) -> Figure:
         return tables.core_leakage(part, size(part, s.hw), s.hw.clock_mhz)
 
     return [
         *(event(name, terms) for name, terms in EVENTS[part].items()),
+        *(tree(name, terms) for name, terms in EVENTS[part].items()),
         Row(part, "leakage of a cycle", "on-chip", _cycle, leakage),
     ]
 
@@ -182,28 +183,48 @@ BEAMS = (
 
 def _wider(name: str, s: Setting) -> float:
     """Bits of a word of a memory over those of the hardware's own."""
-    bits = {"wbuf": s.precision.weight_bits, "kbuf": s.precision.act_bits, "abuf": s.precision.act_bits}
-    return bits.get(name, s.hw.planes) / s.hw.planes
+    precision, hw = s.precision, s.hw
+    wider = {
+        "wbuf": precision.weight_bits / hw.weight_planes,
+        "kbuf": precision.act_bits / hw.planes,
+        "abuf": precision.act_bits / hw.planes,
+    }
+    return wider.get(name, 1.0)
+
+
+def reach_mm(name: str, hw: HwConfig) -> float:
+    """How far a bit goes between a memory and the unit that uses it: half the side of a square of the memory's area and the array's, for
+    banks stand around what reads them. Modelled: nothing is placed."""
+    return 0.5 * math.sqrt(memories_mm2(hw)[name] + sum(array_mm2(hw).values()))
 
 
 def _memory(name: str) -> list[Row]:
-    """Reads and writes of the banks of a memory, and the leakage of all of them."""
+    """Reads and writes of the banks of a memory, what their second port adds, the wires to them, and the leakage of all of them."""
 
-    def access(kind: str) -> Row:
+    def access(kind: str, event: str, port: str) -> Row:
         def figure(s: Setting) -> Figure:
             memory, factor = banked(s.hw)[name], _wider(name, s)
-            bank = tables.sram(memory.words, memory.bits)
-            access = bank.read if kind == "read" else bank.write
-            figure = tables.routed(access, memory.bits, memory.banks * bank.area_mm2)
+            figure: Figure = getattr(tables.sram(memory.words, memory.bits), port)
             return figure if factor == 1 else figure.times(factor, f"x {factor:g} for wider codes")
 
-        return Row(name, kind, "on-chip", lambda _: {f"{name}_{kind}s": 1}, figure)
+        return Row(name, event, "on-chip", lambda _: {f"{name}_{kind}s": 1}, figure)
+
+    def moved(s: Setting) -> Terms:
+        bits = banked(s.hw)[name].bits * _wider(name, s)
+        return {f"{name}_reads": bits, f"{name}_writes": bits}
 
     def leakage(s: Setting) -> Figure:
         memory = banked(s.hw)[name]
         return tables.memory_leakage(memory.words, memory.bits, memory.banks, s.hw.clock_mhz)
 
-    return [access("read"), access("write"), Row("memories", f"leakage of {name}, a cycle", "on-chip", _cycle, leakage)]
+    return [
+        access("read", "read", "read"),
+        access("write", "write", "write"),
+        access("read", "read, second port", "second_read"),
+        access("write", "write, second port", "second_write"),
+        Row(name, "bit moved to or from it", "on-chip", moved, lambda s: tables.wire(reach_mm(name, s.hw))),
+        Row("memories", f"leakage of {name}, a cycle", "on-chip", _cycle, leakage),
+    ]
 
 
 def _external(name: str) -> Row:
@@ -218,7 +239,20 @@ def _external(name: str) -> Row:
     )
 
 
-EXTERNAL = tuple(_external(name) for name in Traffic.__dataclass_fields__)
+def _fetched(s: Setting) -> Terms:
+    """Bits of beats that bring the program: what is fetched past its end comes too."""
+    return {"axi_fetch_beats": s.hw.axi_data_bits}
+
+
+def _standby(s: Setting) -> Figure | None:
+    return tables.dram_standby(s.dram, s.hw.axi_data_bits, s.hw.clock_mhz)
+
+
+EXTERNAL = (
+    *(_external(name) for name in Traffic.__dataclass_fields__ if name != "program"),
+    Row("external", "program bit", "external", _fetched, lambda s: tables.DRAM[s.dram]),
+    Row("external", "standby and refresh of a cycle", "external", _cycle, _standby),
+)
 
 # ---- accounts -------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ternbin.energy import accuracy
 from ternbin.energy import figures as tables
 from ternbin.energy.figures import Figure, Record
 
@@ -19,6 +20,7 @@ RECORD_FIELDS = (
     "tier",
     "fj_per_event",
 )
+COMPARED_FIELDS = ("core", "workload", "call", "cycles", "blind", "gates_pj", "model_pj", "error")
 
 
 def sources(records: Iterable[Record]) -> dict[str, Any]:
@@ -36,21 +38,15 @@ def sources(records: Iterable[Record]) -> dict[str, Any]:
         "cacti": {
             tables.row_name(row): row for row in tables.cacti_rows() if Record("cacti", tables.row_name(row)) in wanted
         },
-        "compared": [_compared(row) for row in found["core"]["compared"]],
+        "compared": [{name: row[name] for name in COMPARED_FIELDS} for row in accuracy.compared()],
         "dram": _figures(tables.DRAM.values()),
-        "literature": _figures([tables.INT32_ADD]),
+        "literature": _figures([tables.INT32_ADD, tables.wire_figure()]),
     }
 
 
 def named(lines: Sequence[dict[str, Any]]) -> set[Record]:
     """The records that lines of a result name."""
     return {Record(line["table"], line["record"]) for line in lines}
-
-
-def _compared(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("core", "workload", "call", "cycles")} | {
-        name: row["glitch"][name] for name in ("gates_pj", "model_pj", "error")
-    }
 
 
 def _figures(figures: Iterable[Figure]) -> dict[str, dict[str, float | str]]:

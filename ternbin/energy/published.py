@@ -1,12 +1,18 @@
-"""Published accelerators for quantized networks, as their authors state them; nothing is scaled. One multiply-accumulate is two operations.
+"""Published accelerators for quantized networks, as their authors state them, beside what this engine's elements would take there.
 
-``node_nm``, ``volt``: None where the abstract of the source does not state them.
+One multiply-accumulate is two operations. ``node_nm``, ``volt``: None where the abstract of the source does not state them; ``element``:
+the characterised block of the same operands.
 """
 
-PUBLISHED = [
+from typing import Any
+
+from ternbin.energy import figures as tables
+
+PUBLISHED: list[dict[str, Any]] = [
     {
         "name": "BrainTTA",
         "operands": "binary",
+        "element": "binary",
         "fj_per_op": 35.0,
         "node_nm": None,
         "volt": None,
@@ -15,6 +21,7 @@ PUBLISHED = [
     {
         "name": "BrainTTA",
         "operands": "ternary",
+        "element": "ternary",
         "fj_per_op": 67.0,
         "node_nm": None,
         "volt": None,
@@ -23,6 +30,7 @@ PUBLISHED = [
     {
         "name": "BrainTTA",
         "operands": "INT8",
+        "element": "int8",
         "fj_per_op": 405.0,
         "node_nm": None,
         "volt": None,
@@ -31,6 +39,7 @@ PUBLISHED = [
     {
         "name": "XNE",
         "operands": "binary",
+        "element": "binary",
         "fj_per_op": 21.6,
         "node_nm": 22,
         "volt": 0.4,
@@ -39,6 +48,7 @@ PUBLISHED = [
     {
         "name": "TCN-CUTIE",
         "operands": "ternary",
+        "element": "ternary",
         "fj_per_op": 1e3 / 1036,
         "node_nm": 22,
         "volt": 0.5,
@@ -47,9 +57,32 @@ PUBLISHED = [
     {
         "name": "ITA",
         "operands": "INT8",
+        "element": "int8",
         "fj_per_op": 1e3 / 16.9,
         "node_nm": 22,
         "volt": 0.8,
         "source": "ITA, 16.9 TOPS/W",
     },
 ]
+
+
+def predicted_fj(element: str, node_nm: float, volt: float) -> float | None:
+    """An operation of a characterised element with a weight that stays, registers and clock included and nothing else of a chip: scaled by
+    node (capacitance) and the square of the voltage. None where the library does not say its node."""
+    where = tables.characterisation()["provenance"]
+    if not where.get("node_nm"):
+        return None
+    held = tables.block(element)["fj_per_event"]["operand held"]["glitch"]["total"]
+    return held / 2 * node_nm / where["node_nm"] * (volt / where["volt"]) ** 2
+
+
+def published() -> list[dict[str, Any]]:
+    """Each with ``predicted_fj`` and its ratio to what is published; None where node or voltage are not stated."""
+    rows: list[dict[str, Any]] = []
+    for row in PUBLISHED:
+        known = row["node_nm"] is not None and row["volt"] is not None
+        predicted = predicted_fj(row["element"], row["node_nm"], row["volt"]) if known else None
+        rows.append(
+            row | {"predicted_fj": predicted, "predicted_over": predicted / row["fj_per_op"] if predicted else None}
+        )
+    return rows

@@ -14,7 +14,7 @@ Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Some = Annotated[int, Field(ge=1, le=1 << 53)]
 
-ELEMENTS = ("ternary", "binary", "int8", "bf16", "fp32")  # with operands of their own
+ELEMENTS = ("ternary", "binary", "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
 LANE = "exp"
 
 
@@ -33,11 +33,6 @@ class Modes(TypedDict):
 class Total(TypedDict):
     total: Number
     spread: NotRequired[Number]
-
-
-class Totals(TypedDict):
-    glitch: Total
-    zero_delay: Total
 
 
 class _Block(TypedDict):
@@ -76,14 +71,21 @@ class Lane(_Block):
 
 
 class Size(TypedDict):
+    core: str
     size: Amount
     area_um2: Amount
     leakage_nw: Amount
 
 
+class Event(TypedDict):
+    glitch: Total
+    zero_delay: Total
+    clock: NotRequired[Number]
+
+
 class CorePart(_Block):
     sizes: Annotated[list[Size], Field(min_length=2, max_length=2)]
-    fj_per_event: dict[str, Totals]
+    fj_per_event: dict[str, Event]
     provenance: str
 
 
@@ -102,6 +104,7 @@ class Energies(TypedDict):
     gates_pj: Amount
     model_pj: Amount
     error: Number
+    parts: dict[str, tuple[Amount, Amount]]
 
 
 class Compared(TypedDict):
@@ -109,12 +112,19 @@ class Compared(TypedDict):
     workload: str
     call: str
     cycles: Count
+    counters: dict[str, Count]
     glitch: Energies
 
 
+class Described(TypedDict):
+    hardware: dict[str, Any]
+    critical_path_ns: Amount
+
+
 class Core(TypedDict):
-    compared: list[Compared]
-    gate_level_error: Number
+    cores: Annotated[list[Described], Field(min_length=2)]
+    blind: NotRequired[list[Described]]
+    compared: Annotated[list[Compared], Field(min_length=1)]
 
 
 class Provenance(TypedDict):

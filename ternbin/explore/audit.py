@@ -7,16 +7,19 @@ fields.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ternbin.contract.isa import INSTRUCTION_BYTES
-from ternbin.counting.phases import Phase
-from ternbin.energy.area import area_mm2, array_mm2
-from ternbin.energy.lines import Line, total_pj
+from ternbin.energy import uncertainty
+from ternbin.energy.area import area_mm2
+from ternbin.energy.lines import Line, spreads, total_pj
 from ternbin.energy.provenance import named, sources
-from ternbin.energy.published import PUBLISHED
-from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels, same_area
+from ternbin.energy.published import published
+from ternbin.energy.uncertainty import Spread
+from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels
+from ternbin.explore.quality import quality
+from ternbin.explore.references import Choice, arrangements, chosen
 from ternbin.explore.subjects import SUBJECTS
 from ternbin.explore.sweeps import kept_in_fp32, sweep_record, sweeps
 from ternbin.models.task.paper import Parameters, operation_factor, size_mib
@@ -24,30 +27,56 @@ from ternbin.models.task.paper import Parameters, operation_factor, size_mib
 Step = Callable[[str], None]  # is told what comes next
 
 
+GROUPS = ("arithmetic", "on-chip", "external")
+REFERENCES = tuple(case.name for case in CASES if case.reference)
+
+
 def energies(lines: list[Line]) -> dict[str, dict[str, float]]:
     """pj, low and high of each group and of the system."""
-    groups = {group: total_pj(lines, group) for group in ("arithmetic", "on-chip", "external")}
-    return groups | {"system": total_pj(lines)}
+    return {group: total_pj(lines, group) for group in GROUPS} | {"system": total_pj(lines)}
 
 
-def phase_record(mapped: Mapped, phase: Phase, dram: str) -> dict[str, Any]:
-    lines, bits = mapped.lines(phase, dram), levels(mapped, phase)
-    energy = energies(lines)
+def phase_record(choice: Choice) -> dict[str, Any]:
+    mapped, phase, lines = choice.mapped, choice.phase, choice.lines
+    bits, area, energy = levels(mapped, phase), area_mm2(mapped.hw), energies(lines)
     return {
         "name": phase.name,
         "tokens": phase.tokens,
         "macs": phase.macs,
         "cycles": phase.cycles,
-        "seconds": phase.cycles / mapped.hw.clock_mhz / 1e6,
+        "seconds": choice.seconds,
         "utilization": phase.macs * mapped.hw.step_cycles / (phase.cycles * mapped.hw.peak_macs),
+        "hardware": hardware(mapped),
+        "area_mm2": area,
+        "area_mm2_total": sum(area.values()),
         "bits_moved": bits,
         "external_bits": sum(count for name, count in bits.items() if name.startswith("external")),
         "on_chip_bits": sum(count for name, count in bits.items() if not name.startswith("external")),
         "energy": energy,
+        "by_source": {
+            group: {source: asdict(own) for source, own in spreads(lines, None if group == "system" else group).items()}
+            for group in energy
+        },
         "per_token_pj": {key: energy["system"][key] / phase.tokens for key in ("pj", "low", "high")},
         "counters": phase.counters,
         "traffic": asdict(phase.traffic),
         "lines": [line.asdict() for line in lines],
+    }
+
+
+def hardware(mapped: Mapped) -> dict[str, Any]:
+    """Of a phase: what was chosen for it."""
+    hw = mapped.hw
+    return {
+        "kind": hw.kind,
+        "rows": hw.rows,
+        "cols": hw.cols,
+        "lanes": hw.lanes,
+        "weight_pack": hw.weight_pack,
+        "kv_external": hw.kv_external,
+        "peak_macs": hw.peak_macs,
+        "step_cycles": hw.step_cycles,
+        "ffn_slices": mapped.slices,
     }
 
 
@@ -62,36 +91,32 @@ def sizes_mib(parameters: Parameters, bits: int) -> dict[str, float]:
     return {"paper_mib": size_mib(parameters, bits), "with_scales_mib": size_mib(parameters, bits, scales=bits < 8)}
 
 
-def record(subject: Subject, mapped: Mapped, dram: str) -> dict[str, Any]:
-    hw, area, case = mapped.hw, area_mm2(mapped.hw), mapped.case
+def record(subject: Subject, chosen: Sequence[Choice]) -> dict[str, Any]:
+    """A precision on what was chosen for each phase."""
+    case, mapped = chosen[0].mapped.case, chosen[0].mapped
+    defined = case.name in ("FP32", "INT8") or not case.reference  # the paper has no other
     return {
         "name": case.name,
         "weight_bits": case.weight_bits,
         "act_bits": case.act_bits,
         "sizes": sizes_mib(subject.parameters, case.weight_bits),
-        "operation_factor": operation_factor(case.weight_bits, case.act_bits)
-        if case.name != "BF16"
-        else None,  # the paper has none
-        "hardware": {
-            "kind": hw.kind,
-            "weight_pack": hw.weight_pack,
-            "kv_external": hw.kv_external,
-            "peak_macs": hw.peak_macs,
-            "step_cycles": hw.step_cycles,
-        },
+        "operation_factor": operation_factor(case.weight_bits, case.act_bits) if defined else None,
         "image": program_mib(mapped),
-        "area_mm2": area,
-        "area_mm2_total": sum(area.values()),
-        "phases": [phase_record(mapped, phase, dram) for phase in mapped.phases],
+        "phases": [phase_record(choice) for choice in chosen],
     }
 
 
+def _spreads(phase: dict[str, Any], group: str) -> dict[str, Spread]:
+    return {source: Spread(**own) for source, own in phase["by_source"][group].items()}
+
+
 def ratios(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    """Phase record of a reference over that of a case. Ranges: all figures of both at their low ends, and at their high ends."""
-    result: dict[str, Any] = {key: theirs[key] / ours[key] for key in ("cycles", "external_bits", "on_chip_bits")}
-    for group, figure in ours["energy"].items():
-        values = [theirs["energy"][group][end] / figure[end] for end in ("pj", "low", "high")]
-        result[group] = {"value": values[0], "low": min(values), "high": max(values)}
+    """Phase record of a reference over that of a case; intervals by source of uncertainty."""
+    result: dict[str, Any] = {
+        key: theirs[key] / ours[key] for key in ("cycles", "seconds", "external_bits", "on_chip_bits", "area_mm2_total")
+    }
+    for group in ours["energy"]:
+        result[group] = uncertainty.ratio(_spreads(theirs, group), _spreads(ours, group))
     return result
 
 
@@ -105,7 +130,7 @@ def all_ratios(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
             }
             for name, own in records.items()
         }
-        for reference in ("FP32", "BF16", "INT8")
+        for reference in REFERENCES
     }
 
 
@@ -113,20 +138,44 @@ def _silent(_: str) -> None:
     pass
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Each precision three times, a choice for each phase: on arrays of the same throughput, and each reference as it needs least energy
+    for its latency, and on a chip of about the area of W2A2's."""
+
+    throughput: dict[str, list[Choice]]
+    latency: dict[str, list[Choice]]
+    area: dict[str, list[Choice]]
+
+
+def choose(subject: Subject, dram: str, step: Step) -> Chosen:
+    found = Chosen({}, {}, {})
+    for case in CASES:
+        if not case.reference:
+            step(f"{subject.name} {case.name}")
+            mapped = best(subject, case, dram)
+            own = [Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]
+            for table in (found.throughput, found.latency, found.area):
+                table[case.name] = own
+    ours = found.throughput["W2A2"]
+    for case in CASES:
+        if case.reference:
+            step(f"{subject.name} {case.name}")
+            whole = arrangements(subject, case)
+            tables = (found.throughput, found.latency, found.area)
+            phases = [chosen(whole, number, own, dram) for number, own in enumerate(ours)]
+            for table, picked in zip(tables, zip(*phases, strict=True), strict=True):
+                table[case.name] = list(picked)
+    return Chosen(
+        *({case.name: table[case.name] for case in CASES} for table in (found.throughput, found.latency, found.area))
+    )
+
+
 def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str, Any]:
     """The audit of one model as data."""
-    chosen: dict[str, Mapped] = {}
-    for case in CASES:
-        step(f"{subject.name} {case.name}")
-        chosen[case.name] = best(subject, case, dram)
-    array = sum(array_mm2(chosen["W2A2"].hw).values())
-    equal_area = {
-        name: same_area(mapped, array) if mapped.case.reference else mapped for name, mapped in chosen.items()
-    }
-    records = {name: record(subject, mapped, dram) for name, mapped in chosen.items()}
-    area_records = records | {
-        name: record(subject, mapped, dram) for name, mapped in equal_area.items() if mapped is not chosen[name]
-    }
+    chosen = choose(subject, dram, step)
+    tables = {name: {case: record(subject, own) for case, own in table.items()} for name, table in vars(chosen).items()}
+    found = {name: all_ratios(table) for name, table in tables.items()}
     return {
         "name": subject.name,
         "source_len": subject.source_len,
@@ -134,44 +183,70 @@ def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str
         "dram": dram,
         "hardware": subject.hw.asdict(),
         "memory": asdict(subject.memory),
-        "precisions": list(records.values()),
-        "equal_area": list(area_records.values()),
-        "ratios": all_ratios(records),
-        "ratios_equal_area": all_ratios(area_records),
-        "kept_in_fp32": _kept(chosen["W2A2"], area_records["FP32"], dram),
-        "break_even": _break_even(subject, equal_area, array, dram, step),
+        "precisions": list(tables["throughput"].values()),
+        "equal_latency": list(tables["latency"].values()),
+        "equal_area": list(tables["area"].values()),
+        "ratios": found["throughput"],
+        "ratios_equal_latency": found["latency"],
+        "ratios_equal_area": found["area"],
+        "headline": headline(tables["latency"]),
+        "quality": quality(subject.scores, tables["latency"]),
+        "kept_in_fp32": _kept(chosen.latency["W2A2"], tables["latency"]["FP32"], dram),
+        "break_even": _break_even(subject, chosen.latency, dram, step),
     }
 
 
-def _kept(ternary: Mapped, reference: dict[str, Any], dram: str) -> list[dict[str, Any]]:
+HEADLINE = (("FP32", "W2A2"), ("BF16", "W2A2"), ("INT8", "W2A2"), ("W4A8", "W2A2"))
+
+
+def headline(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What becomes of "16x", each reference at its least energy: a ratio with its interval for each phase, and what moves it, widest
+    first."""
+    result: list[dict[str, Any]] = []
+    for reference, case in HEADLINE:
+        for theirs, ours in zip(records[reference]["phases"], records[case]["phases"], strict=True):
+            sides = _spreads(theirs, "system"), _spreads(ours, "system")
+            moved = uncertainty.leading(*sides)
+            widest = sorted(moved, key=lambda source: moved[source]["low"] - moved[source]["high"])
+            result.append(
+                {"reference": reference, "case": case, "phase": ours["name"]}
+                | uncertainty.ratio(*sides)
+                | {"sources": {source: moved[source] for source in widest}}
+            )
+    return result
+
+
+def _kept(ternary: list[Choice], reference: dict[str, Any], dram: str) -> list[dict[str, Any]]:
     return [
         {
-            "phase": phase.name,
+            "phase": own.phase.name,
             "reference_pj": theirs["energy"]["system"]["pj"],
-            "steps": kept_in_fp32(ternary, phase, dram),
+            "steps": kept_in_fp32(own.mapped, own.phase, dram),
         }
-        for phase, theirs in zip(ternary.phases, reference["phases"], strict=True)
+        for own, theirs in zip(ternary, reference["phases"], strict=True)
     ]
 
 
-def _break_even(
-    subject: Subject, chosen: dict[str, Mapped], array: float, dram: str, step: Step
-) -> list[dict[str, Any]]:
-    ternary = chosen["W2A2"].case
+def _break_even(subject: Subject, chosen: dict[str, list[Choice]], dram: str, step: Step) -> list[dict[str, Any]]:
+    ternary = chosen["W2A2"][0].mapped.case
     level = 64 / (ternary.weight_bits * ternary.act_bits)
     return [
         sweep_record(sweep, level, lambda what: step(f"{subject.name} {what}"))
-        for sweep in sweeps(subject, chosen, array, dram)
+        for sweep in sweeps(subject, chosen, dram)
     ]
 
 
 def audit(names: Sequence[str], dram: str, step: Step = _silent) -> dict[str, Any]:
     """The audits of the named subjects, published accelerators, and the sources of all figures."""
     subjects = [audit_subject(SUBJECTS[name](), dram, step) for name in names]
-    return {"subjects": subjects, "published": PUBLISHED, "sources": audit_sources(subjects)}
+    return {"subjects": subjects, "published": published(), "sources": audit_sources(subjects)}
 
 
 def audit_sources(subjects: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The sources of all lines of these audits."""
-    records = [record for subject in subjects for record in subject["precisions"] + subject["equal_area"]]
+    records = [
+        record
+        for subject in subjects
+        for record in subject["precisions"] + subject["equal_latency"] + subject["equal_area"]
+    ]
     return sources(named([line for record in records for phase in record["phases"] for line in phase["lines"]]))

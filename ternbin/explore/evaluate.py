@@ -18,7 +18,7 @@ from ternbin.counting.phases import Phase, predicted_phases
 from ternbin.decoding.beam import check_vocabulary
 from ternbin.energy import figures as tables
 from ternbin.energy.area import array_mm2, core_mm2, memories_mm2
-from ternbin.energy.lines import Line, total_pj
+from ternbin.energy.lines import Line, total_pj, value_pj
 from ternbin.energy.model import account
 from ternbin.errors import CheckError, InputError
 from ternbin.explore.models import lowered_model
@@ -138,8 +138,8 @@ FIGURES = {
 def figures(hw: HwConfig, phases: Sequence[Phase], lines: Sequence[Sequence[Line]]) -> dict[str, float]:
     """``FIGURES`` of prefill and decode, and ``utilization`` of the array."""
     prefill, decode = phases
-    totals = [total_pj(own) for own in lines]
-    energy = {end: sum(total[end] for total in totals) / 1e6 for end in ("pj", "low", "high")}
+    totals = [value_pj(own) for own in lines]
+    energy = {end: own / 1e6 for end, own in total_pj(line for own in lines for line in own).items()}
     cycles = sum(phase.cycles for phase in phases)
     ms = 1e-3 / hw.clock_mhz
     area = {
@@ -152,9 +152,9 @@ def figures(hw: HwConfig, phases: Sequence[Phase], lines: Sequence[Sequence[Line
         "prefill_ms": prefill.cycles * ms,
         "token_ms": decode.cycles / decode.calls * ms,
         "energy_uj": energy["pj"],
-        "prefill_uj": totals[0]["pj"] / 1e6,
-        "token_uj": totals[1]["pj"] / decode.tokens / 1e6,
-        "external_uj": sum(total_pj(own, "external")["pj"] for own in lines) / 1e6,
+        "prefill_uj": totals[0] / 1e6,
+        "token_uj": totals[1] / decode.tokens / 1e6,
+        "external_uj": sum(value_pj(own, "external") for own in lines) / 1e6,
         "energy_low_uj": energy["low"],
         "energy_high_uj": energy["high"],
         "energy_delay": energy["pj"] * cycles * ms,

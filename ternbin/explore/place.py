@@ -11,18 +11,19 @@ from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, predicted_call, predicted_phases
-from ternbin.energy.area import array_mm2
-from ternbin.energy.lines import Line, Precision, total_pj
+from ternbin.energy.lines import Line, Precision, value_pj
 from ternbin.energy.model import account
 from ternbin.errors import InputError
+from ternbin.explore.quality import Score
 from ternbin.graph.ir import Lowered, Node
 from ternbin.graph.ops.codes import Quant
+from ternbin.graph.ops.linear import Product
 from ternbin.graph.ops.registry import typed
+from ternbin.graph.shape import shape
 from ternbin.mapping.mapper import map_model
 from ternbin.models.task.paper import Parameters
 
 MIB = 1 << 20
-CODE_MEMORIES = ("abuf", "wbuf", "kbuf")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ class Case:
 CASES = (
     Case("FP32", 32, 32, "2-2", "fp32"),
     Case("BF16", 16, 16, "2-2", "bf16"),
+    Case("W8A16", 8, 16, "2-2", "w8a16"),
+    Case("W4A16", 4, 16, "2-2", "w4a16"),
+    Case("FP8", 8, 8, "2-2", "fp8"),
     Case("INT8", 8, 8, "2-2", "int8"),
+    Case("W4A8", 4, 8, "2-2", "w4a8"),
     Case("W2A8", 2, 8, "2-8"),
     Case("W1A8", 1, 8, "1-8"),
     Case("W2A2", 2, 2, "2-2"),
@@ -50,7 +55,8 @@ CASES = (
 @dataclass(frozen=True)
 class Subject:
     """What is audited: a model by its bits, on ``hw``, ``source_len`` tokens in and ``new_tokens`` out. ``lengths`` and ``capacities``
-    (times those of ``hw``) are the values of the break-even curves, ``parameters`` the paper's count."""
+    (times those of ``hw``) are the values of the break-even curves, ``parameters`` the paper's count, ``scores`` what is known of its
+    quality."""
 
     name: str
     model: Callable[[str], Lowered]
@@ -61,22 +67,36 @@ class Subject:
     capacities: tuple[float, ...]
     parameters: Parameters
     memory: MemoryModel = MemoryModel()
+    scores: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A case on a configuration: its program and what that does."""
+    """A case on a configuration: its program and what that does. ``slices``: of the hidden layer of each FFN, one after the other."""
 
     case: Case
     hw: HwConfig
     program: Program
     lowered: Lowered
     memory: MemoryModel
+    slices: int = 1
 
     @cached_property
     def phases(self) -> list[Phase]:
         """What the program does, counted from its instructions and timed by the cycle model."""
-        return predicted_phases(self.program, self.lowered, predict(self.program, self.memory).calls)
+        prefill, *decode = predicted_phases(self.program, self.lowered, predict(self.program, self.memory).calls)
+        return [self._with_partial_sums(prefill), *decode]
+
+    def _with_partial_sums(self, phase: Phase) -> Phase:
+        """Sums of 32 bits wait in RBUF between the slices of an FFN: each is read and written once for every slice but one."""
+        if self.slices == 1:
+            return phase
+        graph, weights = shape(self.lowered).prefill.graph, self.lowered.weights
+        shapes = [weights[node.op.weight].shape for node in graph.nodes() if isinstance(node.op, Product)]
+        sums = phase.tokens * sum(rows for rows, columns in shapes if columns > rows)
+        words = (self.slices - 1) * sums * 32 // self.hw.res_word_bits
+        more = {name: phase.counters[name] + words for name in ("rbuf_reads", "rbuf_writes")}
+        return replace(phase, counters=phase.counters | more)
 
     @cached_property
     def last(self) -> Phase:
@@ -88,7 +108,7 @@ class Mapped:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)
 
     def system_pj(self, dram: str) -> float:
-        return sum(total_pj(self.lines(phase, dram))["pj"] for phase in self.phases)
+        return sum(value_pj(self.lines(phase, dram)) for phase in self.phases)
 
 
 def whole_codes(lowered: Lowered) -> Lowered:
@@ -104,15 +124,16 @@ def whole_codes(lowered: Lowered) -> Lowered:
     return replace(lowered, stacks=tuple(graph.rebuild(visit) for graph in lowered.stacks), weights=table)
 
 
-def with_code_bits(hw: HwConfig, factor: float) -> dict[str, int]:
-    """Words of the code memories of the same capacity in bits when a code takes ``factor`` times as many."""
-    return {f"{name}_words": int(getattr(hw, f"{name}_words") / factor) for name in CODE_MEMORIES}
+def with_code_bits(hw: HwConfig, weights: float, codes: float) -> dict[str, int]:
+    """Words of the code memories of the same capacity in bits when a weight and another code take so many times as many."""
+    factors = {"wbuf": weights, "abuf": codes, "kbuf": codes}
+    return {f"{name}_words": int(getattr(hw, f"{name}_words") / factor) for name, factor in factors.items()}
 
 
 def reference_config(hw: HwConfig, kind: str) -> ReferenceConfig:
-    values: dict[str, Any] = (
-        hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | with_code_bits(hw, REFERENCE_BITS[kind] / hw.planes)
-    )
+    weight_bits, act_bits = REFERENCE_BITS[kind]
+    room = with_code_bits(hw, weight_bits / hw.weight_planes, act_bits / hw.planes)
+    values: dict[str, Any] = hw.asdict() | {"kind": kind, "weight_pack": "2bit"} | room
     return ReferenceConfig(**values)
 
 
@@ -124,7 +145,7 @@ def candidates(case: Case, hw: HwConfig) -> list[HwConfig]:
         return [replace(hw, weight_pack=pack) for pack in ("2bit", "5trit")]
     return [
         replace(hw, weight_pack="2bit"),
-        replace(hw, kind="binary", weight_pack="2bit", **with_code_bits(hw, 1 / hw.planes)),
+        replace(hw, kind="binary", weight_pack="2bit", **with_code_bits(hw, 1 / hw.planes, 1 / hw.planes)),
     ]
 
 
@@ -158,16 +179,10 @@ def levels(mapped: Mapped, phase: Phase) -> dict[str, float]:
     """Bits moved by where: external memory by what they carry, each memory read and written, operand registers."""
     hw, counters = mapped.hw, phase.counters
     bits: dict[str, float] = {f"external {name}": 8 * size for name, size in asdict(phase.traffic).items()}
+    bits["external program"] = counters["axi_fetch_beats"] * hw.axi_data_bits  # beats past its end come too
     for name, memory in banked(hw).items():
         bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * memory.bits for kind in ("reads", "writes")}
     precision = Precision.of(hw)
     steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
     bits["operand registers"] = hw.lanes * (steps * hw.rows * precision.weight_bits + columns * precision.act_bits)
     return bits
-
-
-def same_area(mapped: Mapped, array: float) -> Mapped:
-    """The same program on an array of as many lanes as fit ``array`` mm2, operand registers in proportion."""
-    whole = replace(mapped.hw, step_cycles=1.0)
-    hw = replace(whole, step_cycles=max(1.0, sum(array_mm2(whole).values()) / array))
-    return replace(mapped, hw=hw, program=replace(mapped.program, hw=hw))

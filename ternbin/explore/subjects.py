@@ -9,6 +9,7 @@ from transformers import BartConfig
 
 from ternbin.contract.hw import NAMED
 from ternbin.explore.place import Subject
+from ternbin.explore.quality import scores
 from ternbin.models import prepare
 from ternbin.models.bart.shape import BART_BASE, shape_model
 from ternbin.models.task.paper import bart_base as paper_bart_base
@@ -31,6 +32,7 @@ def bundled() -> Subject:
         (16, len(ids), 64, 96),
         (0.5, 1, 2, 4),
         count(on_meta(config)),
+        scores=scores(folder),
     )
 
 

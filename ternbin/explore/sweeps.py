@@ -11,9 +11,10 @@ from ternbin.counting.runs import PHASES
 from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import BEATS, BUSY, CYCLES
-from ternbin.energy.lines import Line, total_pj
+from ternbin.energy.lines import Line, value_pj
 from ternbin.errors import InputError
-from ternbin.explore.place import MIB, Mapped, Subject, place, same_area, with_code_bits
+from ternbin.explore.place import MIB, Mapped, Subject, with_code_bits
+from ternbin.explore.references import Choice, tiled
 from ternbin.graph.ir import HEAD
 
 # FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
@@ -61,13 +62,15 @@ def kept_in_fp32(mapped: Mapped, phase: Phase, dram: str) -> list[dict[str, Any]
     products = phase.macs - head.macs
     everything = products + sum(part.operations for part in parts)
     factor = mapped.case.weight_bits * mapped.case.act_bits / 64
-    full, system = 0, total_pj(lines)["pj"]
+    full, system = 0, value_pj(lines)
     result: list[dict[str, Any]] = [
         {"kept": "nothing", "operations": 0, "share": 0.0, "operation_ratio": 1 / factor, "system_pj": system}
     ]
+    idle = sum(line.pj for line in lines if line.counter == CYCLES) / phase.cycles
     for part in parts:
         full += part.operations
         system += part.operations * tables.mac("fp32").pj + part.bits * tables.DRAM[dram].pj - part.instead_pj
+        system += part.bits / mapped.hw.axi_data_bits * idle  # nothing else goes on while decoding waits for them
         waiting = head.macs if full == 0 else 0
         result.append(
             {
@@ -184,50 +187,52 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 RESIDENT_MIB = tuple(4.0**n for n in range(-1, 5))
 
 
-def _per_token(mapped: Mapped, dram: str) -> dict[str, float]:
-    return {phase.name: total_pj(mapped.lines(phase, dram))["pj"] / phase.tokens for phase in mapped.phases}
-
-
 @dataclass(frozen=True)
 class Sweeper:
-    """The swept cases of a subject as ``chosen``, references on arrays of ``array`` mm2."""
+    """The swept cases of a subject, each phase as ``chosen``."""
 
     subject: Subject
-    chosen: Mapping[str, Mapped]
-    array: float
+    chosen: Mapping[str, Sequence[Choice]]
     dram: str
 
     def lengths(self, length: float) -> dict[str, dict[str, float] | str]:
-        return {name: self._anew(self.chosen[name], self.chosen[name].hw, int(length)) for name in SWEPT}
+        subject = replace(self.subject, source_len=int(length))
+        return {name: self._anew(name, subject, lambda hw: hw) for name in SWEPT}
 
     def capacities(self, factor: float) -> dict[str, dict[str, float] | str]:
-        found: dict[str, dict[str, float] | str] = {}
-        for name in SWEPT:
-            mapped = self.chosen[name]
-            try:
-                hw = replace(mapped.hw, **with_code_bits(mapped.hw, 1 / factor))
-            except InputError as error:
-                found[name] = str(error)
-            else:
-                found[name] = self._anew(mapped, hw, self.subject.source_len)
-        return found
+        def resized(hw: HwConfig) -> HwConfig:
+            return replace(hw, **with_code_bits(hw, 1 / factor, 1 / factor))
 
-    def _anew(self, mapped: Mapped, hw: HwConfig, length: int) -> dict[str, float] | str:
+        return {name: self._anew(name, self.subject, resized) for name in SWEPT}
+
+    def _anew(self, name: str, subject: Subject, changed: Callable[[HwConfig], HwConfig]) -> dict[str, float] | str:
         """Mapped anew where that changes anything; why it cannot be where it cannot."""
-        if length != self.subject.source_len or hw != mapped.hw:
+        result: dict[str, float] = {}
+        mapped: dict[tuple[HwConfig, int], Mapped] = {}
+        for number, choice in enumerate(self.chosen[name]):
+            own = choice.mapped
             try:
-                mapped = self._placed(mapped, hw, length)
+                hw = changed(own.hw)
+                if (subject.source_len, hw) != (self.subject.source_len, own.hw):
+                    key = (replace(hw, kv_external=False), own.slices)
+                    if key not in mapped:
+                        mapped[key] = tiled(subject, own.case, *key)
+                    own = mapped[key]
             except InputError as error:
                 return str(error)
-        return _per_token(mapped, self.dram)
-
-    def _placed(self, mapped: Mapped, hw: HwConfig, length: int) -> Mapped:
-        placed = place(replace(self.subject, source_len=length), mapped.case, replace(hw, kv_external=False))
-        return same_area(placed, self.array) if mapped.case.reference else placed
+            phase = own.phases[number]
+            result[phase.name] = value_pj(own.lines(phase, self.dram)) / phase.tokens
+        return result
 
     def memories(self, pj: float) -> dict[str, dict[str, float]]:
         kind = KINDS[pj]
-        return {name: _per_token(self.chosen[name], kind) for name in SWEPT}
+        return {
+            name: {
+                one.phase.name: value_pj(one.mapped.lines(one.phase, kind)) / one.phase.tokens
+                for one in self.chosen[name]
+            }
+            for name in SWEPT
+        }
 
     def batches(self, texts: float) -> dict[str, dict[str, float]]:
         decoding = {name: self.chosen[name].phases[1] for name in SWEPT}
@@ -240,23 +245,23 @@ class Sweeper:
         """Of a token after the first, which loads what stays."""
         found: dict[str, dict[str, float] | str] = {}
         for name in SWEPT:
+            own = self.chosen[name][1].mapped
             try:
-                hw = resident(self.chosen[name].hw, mib)
-                mapped = self._placed(self.chosen[name], hw, self.subject.source_len)
+                hw = replace(resident(own.hw, mib), kv_external=False)
+                mapped = tiled(self.subject, own.case, hw, own.slices)
             except InputError as error:
                 found[name] = str(error)
             else:
-                found[name] = {PHASES[1]: total_pj(mapped.lines(mapped.last, self.dram))["pj"] / mapped.last.tokens}
+                found[name] = {PHASES[1]: value_pj(mapped.lines(mapped.last, self.dram)) / mapped.last.tokens}
         return found
 
 
 KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}
 
 
-def sweeps(subject: Subject, chosen: Mapping[str, Mapped], array: float, dram: str) -> Iterator[Sweep]:
-    """Source length, capacity of the code memories and weights that stay (mapped anew), external memory and batch (from ``chosen``);
-    references on arrays of ``array`` mm2."""
-    by = Sweeper(subject, chosen, array, dram)
+def sweeps(subject: Subject, chosen: Mapping[str, Sequence[Choice]], dram: str) -> Iterator[Sweep]:
+    """Source length, capacity of the code memories and weights that stay (mapped anew), external memory and batch (from ``chosen``)."""
+    by = Sweeper(subject, chosen, dram)
     yield Sweep("source length", "tokens", "derived", subject.lengths, by.lengths)
     yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, by.capacities)
     yield Sweep(f"external memory: {', '.join(KINDS.values())}", "pJ a bit", "derived", tuple(KINDS), by.memories)

@@ -24,15 +24,17 @@ def _range(figure: dict) -> str:
 
 
 def _configuration(hardware: dict) -> str:
-    parts = [f"{hardware['kind']} array"]
+    parts = [f"{hardware['kind']}, {hardware['rows']} x {hardware['cols']} x {hardware['lanes']}"]
+    parts += [f"1/{hardware['step_cycles']:g} of the lanes"] * (hardware["step_cycles"] != 1)
+    parts += [f"FFN in {hardware['ffn_slices']} slices"] * (hardware["ffn_slices"] > 1)
     parts += ["five trits a byte"] * (hardware["weight_pack"] == "5trit") + [
         "keys and values in external memory"
     ] * hardware["kv_external"]
     return ", ".join(parts)
 
 
-def _array_mm2(record: dict) -> float:
-    return sum(value for name, value in record["area_mm2"].items() if name.startswith("array"))
+def _array_mm2(phase: dict) -> float:
+    return sum(value for name, value in phase["area_mm2"].items() if name.startswith("array"))
 
 
 def _precisions(subject: dict) -> str:
@@ -42,17 +44,17 @@ def _precisions(subject: dict) -> str:
         rows.append(
             [
                 r["name"],
-                _configuration(r["hardware"]),
+                _configuration(r["phases"][0]["hardware"]),
                 "not defined" if factor is None else f"1/{1 / factor:g}",
                 *(f"{r['sizes'][key]:.1f}" for key in ("paper_mib", "with_scales_mib")),
                 f"{r['image']['model_mib']:.1f}",
-                f"{_array_mm2(r):.3g}",
-                f"{r['area_mm2_total']:.3g}",
+                f"{_array_mm2(r['phases'][0]):.3g}",
+                f"{r['phases'][0]['area_mm2_total']:.3g}",
             ]
         )
     header = [
         "precision",
-        "best configuration",
+        "configuration, prefill",
         "operations, paper's count",
         "MiB, paper's count",
         "with row scales",
@@ -67,7 +69,8 @@ def _details(subject: dict) -> str:
     """Parts of the area, and bits moved at each level in a phase, by precision."""
     records = subject["precisions"]
     names = [record["name"] for record in records]
-    areas = [[part, *(f"{record['area_mm2'][part]:.4g}" for record in records)] for part in records[0]["area_mm2"]]
+    first = [record["phases"][0]["area_mm2"] for record in records]
+    areas = [[part, *(f"{area[part]:.4g}" for area in first)] for part in first[0]]
     text = (
         "<details><summary>Area by part, mm2</summary><p class=muted>Derived: elements, registers and parts of the core from "
         "<a href='#sources'>gate-level records</a>, memories from CACTI banks; without placement and wires between parts.</p>"
@@ -82,12 +85,25 @@ def _details(subject: dict) -> str:
     return text
 
 
-def _phase(subject: dict, number: int, prefix: str) -> str:
+SHOWN = ("FP32", "BF16", "INT8", "W4A8")  # references that tables have a column for
+TABLES = {  # name in the data -> (of its ratios, ending of anchors, heading)
+    "precisions": ("ratios", "", "arrays of equal throughput"),
+    "equal_latency": ("ratios_equal_latency", "-latency", "each reference as it needs least energy for its latency"),
+    "equal_area": (
+        "ratios_equal_area",
+        "-area",
+        "each reference as it needs least energy on a chip of at most 1.25 times W2A2's",
+    ),
+}
+
+
+def _phase(subject: dict, table_name: str, number: int, prefix: str) -> str:
+    ratios, ending, heading = TABLES[table_name]
     rows = []
-    for record in subject["precisions"]:
+    for record in subject[table_name]:
         p = record["phases"][number]
-        anchor = f"{prefix}-{record['name']}-{p['name']}"
-        versus = subject["ratios"]["FP32"][record["name"]][p["name"]]
+        anchor = f"{prefix}-{record['name']}-{p['name']}{ending}"
+        versus = {name: subject[ratios][name][record["name"]][p["name"]] for name in SHOWN}
         groups = [
             link(f"{anchor}-{group}", energy_text(p["energy"][group]["pj"] / p["tokens"]))
             for group in ("arithmetic", "on-chip", "external")
@@ -95,62 +111,53 @@ def _phase(subject: dict, number: int, prefix: str) -> str:
         rows.append(
             [
                 record["name"],
+                _configuration(p["hardware"]),
                 _bits(p["external_bits"] / p["tokens"]),
-                _bits(p["on_chip_bits"] / p["tokens"]),
                 *groups,
                 link(anchor, _range(p["per_token_pj"])),
                 f"{1e3 * p['seconds'] / p['tokens']:.3g}",
-                f"{p['utilization']:.1%}",
-                f"{versus['external_bits']:.3g}x",
-                *(_ratio(versus[group]) for group in ("arithmetic", "system")),
+                f"{p['area_mm2_total']:.3g}",
+                *(_ratio(versus[name]["system"]) for name in SHOWN),
             ]
         )
-    header = [
-        "a token",
-        "external",
-        "on chip",
-        "arithmetic",
-        "on chip",
-        "external",
-        "system (range)",
-        "ms",
-        "array used",
-        "FP32 / this: external bits",
-        "arithmetic",
-        "system",
-    ]
+    header = ["a token", "configuration", "external", "arithmetic", "on chip", "external", "system (90%)", "ms", "mm2"]
+    header += [f"{name} / this" for name in SHOWN]
     name = subject["precisions"][0]["phases"][number]["name"]
-    return f"<h3>{escape(name)}, equal throughput</h3>" + table(header, rows)
+    return f"<h3>{escape(name)}, {heading}</h3>" + table(header, rows, 2)
 
 
-def _equal_area(subject: dict, number: int, prefix: str) -> str:
-    rows = []
-    for record in subject["equal_area"]:
-        p = record["phases"][number]
-        versus = subject["ratios_equal_area"]["FP32"][record["name"]][p["name"]]
-        hardware = record["hardware"]
-        rows.append(
-            [
-                record["name"],
-                f"{hardware['peak_macs'] / hardware['step_cycles']:,.3g}",
-                f"{_array_mm2(record):.3g}",
-                link(f"{prefix}-{record['name']}-{p['name']}-area", _range(p["per_token_pj"])),
-                f"{1e3 * p['seconds'] / p['tokens']:.3g}",
-                f"{versus['cycles']:.3g}x",
-                _ratio(versus["system"]),
-            ]
-        )
-    header = [
-        "a token",
-        "multiply-accumulates a cycle",
-        "array, mm2",
-        "system (range)",
-        "ms",
-        "FP32 / this: time",
-        "system",
+def headline_rows(subject: dict) -> list[list[str]]:
+    """Reference, ratios with intervals for each phase; header first."""
+    phases = list(dict.fromkeys(row["phase"] for row in subject["headline"]))
+    pairs = list(dict.fromkeys((row["reference"], row["case"]) for row in subject["headline"]))
+    found = {(row["reference"], row["case"], row["phase"]): _ratio(row) for row in subject["headline"]}
+    return [
+        ["energy a token", *phases],
+        *(
+            [f"{reference} over {case}", *(found[reference, case, phase] for phase in phases)]
+            for reference, case in pairs
+        ),
     ]
-    name = subject["equal_area"][0]["phases"][number]["name"]
-    return f"<h3>{escape(name)}, equal array area</h3>" + table(header, rows)
+
+
+def _headline(subject: dict) -> str:
+    header, *rows = headline_rows(subject)
+    moved = [
+        [
+            f"{row['reference']} over {row['case']}, {row['phase']}",
+            ", ".join(
+                f"{source} {own['low']:.3g} to {own['high']:.3g}" for source, own in list(row["sources"].items())[:4]
+            ),
+        ]
+        for row in subject["headline"]
+    ]
+    return (
+        "<p class=muted>Every reference in the shape and with the lanes that need least energy, within 5% of its own shortest time. "
+        "In brackets 90% of draws: one factor for each source of uncertainty, shared by both sides "
+        "(docs/energy.md, 'Uncertainty').</p>"
+        + table(header, rows)
+        + f"<details><summary>What moves these ratios most</summary>{table(['ratio', 'sources, each alone'], moved)}</details>"
+    )
 
 
 def _kept(subject: dict) -> str:
@@ -181,15 +188,15 @@ def _break_even(subject: dict) -> str:
     for sweep in subject["break_even"]:
         for curve in sweep["curves"]:
             values = [ratio for _, ratio in curve["points"]]
-            even = "nowhere" if curve["break_even"] is None else f"{curve['break_even']:.3g} {sweep['unit']}"
+            even = [] if curve["break_even"] is None else [f"{curve['break_even']:.3g} {sweep['unit']}"]
             rows.append(
                 [
                     sweep["name"],
                     sweep["tier"],
                     curve["reference"],
                     curve["phase"],
-                    f"{min(values):.3g}x to {max(values):.3g}x",
-                    even,
+                    f"{min(values):.3g}x to {max(values):.3g}x"
+                    + "".join(f"; is {curve['level']:g} at {at}" for at in even),
                 ]
             )
     reasons = [
@@ -205,20 +212,20 @@ def _break_even(subject: dict) -> str:
     )
     level = next(curve["level"] for sweep in subject["break_even"] for curve in sweep["curves"])
     return (
-        "<h3>Where the break-even lies</h3><p class=muted>Energy of the system a token, reference over W2A2, equal "
-        f"array area; break-even: the ratio is the paper's {level:g}. Batch is projected (formula: "
-        "docs/energy.md).</p>"
+        "<h3>Where the break-even lies</h3><p class=muted>Energy of the system a token, reference over W2A2, "
+        f"least energy for its latency; where the ratio is the paper's {level:g}, the last column says at which value. "
+        "Batch is projected (formula: docs/energy.md).</p>"
         + audit_plots.break_even(subject)
-        + table(["parameter", "tier", "reference", "phase", "ratio", f"is {level:g} at"], rows, 4)
+        + table(["parameter", "tier", "reference", "phase", "ratio, from least to most"], rows, 4)
         + missing
     )
 
 
 def _lines(subject: dict, prefix: str) -> str:
     parts = [
-        _phase_lines(record, phase, f"{prefix}-{record['name']}-{phase['name']}{suffix}", label)
-        for kind, suffix, label in (("precisions", "", ""), ("equal_area", "-area", ", equal array area"))
-        for record in subject[kind]
+        _phase_lines(record, phase, f"{prefix}-{record['name']}-{phase['name']}{ending}", heading)
+        for name, (_, ending, heading) in TABLES.items()
+        for record in subject[name]
         for phase in record["phases"]
     ]
     return "<h3>Every event with its counter, figure, tier and source</h3>" + "".join(parts)
@@ -236,31 +243,84 @@ def _phase_lines(record: dict, phase: dict, anchor: str, label: str) -> str:
         for basis, title in (("counters", "Counters"), ("traffic", "External bytes"))
     )
     title = (
-        f"{record['name']}, {phase['name']}{label}: "
+        f"{record['name']}, {phase['name']}, {label}: "
         f"{_range(phase['energy']['system'])} in all, {phase['tokens']} tokens, {phase['cycles']:,} cycles"
     )
     return details(title, f"<a id='{anchor}'></a>{table(LINE_HEADER, rows, LINE_NUMBERS)}{counted}")
 
 
+def quality_rows(subject: dict) -> list[list[str]]:
+    """System, precision, scores and energy a token; header first."""
+    phases = [phase["name"] for phase in subject["precisions"][0]["phases"]]
+    return [
+        ["system", "precision", "score is", "nats a token", "ROUGE-L", *phases],
+        *(
+            [
+                row["system"],
+                row["precision"],
+                row["tier"],
+                f"{row['nats']:.3f}",
+                f"{row['rouge_l']:.2f}",
+                *(energy_text(row["per_token_pj"][phase]["pj"]) for phase in phases),
+            ]
+            for row in subject["quality"]
+        ),
+    ]
+
+
+def _quality(subject: dict) -> str:
+    header, *rows = quality_rows(subject)
+    if not rows:
+        return ""
+    return (
+        "<h3>Energy beside quality</h3><p class=muted>Scores of the evaluations beside the checkpoints, greedy, on held-out "
+        "texts; BF16 and INT8 as if they kept all of FP32's (projected). The ratios above are at equal shape, not at equal "
+        "quality: a smaller model in INT8 may score as a ternary one does, and is then what it competes with.</p>"
+        + table(header, rows, 3)
+    )
+
+
+def _measured(report: dict) -> str:
+    if not report.get("measured"):
+        return ""
+    header, *rows = measured_rows(report)
+    return (
+        "<h2>Measured on silicon</h2><p class=muted>Joules of a meter over passes, as given; the model's figure of the same precision "
+        "and phase beside it, at equal throughput.</p>" + table(header, rows, 4)
+    )
+
+
+def measured_rows(report: dict) -> list[list[str]]:
+    """Device, what ran, measured and modelled energy a token; header first."""
+    model = {
+        (subject["name"], record["name"], phase["name"]): phase["per_token_pj"]
+        for subject in report["subjects"]
+        for record in subject["precisions"]
+        for phase in record["phases"]
+    }
+    rows = [["device", "model", "precision", "phase", "measured, a token (windows)", "model (90%)", "measured / model"]]
+    for own in report["measured"]:
+        found = model.get((own["model"], own["precision"], own["phase"]))
+        beside = [_range(found), f"{own['pj'] / found['pj']:.3g}x"] if found else ["not audited", ""]
+        rows.append([own["device"], own["model"], own["precision"], own["phase"], _range(own), *beside])
+    return rows
+
+
 def _subject(subject: dict, number: int) -> str:
     prefix, phases = f"e{number}", range(len(subject["precisions"][0]["phases"]))
-    hw, arrays = subject["hardware"], {record["name"]: _array_mm2(record) for record in subject["precisions"]}
-    wider = arrays["FP32"] / arrays["W2A2"]
+    hw = subject["hardware"]
     return (
-        f"<h2>{escape(subject['name'])}: {subject['source_len']} tokens in, {subject['new_tokens']} out</h2><p "
-        f"class=muted>{hw['rows']} x {hw['cols']} elements of {hw['lanes']} lanes, {hw['axi_data_bits']}-bit bus, "
-        f"{hw['clock_mhz']:g} MHz for all, {escape(subject['dram'])}. Every precision has the same rows, columns, lanes,"
-        " bus and memory capacities in bits, and the configuration that needs least energy. Events are counted from the"
-        " instructions, as the hardware counts them; cycles are the cycle model's. References run the schedule of W2A2 "
-        "with whole operands; epilogue and vector unit are those of W2A2, and floating point runs at the same clock: "
-        "both favour the references.</p>"
+        f"<h2>{escape(subject['name'])}: {subject['source_len']} tokens in, {subject['new_tokens']} out</h2>"
+        + _headline(subject)
+        + f"<p class=muted>W2A2: {hw['rows']} x {hw['cols']} elements of {hw['lanes']} lanes, {hw['axi_data_bits']}-bit bus, "
+        f"{hw['clock_mhz']:g} MHz for all, {escape(subject['dram'])}. Every precision has the same bus and the same memory "
+        "capacities in bits. Events are counted from the instructions, as the hardware counts them; cycles are the cycle "
+        "model's. References run the schedule of W2A2 with whole operands; epilogue and vector unit are those of W2A2, and "
+        "floating point runs at the same clock: both favour the references.</p>"
         + _precisions(subject)
         + audit_plots.energy_by_precision(subject)
-        + "".join(_phase(subject, p, prefix) for p in phases)
-        + f"<p class=muted>Idle silicon leaks: an FP32 array of the same throughput has {wider:.0f} times the area of the ternary one, "
-        "and leaks while decoding waits for the bus. At equal array area, references have as many lanes as "
-        "fit, with operand registers in proportion and accesses of memories as before, which favours them.</p>"
-        + "".join(_equal_area(subject, p, prefix) for p in phases)
+        + "".join(_phase(subject, name, p, prefix) for p in phases for name in TABLES)
+        + _quality(subject)
         + _kept(subject)
         + _break_even(subject)
         + _lines(subject, prefix)
@@ -294,6 +354,7 @@ def _published(report: dict) -> str:
             f"{p['fj_per_op']:.3g}",
             "not stated" if p["node_nm"] is None else f"{p['node_nm']} nm",
             "not stated" if p["volt"] is None else f"{p['volt']:g} V",
+            "" if p["predicted_fj"] is None else f"{p['predicted_fj']:.3g} ({p['predicted_over']:.2g}x)",
             p["source"],
         ]
         for p in report["published"]
@@ -313,14 +374,41 @@ def _published(report: dict) -> str:
                         f"{1e3 * energy / (2 * p['macs']):.3g}",
                         "45 nm",
                         f"{where['volt']:g} V",
+                        "",
                         "derived: the tables above",
                     ]
                 )
     return (
-        "<h2>Beside published accelerators</h2><p class=muted>As stated by their authors, at their node and voltage, "
-        "nothing scaled; a multiply-accumulate is two operations.</p>"
-        + table(["accelerator", "operands", "fJ an operation", "node", "voltage", "source"], rows, 2)
+        "<h2>Beside published accelerators</h2><p class=muted>As stated by their authors, at their node and voltage; a "
+        "multiply-accumulate is two operations. Predicted: this engine's element with a weight that stays, scaled by node and "
+        "the square of the voltage, without anything else of a chip.</p>"
+        + table(["accelerator", "operands", "fJ an operation", "node", "voltage", "predicted", "source"], rows, 2)
     )
+
+
+def _elements(report: dict) -> str:
+    """Each element beside what is published for its operations."""
+    rows = [
+        [
+            e["name"],
+            f"{e['fj']:,.0f}",
+            f"{e['um2']:,.0f}",
+            *(
+                ["none", "", ""]
+                if e["anchor_fj"] is None
+                else [f"{e['anchor_fj']:,.0f}", f"{e['over']:.1f}x", f"{e['over_at_volt']:.1f}x"]
+            ),
+        ]
+        for e in report["elements"]
+    ]
+    header = [
+        "element",
+        "fJ a multiply-accumulate, registers and clock included",
+        "um2",
+        "Horowitz, 45 nm, 0.9 V",
+        "over it",
+    ]
+    return table([*header, "over it at the library's voltage"], rows, 1)
 
 
 def _gate_level(report: dict) -> str:
@@ -341,7 +429,8 @@ def _gate_level(report: dict) -> str:
     return (
         "<h2>Multiply-accumulate at gate level</h2>"
         + table(["reference", "over", "arithmetic", "zero delay", "with operand registers and clock", "area"], rows, 2)
-        + f"<p class=muted>Whole core at gate level against the event model: {shown}.</p>"
+        + _elements(report)
+        + f"<p class=muted>Whole cores at gate level against the model of a run: at most {shown} apart, toggles and clock of the core.</p>"
     )
 
 
@@ -350,7 +439,7 @@ def page(report: dict) -> str:
     title = 'ternbin: what becomes of "16x more efficient"'
     body = _paper(report) + _gate_level(report)
     body += "".join(_subject(subject, number) for number, subject in enumerate(report["subjects"]))
-    body += _published(report) + sources_section(report["sources"])
+    body += _measured(report) + _published(report) + sources_section(report["sources"])
     return document(title, body, "body{max-width:1400px}td.n:not(:last-child){white-space:nowrap}")
 
 
@@ -361,16 +450,23 @@ def terminal(report: dict) -> str:
     lines = [aligned([["paper's table", "MiB", "operations"], *paper])]
     for subject in report["subjects"]:
         lines += _subject_lines(subject)
+    if report.get("measured"):
+        lines += ["", aligned(measured_rows(report))]
     return "\n".join(lines)
 
 
 def _subject_lines(subject: dict) -> list[str]:
     lines = [
         "",
-        f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}",
+        f"{subject['name']}: {subject['source_len']} tokens in, {subject['new_tokens']} out, {subject['dram']}; each reference in the "
+        "configuration that needs least energy for its latency",
+        "",
+        aligned(headline_rows(subject)),
     ]
     for number in range(len(subject["precisions"][0]["phases"])):
         lines += ["", aligned(_terminal_rows(subject, number))]
+    if subject["quality"]:
+        lines += ["", aligned(quality_rows(subject))]
     for phase in subject["kept_in_fp32"]:
         steps = ", ".join(
             f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x"
@@ -381,33 +477,19 @@ def _subject_lines(subject: dict) -> list[str]:
 
 
 def _terminal_rows(subject: dict, number: int) -> list[list[str]]:
-    """Header and a row a precision, of one phase."""
+    """Header and a row a precision, of one phase, each reference as it needs least energy for its latency."""
     name = subject["precisions"][0]["phases"][number]["name"]
-    header = [
-        "external bits",
-        "energy a token (range)",
-        "ms",
-        "FP32 / this",
-        "mm2",
-        "equal array area: ms",
-        "FP32 / this",
-    ]
-    rows = [[name, *header]]
-    for own, area in zip(subject["precisions"], subject["equal_area"], strict=True):
-        p, q = own["phases"][number], area["phases"][number]
-        versus, other = (
-            subject[key]["FP32"][own["name"]][p["name"]]["system"] for key in ("ratios", "ratios_equal_area")
-        )
+    rows = [[name, "external bits", "energy a token (90%)", "ms", "mm2", *(f"{one} / this" for one in SHOWN[:3])]]
+    for own in subject["equal_latency"]:
+        p = own["phases"][number]
         rows.append(
             [
                 own["name"],
                 _bits(p["external_bits"] / p["tokens"]),
                 _range(p["per_token_pj"]),
                 f"{1e3 * p['seconds'] / p['tokens']:.3g}",
-                _ratio(versus),
-                f"{own['area_mm2_total']:.3g}",
-                f"{1e3 * q['seconds'] / q['tokens']:.3g}",
-                _ratio(other),
+                f"{p['area_mm2_total']:.3g}",
+                *(_ratio(subject["ratios_equal_latency"][one][own["name"]][p["name"]]["system"]) for one in SHOWN[:3]),
             ]
         )
     return rows

@@ -9,13 +9,13 @@ GROUPS = ("arithmetic", "on-chip", "external")
 def energy_by_precision(subject: dict) -> str:
     """Energy a token of each precision, at equal throughput and at equal area, and what it is made of, by phase."""
     phases = [phase["name"] for phase in subject["precisions"][0]["phases"]]
-    figure, axes = subplots(len(phases), 3, figsize=(11, 2.7 * len(phases)), squeeze=False, width_ratios=(3, 2, 2))
+    figure, axes = subplots(len(phases), 3, figsize=(11, 3.6 * len(phases)), squeeze=False, width_ratios=(3, 2, 2))
     names = [record["name"] for record in subject["precisions"]]
     for number, phase in enumerate(phases):
         total, *shares = axes[number]
         for kind, label, shift, shape in (
             ("precisions", "equal throughput", -0.15, "o"),
-            ("equal_area", "equal array area", 0.15, "s"),
+            ("equal_latency", "least energy", 0.15, "s"),
         ):
             for row, record in enumerate(subject[kind]):
                 figures = record["phases"][number]["per_token_pj"]
@@ -24,13 +24,13 @@ def energy_by_precision(subject: dict) -> str:
                     figures["pj"] / 1e6,
                     row + shift,
                     shape,
-                    color=COLORS[kind == "equal_area"],
+                    color=COLORS[kind == "equal_latency"],
                     label=label if row == 0 else None,
                 )
         total.set(xscale="log", xlabel="uJ a token, system (line: range)", title=phase)
         total.legend(frameon=False, fontsize=8)
         for axis, kind, label in zip(
-            shares, ("precisions", "equal_area"), ("equal throughput", "equal array area"), strict=True
+            shares, ("precisions", "equal_latency"), ("equal throughput", "least energy"), strict=True
         ):
             left = [0.0] * len(names)
             for color, group in zip(COLORS[2:], GROUPS, strict=False):
@@ -72,7 +72,7 @@ def kept_in_fp32(subject: dict) -> str:
 def break_even(subject: dict) -> str:
     """Energy a token of a reference over that of W2A2 along each parameter; dashed: the paper's ratio."""
     sweeps = subject["break_even"]
-    figure, axes = subplots(2, -(-len(sweeps) // 2), figsize=(11, 6), squeeze=False)
+    figure, axes = subplots(2, -(-len(sweeps) // 2), figsize=(11, 6.6), squeeze=False)
     flat = list(axes.flat)
     for axis, sweep in zip(flat, sweeps, strict=False):
         for curve in sweep["curves"]:
@@ -87,11 +87,14 @@ def break_even(subject: dict) -> str:
         if sweep["curves"]:
             axis.axhline(sweep["curves"][0]["level"], color="black", ls=":", lw=1)
         axis.set(
-            yscale="log", title=f"{sweep['name']} ({sweep['tier']})", xlabel=sweep["unit"], ylabel="reference / W2A2"
+            yscale="log",
+            title=f"{sweep['name'].split(':')[0]}\n({sweep['tier']})",
+            xlabel=sweep["unit"],
+            ylabel="reference / W2A2",
         )
         axis.set_xscale("log", base=2)
         values = [point["value"] for point in sweep["points"]]
-        shown = values if len(values) < 9 else values[::3]
+        shown = values if len(values) < 6 else values[:: -(-len(values) // 5)]
         axis.set_xticks(shown, [f"{value:g}" for value in shown])
         axis.minorticks_off()
         axis.set_yticks(

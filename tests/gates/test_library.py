@@ -19,7 +19,7 @@ from ternbin.energy.gates.measure import WARMUP, Measured
 from ternbin.energy.gates.power import domain_energy
 from ternbin.energy.gates.roles import open_library, roles
 from ternbin.energy.gates.rtl_run import check_equal, run
-from ternbin.energy.gates.stimuli import exp_rows, random_rows, sequence
+from ternbin.energy.gates.stimuli import exp_rows, forms, random_rows, sequence
 from ternbin.energy.gates.synthesis import synthesize
 from ternbin.energy.gates.timing import analyse
 from ternbin.energy.library import Declared, declared_for, read_declared
@@ -281,7 +281,7 @@ def test_a_block_on_a_library_without_adder_and_gate_equals_its_rtl(which):
     """Synthesis, every output in every cycle, energy."""
     rng = random.Random(1)
     block = mac_block("ternary", 16) if which == "ternary" else exp_block()
-    rows = (random_rows(block, rng), random_rows(block, rng)) if which == "ternary" else exp_rows(rng)
+    rows = tuple(random_rows(block, form, rng) for form in forms(block.kind)) if which == "ternary" else exp_rows(rng)
     measured, energy = _energies(PLAIN, block, rows)
     assert {placed.cell.name for placed in measured.netlist.cells} <= {"NOT", "DRIVER", "NAND", "NOR", "TWICE", "KEEP"}
     assert energy["glitch"].element >= energy["zero_delay"].element > 0 and energy["zero_delay"].operands > 0
@@ -292,7 +292,7 @@ def test_a_full_adder_of_inverted_outputs_is_used(tmp_path):
     rng = random.Random(2)
     block = mac_block("ternary", 16)
     measured, _ = _energies(
-        _changed(tmp_path, more=FULL_ADDER), block, (random_rows(block, rng), random_rows(block, rng))
+        _changed(tmp_path, more=FULL_ADDER), block, tuple(random_rows(block, form, rng) for form in forms(block.kind))
     )
     assert "FULL" in {placed.cell.name for placed in measured.netlist.cells}
 
@@ -322,7 +322,7 @@ def test_gated_flip_flops_behind_a_built_gate_equal_their_rtl():
 
 @pytest.mark.soak
 @pytest.mark.skipif(not OSU.exists(), reason="apt-get install qflow-tech-osu035")
-@pytest.mark.parametrize("which", [("ternary", 16), ("int8", 16), ("bf16", 1), "exp"])
+@pytest.mark.parametrize("which", [("ternary", 16), ("int8", 16), ("bf16", 16), "exp"])
 def test_blocks_on_a_second_real_library(which):
     found = roles(open_library(OSU)).described()
     assert found == {
@@ -333,7 +333,7 @@ def test_blocks_on_a_second_real_library(which):
     }
     rng = random.Random(4)
     block = exp_block() if which == "exp" else mac_block(*which)
-    rows = exp_rows(rng) if which == "exp" else (random_rows(block, rng), random_rows(block, rng))
+    rows = exp_rows(rng) if which == "exp" else tuple(random_rows(block, form, rng) for form in forms(block.kind))
     _, energy = _energies(OSU, block, rows)
     assert energy["glitch"].element > 1000  # femtojoules: 3.3 V, 350 nm
 

@@ -1,44 +1,26 @@
-"""Reference multiply-accumulate elements against PyTorch and plain integers."""
+"""Reference multiply-accumulate elements against exact arithmetic."""
 
+import math
 import random
-import struct
+from fractions import Fraction
 
 import pytest
-import torch
 from amaranth.sim import Simulator
 
-from ternbin.rtl.array.reference_pe import Bf16Element, Fp32Element, Int8Element
-
-SPECIAL = [
-    0x00000000,
-    0x80000000,
-    0x00000001,
-    0x807FFFFF,
-    0x00800000,
-    0x7F7FFFFF,
-    0x7F800000,
-    0xFF800000,
-    0x7FC00000,
-    0x3F800000,
-    0xBF800000,
-    0x3F800001,
-    0x34000000,
-    0x33800000,
-    0x00FFFFFF,
-]
+from ternbin.rtl.array.reference_pe import FORMATS, NAN, WINDOW, FloatElement, Format, IntElement
 
 
 def _steps(element, cases):
-    """acc0 is put in as acc0 * 1 first; returns results of acc0 + row*col."""
+    """Results of ``acc + dot(row, col)``; each case is the operands of two steps, the first of which begins a sum."""
     results = []
 
     async def bench(ctx):
-        ctx.set(element.en, 1)
-        for acc0, one, row, col in cases:
-            for first, r, c in ((1, acc0, one), (0, row, col)):
-                ctx.set(element.first, first)
-                ctx.set(element.row, r)
-                ctx.set(element.col, c)
+        for steps in cases:
+            ctx.set(element.en, 1)
+            for number, (row, col) in enumerate(steps):
+                ctx.set(element.first, number == 0)
+                ctx.set(element.row, row)
+                ctx.set(element.col, col)
                 await ctx.tick()
             ctx.set(element.en, 0)
             ctx.set(element.capture, 1)
@@ -46,7 +28,6 @@ def _steps(element, cases):
             ctx.set(element.capture, 0)
             await ctx.tick()  # floating point is a stage longer
             results.append(ctx.get(element.result))
-            ctx.set(element.en, 1)
 
     sim = Simulator(element)
     sim.add_clock(1e-9)
@@ -55,71 +36,99 @@ def _steps(element, cases):
     return results
 
 
-def _float(bits):
-    return struct.unpack("<f", struct.pack("<I", bits))[0]
+# ---- floating point: the definition, in exact numbers ---------------------------------------------------------------
 
 
-def _bits(tensor):
-    return [struct.unpack("<I", struct.pack("<f", x))[0] for x in tensor.tolist()]
+def _number(form: Format, bits: int) -> tuple[int, int, int] | None:
+    """Sign, exponent and significand (of ``2^(exponent - bias - frac)``); None: no number."""
+    fraction, exp = bits & (1 << form.frac) - 1, bits >> form.frac & (1 << form.exp) - 1
+    sign = -1 if bits >> form.bits - 1 else 1
+    if not form.finite and exp == (1 << form.exp) - 1:
+        return None
+    if exp:
+        return sign, exp, fraction | 1 << form.frac
+    return (sign, 1, fraction) if form.finite else (sign, 0, 0)
 
 
-def _same(actual, expected):
-    def canonical(x):
-        return 0x7FC00000 if x & 0x7FFFFFFF > 0x7F800000 else x
-
-    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-        assert canonical(a) == canonical(e), f"case {i}: {a:08x}, not {e:08x}"
-
-
-def _operand(rng, mask=0xFFFFFFFF):
-    kind = rng.randrange(6)
-    if kind == 0:
-        return rng.choice(SPECIAL) & mask
-    if kind == 1:
-        return rng.getrandbits(32) & mask
-    exponent = rng.randrange(100, 150) if kind < 5 else rng.randrange(0, 40)  # near each other, so that sums cancel
-    return (rng.getrandbits(1) << 31 | exponent << 23 | rng.getrandbits(23) >> rng.choice((0, 0, 12)) << 12) & mask
+def _fp32(value: Fraction) -> int:
+    """Rounded once, to nearest even; what would be subnormal is zero, what is too large infinity."""
+    if not value:
+        return 0
+    size, sign = abs(value), int(value < 0) << 31
+    exp = math.floor(math.log2(size.numerator) - math.log2(size.denominator))
+    exp += (size >= Fraction(2) ** (exp + 1)) - (size < Fraction(2) ** exp)
+    if exp < -126:
+        return 0
+    whole = round(size / Fraction(2) ** (exp - 23))  # of a Fraction: to even
+    if whole == 1 << 24:
+        exp, whole = exp + 1, whole // 2
+    return sign | (255 << 23 if exp > 127 else exp + 127 << 23 | whole - (1 << 23))
 
 
-def test_fp32_multiply_and_add_round_as_pytorch_does():
-    rng = random.Random(5)
-    cases = [(_operand(rng), 0x3F800000, _operand(rng), _operand(rng)) for _ in range(400)]
-    cases += [(a, 0x3F800000, b, 0x3F800000) for a in SPECIAL for b in SPECIAL]
-    acc0, row, col = (torch.tensor([_float(c[i]) for c in cases], dtype=torch.float32) for i in (0, 2, 3))
-    # x*1 + 0 of the first step turns -0 into 0, as PyTorch's own addition does
-    expected = (acc0 * 1 + 0.0) + row * col
-    _same(_steps(Fp32Element(), cases), _bits(expected))
+def fused(form: Format, steps: list[tuple[list[int], list[int]]]) -> int:
+    """Products cut off WINDOW bits below the largest exponent so far, and the sum with them; rounded once, at the end."""
+    total, largest = Fraction(0), None
+    for row, col in steps:
+        addends = []
+        for a, b in zip((_number(form, x) for x in row), (_number(form, x) for x in col), strict=True):
+            if a is None or b is None:
+                return NAN
+            (s, e, m), (t, f, n) = a, b
+            lowest = e + f - 2 * form.bias - 2 * form.frac
+            if m * n:
+                addends.append((lowest + 2 * form.frac + 1, s * t * m * n * Fraction(2) ** lowest))
+        exponents = [exp for exp, _ in addends] + ([largest] if largest is not None else [])
+        if not exponents:
+            continue
+        largest = max(exponents)
+        unit = Fraction(2) ** (largest - WINDOW + 1)
+        total = math.floor(total / unit) * unit + sum(math.trunc(value / unit) * unit for _, value in addends)
+    return _fp32(total)
 
 
-def test_bf16_products_accumulate_in_fp32_as_pytorch_does():
-    rng = random.Random(6)
-    cases = [
-        (_operand(rng, 0xFFFF0000) >> 16, 0x3F80, _operand(rng, 0xFFFF0000) >> 16, _operand(rng, 0xFFFF0000) >> 16)
-        for _ in range(300)
-    ]
-    acc0, row, col = (torch.tensor([_float(c[i] << 16) for c in cases]).bfloat16().float() for i in (0, 2, 3))
-    _same(_steps(Bf16Element(), cases), _bits((acc0 * 1 + 0.0) + row * col))
+def _word(values, bits):
+    return sum(value << bits * i for i, value in enumerate(values))
 
 
-@pytest.mark.parametrize("lanes", [1, 16])
-def test_int8_dot_product_is_exact(lanes):
-    rng = random.Random(7)
+def _operand(rng: random.Random, form: Format) -> int:
+    top = (1 << form.exp) - 1
+    kind = rng.randrange(8)
+    near = rng.randrange(max(0, form.bias - 8), min(top, form.bias + 8))
+    exp = rng.randrange(top) if kind == 0 else 0 if kind == 1 else near
+    fraction = rng.choice((rng.getrandbits(form.frac), 0, (1 << form.frac) - 1))
+    return _word([fraction, exp], form.frac) | rng.getrandbits(1) << form.bits - 1
+
+
+@pytest.mark.parametrize("name, lanes", [("fp32", 1), ("fp32", 4), ("bf16", 16), ("fp8", 16)])
+def test_floating_point_sums_are_rounded_once(name, lanes):
+    form, rng = FORMATS[name], random.Random(lanes)
     cases = []
-    for _ in range(60):
-        cases.append(
-            (
-                rng.getrandbits(8 * lanes),
-                rng.getrandbits(8 * lanes),
-                rng.getrandbits(8 * lanes),
-                rng.getrandbits(8 * lanes),
-            )
-        )
+    for number in range(150):
+        steps = [[[_operand(rng, form) for _ in range(lanes)] for _ in "rc"] for _ in range(3)]
+        if number % 3 == 0:  # the sum of the steps before is taken away again, but for a little
+            steps[2] = [[x ^ 1 << form.bits - 1 for x in steps[0][0]], steps[0][1]]
+        if number % 10 == 1:
+            steps[1][0][0] |= (1 << form.exp) - 1 << form.frac  # no number, but in FP8
+        cases.append(steps)
+    expected = [fused(form, steps) for steps in cases]
+    words = [[(_word(row, form.bits), _word(col, form.bits)) for row, col in steps] for steps in cases]
+    assert _steps(FloatElement(form, lanes), words) == expected
+    assert NAN in expected or form.finite
+    assert len({x >> 23 & 255 for x in expected}) > 8
 
-    def dot(a, b):
-        def lane(x, i):
-            return (x >> 8 * i & 255 ^ 128) - 128
 
-        return sum(lane(a, i) * lane(b, i) for i in range(lanes))
+def _signed(word: int, bits: int, lane: int) -> int:
+    return (word >> bits * lane & (1 << bits) - 1 ^ 1 << bits - 1) - (1 << bits - 1)
 
-    expected = [(dot(a, b) + dot(c, d)) & 0xFFFFFFFF for a, b, c, d in cases]
-    assert _steps(Int8Element(lanes), cases) == expected
+
+@pytest.mark.parametrize("row_bits, col_bits, lanes", [(8, 8, 1), (8, 8, 16), (4, 8, 16)])
+def test_integer_dot_products_are_exact(row_bits, col_bits, lanes):
+    rng = random.Random(7)
+    cases = [
+        [(rng.getrandbits(row_bits * lanes), rng.getrandbits(col_bits * lanes)) for _ in range(2)] for _ in range(60)
+    ]
+    expected = [
+        sum(_signed(a, row_bits, i) * _signed(b, col_bits, i) for a, b in steps for i in range(lanes)) & 0xFFFFFFFF
+        for steps in cases
+    ]
+    assert _steps(IntElement(row_bits, col_bits, lanes), cases) == expected

@@ -14,16 +14,23 @@ from mapped import lowered
 from ternbin.cli import main
 from ternbin.contract.counters import TIMED
 from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.memories import banked
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
-from ternbin.energy.area import array_mm2
+from ternbin.energy import figures as tables
+from ternbin.energy.area import area_mm2, array_mm2
 from ternbin.energy.claim import claim_report
-from ternbin.energy.lines import total_pj
+from ternbin.energy.lines import value_pj
 from ternbin.energy.model import MULTIPLY
+from ternbin.energy.published import predicted_fj, published
+from ternbin.energy.silicon import read_measured
 from ternbin.errors import InputError
 from ternbin.explore import audit as audits
+from ternbin.explore import references
 from ternbin.explore.audit import audit_subject
-from ternbin.explore.place import CASES, Subject, best, place, reference_config, same_area, whole_codes
+from ternbin.explore.place import CASES, Subject, best, place, reference_config, whole_codes
+from ternbin.explore.quality import quality, scores
+from ternbin.explore.references import Choice, arrangements, chosen, fewer_lanes, tiled
 from ternbin.explore.sweeps import batched, crossing
 from ternbin.graph.ir import as_op
 from ternbin.graph.ops.codes import Quant
@@ -32,7 +39,7 @@ from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.bart.shape import shape_model
 from ternbin.models.task.paper import bart_base, count, paper_table
-from ternbin.report.audit import page, terminal
+from ternbin.report.audit import TABLES, page, terminal
 from ternbin.rtl.verilog.generate import generate
 
 torch.set_num_threads(1)
@@ -47,9 +54,11 @@ def mapped():
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    subject = audit_subject(SUBJECT, "lpddr4")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "FEWER", (16,))
+        subject = audit_subject(SUBJECT, "lpddr4")
     found = audits.audit_sources([subject])
-    whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": audits.PUBLISHED, "sources": found}
+    whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": published(), "sources": found}
     return json.loads(json.dumps(whole))
 
 
@@ -60,15 +69,15 @@ def test_references_are_no_hardware():
         generate(reference_config(NAMED["tiny"], "fp32"))
 
 
-@pytest.mark.parametrize("kind, bits", [("int8", 8), ("bf16", 16), ("fp32", 32)])
-def test_references_have_the_same_room_in_bits(kind, bits):
+@pytest.mark.parametrize(
+    "kind, weight_bits, bits", [("int8", 8, 8), ("w4a8", 4, 8), ("w4a16", 4, 16), ("fp32", 32, 32)]
+)
+def test_references_have_the_same_room_in_bits(kind, weight_bits, bits):
     own, other = NAMED["small"], reference_config(NAMED["small"], kind)
     assert other.code_word_bits == bits * other.lanes and other.peak_macs == own.peak_macs
-    for name in ("abuf", "wbuf", "kbuf"):
-        assert (
-            getattr(other, f"{name}_words") * other.code_word_bits == getattr(own, f"{name}_words") * own.code_word_bits
-        )
-    assert other.rbuf_words == own.rbuf_words
+    for name, memory in banked(other).items():
+        assert memory.words * memory.bits == banked(own)[name].words * banked(own)[name].bits
+    assert banked(other)["wbuf"].bits == weight_bits * other.lanes
 
 
 @pytest.mark.parametrize("pack", ["2bit", "5trit"])
@@ -123,7 +132,7 @@ def test_references_do_the_same_products_and_move_wider_codes(mapped):
     assert (line.counter, line.factor, line.record.name) == (
         "columns_single_plane",
         theirs.hw.rows * theirs.hw.lanes,
-        "fp32 x1",
+        "fp32 x4",
     )
 
 
@@ -138,10 +147,10 @@ def test_the_best_configuration_is_chosen(mapped):
 
 def test_fewer_lanes_take_longer_and_count_the_same(mapped):
     wide = mapped["FP32"]
-    array = sum(array_mm2(mapped["W2A2"].hw).values())
-    narrow = same_area(wide, array)
-    assert sum(array_mm2(narrow.hw).values()) == pytest.approx(array, rel=1e-3)
-    assert same_area(narrow, array).hw == narrow.hw
+    narrow = fewer_lanes(wide, 4)
+    few, many = array_mm2(narrow.hw), array_mm2(wide.hw)
+    assert few["array elements"] == many["array elements"] / 4
+    assert few["array operand registers"] == pytest.approx(many["array operand registers"] / 4, rel=1e-3)
     assert predict(narrow.program, MemoryModel()).cycles > predict(wide.program, MemoryModel()).cycles
     for one, other in zip(narrow.phases, wide.phases, strict=True):
         assert {k: v for k, v in one.counters.items() if k not in TIMED} == {
@@ -149,10 +158,39 @@ def test_fewer_lanes_take_longer_and_count_the_same(mapped):
         }
 
 
+def test_an_ffn_in_slices_loads_weights_once_and_keeps_sums():
+    cramped = replace(SUBJECT, hw=replace(SUBJECT.hw, abuf_words=512), source_len=40)
+    hw = reference_config(cramped.hw, "fp32")
+    whole, sliced = place(cramped, CASE["FP32"], hw), tiled(cramped, CASE["FP32"], hw, 8)
+    assert sliced.hw.abuf_words == whole.hw.abuf_words
+    assert sliced.phases[0].traffic.weights < whole.phases[0].traffic.weights
+    fc2 = [
+        w.shape
+        for name, w in sliced.lowered.weights.items()
+        if "fc2" in name and w.ndim == 2 and name.startswith("enc")
+    ]
+    assert fc2
+    sums = 40 * sum(rows for rows, columns in fc2 if columns > rows)
+    roomy = place(cramped, CASE["FP32"], replace(hw, abuf_words=8 * hw.abuf_words)).phases[0]
+    added = sliced.phases[0].counters["rbuf_writes"] - roomy.counters["rbuf_writes"]
+    assert added == 7 * sums * 32 // hw.res_word_bits
+
+
+def test_references_are_chosen_for_least_energy_within_latency_and_area(mapped):
+    ours = mapped["W2A2"]
+    for number, phase in enumerate(ours.phases):
+        own = Choice(ours, phase, ours.lines(phase, "lpddr4"))
+        whole = arrangements(SUBJECT, CASE["FP32"])
+        full, latency, area = chosen(whole, number, own, "lpddr4")
+        assert latency.pj <= full.pj and latency.seconds <= 1.05 * full.seconds
+        assert area.area_mm2 <= 1.25 * own.area_mm2 or area.mapped.hw.step_cycles == 64
+        assert area.area_mm2 == sum(area_mm2(area.mapped.hw).values())
+
+
 def test_projections_begin_at_what_was_counted(mapped):
     one = mapped["W2A2"]
     decode = one.phases[1]
-    measured = total_pj(one.lines(decode, "lpddr4"))["pj"] / decode.tokens
+    measured = value_pj(one.lines(decode, "lpddr4")) / decode.tokens
     assert batched(one, decode, "lpddr4", 1) == pytest.approx(measured)
     series = [batched(one, decode, "lpddr4", batch) for batch in (1, 2, 4, 8)]
     assert series == sorted(series, reverse=True)
@@ -166,7 +204,7 @@ def test_crossing():
 def test_accounts_add_up(report):
     (subject,) = report["subjects"]
     assert [record["name"] for record in subject["precisions"]] == list(CASE)
-    for record in subject["precisions"] + subject["equal_area"]:
+    for record in subject["precisions"] + subject["equal_latency"] + subject["equal_area"]:
         for phase in record["phases"]:
             energy = phase["energy"]
             parts = [energy[group]["pj"] for group in ("arithmetic", "on-chip", "external")]
@@ -176,17 +214,27 @@ def test_accounts_add_up(report):
                 == pytest.approx(sum(line["pj"] for line in phase["lines"]))
             )
             assert energy["system"]["low"] < energy["system"]["pj"] < energy["system"]["high"]
-            external = sum(line["count"] for line in phase["lines"] if line["group"] == "external")
+            external = sum(
+                line["count"]
+                for line in phase["lines"]
+                if line["group"] == "external" and line["event"].endswith(" bit")
+            )
             assert external == pytest.approx(phase["external_bits"])
             assert all(line["tier"] and line["source"] for line in phase["lines"])
-    for table in (subject["ratios"], subject["ratios_equal_area"]):
-        assert table["FP32"]["FP32"]["decode"]["system"] == {"value": 1, "low": 1, "high": 1}
+    for table in (subject["ratios"], subject["ratios_equal_latency"], subject["ratios_equal_area"]):
+        assert table["FP32"]["FP32"]["decode"]["system"] == pytest.approx({"value": 1, "low": 1, "high": 1})
+    assert {(row["reference"], row["phase"]) for row in subject["headline"]} == {
+        (reference, phase) for reference in ("FP32", "BF16", "INT8", "W4A8") for phase in ("prefill", "decode")
+    }
+    for row in subject["headline"]:
+        assert row["low"] < row["value"] < row["high"]
+        assert row == row | subject["ratios_equal_latency"][row["reference"]][row["case"]][row["phase"]]["system"]
     assert report["paper_sizes_mib"]["2-2-2"] == 39.6 and report["paper_flops_factors"]["2-2-2"] == 0.0625
 
 
 def test_every_count_can_be_computed_again(report):
     (subject,) = report["subjects"]
-    for record in subject["precisions"] + subject["equal_area"]:
+    for record in subject["precisions"] + subject["equal_latency"] + subject["equal_area"]:
         for phase in record["phases"]:
             check_counts(phase["lines"], {basis: phase[basis] for basis in ("counters", "traffic")})
             check_records(phase["lines"], report["sources"])
@@ -196,7 +244,7 @@ def test_break_even_curves_pass_through_the_audit_itself(report):
     (subject,) = report["subjects"]
     own = {
         record["name"]: {p["name"]: p["per_token_pj"]["pj"] for p in record["phases"]}
-        for record in subject["equal_area"]
+        for record in subject["equal_latency"]
     }
     values = {"source length": 15, "capacity of the code memories": 1, "batch": 1}
     for sweep in subject["break_even"]:
@@ -220,7 +268,7 @@ def test_parts_in_full_precision_bring_the_count_down(report):
         steps = phase["steps"]
         assert steps[0]["operation_ratio"] == 16
         assert all(a["operation_ratio"] >= b["operation_ratio"] for a, b in zip(steps, steps[1:], strict=False))
-    decode = subject["precisions"][5]["phases"][1]
+    decode = next(record for record in subject["precisions"] if record["name"] == "W2A2")["phases"][1]
     head = subject["kept_in_fp32"][1]["steps"][1]
     assert head["operation_ratio"] == pytest.approx(
         decode["macs"] / (head["operations"] + (decode["macs"] - head["operations"]) / 16)
@@ -231,8 +279,8 @@ def test_every_link_of_the_page_leads_somewhere(report):
     text = page(report)
     lines, shown = [], {}
     (subject,) = report["subjects"]
-    for suffix, records in (("", subject["precisions"]), ("-area", subject["equal_area"])):
-        for record in records:
+    for name, (_, suffix, _) in TABLES.items():
+        for record in subject[name]:
             for phase in record["phases"]:
                 lines += [line for line in phase["lines"] if line["count"]]
                 prefix = f"e0-{record['name']}-{phase['name']}{suffix}"
@@ -253,6 +301,54 @@ def test_terminal_has_a_line_for_each_precision(report):
     assert all(sum(line.split()[:1] == [name] for line in lines) == 2 for name in CASE)
 
 
+def test_published_chips_are_predicted_by_node_and_voltage():
+    held = tables.block("int8")["fj_per_event"]["operand held"]["glitch"]["total"]
+    assert predicted_fj("int8", 22, 0.8) == pytest.approx(held / 2 * 22 / 45 * (0.8 / 1.1) ** 2)
+    found = {row["name"] + row["operands"]: row for row in published()}
+    assert found["BrainTTAINT8"]["predicted_fj"] is None
+    assert 1.5 < found["ITAINT8"]["predicted_over"] < 2.0
+
+
+def test_scores_of_the_bundled_model_stand_beside_energy(report):
+    found = {(row.system, row.precision): row for row in scores(prepare.bundled_dir())}
+    assert found["student (W2A2)", "W2A2"].nats == 2.9845 and found["teacher (FP32)", "INT8"].tier == "projected"
+    (subject,) = report["subjects"]
+    records = {record["name"]: record for record in subject["equal_latency"]}
+    rows = quality(tuple(found.values()), records)
+    assert [row["nats"] for row in rows] == sorted(row["nats"] for row in rows)
+    own = next(row for row in rows if row["precision"] == "W2A2")
+    assert own["per_token_pj"]["decode"] == records["W2A2"]["phases"][1]["per_token_pj"]
+
+
+def test_measured_energy_stands_beside_the_model_s(report, tmp_path):
+    path = tmp_path / "m.json"
+    windows = [{"seconds": 2.0, "joules": 0.5, "passes": 100}, {"seconds": 1.0, "joules": 0.28, "passes": 50}]
+    entry = {
+        "device": "board",
+        "model": "little",
+        "precision": "W2A2",
+        "phase": "prefill",
+        "tokens": 10,
+        "windows": windows,
+    }
+    path.write_text(json.dumps([entry]))
+    (row,) = measured = read_measured(path)
+    assert (row["pj"], row["low"], row["high"]) == pytest.approx((0.78e12 / 1500, 0.5e12 / 1000, 0.28e12 / 500))
+    assert (row["tier"], row["windows"], row["seconds"]) == ("silicon", 2, pytest.approx(3 / 1500))
+    text = terminal(report | {"measured": measured})
+    assert (
+        "board" in text
+        and "measured / model" in text
+        and "Measured on silicon" in page(report | {"measured": measured})
+    )
+    path.write_text(json.dumps([entry | {"windows": [{"seconds": 1, "joules": -1, "passes": 1}]}]))
+    with pytest.raises(InputError, match="m.json: entry 1: windows.*joules"):
+        read_measured(path)
+    path.write_text("{}")
+    with pytest.raises(InputError, match="m.json: must be a list of measurements, not dict"):
+        read_measured(path)
+
+
 def test_command_line(tmp_path, capsys):
     assert (
         main(["report", "--claim", "--models", "none", "--json", str(tmp_path / "c.json"), "--out", str(tmp_path)]) == 0
@@ -261,4 +357,4 @@ def test_command_line(tmp_path, capsys):
     assert {"paper_sizes_mib", "paper_flops_factors", "ratios", "gate_level_error", "subjects"} <= set(data)
     assert "39.6" in capsys.readouterr().out and (tmp_path / "claim.html").exists()
     assert main(["report", "--dram", "hbm2", str(tmp_path)]) == 2
-    assert "--models, --dram and --characterisation must be given with --claim" in capsys.readouterr().err
+    assert "--models, --dram, --characterisation and --measured must be given with --claim" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component
 
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
-from ternbin.rtl.array.reference_pe import Bf16Element, Fp32Element, Int8Element
+from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
 from ternbin.rtl.parts.primitives import primitives
 from ternbin.rtl.vector.softmax_lanes import ENTRY_BITS, EXP_LANE, ExpLane
 
@@ -73,21 +73,19 @@ def _array_element(kind: str, lanes: int):
 
 @cache
 def mac_block(kind: str, lanes: int) -> Block:
-    """``kind``: ternary, binary, int8, bf16 or fp32; the last two have one lane."""
+    """``kind``: ternary, binary, or one of the references' elements."""
     if kind in ("ternary", "binary"):
-        element, bits, result = _array_element(kind, lanes)
+        element, row, result = _array_element(kind, lanes)
+        col = row
+    elif kind in FORMATS:
+        element, result = FloatElement(FORMATS[kind], lanes), 32
+        row = col = FORMATS[kind].bits
     else:
-        element, bits = {
-            "int8": lambda: (Int8Element(lanes), 8),
-            "bf16": lambda: (Bf16Element(), 16),
-            "fp32": lambda: (Fp32Element(), 32),
-        }[kind]()
-        result = 32
+        row, col = INTEGERS[kind]
+        element, result = IntElement(row, col, lanes), 32
     module = PE_MODULE if kind in ("ternary", "binary") else f"{kind}_element"
-    width = lanes * bits
-    return _wrapped(
-        element, Block(f"{kind} x{lanes}", kind, lanes, width, width, result, module, f"wrapped_{kind}_{lanes}", {})
-    )
+    name, top = f"{kind} x{lanes}", f"wrapped_{kind}_{lanes}"
+    return _wrapped(element, Block(name, kind, lanes, row * lanes, col * lanes, result, module, top, {}))
 
 
 @cache
@@ -122,5 +120,17 @@ def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -
     return replace(block, verilog={f"{block.module}.v": text, "wrapper.v": wrapper, **used})
 
 
-# The array's own widths, and the references: a dot product of 16 for int8, one multiply-accumulate for floating point.
-MAC_BLOCKS = (("ternary", 16), ("ternary", 32), ("ternary", 64), ("binary", 64), ("int8", 16), ("bf16", 1), ("fp32", 1))
+INTEGERS = {"int8": (8, 8), "int4x8": (4, 8)}  # bits of a row operand (weights), of a column operand
+
+# The array's own widths, and the references: dot products of 16, of 4 in FP32.
+MAC_BLOCKS = (
+    ("ternary", 16),
+    ("ternary", 32),
+    ("ternary", 64),
+    ("binary", 64),
+    ("int8", 16),
+    ("int4x8", 16),
+    ("fp8", 16),
+    ("bf16", 16),
+    ("fp32", 4),
+)

@@ -3,7 +3,7 @@
 import importlib.metadata
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from ternbin.energy.gates.measure import WARMUP, Energy, Measured
 from ternbin.energy.gates.power import clock_energy
 from ternbin.energy.gates.real import RealTensors, bundled_tensors
 from ternbin.energy.gates.roles import roles
-from ternbin.energy.gates.stimuli import Ports, bit_serial, exp_rows, random_rows, sequence
+from ternbin.energy.gates.stimuli import Ports, bit_serial, exp_rows, forms, random_rows, sequence
 from ternbin.energy.gates.yosys import tool_versions
 from ternbin.sim.toolchain import verilator
 from ternbin.version import __version__
@@ -55,10 +55,10 @@ def _stimuli(block: Block, real: RealTensors) -> Stimuli:
             "idle": (lambda rng: sequence(CYCLES, *exp_rows(rng), idle=True), 1),
         }
     classes: Stimuli = {
-        "random": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng)), 1),
+        "random": (lambda rng: sequence(CYCLES, *_random(block, rng)), 1),
         "real": (lambda rng: sequence(CYCLES, *real.rows(block, rng)), 1),
-        "operand held": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng), held=True), 1),
-        "idle": (lambda rng: sequence(CYCLES, random_rows(block, rng), random_rows(block, rng), idle=True), 1),
+        "operand held": (lambda rng: sequence(CYCLES, *_random(block, rng), held=True), 1),
+        "idle": (lambda rng: sequence(CYCLES, *_random(block, rng), idle=True), 1),
     }
     if block.kind == "ternary":
         classes[BIT_SERIAL] = (
@@ -68,6 +68,10 @@ def _stimuli(block: Block, real: RealTensors) -> Stimuli:
             8,
         )
     return classes
+
+
+def _random(block: Block, rng: random.Random) -> list[Iterator[int]]:
+    return [random_rows(block, form, rng) for form in forms(block.kind)]
 
 
 def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict[str, float]:

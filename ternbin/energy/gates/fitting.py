@@ -1,4 +1,8 @@
-"""Energies of the events of a whole core, fitted to its gate-level simulation, and how well they foretell runs they were not fitted to."""
+"""Energies of the events of a whole core, fitted to its gate-level simulation, and runs they were not fitted to.
+
+An event's energy has three parts, none of them negative: clock pins, settled toggles, and what glitches add. So an event never costs more
+without glitches than with them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +23,12 @@ from ternbin.rtl.verilog.generate import TOP
 from ternbin.sim.build import verilog
 
 WINDOW = 256  # cycles of one equation
-MODES = {"glitch": True, "zero_delay": False}
+COMPONENTS = ("clock", "settled", "glitches")
+MODES = {"glitch": COMPONENTS, "zero_delay": COMPONENTS[:2]}  # what each counts
 # Two sizes: what grows with rows, lanes or the bus is told from what does not. Room for the bundled model.
 _SMALL = replace(NAMED["tiny"], name="gates-4", abuf_words=1024, wbuf_words=512, kbuf_words=1024, pbuf_words=512)
 CORES = (_SMALL, replace(_SMALL, name="gates-8", rows=8, cols=4, lanes=32, axi_data_bits=64))
+BLIND = NAMED["small"]  # never fitted: only compared
 REAL_LENGTHS = (8, 5)  # tokens of the first bundled texts
 
 
@@ -92,25 +98,32 @@ def _windows(recording: Recording, hw: HwConfig) -> tuple[dict[str, dict[str, np
 
 @dataclass
 class Measurement:
-    """One workload on one core: femtojoules by part and mode in every window, events likewise."""
+    """One workload on one core: femtojoules by component and part in every window, events likewise; ``counters``: of each call."""
 
     workload: str
     core: str
     cycles: int
     calls: list[int]  # first window of every call
     events: dict[str, dict[str, np.ndarray]]
-    energy: dict[str, dict[str, np.ndarray]]  # mode -> part
+    energy: dict[str, dict[str, np.ndarray]]  # component -> part
+    counters: list[dict[str, int]]
 
 
 def measure(core: Core, workload: Workload) -> Measurement:
     recording = workload.record(core.hw)
     counted, first = _windows(recording, core.hw)
-    energy: dict[str, dict[str, np.ndarray]] = {}
-    for mode, timed in MODES.items():
-        cycles = core.energy(recording, timed=timed)
-        energy[mode] = {part: np.add.reduceat(values.sum(axis=1), first) for part, values in cycles.items()}
+    timed, settled = (core.energy(recording, timed=timed) for timed in (True, False))
+    energy: dict[str, dict[str, np.ndarray]] = {name: {} for name in COMPONENTS}
+    for part, cycles in timed.items():  # toggles and clock of every cycle; the clock is the same in both
+        toggles, clock = np.add.reduceat(cycles, first, axis=0).T
+        quiet = np.add.reduceat(settled[part][:, 0], first)
+        energy["clock"][part], energy["settled"][part], energy["glitches"][part] = clock, quiet, toggles - quiet
     calls = [int(np.searchsorted(first, start)) for start in recording.starts]
-    return Measurement(workload.name, core.hw.name, recording.cycles - recording.starts[0], calls, counted, energy)
+    spans = zip(recording.starts, [*recording.starts[1:], recording.cycles], strict=True)
+    counters = [{name: int(steps[start:end].sum()) for name, steps in recording.events.items()} for start, end in spans]
+    return Measurement(
+        workload.name, core.hw.name, recording.cycles - recording.starts[0], calls, counted, energy, counters
+    )
 
 
 def _nonnegative(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -118,37 +131,45 @@ def _nonnegative(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
     return cast(np.ndarray, nnls(matrix, values)[0])
 
 
-def fit(measurements: Sequence[Measurement], mode: str) -> dict[str, dict[str, float]]:
-    """Part -> event -> femtojoules: non-negative least squares over all windows, relative to the part's mean of each core."""
-    result: dict[str, dict[str, float]] = {}
-    for part in PARTS:
-        names = list(measurements[0].events[part])
-        rows: list[np.ndarray] = []
-        values: list[np.ndarray] = []
-        for core in {m.core for m in measurements}:
-            own = [m for m in measurements if m.core == core]
-            energy = np.concatenate([m.energy[mode][part] for m in own])
-            matrix = np.concatenate([np.stack([m.events[part][name] for name in names], axis=1) for m in own])
-            rows.append(matrix / energy.mean())
-            values.append(energy / energy.mean())
-        matrix, energy = np.concatenate(rows), np.concatenate(values)
-        scale = np.maximum(np.abs(matrix).max(axis=0), 1e-30)
-        result[part] = dict(zip(names, (_nonnegative(matrix / scale, energy) / scale).tolist(), strict=True))
-    return result
+Energies = dict[str, dict[str, dict[str, float]]]  # component -> part -> event
 
 
-def predicted(measurement: Measurement, energies: dict[str, dict[str, float]]) -> dict[str, np.ndarray]:
+def fit(measurements: Sequence[Measurement]) -> Energies:
+    """Femtojoules: non-negative least squares over all windows, relative to the part's mean of each core, each component by itself."""
+    return {component: {part: _fitted(measurements, component, part) for part in PARTS} for component in COMPONENTS}
+
+
+def _fitted(measurements: Sequence[Measurement], component: str, part: str) -> dict[str, float]:
+    names = list(measurements[0].events[part])
+    rows: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    for core in sorted({m.core for m in measurements}):
+        own = [m for m in measurements if m.core == core]
+        energy = np.concatenate([m.energy[component][part] for m in own])
+        matrix = np.concatenate([np.stack([m.events[part][name] for name in names], axis=1) for m in own])
+        mean = np.concatenate([sum(m.energy[c][part] for c in COMPONENTS) for m in own]).mean()
+        rows.append(matrix / mean)
+        values.append(energy / mean)
+    matrix, energy = np.concatenate(rows), np.concatenate(values)
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-30)
+    return dict(zip(names, (_nonnegative(matrix / scale, energy) / scale).tolist(), strict=True))
+
+
+def predicted(measurement: Measurement, energies: Energies, mode: str) -> dict[str, np.ndarray]:
     """Femtojoules of every window by part, by the event model."""
     return {
-        part: sum((count * energies[part][name] for name, count in own.items()), np.zeros(()))
+        part: sum(
+            (count * energies[component][part][name] for name, count in own.items() for component in MODES[mode]),
+            np.zeros(()),
+        )
         for part, own in measurement.events.items()
     }
 
 
-def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """Every call of a workload, gate level beside the event model, in picojoules; ``energies``: mode -> what :func:`fit` gives."""
+def comparison(measurement: Measurement, energies: Energies) -> list[dict[str, Any]]:
+    """Every call of a workload, gate level beside the event model, in picojoules, and its counters."""
     rows: list[dict[str, Any]] = []
-    foretold = {mode: predicted(measurement, energies[mode]) for mode in MODES}
+    foretold = {mode: predicted(measurement, energies, mode) for mode in MODES}
     ends = [*measurement.calls[1:], None]
     for number, (first, end) in enumerate(zip(measurement.calls, ends, strict=True)):
         row: dict[str, Any] = {
@@ -156,9 +177,13 @@ def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str,
             "core": measurement.core,
             "call": "encoder" if number == 0 else f"decoder token {number}",
             "cycles": int(measurement.events["control"]["cycle"][first:end].sum()),
+            "counters": {name: count for name, count in measurement.counters[number].items() if count},
         }
-        for mode in MODES:
-            gates = {part: float(values[first:end].sum()) / 1e3 for part, values in measurement.energy[mode].items()}
+        for mode, components in MODES.items():
+            gates = {
+                part: sum(float(measurement.energy[name][part][first:end].sum()) for name in components) / 1e3
+                for part in PARTS
+            }
             model = {part: float(values[first:end].sum()) / 1e3 for part, values in foretold[mode].items()}
             row[mode] = {
                 "gates_pj": sum(gates.values()),
@@ -170,10 +195,16 @@ def comparison(measurement: Measurement, energies: dict[str, dict[str, dict[str,
     return rows
 
 
-def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
+def _event(energies: Energies, part: str, name: str) -> dict[str, Any]:
+    found = {component: energies[component][part][name] for component in COMPONENTS}
+    totals = {mode: {"total": sum(found[component] for component in parts)} for mode, parts in MODES.items()}
+    return totals | {"clock": found["clock"]}
+
+
+def _part_records(cores: Sequence[Core], energies: Energies) -> list[dict[str, Any]]:
     """A record of every part, as docs/energy.md describes them; figures of the largest core, ``sizes`` of all."""
     records: list[dict[str, Any]] = []
-    for part, events_of in energies["glitch"].items():
+    for part, events_of in energies["clock"].items():
         sizes = [core.part(part) | {"core": core.hw.name, "size": size(part, core.hw)} for core in cores]
         records.append(
             sizes[-1]
@@ -184,9 +215,7 @@ def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str,
                 "lanes": 1,
                 "sizes": sizes,
                 "critical_path_ns": cores[-1].critical_path_ns,
-                "fj_per_event": {
-                    name: {mode: {"total": energies[mode][part][name]} for mode in MODES} for name in events_of
-                },
+                "fj_per_event": {name: _event(energies, part, name) for name in events_of},
                 "tier": "measured",
                 "provenance": f"fitted to the gate-level simulation of the cores {', '.join(c.hw.name for c in cores)}",
             }
@@ -197,7 +226,8 @@ def _part_records(cores: Sequence[Core], energies: dict[str, dict[str, dict[str,
 def characterise_cores(
     library: Library, progress: Callable[[str], None]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared."""
+    """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared, of a third
+    core too that nothing was fitted to."""
     cores = [Core(hw, library) for hw in CORES]
     fitted: list[Measurement] = []
     tested: list[Measurement] = []
@@ -206,15 +236,25 @@ def characterise_cores(
             for workload in workloads:
                 progress(f"core {core.hw.name}: {workload.name}")
                 into.append(measure(core, workload))
-    energies = {mode: fit(fitted, mode) for mode in MODES}
-    rows = [row for measurement in tested for row in comparison(measurement, energies)]
-    described = [{"hardware": core.hw.asdict(), "structure": digest(core.hw)} | core.summary() for core in cores]
-    return _part_records(cores, energies), {
+    energies = fit(fitted)
+    records = _part_records(cores, energies)
+    described = [describe(core) for core in cores]
+    progress(f"core {BLIND.name}: synthesis")
+    blind = Core(BLIND, library)
+    for workload in real_workloads()[:1]:
+        progress(f"core {BLIND.name}: {workload.name}")
+        tested.append(measure(blind, workload))
+    return records, {
         "cores": described,
+        "blind": [describe(blind)],
         "fitted": [row for measurement in fitted for row in comparison(measurement, energies)],
-        "compared": rows,
-        "gate_level_error": max(abs(row["glitch"]["error"]) for row in rows),
+        "compared": [row for measurement in tested for row in comparison(measurement, energies)],
     }
+
+
+def describe(core: Core) -> dict[str, Any]:
+    """Hardware, its structure's digest, cells, area and timing."""
+    return {"hardware": core.hw.asdict(), "structure": digest(core.hw)} | core.summary()
 
 
 def digest(hw: HwConfig) -> str:

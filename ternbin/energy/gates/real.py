@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ternbin.energy.gates.blocks import Block
-from ternbin.energy.gates.stimuli import normalised, rows_of
+from ternbin.energy.gates.stimuli import forms, normalised, rows_of
 
 Matrix = Sequence[Sequence[float]]
 
@@ -24,8 +24,8 @@ class RealTensors:
     def rows(self, block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
         """Weights as row operands, activations as column operands of ``block``.
 
-        Binary blocks get the signs of the ternary codes; the wide kinds the model's real-valued tensors, int8 on a grid of
-        [-127, 127] by the largest magnitude.
+        Binary blocks get the signs of the ternary codes; the wide kinds the model's real-valued tensors, integers on a grid
+        by the largest magnitude.
         """
         weights: Matrix = self.weights
         activations: Matrix = self.activations
@@ -33,12 +33,16 @@ class RealTensors:
             weights, activations = ([[1 if c >= 0 else -1 for c in row] for row in m] for m in (weights, activations))
         elif block.kind != "ternary":
             weights, activations = self.table, self.hidden
-        if block.kind == "int8":
-            weights, activations = _int8(weights), _int8(activations)
-        return rows_of(block, weights, rng), rows_of(block, activations, rng)
+        row, col = forms(block.kind)
+        return rows_of(block, row, _grid(row, weights), rng), rows_of(block, col, _grid(col, activations), rng)
 
 
-def _int8(matrix: Matrix) -> list[list[int]]:
+def _grid(form: str, matrix: Matrix) -> Matrix:
+    """Integers by the largest magnitude, of 4-bit operands by that of each row; others as they are."""
+    if form == "int4":
+        return [[round(v * 7 / max(map(abs, row))) for v in row] for row in matrix]
+    if form != "int8":
+        return matrix
     top = max(abs(v) for row in matrix for v in row)
     return [[round(v * 127 / top) for v in row] for row in matrix]
 

@@ -20,30 +20,60 @@ def ternary_word(codes: Sequence[float]) -> int:
     return sum((c != 0) << i | (c < 0) << lanes + i for i, c in enumerate(codes))
 
 
-def words(kind: str, values: Sequence[float]) -> int:
-    """One operand word of ``kind`` from its lanes' values: codes, integers or floats."""
-    if kind == "ternary":
+def words(form: str, values: Sequence[float]) -> int:
+    """One operand word from its lanes' values: codes, integers or floats. ``form``: ternary, binary, int4, int8, fp8, bf16 or fp32."""
+    if form == "ternary":
         return ternary_word(values)
-    if kind == "binary":
-        return sum((value > 0) << i for i, value in enumerate(values))
-    if kind == "int8":
-        return sum((int(value) & 255) << 8 * i for i, value in enumerate(values))
-    bits = struct.unpack("<I", struct.pack("<f", values[0]))[0]
-    return bits if kind == "fp32" else (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to nearest even
+    pattern, bits = _PATTERNS[form]
+    return sum(pattern(value) << bits * i for i, value in enumerate(values))
 
 
-def random_values(kind: str, rng: random.Random) -> Source:
+def _fp32(value: float) -> int:
+    return struct.unpack("<I", struct.pack("<f", value))[0]
+
+
+def _bf16(value: float) -> int:
+    """To nearest even."""
+    bits = _fp32(value)
+    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
+def _fp8(value: float) -> int:
+    """E4M3, to nearest even, the largest number for what is larger; values of unit variance use its range when scaled by ``FP8_SCALE``."""
+    size = min(abs(value) * FP8_SCALE, 448.0)
+    exp = max(-6, math.floor(math.log2(size))) if size else -6
+    whole = round(size / 2.0 ** (exp - 3))  # a carry runs into the exponent; below 8 it is subnormal
+    return (value < 0) << 7 | ((exp + 6) << 3) + whole
+
+
+FP8_SCALE = 64.0
+_PATTERNS: dict[str, tuple[Callable[[float], int], int]] = {
+    "binary": (lambda value: int(value > 0), 1),
+    "int4": (lambda value: int(value) & 15, 4),
+    "int8": (lambda value: int(value) & 255, 8),
+    "fp8": (_fp8, 8),
+    "bf16": (_bf16, 16),
+    "fp32": (_fp32, 32),
+}
+FORMS = {"int4x8": ("int4", "int8")}  # kind of a block -> row and column operand, where they are not of its name
+
+
+def forms(kind: str) -> tuple[str, str]:
+    """What the row and the column operand of a block are."""
+    return FORMS.get(kind, (kind, kind))
+
+
+def random_values(form: str, rng: random.Random) -> Source:
     """One lane's values: uniform codes and integers (of ternary codes a third is zero), normal floats."""
     return {
         "ternary": lambda: rng.choice((-1, 0, 1)),
         "binary": lambda: rng.choice((-1, 1)),
+        "int4": lambda: rng.randint(-7, 7),
         "int8": lambda: rng.randint(-127, 127),
-        "bf16": lambda: rng.gauss(0, 1),
-        "fp32": lambda: rng.gauss(0, 1),
-    }[kind]
+    }.get(form, lambda: rng.gauss(0, 1))
 
 
-def rows_of(block: Block, matrix: Sequence[Sequence[float]], rng: random.Random) -> Iterator[int]:
+def rows_of(block: Block, form: str, matrix: Sequence[Sequence[float]], rng: random.Random) -> Iterator[int]:
     """Consecutive pieces of ``lanes`` of random rows of ``matrix``, as an array reads them (``CHUNK`` of a row if it has so many)."""
     width = len(matrix[0])
     steps = max(1, width // block.lanes)
@@ -51,13 +81,13 @@ def rows_of(block: Block, matrix: Sequence[Sequence[float]], rng: random.Random)
         row, first = rng.choice(matrix), rng.randrange(steps)
         for step in range(CHUNK):
             at = (first + step) % steps * block.lanes
-            yield words(block.kind, [row[(at + i) % width] for i in range(block.lanes)])
+            yield words(form, [row[(at + i) % width] for i in range(block.lanes)])
 
 
-def random_rows(block: Block, rng: random.Random) -> Iterator[int]:
-    value = random_values(block.kind, rng)
+def random_rows(block: Block, form: str, rng: random.Random) -> Iterator[int]:
+    value = random_values(form, rng)
     while True:
-        yield words(block.kind, [value() for _ in range(block.lanes)])
+        yield words(form, [value() for _ in range(block.lanes)])
 
 
 def sequence(cycles: int, rows: Iterator[int], cols: Iterator[int], *, held: bool = False, idle: bool = False) -> Ports:

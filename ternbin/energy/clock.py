@@ -1,0 +1,55 @@
+"""The clock that a configuration meets: static timing of the characterised cores, and the access of its slowest memory by the table.
+
+Derived: a core's own path grows with the logarithm of its rows times lanes, on the line through the characterised ones; it was timed with
+a memory access of ``ASSUMED_NS``, and what a bank takes longer comes on top. Without placement, of typical cells.
+"""
+
+import math
+from dataclasses import dataclass
+
+from ternbin.contract.hw import HwConfig
+from ternbin.contract.memories import banked
+from ternbin.energy import figures as tables
+
+ASSUMED_NS = 0.8  # of the cell library's facts (ternbin/energy/library.py)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """``core_ns``: longest path of the core as it was timed; ``access_ns``: of the slowest memory, by name."""
+
+    core_ns: float
+    memory: str
+    access_ns: float
+
+    @property
+    def period_ns(self) -> float:
+        return self.core_ns + max(0.0, self.access_ns - ASSUMED_NS)
+
+    @property
+    def meets_mhz(self) -> float:
+        return 1e3 / self.period_ns
+
+    def asdict(self) -> dict[str, float | str]:
+        return {
+            "meets_mhz": self.meets_mhz,
+            "core_ns": self.core_ns,
+            "memory": self.memory,
+            "access_ns": self.access_ns,
+        }
+
+
+def _core_ns(hw: HwConfig) -> float:
+    cores = tables.characterisation()["core"]["cores"]
+    sizes = [math.log2(core["hardware"]["rows"] * core["hardware"]["lanes"]) for core in cores]
+    paths = [core["critical_path_ns"] for core in cores]
+    mean_size, mean_path = sum(sizes) / len(sizes), sum(paths) / len(paths)
+    spread = sum((size - mean_size) ** 2 for size in sizes)
+    slope = sum((size - mean_size) * (path - mean_path) for size, path in zip(sizes, paths, strict=True)) / spread
+    return mean_path + slope * (math.log2(hw.rows * hw.lanes) - mean_size)
+
+
+def clock(hw: HwConfig) -> Clock:
+    access = {name: tables.sram(memory.words, memory.bits).access_ns for name, memory in banked(hw).items()}
+    slowest = max(access, key=access.__getitem__)
+    return Clock(_core_ns(hw), slowest, access[slowest])
