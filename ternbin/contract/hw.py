@@ -260,7 +260,9 @@ def named() -> dict[str, HwConfig]:
         base,
         # with room for all weights and parameters of the bundled model's decoder, of BART-base's
         dataclasses.replace(small, name="small-resident", resident="decoder", wbuf_words=4096, pbuf_words=4096),
-        dataclasses.replace(base, name="base-resident", resident="decoder", wbuf_words=24576, pbuf_words=16384),
+        dataclasses.replace(
+            base, name="base-resident", resident="decoder", wbuf_words=24576, pbuf_words=16384, clock_mhz=200.0
+        ),
     )
     return {config.name: config for config in configs}
 
