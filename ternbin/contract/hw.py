@@ -214,6 +214,20 @@ def named() -> dict[str, HwConfig]:
         pbuf_words=256,
         idbuf_words=64,
     )
+    micro = dataclasses.replace(  # for FPGAs of some ten thousand look-up tables
+        tiny,
+        name="micro",
+        cols=1,
+        acc_bits=20,
+        queue_depth=2,
+        abuf_words=256,
+        wbuf_words=128,
+        kbuf_words=128,
+        rbuf_words=256,
+        sbuf_words=64,
+        pbuf_words=128,
+        idbuf_words=32,
+    )
     base = HwConfig(  # BART-base, inputs of up to 1,024 tokens
         name="base",
         rows=64,
@@ -234,6 +248,7 @@ def named() -> dict[str, HwConfig]:
         dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32),
         HwConfig(name="small-binary", kind="binary", lanes=64),
         base,
+        micro,
     )
     return {config.name: config for config in configs}
 
