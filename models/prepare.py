@@ -18,12 +18,12 @@ from ternbin.graph.given import IDS, PLACES, Given
 from ternbin.graph.ir import HEAD, Lowered
 from ternbin.graph.shape import draw_source, ranges
 from ternbin.models.calibrate import resize_stream
-from ternbin.models.config import QuantConfig
+from ternbin.models.config import BITS, QuantConfig
 from ternbin.models.families import family_in, family_of
 from ternbin.models.family import Family
 from ternbin.models.fidelity import Agreement, Pair, losing
 from ternbin.models.fields import MAX_VOCAB
-from ternbin.models.files import read_config
+from ternbin.models.files import CONFIG_FILE, read_config
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 from ternbin.passes import fold
@@ -51,15 +51,37 @@ class _Demo(TypedDict):
     default: str
 
 
-def bundled_dir(name: str = SUMMARISATION) -> Path:
-    """Folder of a bundled checkpoint."""
-    return Path(str(resources.files("ternbin.models").joinpath("bundled"))) / BUNDLED[name]
+def bundled_dir(name: str = SUMMARISATION, bits: str | None = None) -> Path:
+    """Folder of a bundled checkpoint; ``bits``: of that setting, which may lie within. Raises InputError where there is none yet."""
+    there = bundled_settings(name)
+    if bits is None:
+        return next(iter(there.values()))
+    if bits not in there:
+        raise InputError(
+            f"--bits of the bundled {name} model must be {' or '.join(there)}, not {bits}: a checkpoint folder (--model DIR) "
+            "can be quantized to any"
+        )
+    return there[bits]
 
 
-def model_dir(model: str | Path | None) -> Path:
-    """Folder of a checkpoint: a bundled one by its name (of summaries, where None), else the folder itself."""
+def bundled_settings(name: str = SUMMARISATION) -> dict[str, Path]:
+    """Folders of a bundled model by bits, first its own; the others lie in it and share its tokenizer and texts."""
+    root = Path(str(resources.files("ternbin.models").joinpath("bundled"))) / BUNDLED[name]
+    own = str((read_config(root).get("quant") or {}).get("bits"))
+    return {own: root} | {bits: root / bits for bits in BITS if (root / bits / CONFIG_FILE).exists()}
+
+
+def model_dir(model: str | Path | None, bits: str | None = None) -> Path:
+    """Folder of a checkpoint: a bundled one by its name (of summaries, where None) and ``bits``, else the folder itself."""
     name = SUMMARISATION if model is None else str(model)
-    return bundled_dir(name) if name in BUNDLED else Path(name)
+    return bundled_dir(name, bits) if name in BUNDLED else Path(name)
+
+
+def home(folder: str | Path) -> Path:
+    """Where a checkpoint's tokenizer and texts are: in its folder, or in that of the bundled model whose setting it is."""
+    folder = Path(folder)
+    shared = folder.name in BITS and any(folder.resolve().parent == bundled_dir(name).resolve() for name in BUNDLED)
+    return folder.parent if shared else folder
 
 
 def demo_texts(folder: Path | None = None) -> list[dict[str, str]]:
@@ -74,8 +96,8 @@ def default_text(folder: Path | None = None) -> str:
 
 def _demo(folder: Path | None) -> dict[str, Any]:
     path = bundled_dir() / DEMO_FILE
-    if folder is not None and (folder / DEMO_FILE).exists():
-        path = folder / DEMO_FILE
+    if folder is not None and (home(folder) / DEMO_FILE).exists():
+        path = home(folder) / DEMO_FILE
     found: Any = validated(_Demo, read_json(path), path, unknown=True)
     return found
 
@@ -87,7 +109,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     Folders without ``tokenizer.json`` have vocabulary files (``VOCABULARIES``), which the library's class for the model type reads. Code
     of a checkpoint is never run.
     """
-    folder = Path(folder)
+    folder = home(folder)
     path = folder / TOKENIZER
     vocabularies = [folder / name for name in VOCABULARIES if (folder / name).exists()]
     if not path.exists() and not vocabularies:

@@ -63,6 +63,7 @@ _PROGRESS = ctypes.CFUNCTYPE(ctypes.c_int, _U64, _U64)
 _SIGNATURES = {
     "tb_new": (ctypes.c_void_p, [ctypes.c_void_p, _U64, _U64, _U32, _U32, _U64, _U32]),
     "tb_free": (None, [ctypes.c_void_p]),
+    "tb_reset": (None, [ctypes.c_void_p, _U32]),
     "tb_memory": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, _U32]),
     "tb_counter": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, _U32]),
     "tb_waves": (None, [ctypes.c_void_p, ctypes.c_char_p, _U64, _U64]),
@@ -186,6 +187,10 @@ class Simulator:
         """Continue where a simulator of the same library and memory model was saved; ``memory`` is the caller's business."""
         if not self._library.tb_restore(self._handle, state, len(state)):
             raise CheckError("the saved state must be one of this simulator")
+
+    def reset(self, cycles: int) -> None:
+        """Reset for ``cycles`` cycles, at any time; ``memory`` keeps its contents, bursts in flight are forgotten."""
+        self._library.tb_reset(self._handle, cycles)
 
     def write(self, register: int, value: int) -> None:
         """Write a register over AXI4-Lite. Raises CheckError unless the answer is OKAY."""

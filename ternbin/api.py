@@ -176,10 +176,11 @@ def summarise(
     text: one, or several as a batch; without text and ids a bundled one. ids: token ids in place of a text (or a list of them a text).
     pair: a second text for each, of a model with token types. audio: WAV files (16 bits, 16 kHz) in place of texts, of a model that
     listens; without one it gets a made-up sound.
-    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations); quantizes the model where it has others. truncate: cut texts longer than
-    the model takes. beams above 1: beam search (None: as many as the model's generation config says), with the settings named as on the
-    command line, None for the model's own; generation: any other setting, by the library's name. memory: latency and bandwidth of
-    external memory. dram: its energy figure. characterisation: gate-level figures of another cell library (docs/cell-library.md).
+    bits: "2-2", "1-1", "2-8" or "1-8" (weights-activations): which bundled model; quantizes a checkpoint that has others. truncate: cut
+    texts longer than the model takes. beams above 1: beam search (None: as many as the model's generation config says), with the
+    settings named as on the command line, None for the model's own; generation: any other setting, by the library's name. memory:
+    latency and bandwidth of external memory. dram: its energy figure. characterisation: gate-level figures of another cell library
+    (docs/cell-library.md).
     checkpoint: a file that a long run keeps its state in, and goes on from unless ``restart``. out: a folder that gets result.json as
     soon as the run is done; :meth:`Run.save` writes the rest of the report.
 
@@ -306,7 +307,7 @@ def lower(
     lengths = [source_len] if isinstance(source_len, int) else list(source_len)
     hardware = _hardware(hw)
     hardware.searching(beams or 1, len(lengths))
-    lowered = prepare.lowered_model(prepare.model_dir(model), bits)
+    lowered = prepare.lowered_model(prepare.model_dir(model, bits), bits)
     return Lowering(lowered, map_for(lowered, hardware, lengths, max_new_tokens, beams))
 
 

@@ -138,7 +138,7 @@ def check_job(job: Job) -> None:
 
 def prepare(job: Job) -> Prepared:
     """Raises InputError for texts, sounds, ids and settings that the model cannot take; those that need no weights come first."""
-    folder = models.model_dir(job.model_dir)
+    folder = models.model_dir(job.model_dir, job.bits)
     family, limits = models.family(folder), models.limits(folder)
     _check_kind(job, family)
     tokenizer = _tokenizer(folder, needed=not (job.ids or family.listens))

@@ -332,6 +332,7 @@ class Likelihood(TypedDict):
 
 class IntegerScores(TypedDict):
     greedy: Marks
+    searches: NotRequired[dict[str, Marks]]
     nll: Likelihood
 
 

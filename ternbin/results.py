@@ -50,6 +50,12 @@ def _check_marks(evaluation: Result, where: str | Path, prefix: str = "") -> Non
     marked |= {
         f"models.{n}.integer.greedy": m["integer"]["greedy"] for n, m in evaluation["models"].items() if "integer" in m
     }
+    marked |= {
+        f"models.{n}.integer.searches.{s}": own
+        for n, m in evaluation["models"].items()
+        if "integer" in m
+        for s, own in m["integer"].get("searches", {}).items()
+    }
     marked |= {f"baselines.{name}": own for name, own in evaluation["baselines"].items()}
     keys = list(next(iter(marked.values())))
     for name, own in marked.items():

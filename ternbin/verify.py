@@ -91,6 +91,7 @@ def draw_hw(seed: int) -> HwConfig:
         burst_beats=rng.choice([1, 2, 4, 16, 64]),
         weight_pack="2bit" if kind == "binary" else rng.choice(["2bit", "5trit"]),
         kv_external=rng.random() < 0.5,
+        resident=random.Random(f"resident {seed}").choice(["none", "decoder"]),
     )
 
 

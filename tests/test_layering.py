@@ -77,8 +77,8 @@ ALLOWED = {
     "models.mbart": "models models.bart transformers",
     "models.prepare": "errors graph models models.families passes progress schema torch transformers",
     "models.task": (
-        "decoding errors models models.families models.prepare passes progress schema storage numpy "
-        "rouge_score sacrebleu torch transformers"
+        "decoding errors models models.families models.prepare progress schema storage matplotlib "
+        "numpy rouge_score sacrebleu torch transformers"
     ),
     "models.whisper": "errors graph models models.bart schema numpy torch transformers",
     "passes": "errors graph graph.ops torch",

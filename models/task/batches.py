@@ -9,47 +9,56 @@ from typing import Any
 
 import torch
 
-from ternbin.models.task.data import Example
+from ternbin.errors import InputError
 from ternbin.models.task.task import Task
-from ternbin.models.task.tokenizer import PAD, cut, encode
+from ternbin.models.task.tokenizer import cut
 
 Row = tuple[list[int], list[int]]
 """Source ids and target ids, special ones included."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """`source` (B, S) padded token ids, `mask` (B, S) 1 on tokens, `labels` (B, T) with -100 on padding.
+class Ends:
+    """The ids of a model that the decoder starts from, and that fill up rows."""
 
-    `start` is the id that the decoder starts from.
-    """
+    start: int
+    pad: int
+
+    @classmethod
+    def of(cls, config: Any) -> Ends:
+        """Of the config of an encoder-decoder.  Raises InputError where it has no start."""
+        start, pad = config.decoder_start_token_id, config.pad_token_id
+        start = config.bos_token_id if start is None else start
+        if start is None:
+            raise InputError("decoder_start_token_id or bos_token_id of config.json must be set, not left out")
+        return cls(start, start if pad is None else pad)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`source` (B, S) padded token ids, `mask` (B, S) 1 on tokens, `labels` (B, T) with -100 on padding."""
 
     source: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
-    start: int
+    ends: Ends
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(*(each.to(device) for each in (self.source, self.mask, self.labels)), self.ends)
 
     def inputs(self) -> dict[str, Any]:
         """Keyword arguments for a forward pass; the decoder sees the start token and the labels shifted right."""
-        shifted = self.labels.roll(1, dims=1).masked_fill(self.labels.roll(1, dims=1) == -100, PAD)
-        shifted[:, 0] = self.start
+        shifted = self.labels.roll(1, dims=1).masked_fill(self.labels.roll(1, dims=1) == -100, self.ends.pad)
+        shifted[:, 0] = self.ends.start
         return dict(input_ids=self.source, attention_mask=self.mask, decoder_input_ids=shifted, use_cache=False)
-
-
-def encode_examples(
-    task: Task, tokenizer, examples: Sequence[Example], targets: Sequence[str] | None = None
-) -> list[Row]:
-    """Token ids of `examples`, cut to the task's lengths; `targets` replaces their own."""
-    texts = [e.target for e in examples] if targets is None else targets
-    sources = encode(tokenizer, [e.source for e in examples], task.max_source)
-    return list(zip(sources, encode(tokenizer, texts, task.max_target), strict=True))
 
 
 def shorten(task: Task, rows: Sequence[Row], limit: int) -> list[Row]:
     """The rows with sources of at most `limit` tokens: longer ones are cut or left out, as the task says."""
-    if task.longer == "drop":
-        return [row for row in rows if len(row[0]) <= limit]
-    return [(cut(source, limit), target) for source, target in rows]
+    if task.longer == "cut":
+        return [(cut(source, limit), target) for source, target in rows]
+    return [row for row in rows if len(row[0]) <= limit]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -58,11 +67,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
 
-def collate(rows: Sequence[Row], start: int) -> Batch:
+def collate(rows: Sequence[Row], ends: Ends) -> Batch:
     """Pad (source ids, target ids) rows into a batch."""
-    source = pad_rows([row[0] for row in rows], PAD)
-    labels = pad_rows([row[1] for row in rows], -100)
-    return Batch(source, (source != PAD).long(), labels, start)
+    source = pad_rows([row[0] for row in rows], ends.pad)
+    mask = pad_rows([[1] * len(row[0]) for row in rows], 0)
+    return Batch(source, mask, pad_rows([row[1] for row in rows], -100), ends)
 
 
 def group_rows(rows: Sequence[Row], budget: int) -> list[list[Row]]:
@@ -79,7 +88,7 @@ def group_rows(rows: Sequence[Row], budget: int) -> list[list[Row]]:
     return groups
 
 
-def epoch_batches(rows: Sequence[Row], budget: int, *, start: int, rng: random.Random | None = None) -> Iterator[Batch]:
+def epoch_batches(rows: Sequence[Row], budget: int, *, ends: Ends, rng: random.Random | None = None) -> Iterator[Batch]:
     """One pass over `rows` in batches of like lengths and at most `budget` padded tokens.
 
     With `rng` the pass is shuffled: rows first, then the batches of every 4,096 rows.
@@ -92,4 +101,4 @@ def epoch_batches(rows: Sequence[Row], budget: int, *, start: int, rng: random.R
         groups = group_rows(chunk, budget)
         if rng is not None:
             rng.shuffle(groups)
-        yield from (collate(group, start) for group in groups)
+        yield from (collate(group, ends) for group in groups)

@@ -21,9 +21,9 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row of a data set; `package` names where the texts come from."""
+    """One row of a data set; `package` names where the texts come from, where that is known."""
 
-    package: str
+    package: str = ""
     source: str
     target: str
 

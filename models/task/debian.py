@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ternbin.models.task.data import Example
-from ternbin.models.task.index import parse_index
-from ternbin.models.task.splits import Document
+from ternbin.models.task.index import fetch_indices, parse_index
+from ternbin.models.task.splits import Document, split_by_family
 from ternbin.models.task.task import Task
 from ternbin.models.task.tokenizer import EOS
 
 LANGUAGES = ("en",)
+SPLIT = split_by_family
 
 TASK = Task(
     name="debian",
@@ -24,6 +25,11 @@ TASK = Task(
     lead="beginning",
     teacher=dict(model_type="bart", decoder_start_token_id=EOS),
 )
+
+
+def fetch() -> dict[str, str]:
+    """The indices that the set is made of, by language."""
+    return fetch_indices(LANGUAGES)
 
 
 def collect(indices: Mapping[str, str]) -> list[Document]:

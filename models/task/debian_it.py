@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ternbin.models.task.data import Example
-from ternbin.models.task.index import Stanza, parse_index
-from ternbin.models.task.splits import Document
+from ternbin.models.task.index import Stanza, fetch_indices, parse_index
+from ternbin.models.task.splits import Document, split_by_family
 from ternbin.models.task.task import Task
 from ternbin.models.task.tokenizer import BOS
 
 LANGUAGES = ("en", "it")
+SPLIT = split_by_family
 
 TASK = Task(
     name="debian-it",
@@ -45,6 +46,11 @@ MAX_RATIO = 2.5  # of the characters of both sides
 
 _BULLET = re.compile(r"^\s+[*+o•-]+\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+(?=[A-ZÀ-Ý\"(])")
+
+
+def fetch() -> dict[str, str]:
+    """The indices that the set is made of, by language."""
+    return fetch_indices(LANGUAGES)
 
 
 def segments(body: Iterable[str]) -> list[str]:

@@ -11,17 +11,21 @@ import torch
 
 from ternbin.models.families import family_in
 from ternbin.models.model import QuantModel
-from ternbin.models.task.batches import encode_examples
-from ternbin.models.task.data import Example, read_examples
+from ternbin.models.task.batches import Row
+from ternbin.models.task.checkpoint import writer_in
+from ternbin.models.task.data import Example
+from ternbin.models.task.dataset import Choice, Dataset, Room, encode_set, token_rows
 from ternbin.models.task.generate import generate, mean_nll
-from ternbin.models.task.integer_eval import integer_scores
+from ternbin.models.task.integer_eval import IntegerModel
 from ternbin.models.task.paper import RATIOS
-from ternbin.models.task.scores import METRICS, Scores
-from ternbin.models.task.task import Task, read_task
-from ternbin.models.task.tokenizer import load_tokenizer
+from ternbin.models.task.scores import METRICS, Metric, Scores
+from ternbin.models.task.sets import open_dataset
+from ternbin.models.task.task import Task, carried_task
+from ternbin.models.task.tokenizer import closing, cut, tokenizer_in
+from ternbin.progress import bar, stage
 from ternbin.storage import write_text
 
-SAMPLES = 8
+SAMPLES, EXTREMES = 8, 4
 
 
 def load_model(model_dir: Path) -> Any:
@@ -36,50 +40,102 @@ def search_name(beams: int) -> str:
 
 
 def write_texts(
-    model, tokenizer, task: Task, examples: Sequence[Example], beams: Sequence[int]
+    model: Any, tokenizer: Any, task: Task, rows: Sequence[Row], beams: Sequence[int], batch_size: int = 32
 ) -> dict[str, list[str]]:
-    """What the model makes of the sources, by search."""
-    sources = [e.source for e in examples]
-    return {search_name(count): generate(model, tokenizer, task, sources, beams=count) for count in beams}
+    """What the model makes of the sources of `rows`, by search."""
+    sources, found = [source for source, _ in rows], {}
+    for count in beams:
+        with bar(total=len(sources), label=search_name(count), unit="text") as shown:
+            found[search_name(count)] = generate(
+                model, tokenizer, task, sources, beams=count, batch_size=batch_size, progress=shown.update
+            )
+    return found
 
 
 def evaluate(
     model_dir: Path,
-    data_dir: Path,
+    data: str | Path | Dataset,
     *,
     teacher_dir: Path | None = None,
     limit: int | None = None,
     beams: Sequence[int] = (1, 4),
+    batch_size: int = 32,
     threads: int = 1,
+    choice: Choice | None = None,
+    res_bits: int | None = None,
 ) -> dict:
     """Scores of the model in `model_dir` on the first `limit` test texts (all by default).
 
     Returns ``{"task", "metric", "texts", "baselines": {name: scores}, "model": {"greedy", "beam 4": scores}, "nll":
-    {"validation", "test"}, "samples"}``; "bits" and "integer" (see `integer_eval`) for a quantized model; "teacher" and
-    "ratio" to it, in percent of the metric's first score, where `teacher_dir` is given.
-    Scores in percent, likelihood in nats a token.
+    {"validation", "test"}, "samples", "extremes": {"best", "worst"}, "intervals": {"model": {search: {score: [low,
+    high]}}}}``; for a quantized model "bits" and "integer": ``{"greedy": scores, "searches": {"beam 4": scores},
+    "nll"}``, with a residual stream of `res_bits` where given, and "integer" in "intervals"; "teacher" and "ratio" to
+    it, in percent of the metric's first score, where `teacher_dir` is given.  Scores in percent, likelihood in nats a
+    token; intervals hold 95% of 1,000 resamples of the texts.
     """
     torch.set_num_threads(threads)
-    task, examples = read_task(data_dir), read_examples(data_dir, "test")[:limit]
-    metric, tokenizer, model = METRICS[task.metric], load_tokenizer(model_dir), load_model(model_dir)
+    writer_in(model_dir, "model")
+    tokenizer, model = tokenizer_in(model_dir), load_model(model_dir)
+    held, room, carried = open_dataset(data, choice), Room.of(model.config), carried_task(model_dir)
+    encoded = encode_set(held, ("validation", "test"), tokenizer, room, choice, carried, limit)
+    task, metric = encoded.task, METRICS[encoded.task.metric]
+    examples, rows = encoded.texts["test"].examples, encoded.texts["test"].rows
     references = [e.target for e in examples]
+    integer = IntegerModel(model_dir, batch_size, res_bits) if isinstance(model, QuantModel) else None
+    if integer is not None:
+        integer.check(beams)
     result: dict = {"task": task.name, "metric": task.metric, "texts": len(examples), "baselines": {}, "nll": {}}
     for name, baseline in metric.baselines.items():
         result["baselines"][name] = metric.score([baseline(e.source) for e in examples], references)
-    for split in ("validation", "test"):
-        rows = encode_examples(task, tokenizer, read_examples(data_dir, split)[:limit])
-        result["nll"][split] = round(mean_nll(model, rows), 4)
-    written = write_texts(model, tokenizer, task, examples, beams)
-    result["model"] = {name: metric.score(texts, references) for name, texts in written.items()}
+    for split, texts in encoded.texts.items():
+        with stage(f"likelihood, {split}"):
+            result["nll"][split] = round(mean_nll(model, texts.rows), 4)
+    written = write_texts(model, tokenizer, task, rows, beams, batch_size)
+    result["model"], ranges = scored(metric, written, references)
+    result["intervals"] = {"model": ranges}
     result["samples"] = samples(examples, written[search_name(beams[-1])])
-    if isinstance(model, QuantModel):
+    result["extremes"] = extremes(metric, examples, written[search_name(beams[-1])])
+    if integer is not None:
         result["bits"] = model.quant_config.bits
-        result["integer"] = integer_scores(model_dir, data_dir, limit=limit)
+        own, ranges = scored(
+            metric, {search_name(count): integer.write(tokenizer, task, rows, count) for count in beams}, references
+        )
+        greedy = {"greedy": own.pop("greedy")} if "greedy" in own else {}
+        result["integer"] = greedy | {"searches": own}
+        result["integer"]["nll"] = {split: round(integer.nll(own.rows), 4) for split, own in encoded.texts.items()}
+        result["intervals"]["integer"] = ranges
     if teacher_dir is not None:
-        teacher = write_texts(load_model(teacher_dir), load_tokenizer(teacher_dir), task, examples, beams)
-        result["teacher"] = {name: metric.score(texts, references) for name, texts in teacher.items()}
+        teacher = teacher_texts(teacher_dir, task, examples, beams, batch_size)
+        result["teacher"], _ = scored(metric, teacher, references)
         result["ratio"] = ratios(result, metric.first)
     return result
+
+
+def scored(
+    metric: Metric, written: dict[str, list[str]], references: Sequence[str]
+) -> tuple[dict[str, Scores], dict[str, dict[str, list[float]]]]:
+    """Scores and their intervals, by search."""
+    scores = {name: metric.score(texts, references) for name, texts in written.items()}
+    return scores, {name: metric.intervals(texts, references) for name, texts in written.items()}
+
+
+def teacher_texts(
+    folder: Path, task: Task, examples: Sequence[Example], beams: Sequence[int], batch_size: int
+) -> dict[str, list[str]]:
+    """What a teacher writes for the same texts, by its own tokenizer."""
+    tokenizer = tokenizer_in(folder)
+    tail = closing(tokenizer)
+    rows = [(cut(source, task.max_source, tail), target) for source, target in token_rows(tokenizer, examples)]
+    return write_texts(load_model(folder), tokenizer, task, rows, beams, batch_size)
+
+
+def extremes(metric: Metric, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """The texts on which the model does ``best`` and ``worst``, the longer of equals first."""
+    marks = metric.each(texts, [e.target for e in examples])
+    order = sorted(range(len(texts)), key=lambda i: (marks[i], len(examples[i].source)))
+    worst = sorted(order, key=lambda i: (marks[i], -len(examples[i].source)))[:EXTREMES]
+    chosen = {"best": order[::-1][:EXTREMES], "worst": worst}
+    return {kind: samples([examples[i] for i in own], [texts[i] for i in own]) for kind, own in chosen.items()}
 
 
 def samples(examples: Sequence[Example], texts: Sequence[str]) -> list[dict[str, str]]:
@@ -104,7 +160,9 @@ def table(result: dict) -> str:
     rows += [(f"teacher, {name}", score) for name, score in result.get("teacher", {}).items()]
     rows += [(f"model, {name}", score) for name, score in result["model"].items()]
     if "integer" in result:
-        rows.append(("integer model, greedy", result["integer"]["greedy"]))
+        own = {name: each for name, each in result["integer"].items() if name == "greedy"}
+        own |= result["integer"].get("searches", {})
+        rows += [(f"integer model, {name}", score) for name, score in own.items()]
     lines = [f"{'':36}" + "".join(f"{label:>7}" for label in labels.values())]
     lines += [f"{name:36}" + "".join(f"{score[key]:7.2f}" for key in labels) for name, score in rows]
     likelihoods = result["nll"] | (
@@ -112,9 +170,21 @@ def table(result: dict) -> str:
     )
     nll = ", ".join(f"{split} {value:.3f}" for split, value in likelihoods.items())
     lines.append(f"nats a token: {nll} ({result['texts']} test texts)")
+    lines += interval_lines(result)
     if "ratio" in result:
         lines.append(ratio_line(result))
     return "\n".join(lines)
+
+
+def interval_lines(result: dict) -> list[str]:
+    """What 95% of resamples of the texts give for the first score, a line a kind of model."""
+    key = METRICS[result["metric"]].first
+    label = METRICS[result["metric"]].labels[key]
+    return [
+        f"{label} of the {'integer ' if kind == 'integer' else ''}model, 95% of resamples: "
+        + ", ".join(f"{name} {own[key][0]:.1f} to {own[key][1]:.1f}" for name, own in ranges.items())
+        for kind, ranges in result.get("intervals", {}).items()
+    ]
 
 
 def ratio_line(result: dict) -> str:
@@ -129,13 +199,14 @@ def ratio_line(result: dict) -> str:
 
 def main_evaluate(
     model_dir: Path,
-    data_dir: Path,
+    data: str | Path | Dataset,
     json_path: Path | None = None,
-    limit: int | None = None,
-    teacher_dir: Path | None = None,
+    command: str | None = None,
+    **options: Any,
 ) -> dict:
-    """Evaluate, print the table and write JSON to `json_path`."""
-    result = evaluate(model_dir, data_dir, limit=limit, teacher_dir=teacher_dir)
+    """Evaluate with the `options` of :func:`evaluate`, print the table and write JSON to `json_path`, with the `command`
+    that asked for it."""
+    result = evaluate(model_dir, data, **options) | ({} if command is None else {"command": command})
     print(table(result))
     if json_path is not None:
         write_text(json_path, json.dumps(result, ensure_ascii=False, indent=1) + "\n")

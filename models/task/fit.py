@@ -1,4 +1,4 @@
-"""The training loop: a budget of minutes or steps, resumable, logged.
+"""The training loop: a budget of minutes or steps, resumable at the exact step, logged, on whatever accelerate finds.
 
 The learning rate follows the spent fraction of the budget, so a run ends on time whatever the machine
 does.  A second call with the same folder continues where the first one stopped.
@@ -6,64 +6,25 @@ does.  A second call with the same folder continues where the first one stopped.
 
 from __future__ import annotations
 
-import json
-import time
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm import tqdm
+from accelerate import Accelerator
+from accelerate.utils import broadcast
 
 from ternbin.errors import InputError
 from ternbin.models.task.batches import Batch
-from ternbin.storage import replacing
+from ternbin.models.task.budget import Budget, Progress, Schedule
+from ternbin.models.task.machine import Machine
+from ternbin.models.task.records import Records, load_state, save_checkpoint, save_state
+from ternbin.progress import bar, say
 
-STATE_FILE = "state.pt"
-LOG_FILE = "log.jsonl"
-
-
-class Budget:
-    """Progress of a run in [0, 1], by minutes of wall-clock time or by steps (exactly one is given)."""
-
-    def __init__(self, minutes: float | None, steps: int | None):
-        if (minutes is None) == (steps is None):
-            raise InputError(f"budget must be either minutes or steps, not minutes={minutes!r} and steps={steps!r}")
-        self.by_steps = steps is not None
-        self.total = float(steps if steps is not None else minutes or 0)
-        if self.total <= 0:
-            raise InputError(f"budget must be positive, not {minutes if steps is None else steps!r}")
-        self.spent, self.step = 0.0, 0
-        self._clock = time.monotonic()
-
-    def tick(self) -> None:
-        """Count one step and the seconds since the last call."""
-        now = time.monotonic()
-        self.spent += now - self._clock
-        self._clock = now
-        self.step += 1
-
-    @property
-    def progress(self) -> float:
-        return min(1.0, (self.step if self.by_steps else self.spent / 60) / self.total)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Optimiser settings shared by teacher and student; `warmup` is a fraction of the budget."""
-
-    lr: float = 1.2e-3
-    warmup: float = 0.02
-    floor: float = 0.01
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-
-    def factor(self, progress: float) -> float:
-        """Linear warm-up, then linear decay to `floor`."""
-        if progress < self.warmup:
-            return max(self.floor, progress / self.warmup)
-        return max(self.floor, (1 - progress) / (1 - self.warmup))
+CHECKED = 16  # steps between looks at the loss, each of which waits for the device
 
 
 def make_optimizer(groups: list[dict], schedule: Schedule) -> torch.optim.AdamW:
@@ -72,83 +33,139 @@ def make_optimizer(groups: list[dict], schedule: Schedule) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=schedule.betas, fused=True)
 
 
-def save_state(folder: Path, model, optimizer, budget: Budget, epoch: int) -> None:
-    """Write the resume state; an interrupted write leaves the old one in place."""
-    state = dict(model=model.state_dict(), optimizer=optimizer.state_dict())
-    state |= dict(spent=budget.spent, step=budget.step, epoch=epoch)
-    with replacing(folder / STATE_FILE) as fresh:
-        torch.save(state, fresh)
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained.
+
+    `loss_of(model, batch)`; `batches_of(epoch, progress)` yields one pass, the same for the same arguments.
+    `checkpoint(folder)` writes the model; `validate()` gives nats a token; `measure()` figures of tensors by name.
+    """
+
+    model: Any
+    optimizer: torch.optim.Optimizer
+    loss_of: Callable[[Any, Batch], torch.Tensor]
+    batches_of: Callable[[int, float], Iterator[Batch]]
+    checkpoint: Callable[[Path], None]
+    validate: Callable[[], float]
+    measure: Callable[[], dict[str, dict[str, float]]] = field(default=dict)
 
 
-def load_state(folder: Path, model, optimizer, budget: Budget) -> int:
-    """Restore a saved run, if there is one, and return the epoch to go on with."""
-    path = folder / STATE_FILE
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    peaks = [group["peak"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
-    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-        group["peak"] = peak
-    budget.spent, budget.step = state["spent"], state["step"]
-    return state["epoch"] + 1
+def fit(job: Job, *, out_dir: Path, schedule: Schedule, budget: Budget, machine: Machine) -> None:
+    """Train until `budget` is spent, or for `machine.patience` validations without a better score.
 
-
-def fit(
-    model,
-    optimizer: torch.optim.Optimizer,
-    loss_of: Callable[[Batch], torch.Tensor],
-    batches_of: Callable[[int], Iterator[Batch]],
-    *,
-    out_dir: Path,
-    schedule: Schedule,
-    budget: Budget,
-    checkpoint: Callable[[Path], None],
-    validate: Callable[[], float],
-    save_every: float = 180.0,
-) -> None:
-    """Train `model` until `budget` is spent.
-
-    `batches_of(epoch)` yields one pass.  Every `save_every` seconds and at the end the validation
-    score is logged, the resume state saved and `checkpoint(out_dir)` called.
+    Every `machine.save_every` seconds and at the end the validation score is logged, the resume state saved and, where
+    the score is the best so far, a checkpoint written to `out_dir`.  Raises InputError where the loss is no longer
+    finite or a file cannot be written; what was saved before stays.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    epoch = load_state(out_dir, model, optimizer, budget)
-    bar = tqdm(total=100, unit="%", disable=None, initial=int(100 * budget.progress))
-    saved, losses = budget.spent, []
-    while budget.progress < 1:
-        for batch in batches_of(epoch):
-            losses.append(step(model, optimizer, loss_of, batch, schedule, schedule.factor(budget.progress)))
-            budget.tick()
-            bar.update(int(100 * budget.progress) - bar.n)
-            if budget.spent - saved >= save_every or budget.progress >= 1:
-                log(out_dir, budget, epoch, sum(losses) / len(losses), validate())
-                save_state(out_dir, model, optimizer, budget, epoch)
-                checkpoint(out_dir)
-                saved, losses = budget.spent, []
-            if budget.progress >= 1:
-                break
-        epoch += 1
-    bar.close()
+    accelerator = machine.accelerator
+    model, optimizer = accelerator.prepare(job.model, job.optimizer)
+    at = load_state(out_dir, job.model, optimizer, budget)
+    forward = torch.compile(model, dynamic=True) if machine.compile else model
+    shown = bar(total=100, unit="%", label="training")
+    records = Records(out_dir, tensorboard=machine.tensorboard, main=accelerator.is_main_process)
+    saved, total, count = budget.spent, torch.zeros((), device=accelerator.device), 0
+    budget.start()
+    try:
+        while budget.progress < 1 and not _spent(at, machine):
+            before = budget.step
+            for batch in _mine(job.batches_of(at.epoch, at.begun), at.batch, accelerator):
+                total += update(
+                    forward, optimizer, job.loss_of, batch, schedule, schedule.factor(budget.progress), machine
+                )
+                count += 1
+                at.batch += accelerator.num_processes
+                if not accelerator.sync_gradients:
+                    continue
+                _tick(budget, accelerator)
+                shown.update(int(100 * budget.progress) - shown.n)
+                over = budget.progress >= 1
+                due = budget.spent - saved >= machine.save_every or over
+                if due or budget.step % CHECKED == 0:
+                    _finite(float(total), budget, out_dir)
+                if due:
+                    _save(job, records, at, budget, float(total) / count, optimizer)
+                    saved, count = budget.spent, 0
+                    total.zero_()
+                if over or _spent(at, machine):
+                    break
+            else:
+                if budget.step == before and at.batch == 0 and budget.progress == at.begun:
+                    raise InputError("training data must give at least one batch a process, not none")
+                at.epoch, at.batch, at.begun = at.epoch + 1, 0, budget.progress
+    finally:
+        shown.close()
+        records.close()
 
 
-def step(model, optimizer, loss_of, batch: Batch, schedule: Schedule, factor: float) -> float:
-    """One update with every group's peak rate times `factor`; returns the loss."""
+def _mine(batches: Iterator[Batch], done: int, accelerator: Accelerator) -> Iterator[Batch]:
+    """The batches of this process that are still to be done, on its device; all processes have as many."""
+    count, rank = accelerator.num_processes, accelerator.process_index
+    rest = islice(batches, done, None)
+    while len(group := list(islice(rest, count))) == count:
+        yield group[rank].to(accelerator.device)
+
+
+def update(
+    model: Any,
+    optimizer: Any,
+    loss_of: Callable[[Any, Batch], torch.Tensor],
+    batch: Batch,
+    schedule: Schedule,
+    factor: float,
+    machine: Machine,
+) -> torch.Tensor:
+    """One batch, and where its gradients are complete one step at every group's peak rate times `factor`; returns the loss."""
+    with machine.accelerator.accumulate(model):
+        set_rates(optimizer, factor)
+        model.train()
+        with machine.autocast():
+            loss = loss_of(model, batch)
+        machine.accelerator.backward(loss)
+        if machine.accelerator.sync_gradients:
+            machine.accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.detach()
+
+
+def set_rates(optimizer: Any, factor: float) -> None:
+    """Every group's peak rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    model.train()
-    loss = loss_of(batch)
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-    optimizer.step()
-    return loss.item()
 
 
-def log(folder: Path, budget: Budget, epoch: int, loss: float, validation_nll: float) -> None:
-    """Append one line to the run's log."""
-    entry = dict(step=budget.step, minutes=round(budget.spent / 60, 2), epoch=epoch)
-    entry |= dict(loss=round(loss, 4), validation_nll=round(validation_nll, 4))
-    with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+def _tick(budget: Budget, accelerator: Accelerator) -> None:
+    """Count a step; the first process has the clock."""
+    budget.tick()
+    if accelerator.num_processes > 1:
+        budget.spent = float(broadcast(torch.tensor(budget.spent, device=accelerator.device)))
+
+
+def _spent(at: Progress, machine: Machine) -> bool:
+    """Whether patience is at its end."""
+    return machine.patience is not None and at.waited >= machine.patience
+
+
+def _finite(loss: float, budget: Budget, out_dir: Path, what: str = "loss") -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{what} must be a finite number, not {loss:g}, as it is at step {budget.step}: what {out_dir} holds is of "
+            "before; try a smaller --lr"
+        )
+
+
+def _save(job: Job, records: Records, at: Progress, budget: Budget, loss: float, optimizer: Any) -> None:
+    """Validate, log, save.  Every process validates; the first one writes."""
+    score = job.validate()
+    _finite(score, budget, records.folder, "validation likelihood")
+    better = score < at.best
+    at.best, at.waited = (score, 0) if better else (at.best, at.waited + 1)
+    if not records.main:
+        return
+    records.log(budget, at.epoch, loss, score, better, job.measure())
+    save_state(records.folder, job.model, optimizer, budget, at)
+    if better:
+        save_checkpoint(records.folder, job.checkpoint)
+    else:
+        say(f"step {budget.step}: validation {score:.4f}, no better than {at.best:.4f}: the checkpoint stays as it is")

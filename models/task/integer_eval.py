@@ -1,31 +1,50 @@
-"""Score and likelihood of what runs on the accelerator, the integer model: the figures that evaluate.py gives for the model itself."""
+"""Scores and likelihood of what runs on the accelerator, the integer model: the figures that evaluate.py gives for the model itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ternbin.decoding.beam import batched_beams, check_vocabulary
 from ternbin.decoding.greedy import Batched
-from ternbin.models.families import family_in
-from ternbin.models.task.batches import encode_examples
-from ternbin.models.task.data import read_examples
-from ternbin.models.task.scores import METRICS
-from ternbin.models.task.task import read_task
-from ternbin.models.task.tokenizer import load_tokenizer
-from ternbin.passes import fold
+from ternbin.decoding.search import Search
+from ternbin.models import prepare
+from ternbin.models.task.batches import Row
+from ternbin.models.task.generate import SEARCH
+from ternbin.models.task.task import Task
+from ternbin.progress import bar
 
 
-def integer_scores(model_dir: Path, data_dir: Path, *, limit: int | None = None, progress=lambda done: None) -> dict:
-    """Greedy score of the quantized model in ``model_dir`` on the test texts, and nats a token on validation and test."""
-    task, tokenizer = read_task(data_dir), load_tokenizer(model_dir)
-    family, _ = family_in(model_dir)
-    batched = Batched(fold(family.lower(family.load(model_dir))))
-    examples = read_examples(data_dir, "test")[:limit]
-    rows = encode_examples(task, tokenizer, examples)
-    tokens = batched.generate([source for source, _ in rows], task.max_target, progress)
-    texts = [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-    result: dict = {"greedy": METRICS[task.metric].score(texts, [e.target for e in examples]), "nll": {}}
-    for split in ("validation", "test"):
-        rows = encode_examples(task, tokenizer, read_examples(data_dir, split)[:limit])
-        nats = batched.nll([source for source, _ in rows], [target for _, target in rows], progress)
-        result["nll"][split] = round(sum(nats) / sum(len(target) for _, target in rows), 4)
-    return result
+class IntegerModel:
+    """The integer model of a checkpoint, many texts at a time; `res_bits`: with a residual stream of another width."""
+
+    def __init__(self, model_dir: Path, batch_size: int = 32, res_bits: int | None = None):
+        self.batched = Batched(prepare.lowered_model(model_dir, res_bits=res_bits), batch_size=batch_size)
+
+    def check(self, beams: Sequence[int]) -> None:
+        """Raise InputError for a search that the accelerator cannot do for the model."""
+        for count in (each for each in beams if each > 1):
+            check_vocabulary(self.batched.meta, count)
+
+    def write(self, tokenizer: Any, task: Task, rows: Sequence[Row], beams: int) -> list[str]:
+        """What it writes for the sources of `rows`: greedily for one beam, else by beam search without repeated trigrams."""
+        sources = [source for source, _ in rows]
+        with bar(total=len(rows), label=f"integer model, beams {beams}", unit="text") as shown:
+
+            def told(done: int) -> None:
+                shown.update(done - shown.n)
+
+            if beams == 1:
+                tokens = self.batched.generate(sources, task.max_target, told)
+            else:
+                search = Search.of(self.batched.meta, beams, SEARCH)
+                tokens = batched_beams(self.batched, sources, task.max_target, search, told)
+        return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    def nll(self, rows: Sequence[Row]) -> float:
+        """Nats a token of the targets."""
+        with bar(total=len(rows), label="integer model, likelihood", unit="text") as shown:
+            sources, targets = [source for source, _ in rows], [target for _, target in rows]
+            nats = self.batched.nll(sources, targets, lambda done: shown.update(done - shown.n))
+        return sum(nats) / sum(len(target) for target in targets)

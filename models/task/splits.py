@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ternbin.errors import InputError
 from ternbin.models.task.data import SPLITS, Example
 
 FAMILY_CAP = 4
@@ -99,6 +100,39 @@ def split_by_family(
         else:
             splits["train"] += rows
     return splits
+
+
+def split_by_package(
+    documents: Sequence[Document], seed: int = 0, validation: int = 500, test: int = 1000
+) -> dict[str, list[Example]]:
+    """Shuffle documents into `test` rows, `validation` rows and the rest to train."""
+    order = list(documents)
+    random.Random(seed).shuffle(order)
+    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    for document in order:
+        held = next(
+            (name for name, most in (("test", test), ("validation", validation)) if len(splits[name]) < most), "train"
+        )
+        splits[held] += document.examples
+    return splits
+
+
+def split_by_text(examples: Sequence[Example], seed: int = 0) -> dict[str, list[Example]]:
+    """A tenth of the rows to test and a twentieth to validation, at most 1,000 and 500, the rest to train.
+
+    Rows of the same source, whatever its case, stay together.  Raises InputError for fewer than three different sources.
+    """
+    documents: dict[str, Document] = {}
+    for example in examples:
+        key = example.source.casefold()
+        documents.setdefault(key, Document(package=key, paragraphs=[], examples=[])).examples.append(example)
+    if len(documents) < len(SPLITS):
+        raise InputError(
+            f"data of one file must have at least {len(SPLITS)} different sources to be split, not {len(documents)}"
+        )
+    rows = len(documents)
+    held = {"validation": min(500, max(1, rows // 20)), "test": min(1000, max(1, rows // 10))}
+    return split_by_package(list(documents.values()), seed, **held)
 
 
 def split_by_name(documents: Iterable[Document], names: Mapping[str, Sequence[str]]) -> dict[str, list[Example]]:

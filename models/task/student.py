@@ -16,13 +16,22 @@ from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in
 from ternbin.models.family import Family
 from ternbin.models.model import QuantModel
-from ternbin.models.task.batches import Batch, Row, encode_examples, epoch_batches, shorten
-from ternbin.models.task.data import read_examples
-from ternbin.models.task.fit import Budget, Schedule, fit, make_optimizer
+from ternbin.models.task.batches import Batch, Ends, Row, epoch_batches, shorten
+from ternbin.models.task.budget import Budget, Schedule
+from ternbin.models.task.checkpoint import full_precision_in
+from ternbin.models.task.data import SPLITS
+from ternbin.models.task.dataset import Choice, Dataset, Room, encode_set
+from ternbin.models.task.figures import tensor_figures
+from ternbin.models.task.fit import Job, fit, make_optimizer
 from ternbin.models.task.generate import mean_nll
-from ternbin.models.task.task import Task, read_task
+from ternbin.models.task.machine import Machine
+from ternbin.models.task.relations import Relations
+from ternbin.models.task.scales import weigh_scales
+from ternbin.models.task.sets import open_dataset
+from ternbin.models.task.task import Task, carried_task
 from ternbin.models.task.teacher import save_model
-from ternbin.models.task.tokenizer import load_tokenizer
+from ternbin.models.task.tokenizer import tokenizer_in
+from ternbin.models.task.written import written_rows
 
 CALIBRATION_ROWS = 256
 LATENT = "latent"
@@ -30,20 +39,26 @@ LATENT = "latent"
 
 @dataclass(frozen=True, kw_only=True)
 class StudentRecipe:
-    """Settings of the student: loss = `soft` x soft cross-entropy + `hard` x cross-entropy + `hidden` x error of hidden states.
+    """Settings of the student: loss = `soft` x soft cross-entropy + `hard` x cross-entropy + `hidden` x error of hidden states
+    + `relation` x divergence of attention relations (`ternbin.models.task.relations`).
 
     `scale_lr` multiplies the learning rate of the activation steps.  Until `short_fraction` of the budget,
-    sources have at most `short_source` of the task's longest source.
+    sources have at most `short_source` of the task's longest source.  `written`: share of the training rows whose target
+    is what the teacher writes (sequence-level distillation).  `weigh_scales`: rows of weights start with the scale of
+    least error on the inputs they see (`ternbin.models.task.scales`).
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=1.5e-3))
     soft: float = 1.0
     hard: float = 1.0
     hidden: float = 0.3
+    relation: float = 0.0
     scale_lr: float = 4.0
     batch_tokens: int = 1200
     short_source: float = 0.7
     short_fraction: float = 0.5
+    written: float = 0.0
+    weigh_scales: bool = False
 
 
 def student_groups(model, recipe: StudentRecipe) -> list[dict]:
@@ -72,35 +87,37 @@ def hidden_error(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor
     return torch.stack(errors).mean()
 
 
-def distillation_loss(student, teacher, batch: Batch, recipe: StudentRecipe) -> torch.Tensor:
-    """Soft cross-entropy to the teacher, cross-entropy to the target and error of hidden states."""
-    with torch.no_grad():
-        wanted = teacher(**batch.inputs(), output_hidden_states=True)
-    given = student(**batch.inputs(), output_hidden_states=True)
-    valid = batch.labels != -100
-    log_given = given.logits[valid].log_softmax(-1)
-    soft = -(wanted.logits[valid].softmax(-1) * log_given).sum(-1).mean()
-    hard = F.nll_loss(log_given, batch.labels[valid])
-    hidden = hidden_error(given.encoder_hidden_states, wanted.encoder_hidden_states, batch.mask.bool())
-    hidden = hidden + hidden_error(given.decoder_hidden_states, wanted.decoder_hidden_states, valid)
-    return recipe.soft * soft + recipe.hard * hard + recipe.hidden * hidden
+class Distillation:
+    """The loss of a student against its teacher; called with the student, as it is wrapped, and a batch."""
+
+    def __init__(self, student: QuantModel, teacher: Any, recipe: StudentRecipe):
+        self.teacher, self.recipe = teacher, recipe
+        self.relations = Relations(student, teacher) if recipe.relation else None
+
+    def __call__(self, student: Any, batch: Batch) -> torch.Tensor:
+        recipe, inputs = self.recipe, batch.inputs()
+        with torch.no_grad():
+            wanted = self.teacher(**inputs, output_hidden_states=True)
+        given = student(**inputs, output_hidden_states=True)
+        valid = batch.labels != -100
+        log_given = given.logits[valid].log_softmax(-1)
+        soft = -(wanted.logits[valid].softmax(-1) * log_given).sum(-1).mean()
+        hard = F.nll_loss(log_given, batch.labels[valid])
+        hidden = hidden_error(given.encoder_hidden_states, wanted.encoder_hidden_states, batch.mask.bool())
+        hidden = hidden + hidden_error(given.decoder_hidden_states, wanted.decoder_hidden_states, valid)
+        loss = recipe.soft * soft + recipe.hard * hard + recipe.hidden * hidden
+        if self.relations is not None:
+            loss = loss + recipe.relation * self.relations.divergence(batch.mask.bool(), valid)
+        return loss
 
 
 def student_batches(
-    task: Task, rows: Sequence[Row], recipe: StudentRecipe, progress: float, start: int, rng: random.Random
+    task: Task, rows: Sequence[Row], recipe: StudentRecipe, progress: float, ends: Ends, rng: random.Random
 ) -> Iterator[Batch]:
     """One pass over `rows`, with sources as long as the spent budget asks for."""
     short = recipe.short_source if progress < recipe.short_fraction else 1
-    rows = shorten(task, rows, int(short * task.max_source))
-    return epoch_batches(rows, recipe.batch_tokens, start=start, rng=rng)
-
-
-def load_teacher(folder: Path) -> tuple[Family[Any], Any]:
-    """Family and model of a full-precision checkpoint.  Raises InputError for a quantized one."""
-    family, full_precision = family_in(folder)
-    if not full_precision:
-        raise InputError(f"teacher must be a full-precision model, not the quantized one in {str(folder)!r}")
-    return family, family.load_stock(folder)
+    rows = shorten(task, rows, int(short * task.max_source)) or rows
+    return epoch_batches(rows, recipe.batch_tokens, ends=ends, rng=rng)
 
 
 def first_student(family: Family[Any], teacher, bits: str, start_dir: Path | None) -> QuantModel:
@@ -117,7 +134,7 @@ def first_student(family: Family[Any], teacher, bits: str, start_dir: Path | Non
 
 def train_student(
     teacher_dir: Path,
-    data_dir: Path,
+    data: str | Path | Dataset,
     out_dir: Path,
     *,
     bits: str = "2-2",
@@ -125,39 +142,53 @@ def train_student(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
-    threads: int = 1,
     recipe: StudentRecipe | None = None,
-    save_every: float = 180.0,
+    machine: Machine | None = None,
+    choice: Choice | None = None,
 ) -> None:
-    """Distil the model in `teacher_dir` into a `bits` model; save it packed, with its tokenizer, in `out_dir`.
+    """Distil the model in `teacher_dir` into a `bits` model; save it packed, with the teacher's tokenizer, in `out_dir`.
 
     The student starts from the teacher's weights, or from those of the student in `start_dir`.
-    ``out_dir/latent`` holds its latent weights.
+    ``out_dir/latent`` holds its latent weights, ``task.json`` what it learned.
     """
-    torch.set_num_threads(threads)
+    out_dir, budget = Path(out_dir), Budget(minutes, steps)
+    recipe, machine = recipe or StudentRecipe(), machine or Machine()
+    device = machine.accelerator.device
     torch.manual_seed(seed)
-    recipe = recipe or StudentRecipe()
-    task, tokenizer = read_task(data_dir), load_tokenizer(data_dir)
-    rows = encode_examples(task, tokenizer, read_examples(data_dir, "train"))
-    validation = encode_examples(task, tokenizer, read_examples(data_dir, "validation"))
-    family, teacher = load_teacher(teacher_dir)
-    start = teacher.config.decoder_start_token_id
+    family, teacher = full_precision_in(teacher_dir, "teacher")
+    tokenizer, ends = tokenizer_in(teacher_dir), Ends.of(teacher.config)
+    held = open_dataset(data, choice)
+    encoded = encode_set(
+        held, SPLITS[:2], tokenizer, Room.of(teacher.config), choice=choice, carried=carried_task(teacher_dir)
+    )
+    task, rows, validation = encoded.task, encoded.texts["train"].rows, encoded.texts["validation"].rows
     student = first_student(family, teacher, bits, start_dir)
-    first = rows[:CALIBRATION_ROWS]
-    calibration = [batch.inputs() for batch in epoch_batches(first, recipe.batch_tokens, start=start)]
-    budget = Budget(minutes, steps)
-    fit(
-        student,
-        make_optimizer(student_groups(student, recipe), recipe.schedule),
-        lambda batch: distillation_loss(student, teacher, batch, recipe),
-        lambda epoch: student_batches(task, rows, recipe, budget.progress, start, random.Random(f"{seed}-{epoch}")),
-        out_dir=Path(out_dir),
-        schedule=recipe.schedule,
-        budget=budget,
+    out_dir.mkdir(parents=True, exist_ok=True)
+    task.save(out_dir)
+    teacher.to(device)
+    calibration = [
+        b.to(device).inputs() for b in epoch_batches(rows[:CALIBRATION_ROWS], recipe.batch_tokens, ends=ends)
+    ]
+    if recipe.written:
+        with machine.accelerator.main_process_first():  # the others read what it wrote
+            rows = written_rows(teacher, tokenizer, task, encoded.texts["train"], recipe.written, out_dir, seed)
+    student.to(device)
+    if recipe.weigh_scales and start_dir is None:
+        weigh_scales(student, calibration)
+    if machine.accelerator.num_processes > 1:
+        student.eval()(**calibration[0])  # sets the steps: every process begins with the same
+    job = Job(
+        model=student,
+        optimizer=make_optimizer(student_groups(student, recipe), recipe.schedule),
+        loss_of=Distillation(student, teacher, recipe),
+        batches_of=lambda epoch, progress: student_batches(
+            task, rows, recipe, progress, ends, random.Random(f"{seed}-{epoch}")
+        ),
         checkpoint=lambda folder: save_student(family, student, tokenizer, calibration, folder),
         validate=lambda: mean_nll(student, validation),
-        save_every=save_every,
+        measure=lambda: tensor_figures(student, calibration[0]),
     )
+    fit(job, out_dir=out_dir, schedule=recipe.schedule, budget=budget, machine=machine)
 
 
 def save_student(

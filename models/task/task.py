@@ -22,8 +22,10 @@ TASK_FILE = "task.json"
 class Task:
     """`max_source` and `max_target` count tokens, special ones included.
 
-    `longer`: a longer text is cut, or its row is left out, where half a text would have another target.
-    `opens`: every encoded text starts with ``<s>``; the decoder's start token is what `teacher` says either way.
+    `longer`: a longer text is cut, or its row is left out, where half a text would have another target, or refused.
+    `vocab`, `units`, `opens` are of the tokenizer that is made where no other is given: its size, whether it knows frequent
+    pieces (byte-level BPE) or single characters, whether every encoded text starts with ``<s>``; the decoder's start
+    token is what `teacher` says either way.
     `lead`: what the first minutes of a teacher's training have as target: the beginning of the source, or the source.
     `shared_words`: the teacher's embeddings start from which tokens stand in the same rows (`ternbin.models.task.embed`).
     `metric`: the score, see `ternbin.models.task.scores`.  `teacher`: ``model_type`` and fields of the teacher's config.
@@ -34,10 +36,11 @@ class Task:
     metric: Literal["rouge", "bleu", "exact"]
     max_source: Annotated[int, Range(2)]
     max_target: Annotated[int, Range(2)]
-    longer: Literal["cut", "drop"]
-    vocab: Annotated[int, Range(1)]
-    opens: bool
-    lead: Literal["beginning", "source"]
+    longer: Literal["cut", "drop", "refuse"]
+    vocab: Annotated[int, Range(1)] = 4096
+    units: Literal["pieces", "characters"] = "pieces"
+    opens: bool = True
+    lead: Literal["beginning", "source"] = "source"
     shared_words: bool = False
     teacher: Mapping[str, Any] = field(default_factory=dict)
 
@@ -52,3 +55,8 @@ def read_task(folder: Path) -> Task:
     if not path.exists():
         raise InputError(f"data folder must hold {TASK_FILE}, not {str(folder)!r}")
     return validated(Task, read_json(path), path)
+
+
+def carried_task(folder: Path) -> Task | None:
+    """The task that a checkpoint in `folder` was trained for, where it says so."""
+    return read_task(folder) if (Path(folder) / TASK_FILE).exists() else None

@@ -53,7 +53,7 @@ class BankedMemory(wiring.Component):
 
     ``readers`` and ``writers`` map port names to the unit behind them, highest priority first: a request is taken when no earlier
     one is valid. ``transposed`` names one more writer, of lowest priority, with a TransposedWritePort (``memory.planes`` code
-    planes, one lane of every bank). Low-rate requesters should come first: then nobody starves.
+    planes, one lane of every bank; lane 0 clears the others). Low-rate requesters should come first: then nobody starves.
 
     A request with an address at or above the depth is taken, touches nothing, and raises ``fault[unit]`` in that cycle.
     ``active``: a request was taken. Events: ``reads`` and ``writes`` in banks accessed.
@@ -150,15 +150,16 @@ class BankedMemory(wiring.Component):
             words = [word.word_select(bank % memory.write_words, memory.bits) for bank in range(memory.banks)]
             return words, mask
         port = ports[-1]
-        mine = Signal(name="transposed")
-        m.d.comb += mine.eq(~_any_of([p.valid for p in normal]))
+        mine, first = Signal(name="transposed"), Signal(name="first_lane")
+        m.d.comb += [mine.eq(~_any_of([p.valid for p in normal])), first.eq(port.lane == 0)]
         with m.If(mine):
-            m.d.comb += mask.eq(1 << port.lane)
-        codes = [
-            Cat(port.codes[plane * memory.banks + bank].replicate(memory.elements) for plane in range(memory.planes))
-            for bank in range(memory.banks)
-        ]
-        return [Mux(mine, code, word) for code in codes], mask
+            m.d.comb += mask.eq(Mux(first, ~0, 1 << port.lane))
+
+        def word_of(bank: int) -> Value:
+            codes = [port.codes[plane * memory.banks + bank] for plane in range(memory.planes)]
+            return Cat(Cat(code, (code & ~first).replicate(memory.elements - 1)) for code in codes)
+
+        return [Mux(mine, word_of(bank), word) for bank in range(memory.banks)], mask
 
 
 class _Grant:

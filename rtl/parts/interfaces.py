@@ -104,7 +104,8 @@ class TransposedInterface(wiring.PureInterface):
 
 
 class TransposedWritePort(wiring.Signature):
-    """Write code r of ``codes`` to bank r, at one address and one lane: [rows bits nz][rows bits neg] (binary: [rows bits])."""
+    """Write code r of ``codes`` to bank r, at one address and one lane: [rows bits nz][rows bits neg] (binary: [rows bits]).
+    A write at lane 0 also clears all other lanes of the word."""
 
     def __init__(self, rows: int, planes: int, lanes: int):
         super().__init__(

@@ -9,9 +9,10 @@ from amaranth.lib.wiring import Out
 _FOLDER = Path(__file__).parent / "primitives"
 
 
-def primitives() -> dict[str, str]:
-    """File name -> text."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.v"))}
+def primitives(form: str = "asic") -> dict[str, str]:
+    """File name -> text. ``form`` "fpga": without latches, with memories that infer as block RAM."""
+    folders = (_FOLDER, _FOLDER / form) if form != "asic" else (_FOLDER,)
+    return {path.name: path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.v"))}
 
 
 def popcount(m: Module, name: str, bits: Value) -> Signal:

@@ -11,13 +11,16 @@ from amaranth.hdl._nir import Netlist
 
 from ternbin.rtl.verilog.clocked import clocked
 
+_REGISTER = re.compile(r"^(  reg (?!\\\$auto\$verilog_backend)[^;=\n]*?) *= [^;\n]*;$", re.M)
+_ZEROS = re.compile(r"^  initial begin\n(?:    \S+ ?\[\d+\] = \d+'[dh]0+;\n)+  end\n", re.M)
+
 
 def convert(parts: Mapping[str, Elaboratable]) -> str:
     """Verilog of ``parts`` by the name of their modules, their submodules included; of instances only the use."""
     collecting = gc.isenabled()
     gc.disable()  # millions of objects that live to the end: looking for garbage among them takes a third of the time
     try:
-        return started(clocked(renumbered(_convert(parts))))
+        return started(without_initial_values(clocked(renumbered(_convert(parts)))))
     finally:
         if collecting:
             gc.enable()
@@ -40,6 +43,12 @@ def renumbered(text: str) -> str:
     when a change elsewhere moves those cells, and compiled simulators stay valid."""
     numbers: dict[str, str] = {}
     return re.sub(r"(?<=\\port\$)\d+", lambda cell: numbers.setdefault(cell[0], str(len(numbers))), text)
+
+
+def without_initial_values(text: str) -> str:
+    """``text`` in which no register, and no memory but those of constants, has a value before it is reset or written: silicon has none,
+    and simulators show what depends on one."""
+    return _ZEROS.sub("", _REGISTER.sub(r"\1 ;", text))
 
 
 def started(text: str) -> str:

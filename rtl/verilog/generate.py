@@ -23,22 +23,30 @@ from ternbin.rtl.verilog.shared import shared_verilog
 from ternbin.version import __version__
 
 TOP = "ternbin"
+FORMS = ("asic", "fpga")
 _WAIVERS = Path(__file__).parents[1] / "lint.vlt"
 
 
 @cache
-def generate(hw: HwConfig) -> dict[str, str]:
+def generate(hw: HwConfig, form: str = "asic") -> dict[str, str]:
     """Verilog texts by file name: the top module ``ternbin`` with its parts, and the primitives. The same input gives the same text.
 
-    The larger parts are converted at the same time, in processes of their own. Raises InputError for a configuration that is for
-    accounting only.
+    ``form``: "asic", or "fpga", whose primitives have no latches and whose memories infer as block RAM; bits and cycles are the same.
+    Raises InputError for another form, and for a configuration that is for accounting only.
     """
+    if form not in FORMS:
+        raise InputError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
+    return _parts(hw) | primitives(form)
+
+
+def _parts(hw: HwConfig) -> dict[str, str]:
+    """All but the primitives. The larger parts are converted at the same time, in processes of their own."""
     if hw.kind not in KINDS:
         raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
     with ProcessPoolExecutor(max_workers=2, initializer=begin_worker) as pool:
         units = [pool.submit(_unit, name, hw) for name in APART]
         shared, top = pool.submit(shared_verilog, hw), convert({TOP: Top(hw)})
-        return {f"{TOP}.v": "\n".join([top, *(unit.result() for unit in units)]), **shared.result(), **primitives()}
+        return {f"{TOP}.v": "\n".join([top, *(unit.result() for unit in units)]), **shared.result()}
 
 
 def _unit(name: str, hw: HwConfig) -> str:

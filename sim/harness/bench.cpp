@@ -2,6 +2,7 @@
 // sim/runner.py is its only user and documents the meaning of every argument.
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 
@@ -92,10 +93,17 @@ class Bench {
         context_->traceEverOn(true);
 #endif
         top_ = std::make_unique<Vtop>(context_.get(), "TOP");
-        memory_ = std::make_unique<AxiMemory<Vtop>>(*top_, data, size, timing);
+        restart_memory_ = [=, this] { memory_ = std::make_unique<AxiMemory<Vtop>>(*top_, data, size, timing); };
+        top_->clk = 0;
+        reset(4);
+    }
+
+    // Reset for so many cycles. External memory keeps its contents and forgets its bursts in flight.
+    void reset(uint32_t cycles) {
+        restart_memory_();
         clear_inputs();
         top_->rst = 1;
-        for (int i = 0; i < 4; i++) cycle();
+        while (cycles--) cycle();
         top_->rst = 0;
         cycle();
     }
@@ -233,7 +241,6 @@ class Bench {
     };
 
     void clear_inputs() {
-        top_->clk = 0;
         top_->s_axil_awvalid = top_->s_axil_wvalid = top_->s_axil_bready = top_->s_axil_arvalid = top_->s_axil_rready = 0;
         memory_->drive();
     }
@@ -346,6 +353,7 @@ class Bench {
     std::unique_ptr<VerilatedContext> context_;
     std::unique_ptr<Vtop> top_;
     std::unique_ptr<AxiMemory<Vtop>> memory_;
+    std::function<void()> restart_memory_;
 #if VM_TRACE
     std::unique_ptr<Tracer> tracer_;
 #endif
@@ -377,6 +385,8 @@ EXPORT void tb_free(Bench* bench) {
     bench->close_waves();
     delete bench;
 }
+
+EXPORT void tb_reset(Bench* bench, uint32_t cycles) { bench->reset(cycles); }
 
 EXPORT int tb_memory(Bench* bench, const char* path, uint32_t banks) { return bench->add_memory(path, banks); }
 

@@ -231,7 +231,10 @@ class MemoryModel:
         for bank, words in enumerate(self.words):
             if mask >> bank & 1:
                 bits = sum((codes >> p * rows + bank & 1) << p * self.elements + lane for p in range(self.planes))
-                words[addr] = words[addr] & ~self._element_mask(1 << lane) | bits
+                written = self._element_mask(
+                    1 << lane if lane else (1 << self.elements) - 1
+                )  # lane 0 clears the others
+                words[addr] = words[addr] & ~written | bits
 
 
 class PortMaster:

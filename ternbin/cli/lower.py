@@ -104,7 +104,7 @@ def _lowered(args: argparse.Namespace) -> "Lowered":
         if each.name in args.print_after:
             print(f"after {each.name}:\n{dump(graph, weights)}")
 
-    model = prepare.load_model(prepare.model_dir(args.model), args.bits)
+    model = prepare.load_model(prepare.model_dir(args.model, args.bits), args.bits)
     return transform(prepare.lower(model.pack()), passes, after)
 
 

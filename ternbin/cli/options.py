@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from ternbin.schema import parse_json, read_text, shown
 
 if TYPE_CHECKING:
     from ternbin.counting.external import MemoryModel
+    from ternbin.models.task.dataset import Choice
 
 BITS = tuple(config.BITS)
 MANY = 1 << 31
@@ -66,7 +69,9 @@ def output_file(text: str) -> str:
 def add_model(parser: argparse.ArgumentParser) -> None:
     add_model_folder(parser)
     parser.add_argument(
-        "--bits", choices=BITS, help="weight-activation bits; quantizes the checkpoint where it has others"
+        "--bits",
+        choices=BITS,
+        help="weight-activation bits: which of the bundled models; quantizes a checkpoint folder that has others",
     )
 
 
@@ -79,11 +84,48 @@ def add_model_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = "debian", otherwise: str = "debian") -> None:
+    """The data set, and what is said of it."""
+    of_data = "(default: what the data say)"
     parser.add_argument(
         "--data",
         default=default,
-        metavar="NAME|DIR",
-        help=f"data set: a folder, or debian or debian-it, which are built in data/ where missing (default: {otherwise})",
+        metavar="FILE|DIR|NAME",
+        help="pairs of texts: a JSONL, CSV or TSV file, a folder of train, validation and test, or a set by name: debian, debian-it, "
+        f"misaki, which are built in data/ where missing, or xsum, cnn_dailymail, wmt16-en-ro (default: {otherwise})",
+    )
+    parser.add_argument(
+        "--source-column", metavar="NAME", help="of a file's sources (default: source, or another usual name)"
+    )
+    parser.add_argument(
+        "--target-column", metavar="NAME", help="of its targets (default: target, or another usual name)"
+    )
+    parser.add_argument(
+        "--split-seed", type=whole(0), default=0, metavar="N", help="by which a single file is split (default: 0)"
+    )
+    parser.add_argument("--metric", choices=("rouge", "bleu", "exact"), help=f"score of texts {of_data}")
+    parser.add_argument("--max-source", type=whole(2), metavar="N", help=f"tokens of a source at most {of_data}")
+    parser.add_argument("--max-target", type=whole(2), metavar="N", help=f"tokens of a target at most {of_data}")
+    parser.add_argument(
+        "--longer",
+        choices=("cut", "drop", "refuse"),
+        help=f"what becomes of longer texts; drop leaves the row out {of_data}",
+    )
+
+
+def choice(args: argparse.Namespace) -> "Choice":
+    """What the options of `add_data` say."""
+    from ternbin.models.task.dataset import Choice
+    from ternbin.models.task.tables import Columns
+
+    return Choice(
+        columns=Columns(source=args.source_column, target=args.target_column),
+        metric=args.metric,
+        max_source=args.max_source,
+        max_target=args.max_target,
+        longer=args.longer,
+        units=getattr(args, "units", None),
+        vocab=getattr(args, "vocab", None),
+        split_seed=args.split_seed,
     )
 
 
@@ -239,6 +281,11 @@ def add_restart(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="PATH", type=output_file, help="write the result there as JSON")
+
+
+def typed() -> str:
+    """The command line of this process, as one types it."""
+    return shlex.join(["ternbin", *sys.argv[1:]])
 
 
 def parse_ids(text: str) -> list[int]:

@@ -78,6 +78,8 @@ class HwConfig:
     weight_pack: Literal["2bit", "5trit"] = "2bit"  # ternary weights in external memory: 2 bits each, or five in 8 bits
     beams: Annotated[int, Range(1, MAX_BEAMS)] = 1  # of a search: more add a unit for best tokens, masks to the softmax
     kv_external: bool = False  # keep keys and values of decoding in external memory
+    # whose constants stay in WBUF and PBUF between calls, as far as they fit
+    resident: Literal["none", "decoder"] = "none"
     # only turns cycles into seconds and leakage into energy; reports say what the configuration meets (docs/energy.md, "The clock")
     clock_mhz: Annotated[float, Range(0.001, 100_000)] = 290.0
 
@@ -249,12 +251,18 @@ def named() -> dict[str, HwConfig]:
         queue_depth=8,
         clock_mhz=230.0,
     )
+    small = HwConfig(name="small")
     configs = (
         tiny,
-        HwConfig(name="small"),
+        small,
         dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32, clock_mhz=340.0),
         HwConfig(name="small-binary", kind="binary", lanes=64, clock_mhz=280.0),
         base,
+        # with room for all weights and parameters of the bundled model's decoder, of BART-base's
+        dataclasses.replace(small, name="small-resident", resident="decoder", wbuf_words=4096, pbuf_words=4096),
+        dataclasses.replace(
+            base, name="base-resident", resident="decoder", wbuf_words=24576, pbuf_words=16384, clock_mhz=200.0
+        ),
     )
     return {config.name: config for config in configs}
 

@@ -81,11 +81,22 @@ def simulated_phases(program: Program, lowered: Lowered, run: RunResult) -> list
 def predicted_phases(program: Program, lowered: Lowered, timing: Sequence[CallPrediction]) -> list[Phase]:
     """The same without a simulation: all calls that ``timing`` has, every text going on to the last."""
 
+    steps = [len(timing) - program.encoders] * program.encoders
+    return _phases(program, lowered, len(timing), steps, _predicted(program, timing))
+
+
+def predicted_call(program: Program, lowered: Lowered, timing: Sequence[CallPrediction], number: int) -> Phase:
+    """Decoder call ``number`` alone, as a phase of its own, every text going on to the last."""
+    steps = [len(timing) - program.encoders] * program.encoders
+    calls = range(number, number + 1)
+    return _phase(PHASES[1], program, lowered, calls, program.encoders, steps, _predicted(program, timing))
+
+
+def _predicted(program: Program, timing: Sequence[CallPrediction]) -> See:
     def see(number: int, instructions: list[Instruction]) -> Seen:
         return Seen(timing[number].cycles, call_events(program, number, timing[number], instructions))
 
-    steps = [len(timing) - program.encoders] * program.encoders
-    return _phases(program, lowered, len(timing), steps, see)
+    return see
 
 
 def _phases(program: Program, lowered: Lowered, calls: int, steps: Sequence[int], see: See) -> list[Phase]:

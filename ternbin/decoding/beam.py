@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ternbin.contract.hw import top_tokens
-from ternbin.decoding.greedy import reference_run
+from ternbin.decoding.greedy import Batched, reference_run
 from ternbin.decoding.lists import candidates
 from ternbin.decoding.rules import Candidates
 from ternbin.decoding.search import Fed, Found, Policy, Search
@@ -243,6 +243,44 @@ def reference_beams(
         return candidates(outputs(decode.graph, values)[NEXT][:, -1], scale)
 
     return beam_search(Policy.of(lowered.meta, max_new_tokens), search, step)
+
+
+def batched_beams(
+    batched: Batched,
+    sources: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    search: Search,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[list[int]]:
+    """Tokens of every source as :func:`reference_beams` gives them, the beams of many texts at once; ``progress`` hears how many are
+    done."""
+    check_vocabulary(batched.meta, search.beams)
+    policy, results, done = Policy.of(batched.meta, max_new_tokens), [[] for _ in sources], 0
+    for batch in batched.batches(sources):
+        found = _beams_of(batched, [sources[i] for i in batch], policy, search)
+        for index, each in zip(batch, found, strict=True):
+            results[index] = each.tokens
+        done += len(batch)
+        progress(done)
+    return results
+
+
+def _beams_of(batched: Batched, sources: Sequence[Sequence[int]], policy: Policy, search: Search) -> list[Found]:
+    given, lengths = batched.encode(sources)
+    given = {name: value.repeat_interleave(search.beams, 0) for name, value in given.items()}
+    lengths = lengths.repeat_interleave(search.beams)
+    caches: dict[str, Tensor] = {}
+    scale = batched.head.op.logit_scale_log2
+
+    def step(tokens: Sequence[int], parents: Sequence[int], position: int) -> list[Candidates]:
+        index = torch.tensor(parents, device=batched.device)
+        for name, value in caches.items():
+            caches[name] = value[index]
+        fed = {IDS: torch.tensor(tokens, device=batched.device)[:, None], **given}
+        values = batched.decode(fed, position, caches, lengths, top=search.top)
+        return candidates(outputs(batched.decode.graph, values)[NEXT][:, -1], scale)
+
+    return together(policy, search, len(sources), step)
 
 
 def reference_tokens(

@@ -139,7 +139,7 @@ class Batched:
     ) -> list[list[int]]:
         """Greedy tokens of every source, as :func:`reference_run`; ``progress`` hears how many are done."""
         policy, results, done = Policy.of(self.meta, max_new_tokens), [[] for _ in sources], 0
-        for batch in self._batches(sources):
+        for batch in self.batches(sources):
             for index, tokens in zip(batch, self._generate([sources[i] for i in batch], policy), strict=True):
                 results[index] = tokens
             done += len(batch)
@@ -157,7 +157,7 @@ class Batched:
         The probabilities are the softmax of the integer logits times ``2^-F``; every target token is fed back.
         """
         results, done = [0.0] * len(sources), 0
-        for batch in self._batches(sources):
+        for batch in self.batches(sources):
             values = self._nll([sources[i] for i in batch], [targets[i] for i in batch])
             for index, value in zip(batch, values, strict=True):
                 results[index] = value
@@ -165,13 +165,13 @@ class Batched:
             progress(done)
         return results
 
-    def _batches(self, sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    def batches(self, sources: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Indices in batches of similar length, longest first."""
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 
-    def _encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], Tensor]:
+    def encode(self, sources: Sequence[Sequence[int]]) -> tuple[dict[str, Tensor], Tensor]:
         """Cross-attention keys and values, and the source lengths."""
         for ids in sources:
             check_source(ids, self.lowered)
@@ -185,7 +185,7 @@ class Batched:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
 
     def _generate(self, sources: Sequence[Sequence[int]], policy: Policy) -> list[list[int]]:
-        given, lengths = self._encode(sources)
+        given, lengths = self.encode(sources)
         results, top = [policy.first() for _ in sources], _listed(policy, self.meta["vocab_size"])
         rows, past = (
             _Rows(list(range(len(sources))), self._padded([policy.prompt] * len(sources)), lengths, given, {}),
@@ -217,7 +217,7 @@ class Batched:
         return torch.tensor(tokens, device=self.device)[:, None]
 
     def _nll(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
-        given, lengths = self._encode(sources)
+        given, lengths = self.encode(sources)
         feed = self._padded([[self.meta["decoder_start_id"], *target[:-1]] for target in targets])
         hidden = outputs(self.body.graph, self.body({IDS: feed, **given}, 0, {}, lengths))["hidden"]
         return [self._row_nll(row[: len(target)], target) for row, target in zip(hidden, targets, strict=True)]

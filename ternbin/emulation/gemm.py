@@ -146,4 +146,7 @@ def _put_transposed(s: State, i: Instruction, bits: np.ndarray) -> None:
     for plane, part in enumerate(bits):
         place = s.touch(Mem.KBUF, words + plane * i["dst_plane"], True)
         bank, lane = feature % s.hw.rows, key[:, None] % s.hw.lanes
+        s.memories[Mem.KBUF][bank, place[key % s.hw.lanes == 0]] = (
+            0  # keys come in order: the first of a word clears it
+        )
         s.memories[Mem.KBUF][bank, place, :, lane] = np.moveaxis(part, 0, -1)

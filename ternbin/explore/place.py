@@ -10,7 +10,7 @@ from ternbin.contract.memories import banked
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.phases import Phase, predicted_phases
+from ternbin.counting.phases import Phase, predicted_call, predicted_phases
 from ternbin.energy.lines import Line, Precision, value_pj
 from ternbin.energy.model import account
 from ternbin.errors import InputError
@@ -97,6 +97,12 @@ class Mapped:
         words = (self.slices - 1) * sums * 32 // self.hw.res_word_bits
         more = {name: phase.counters[name] + words for name in ("rbuf_reads", "rbuf_writes")}
         return replace(phase, counters=phase.counters | more)
+
+    @cached_property
+    def last(self) -> Phase:
+        """Of the phases the last call alone: a token, however many came before."""
+        calls = predict(self.program, self.memory).calls
+        return predicted_call(self.program, self.lowered, calls, len(calls) - 1)
 
     def lines(self, phase: Phase, dram: str) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 from ternbin.contract.hw import HwConfig
@@ -131,13 +132,15 @@ def batched(mapped: Mapped, phase: Phase, dram: str, batch: int) -> float:
     return sum(line.pj * share(line) for line in mapped.lines(phase, dram)) / phase.tokens
 
 
-def resident(mapped: Mapped, phase: Phase, dram: str, capacity_mib: float) -> float:
-    """Projected picojoules a token of decoding where ``capacity_mib`` of weights stay on chip, in banks of 64 KiB beside what is there."""
-    bank = tables.sram(4096, 128)
-    weights = 8 * phase.traffic.weights / phase.tokens
-    kept = min(weights, capacity_mib * MIB * 8)
-    saved = kept * (tables.DRAM[dram].pj - bank.read.pj / 128)
-    return value_pj(mapped.lines(phase, dram)) / phase.tokens - saved
+RESIDENT_PBUF = 8  # times the parameters' words, so that what the weights of a decoder need beside them stays as well
+
+
+def resident(hw: HwConfig, capacity_mib: float) -> HwConfig:
+    """``hw`` with a WBUF of at least ``capacity_mib``, where the weights of decoding stay."""
+    words = ceil(capacity_mib * MIB * 8 / (hw.rows * hw.code_word_bits))
+    return replace(
+        hw, resident="decoder", wbuf_words=max(words, hw.wbuf_words), pbuf_words=RESIDENT_PBUF * hw.pbuf_words
+    )
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _curve(points: Sequence[dict[str, Any]], reference: str, phase: str) -> list
 
 SWEPT = ("FP32", "INT8", "W2A2")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-RESIDENT_MIB = tuple(2.0**n for n in range(-2, 11))
+RESIDENT_MIB = tuple(4.0**n for n in range(-1, 5))
 
 
 @dataclass(frozen=True)
@@ -232,23 +235,35 @@ class Sweeper:
         }
 
     def batches(self, texts: float) -> dict[str, dict[str, float]]:
-        return self._decoding(lambda mapped, phase: batched(mapped, phase, self.dram, int(texts)))
+        decoding = {name: self.chosen[name].phases[1] for name in SWEPT}
+        return {
+            name: {PHASES[1]: batched(self.chosen[name], phase, self.dram, int(texts))}
+            for name, phase in decoding.items()
+        }
 
-    def residents(self, mib: float) -> dict[str, dict[str, float]]:
-        return self._decoding(lambda mapped, phase: resident(mapped, phase, self.dram, mib))
-
-    def _decoding(self, energy: Callable[[Mapped, Phase], float]) -> dict[str, dict[str, float]]:
-        return {name: {PHASES[1]: energy(self.chosen[name][1].mapped, self.chosen[name][1].phase)} for name in SWEPT}
+    def residents(self, mib: float) -> dict[str, dict[str, float] | str]:
+        """Of a token after the first, which loads what stays."""
+        found: dict[str, dict[str, float] | str] = {}
+        for name in SWEPT:
+            own = self.chosen[name][1].mapped
+            try:
+                hw = replace(resident(own.hw, mib), kv_external=False)
+                mapped = tiled(self.subject, own.case, hw, own.slices)
+            except InputError as error:
+                found[name] = str(error)
+            else:
+                found[name] = {PHASES[1]: value_pj(mapped.lines(mapped.last, self.dram)) / mapped.last.tokens}
+        return found
 
 
 KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}
 
 
 def sweeps(subject: Subject, chosen: Mapping[str, Sequence[Choice]], dram: str) -> Iterator[Sweep]:
-    """Source length and capacity of the code memories (mapped anew), external memory, batch and resident weights (from ``chosen``)."""
+    """Source length, capacity of the code memories and weights that stay (mapped anew), external memory and batch (from ``chosen``)."""
     by = Sweeper(subject, chosen, dram)
     yield Sweep("source length", "tokens", "derived", subject.lengths, by.lengths)
     yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, by.capacities)
     yield Sweep(f"external memory: {', '.join(KINDS.values())}", "pJ a bit", "derived", tuple(KINDS), by.memories)
     yield Sweep("batch", "texts", "projected", BATCHES, by.batches)
-    yield Sweep("weights kept on chip", "MiB", "projected", RESIDENT_MIB, by.residents)
+    yield Sweep("weights kept on chip", "MiB", "derived", RESIDENT_MIB, by.residents)

@@ -24,6 +24,7 @@ from ternbin.graph.qtypes import KINDS
 from ternbin.mapping.builder import MOST_PARTS, CallBuilder, Codes, Keys, Steps
 from ternbin.mapping.fold import Folded, check_acc, fold_scales, operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, plain, threshold_params
+from ternbin.mapping.resident import Constant, parameters
 from ternbin.mapping.schedule import Lease, Sight
 from ternbin.mapping.tokenwise import Follow, ToCodes, linear_to_stream, quantized, to_codes
 
@@ -207,7 +208,7 @@ class _Heads:
 
     def _context(self) -> None:
         head, probabilities = self.waiting.pop(0)
-        lease = self.b.params(self.context.name, *self.params)
+        lease = self.b.constant(self.context.name, self.params, inner=self.params.words, outer=1)
         _context(self.b, self.context, head, probabilities, self.values, self.out, lease, self.fields)
 
     def _steps(self, products: list[Product], start: int) -> Steps:
@@ -230,7 +231,7 @@ class _Heads:
         tiles = ceil_div(self.pieces[0][1] - self.pieces[0][0], self.b.hw.cols)
         group = max(ceil_div(GROUP_STEPS, plan.tiles_per_group * plan.chunks * tiles) for plan in plans)
         words = LIVE_LEASES * max(
-            group * plan.tiles_per_group * plan.params + len(self.pieces) * self.params[1] for plan in plans
+            group * plan.tiles_per_group * plan.params.words + len(self.pieces) * self.params.words for plan in plans
         )
         return group if words <= self.b.pbuf.words else self.heads
 
@@ -278,7 +279,7 @@ def _probabilities(
     out = b.new_codes(f"softmax {node.name}", node.op.kind, plain(count), *piece, words=chunks)
     mask = b.mask if node.op.causal else b.sources
     if mask is not None:
-        seen = b.params(node.name, mask, tiles)
+        seen = b.params(node.name, tiles, mask, inner=tiles, outer=1, dram=mask)
         leases, valid = [lut, seen], dict(keys=count, masked=1, mask_addr=seen.addr, mask_bit=first)
     else:
         leases, valid = [lut], dict(keys=b.past + 1 + first if node.op.causal else count, causal=node.op.causal)
@@ -307,10 +308,8 @@ def _probabilities(
     return out
 
 
-def _context_params(
-    b: CallBuilder, node: Node[ContextOp], values: Keys, count: int
-) -> tuple[tuple[int, int], dict[str, int]]:
-    """Address and number of the parameter words of a head (the same for every head), and the fields of the context GEMMs."""
+def _context_params(b: CallBuilder, node: Node[ContextOp], values: Keys, count: int) -> tuple[Constant, dict[str, int]]:
+    """The parameter words of a head (the same for every head), and the fields of the context GEMMs."""
     op, hw, where, probability = node.op, b.hw, node.where, node.src[0].expect(CodesType).kind
     a, c = operand(hw, values.kind, where), operand(hw, probability, where)
     rowsum = c.sub != 0
@@ -337,7 +336,7 @@ def _context_params(
         fields = dict(epilogue=Epilogue.CODES8, kind=STORED_KIND[op.kind], shift=shift, param_stride=SCALE_WORDS)
     fields |= dict(rowsum=rowsum, row_planes=a.planes, row_signed=a.signed)
     address = b.image.put(("params", node.name), lambda: int_bytes(words, 2))
-    return (address, words.shape[0] * words.shape[1]), fields
+    return parameters(hw, address, words.shape[0] * words.shape[1]), fields
 
 
 def _context(

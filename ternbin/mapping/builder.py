@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Dest, Instruction, Mem, Op
@@ -18,6 +19,7 @@ from ternbin.graph.qtypes import KINDS
 from ternbin.mapping.allocator import Allocator, BlockError, CapacityError, Image
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import Lanes, Linear, Plan, plan_linear
+from ternbin.mapping.resident import NOTHING, Constant, Residents, Seen
 from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
 
 MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
@@ -81,6 +83,7 @@ class CallBuilder:
     ``tokens`` are computed, at positions from ``past`` on. ``blocks`` says into how many parts each stage splits them.
     With a ``mask``, an address in external memory, they are beams at one position; ``past`` then counts the keys before them, and the
     mask says which keys each sees (16 bits a key, a bit a beam). ``sources`` is such a mask of the source tokens of several texts.
+    ``residents`` are on chip, or, of the call that ``fills`` them, are loaded once by it.
     """
 
     hw: HwConfig
@@ -93,18 +96,22 @@ class CallBuilder:
     users: dict[Node[GraphOp], list[Node[GraphOp]]]
     mask: int | None = None
     sources: int | None = None
+    residents: Residents = NOTHING
+    fills: bool = False
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
     stage: str = ""
     codes: dict[Node[GraphOp], list[Codes]] = field(default_factory=dict)
     held: dict[bool, Node[GraphOp]] = field(default_factory=dict)  # whose value the stream and the rows beside it hold
     progress: dict[Node[GraphOp], int] = field(default_factory=dict)  # tokens that a linear op has read
     done: set[Node[GraphOp]] = field(default_factory=set)  # LayerNorms that were computed with what is before them
+    seen: Seen = field(default_factory=Seen)
+    staying: dict[tuple[Constant, int, int], Lease] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         hw = self.hw
         self.abuf, self.sbuf = Allocator("ABUF", hw.abuf_words), Allocator("SBUF", hw.sbuf_words)
         self.schedule = Schedule(hw.queue_depth)
-        self.wbuf, self.pbuf = Ring("WBUF", hw.wbuf_words), Ring("PBUF", hw.pbuf_words)
+        self.wbuf, self.pbuf = (Ring(mem.name, self.residents.ring(hw, mem)) for mem in (Mem.WBUF, Mem.PBUF))
         self.ids, self.lutv, self.lutx = Ring("IDBUF", hw.idbuf_words), Ring("LUTV", 1), Ring("LUTX", 1)
         self.regions = 1 + any(map(self.beside, self.users))  # of RBUF: the stream, and what lies beside it
 
@@ -146,18 +153,42 @@ class CallBuilder:
             self.load(op, (ring, lease), mem=mem, inner=beats, outer=1, dram=address)
         return lease
 
-    def params(self, op: str, address: int, words: int) -> Lease:
-        """Load parameter words, unless they were the last to be loaded; raises CapacityError where they exceed half of PBUF."""
-        if words > self.pbuf.most:
+    def params(self, op: str, words: int, content: object, **fields: int) -> Lease:
+        """Load parameter words that are others in the next call, unless the last ones loaded have the same ``content`` (None: never);
+        ``fields``: of the load. Raises CapacityError where they exceed half of what goes round in PBUF."""
+        self.seen.other[Mem.PBUF] = max(words, self.seen.other.get(Mem.PBUF, 0))
+        return self._around(op, self.pbuf, words, content, dict(mem=Mem.PBUF) | fields)
+
+    def constant(self, op: str, constant: Constant, tile: int = 0, count: int = 1, **fields: int) -> Lease:
+        """Tiles of a constant on chip, loaded unless they stay there or were the last to be loaded; ``fields``: of the load. Raises
+        CapacityError where they exceed half of what goes round."""
+        words, where = count * constant.words, constant.address + tile * constant.tile_bytes
+        key, at = (constant, tile, count), self.residents.address(constant, tile)
+        ring = self.wbuf if constant.mem == Mem.WBUF else self.pbuf
+        fields |= dict(mem=constant.mem, dram=where)
+        if at is None:
+            known = len(ring.leases)
+            lease = self._around(op, ring, words, key, fields)
+            self.seen.tiles[constant] += count * (len(ring.leases) - known)
+            return lease
+        if key not in self.staying:
+            lease = self.staying[key] = Lease(at, frozenset())
+            if self.fills:
+                self.load(op, (ring, lease), addr=at, **fields)
+        return self.staying[key]
+
+    def _around(self, op: str, ring: Ring, words: int, content: object, fields: dict[str, int]) -> Lease:
+        if words > ring.most:
+            name = ring.name.lower()
             raise CapacityError(
-                f"{op}: PBUF words must be at most {self.pbuf.most} (half of PBUF), not {words}",
-                "pbuf_words",
+                f"{op}: {ring.name} words must be at most {ring.most} (half of {ring.name}), not {words}",
+                f"{name}_words",
                 2 * words,
             )
-        known = len(self.pbuf.leases)
-        lease = self.pbuf.lease(words, content=address)
-        if len(self.pbuf.leases) > known:
-            self.load(op, (self.pbuf, lease), mem=Mem.PBUF, addr=lease.addr, inner=words, outer=1, dram=address)
+        known = len(ring.leases)
+        lease = ring.lease(words, content=content)
+        if len(ring.leases) > known:
+            self.load(op, (ring, lease), addr=lease.addr, **fields)
         return lease
 
     @property
@@ -353,13 +384,27 @@ class CallBuilder:
                     follow(*piece)
 
     def parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
-        """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together."""
-        size, count = min(self.wbuf.most // plan.inner, self.pbuf.most // plan.params), tiles[1] - tiles[0]
+        """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together; what stays apart from what does not."""
+        ends = (self.residents.tiles(constant) for constant in (plan.weights, plan.params))
+        cuts = sorted({*tiles, *(end for end in ends if tiles[0] < end < tiles[1])})
+        return [part for piece in pairwise(cuts) for part in self._parts(plan, piece)]
+
+    def _parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
+        around = [
+            (ring, constant.words)
+            for ring, constant in ((self.wbuf, plan.weights), (self.pbuf, plan.params))
+            if self.residents.address(constant, tiles[0]) is None
+        ]
+        count = tiles[1] - tiles[0]
+        if not around and not self.fills:
+            return [tiles]
+        size = min((ring.most // words for ring, words in around), default=count)
         if size == 0:
-            field, need = ("wbuf_words", plan.inner) if plan.inner > self.wbuf.most else ("pbuf_words", plan.params)
+            weights, params = plan.weights.words, plan.params.words
+            field, need = ("wbuf_words", weights) if weights > self.wbuf.most else ("pbuf_words", params)
             raise CapacityError(
                 f"{plan.name}: words of a row tile must be at most {self.wbuf.most} of WBUF and "
-                f"{self.pbuf.most} of PBUF (half each), not {plan.inner} and {plan.params}",
+                f"{self.pbuf.most} of PBUF (half each), not {weights} and {params}",
                 field,
                 2 * need,
             )
@@ -412,26 +457,16 @@ class CallBuilder:
                 row_stride=plan.inner,
                 row_planes=1,
                 row_tiles=run,
-                param_addr=p.addr + (start - tiles[0]) * plan.params,
+                param_addr=p.addr + (start - tiles[0]) * plan.params.words,
                 **to.place(start, piece[0]),
             )
             start += run
 
     def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
-        w, rows = self.wbuf.lease(count * plan.inner), transfer_banks(self.hw, Mem.WBUF)
-        self.load(
-            plan.name,
-            (self.wbuf, w),
-            mem=Mem.WBUF,
-            addr=w.addr,
-            inner=plan.inner,
-            outer=count * rows,
-            stride=plan.row_bytes,
-            dram=plan.weight_addr + tile * plan.tile_bytes,
-            expand=plan.expand,
-        )
-        tile_bytes = plan.params * self.hw.param_word_bits // 8
-        return w, self.params(plan.name, plan.param_addr + tile * tile_bytes, count * plan.params)
+        outer = count * transfer_banks(self.hw, Mem.WBUF)
+        fields = dict(inner=plan.inner, outer=outer, stride=plan.row_bytes, expand=plan.expand)
+        weights = self.constant(plan.name, plan.weights, tile, count, **fields)
+        return weights, self.constant(plan.name, plan.params, tile, count, inner=count * plan.params.words, outer=1)
 
     def to_tokens(self, plan: Plan, node: Node[GraphOp], out: Codes) -> "Destination":
         """Codes of ``node`` into ABUF."""

@@ -26,6 +26,7 @@ from ternbin.graph.ops.ends import LmHead
 from ternbin.graph.ops.stream import LinearResidual
 from ternbin.mapping.allocator import Image
 from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
+from ternbin.mapping.resident import Constant
 
 Linear = LinearCodes | LinearCodes8 | LinearResidual | LmHead
 STORED_KIND = {
@@ -67,7 +68,7 @@ def plain(features: int) -> Lanes:
 
 @dataclass(frozen=True)
 class Plan:
-    """One linear op on this hardware: ``tiles`` row tiles, each of ``params`` parameter words, and fixed GEMM fields.
+    """One linear op on this hardware: ``tiles`` row tiles with their ``weights`` and ``params``, and fixed GEMM fields.
 
     ``groups`` heads of ``tiles_per_group`` row tiles; ``odd`` = (lanes, code) of padded output rows that are not 0.
     """
@@ -77,12 +78,10 @@ class Plan:
     groups: int
     chunks: int
     inner: int  # words of a weight row as loaded, the row stride
-    tile_bytes: int  # of weights in external memory
     row_bytes: int  # from one row of a LOAD to the next
     expand: bool
-    weight_addr: int
-    params: int
-    param_addr: int
+    weights: Constant
+    params: Constant
     fields: dict[str, int] = field(repr=False)
     odd: tuple[int, int] = (0, 0)
 
@@ -114,18 +113,17 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
     tiles, tile_bytes = len(rows) // hw.rows, tile_rows * row_bytes
     address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand), tiles * tile_bytes)
     words, fields, odd = _epilogue(hw, weights, op, folded, rows, where)
+    count, param_addr = words.shape[1], image.put(("params", node.name, groups), lambda: int_bytes(words, 2))
     return Plan(
         name=node.name,
         tiles=tiles,
         groups=groups,
         chunks=chunks,
         inner=inner,
-        tile_bytes=tile_bytes,
         row_bytes=row_bytes,
         expand=expand,
-        weight_addr=address,
-        params=words.shape[1],
-        param_addr=image.put(("params", node.name, groups), lambda: int_bytes(words, 2)),
+        weights=Constant(Mem.WBUF, address, tile_bytes, inner, tiles),
+        params=Constant(Mem.PBUF, param_addr, count * hw.param_word_bits // 8, count, tiles),
         fields={**fields, "acc_init": folded.acc_init + odd_init},
         odd=odd,
     )

@@ -8,7 +8,7 @@ docs/instruction-set.md says what the instructions do; ternbin/mapping/ holds th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from ternbin.graph.shape import NEXT, generates, places, shape
 from ternbin.mapping.allocator import Allocator, BlockError, CapacityError, Image
 from ternbin.mapping.attention import NewKeys, Projection, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
+from ternbin.mapping.resident import NOTHING, Residents, choose
 from ternbin.mapping.room import refusal
 from ternbin.mapping.schedule import Item, Sight
 from ternbin.mapping.sync import insert_tokens
@@ -256,9 +257,19 @@ class _Mapping:
         def build(b: CallBuilder) -> None:
             self._stack(b, self.model.prefill.graph, at, start)
 
-        return self._fit(self.model.prefill.graph, self.prefill_kbuf, self.lengths[text], 0, build)
+        return self._fit(self.model.prefill.graph, self.prefill_kbuf, self.lengths[text], 0, build).schedule.items()
+
+    @cached_property
+    def _residents(self) -> Residents:
+        """Constants that decoder calls find on chip; the first of them loads what stays."""
+        if self.hw.resident == "none" or not self.max_new_tokens:
+            return NOTHING
+        return choose(self.hw, *(self._built(step, NOTHING).seen for step in (0, self.max_new_tokens - 1)))
 
     def _decode(self, step: int) -> list[Item]:
+        return self._built(step, self._residents).schedule.items()
+
+    def _built(self, step: int, residents: Residents) -> CallBuilder:
         size = self.beams * self.hw.axi_bytes
         address = self.target + step * size
         result, mask = address + size, None
@@ -270,7 +281,8 @@ class _Mapping:
         def build(b: CallBuilder) -> None:
             self._stack(b, graph, {IDS: address, NEXT: result})
 
-        return self._fit(graph, self.kbuf, self.beams, step * self.beams, build, mask, self.sources)
+        past = step * self.beams
+        return self._fit(graph, self.kbuf, self.beams, past, build, mask, self.sources, residents, fills=step == 0)
 
     def _fit(
         self,
@@ -281,7 +293,10 @@ class _Mapping:
         build: Callable[[CallBuilder], None],
         mask: int | None = None,
         sources: int | None = None,
-    ) -> list[Item]:
+        residents: Residents = NOTHING,
+        *,
+        fills: bool = False,
+    ) -> CallBuilder:
         """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
         users = graph.users()
         pipelined, blocks = True, dict.fromkeys(STAGES, 1)
@@ -297,11 +312,14 @@ class _Mapping:
                 users,
                 mask,
                 sources,
+                residents,
+                fills,
                 pipelined,
             )
             try:
                 build(b)
-                return b.schedule.items()
+                b.schedule.items()
+                return b
             except BlockError:
                 if b.can_split(b.stage):
                     blocks[b.stage] += 1

@@ -25,6 +25,7 @@ from ternbin.mapping.allocator import BlockError
 from ternbin.mapping.builder import CallBuilder, Codes, Destination
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
+from ternbin.mapping.resident import parameters
 from ternbin.mapping.schedule import Lease, Sight
 
 Projection = LinearCodes | LinearCodes8
@@ -66,19 +67,8 @@ def embed(b: CallBuilder, node: Node[Embed | EmbedAt], at: Mapping[str, int]) ->
             index=lease.addr,
             expand=expand,
         )
-        params = b.pbuf.lease(count)
-        b.load(
-            node.name,
-            (b.pbuf, params),
-            mem=Mem.PBUF,
-            addr=params.addr,
-            inner=1,
-            outer=count,
-            dram=scale,
-            stride=hw.axi_bytes,
-            indirect=1,
-            index=lease.addr,
-        )
+        rows = dict(inner=1, outer=count, dram=scale, stride=hw.axi_bytes, indirect=1, index=lease.addr)
+        params = b.params(node.name, count, None, **rows)
         follow = Follow(b, node)
         for start, end in b.pieces(first, stop):
             if is_op(node, Embed):
@@ -293,7 +283,9 @@ def layernorm_params(b: CallBuilder, node: Node[Layernorm]) -> Lease:
         return int_bytes(scale_words(hw, *padded), 2)
 
     b.check_bits(node)
-    return b.params(node.name, b.image.put(("layernorm", node.name), make), SCALE_WORDS * words)
+    count = SCALE_WORDS * words
+    address = b.image.put(("layernorm", node.name), make)
+    return b.constant(node.name, parameters(hw, address, count), inner=count, outer=1)
 
 
 def layernorm(b: CallBuilder, node: Node[Layernorm], params: Lease, first: int, stop: int) -> None:

@@ -214,7 +214,7 @@ def _break_even(subject: dict) -> str:
     return (
         "<h3>Where the break-even lies</h3><p class=muted>Energy of the system a token, reference over W2A2, "
         f"least energy for its latency; where the ratio is the paper's {level:g}, the last column says at which value. "
-        "Batch and weights kept on chip are projected (formulas: docs/energy.md).</p>"
+        "Batch is projected (formula: docs/energy.md).</p>"
         + audit_plots.break_even(subject)
         + table(["parameter", "tier", "reference", "phase", "ratio, from least to most"], rows, 4)
         + missing

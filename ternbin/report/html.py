@@ -236,7 +236,8 @@ def evaluation_table(evaluation: dict) -> tuple[list[str], list[list[str]]]:
     for name, scores in evaluation["models"].items():
         rows += [row(f"{name}, {search}", own, scores["nll"]) for search, own in scores["model"].items()]
         if "integer" in scores:
-            rows.append(row(f"{name}, integer model, greedy", scores["integer"]["greedy"], scores["integer"]["nll"]))
+            searches = {"greedy": scores["integer"]["greedy"]} | scores["integer"].get("searches", {})
+            rows += [row(f"{name}, integer model, {s}", own, scores["integer"]["nll"]) for s, own in searches.items()]
     return ["system", *(_SCORES.get(key) or key for key in keys), "nats a token"], rows
 
 

@@ -1,18 +1,22 @@
 """What is committed of data sets and models hangs together, and runs."""
 
 import json
+import shutil
 
 import pytest
 
 import ternbin
+from ternbin.cli import main
+from ternbin.errors import InputError
 from ternbin.models import prepare
-from ternbin.models.prepare import BUNDLED, bundled_dir, demo_texts, model_dir
+from ternbin.models.config import BITS
+from ternbin.models.prepare import BUNDLED, bundled_dir, bundled_settings, demo_texts, model_dir
 from ternbin.models.task import bundle, sets
 from ternbin.models.task.data import SPLITS, Example, write_examples
 from ternbin.models.task.evaluate import load_model
 from ternbin.models.task.generate import generate
 from ternbin.models.task.scores import METRICS
-from ternbin.models.task.tokenizer import load_tokenizer
+from ternbin.models.task.tokenizer import encode, load_tokenizer
 
 SET = {"summarisation": "debian", "translation": "debian-it"}
 MAX_BYTES = 4 << 20
@@ -36,7 +40,7 @@ def test_bundle_data_of_a_small_set(tmp_path):
 
 def test_every_bundled_model_is_of_a_set_that_can_be_built(name):
     assert {sets.BUNDLED[SET[each]] for each in BUNDLED} == {bundled_dir(each) for each in BUNDLED}
-    assert set(SET.values()) == set(sets.SETS) and bundled_dir(name) == model_dir(name)
+    assert set(SET.values()) <= set(sets.SETS) and bundled_dir(name) == model_dir(name)
 
 
 def test_a_bundled_model_is_small_and_ternary_and_writes_words(name):
@@ -45,7 +49,7 @@ def test_a_bundled_model_is_small_and_ternary_and_writes_words(name):
     model, tokenizer = load_model(folder), load_tokenizer(folder)
     assert model.is_packed and model.quant_config.bits == "2-2" and model.quant_config.fracs
     assert model.config.vocab_size == len(tokenizer) == task.vocab
-    texts = [text["source"] for text in demo_texts(folder)[:4]]
+    texts = encode(tokenizer, [text["source"] for text in demo_texts(folder)[:4]], task.max_source)
     assert all(generate(model, tokenizer, task, texts, beams=4))
 
 
@@ -68,10 +72,55 @@ def test_bundled_scores_have_what_a_report_shows(name):
         assert all(list(score) == keys for score in model["model"].values())
 
 
-def test_the_translation_model_runs_by_its_name_bit_for_bit():
-    run = ternbin.summarise("fast audio player", model="translation", hw="tiny", max_new_tokens=2)
-    assert run.bit_exact and run.result["model"]["folder"] == "translation"
-    assert run.result["tensors_checked"] > 100
+HARDWARE = {"summarisation": "small", "translation": "tiny"}  # the smallest that holds it
+SETTINGS = [(name, bits) for name in BUNDLED for bits in bundled_settings(name)]
+
+
+@pytest.mark.parametrize(("name", "bits"), SETTINGS)
+def test_every_bundled_setting_runs_bit_for_bit(name, bits):
+    run = ternbin.summarise("fast audio player", model=name, bits=bits, hw=HARDWARE[name], max_new_tokens=2)
+    assert run.bit_exact and run.result["tensors_checked"] > 100
+    assert run.result["bits"] == bits == load_model(bundled_dir(name, bits)).quant_config.bits
+    assert any(scores.get("bits", bits) == bits for scores in run.result["evaluation"]["models"].values())
+
+
+def test_all_bundled_settings_are_small():
+    folder = bundled_dir()
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 8 << 20
+
+
+def test_a_setting_that_is_not_bundled_is_named(tmp_path, monkeypatch, capsys):
+    missing = [bits for bits in BITS if bits not in bundled_settings("translation")]
+    command = ["--model", "translation", "--bits", missing[0], "--out", str(tmp_path / "out")]
+    assert main(["run", *command]) == main(["lower", *command]) == 2
+    line = f"--bits of the bundled translation model must be 2-2, not {missing[0]}: a checkpoint folder (--model DIR)"
+    assert capsys.readouterr().err.count(line) == 2
+
+
+def test_another_setting_is_bundled_beside_the_first(tmp_path, monkeypatch):
+    """It has the tokenizer and the texts of the first."""
+    root = tmp_path / "bundled"
+    shutil.copytree(bundled_dir(), root, ignore=shutil.ignore_patterns("translation", "?-?"))
+    prepare.quantize(bundled_dir(), tmp_path / "student", "1-1")
+    scores = json.loads((root / "eval.json").read_text(encoding="utf-8"))
+    result = {key: scores[key] for key in ("texts", "baselines")} | {"task": "debian", "metric": "rouge", "bits": "1-1"}
+    result |= {key: scores["models"]["student (W2A2)"][key] for key in ("model", "nll", "integer")}
+    (tmp_path / "eval.json").write_text(json.dumps(result))
+    bundle.main([*map(str, (tmp_path, tmp_path / "student", root)), "--setting", f"student={tmp_path / 'eval.json'}"])
+    assert sorted(path.name for path in (root / "1-1").iterdir()) == [
+        "config.json",
+        "eval.json",
+        "generation_config.json",
+        "packed.safetensors",
+    ]
+    monkeypatch.setattr(prepare.resources, "files", lambda package: tmp_path)
+    assert model_dir(None, "1-1") == root / "1-1" and list(bundled_settings()) == ["2-2", "1-1"]
+    tokenizers = [load(folder) for load in (load_tokenizer, prepare.load_tokenizer) for folder in (root, root / "1-1")]
+    assert len({str(each("a text")["input_ids"]) for each in tokenizers}) == 1
+    assert demo_texts(root / "1-1") == demo_texts(root) and sets.set_of(root / "1-1") == "debian"
+    (root / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(InputError, match="student: tokenizer must be that of the bundled model, not another"):
+        bundle.setting_dir(tmp_path / "student", root)
 
 
 def test_a_model_is_a_name_or_a_folder(tmp_path):

@@ -155,7 +155,7 @@ def nothing_bundled(tmp_path, monkeypatch):
 
 def test_build_summaries_from_a_given_index(tmp_path, nothing_bundled):
     rows = [(f"p{i}", f"synopsis {i}", f"Description number {i} of {'xyz'[i % 3] * (i + 3)}") for i in range(9)]
-    counts = sets.build_dataset("debian", tmp_path / "set", indices={"en": make_index(rows)})
+    counts = sets.build_dataset("debian", tmp_path / "set", raw={"en": make_index(rows)})
     assert sum(counts.values()) >= 4 and read_task(tmp_path / "set") == debian.TASK
     tokenizer = tokens.load_tokenizer(tmp_path / "set")
     ids = tokenizer("Foo is a tool")["input_ids"]
@@ -168,7 +168,7 @@ def test_build_translations_from_given_indices(tmp_path, nothing_bundled):
     english = [(f"p{i}", str(i), f"the {w} tool", f"Long {'text ' * 40}about {w}.") for i, w in enumerate(words)]
     italian = [(f"p{i}", str(i), f"lo strumento {w}", f"Testo {'lungo ' * 40}di {w}.") for i, w in enumerate(words)]
     indices = {"en": make_translations("en", english), "it": make_translations("it", italian)}
-    counts = sets.build_dataset("debian-it", tmp_path / "set", indices=indices)
+    counts = sets.build_dataset("debian-it", tmp_path / "set", raw=indices)
     assert sum(counts.values()) == 4  # the cap of one family; the long texts are left out
     task, tokenizer = read_task(tmp_path / "set"), tokens.load_tokenizer(tmp_path / "set")
     assert task == debian_it.TASK and task.metric == "bleu"
@@ -177,8 +177,8 @@ def test_build_translations_from_given_indices(tmp_path, nothing_bundled):
 
 
 def test_build_dataset_wants_descriptions(tmp_path):
-    with pytest.raises(InputError, match="must hold at least one package with a long description, not none"):
-        sets.build_dataset("debian", tmp_path, indices={"en": ""})
+    with pytest.raises(InputError, match="the source of debian must hold at least one text, not none"):
+        sets.build_dataset("debian", tmp_path, raw={"en": ""})
 
 
 def test_a_set_is_built_by_its_name_and_kept(tmp_path, monkeypatch):
@@ -189,11 +189,14 @@ def test_a_set_is_built_by_its_name_and_kept(tmp_path, monkeypatch):
         built.append(name)
         folder.mkdir(parents=True)
         (folder / "train.jsonl").write_text("")
+        sets.SETS[name].TASK.save(folder)
 
     monkeypatch.setattr(sets, "build_dataset", build)
-    assert sets.open_dataset("debian-it") == sets.open_dataset("data/debian-it") == sets.Path("data/debian-it")
+    assert sets.open_dataset("debian-it").task == sets.open_dataset("data/debian-it").task == debian_it.TASK
     assert built == ["debian-it"]
-    with pytest.raises(InputError, match="data must be a folder or one of debian, debian-it, not 'nothing'"):
+    with pytest.raises(
+        InputError, match="data must be a file, a folder or one of debian, debian-it, misaki, xsum, cnn"
+    ):
         sets.open_dataset("nothing")
 
 

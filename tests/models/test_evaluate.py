@@ -1,9 +1,12 @@
 """Baselines and scores."""
 
+import json
+
 import pytest
 
 from ternbin.errors import InputError
 from ternbin.models.task import evaluate, scores
+from ternbin.models.task.checkpoint import writer_in
 from ternbin.report.html import evaluation_table
 
 
@@ -57,6 +60,25 @@ def test_every_metric_gives_the_scores_it_names(name):
 def test_load_model_names_what_is_missing(tmp_path):
     with pytest.raises(InputError, match="config.json: file must exist in a checkpoint"):
         evaluate.load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "whisper"])
+def test_a_model_that_writes_no_text_from_text_is_refused(tmp_path, kind):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(InputError, match="teacher must be an encoder-decoder that reads text, not the model in"):
+        writer_in(tmp_path, "teacher")
+
+
+def test_intervals_hold_the_score_and_repeat():
+    predictions, references = ["a b c d"] * 30 + ["x"] * 30, ["a b c d"] * 60
+    for name, metric in scores.METRICS.items():
+        ranges = metric.intervals(predictions, references)
+        assert ranges == metric.intervals(predictions, references)
+        for key, value in metric.score(predictions, references).items():
+            low, high = ranges[key]
+            assert low < value < high, (name, key)
+        each = metric.each(predictions, references)
+        assert len(each) == 60 and each[0] > each[-1]
 
 
 SCORE = {"rouge1": 33.1, "rouge2": 15.5, "rougeL": 28.8}

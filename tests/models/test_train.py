@@ -13,15 +13,22 @@ from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantWeight
 from ternbin.models.prepare import bundled_dir, demo_texts
 from ternbin.models.task import embed, student, teacher
-from ternbin.models.task.batches import collate, encode_examples, epoch_batches, group_rows, shorten
-from ternbin.models.task.data import SPLITS, Example, read_examples, write_examples
+from ternbin.models.task.batches import Ends, collate, epoch_batches, group_rows, shorten
+from ternbin.models.task.budget import Budget, Schedule
+from ternbin.models.task.checkpoint import full_precision_in
+from ternbin.models.task.data import SPLITS, Example, write_examples
+from ternbin.models.task.dataset import Room, encode_set, own_layout
 from ternbin.models.task.debian import TASK as DEBIAN
 from ternbin.models.task.debian_it import TASK as TRANSLATION
 from ternbin.models.task.evaluate import load_model
-from ternbin.models.task.fit import Budget, Schedule, make_optimizer, step
+from ternbin.models.task.fit import make_optimizer, update
 from ternbin.models.task.generate import mean_nll
-from ternbin.models.task.task import Task, read_task
+from ternbin.models.task.machine import Machine
+from ternbin.models.task.task import Task
 from ternbin.models.task.tokenizer import EOS, PAD, load_tokenizer
+
+OFTEN = Machine(save_every=0)  # validates and saves at every step
+ENDS = Ends(start=EOS, pad=PAD)
 
 TINY = dict(
     d_model=64,
@@ -54,13 +61,12 @@ def data_dir(task, tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher_dir(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    config = teacher.teacher_config(read_task(data_dir), **TINY)
-    teacher.train_teacher(data_dir, folder, steps=6, config=config, save_every=0)
+    teacher.train_teacher(data_dir, folder, steps=6, config=TINY, machine=OFTEN)
     return folder
 
 
 def test_collate_pads_and_masks():
-    batch = collate([([0, 5, 2], [0, 7, 2]), ([0, 2], [0, 8, 9, 2])], start=2)
+    batch = collate([([0, 5, 2], [0, 7, 2]), ([0, 2], [0, 8, 9, 2])], ENDS)
     assert batch.source.tolist() == [[0, 5, 2], [0, 2, 1]]
     assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.labels.tolist() == [[0, 7, 2, -100], [0, 8, 9, 2]]
@@ -76,7 +82,7 @@ def test_group_rows_respects_the_budget():
 
 def test_epoch_batches_hold_every_row_once_and_repeat_with_the_seed():
     rows = [([0, *[10 + i] * (i % 7), 2], [0, 10 + i, 2]) for i in range(50)]
-    first, second = (list(epoch_batches(rows, 60, start=EOS, rng=random.Random(3))) for _ in range(2))
+    first, second = (list(epoch_batches(rows, 60, ends=ENDS, rng=random.Random(3))) for _ in range(2))
     assert all(torch.equal(a.source, b.source) for a, b in zip(first, second, strict=True))
     assert sorted(int(t) for b in first for t in b.labels[:, 1]) == list(range(10, 60))
     assert all(b.source.numel() + b.labels.numel() <= 60 for b in first)
@@ -126,15 +132,14 @@ def test_teacher_learns_and_logs(teacher_dir):
 
 
 def test_teacher_continues_where_it_stopped(data_dir, teacher_dir):
-    config = teacher.teacher_config(read_task(data_dir), **TINY)
-    teacher.train_teacher(data_dir, teacher_dir, steps=7, config=config, save_every=0)
+    teacher.train_teacher(data_dir, teacher_dir, steps=7, config=TINY, machine=OFTEN)
     steps = [json.loads(line)["step"] for line in (teacher_dir / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("bits", ["2-2", "1-1", "2-8"])
 def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
-    student.train_student(teacher_dir, data_dir, tmp_path, bits=bits, steps=6, save_every=0)
+    student.train_student(teacher_dir, data_dir, tmp_path, bits=bits, steps=6, machine=OFTEN)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
     assert load_tokenizer(tmp_path).pad_token_id == PAD
@@ -145,8 +150,8 @@ def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
 
 
 def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
-    student.train_student(teacher_dir, data_dir, tmp_path / "first", steps=1, save_every=0)
-    family, full = student.load_teacher(teacher_dir)
+    student.train_student(teacher_dir, data_dir, tmp_path / "first", steps=1, machine=OFTEN)
+    family, full = full_precision_in(teacher_dir, "teacher")
     started = student.first_student(family, full, "1-1", tmp_path / "first")
     latent = load_model(tmp_path / "first" / "latent")
     assert started.quant_config.bits == "1-1" and not started.is_packed
@@ -158,20 +163,21 @@ def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
 
 def test_validation_sees_every_update(data_dir, teacher_dir):
     tokenizer = load_tokenizer(data_dir)
-    rows = encode_examples(read_task(data_dir), tokenizer, read_examples(data_dir, "train"))
-    family, full = student.load_teacher(teacher_dir)
+    family, full = full_precision_in(teacher_dir, "teacher")
+    rows = encode_set(own_layout(data_dir), ["train"], tokenizer, Room.of(full.config)).texts["train"].rows
     model = family.quantize(full, QuantConfig(bits="2-2"))
     recipe = student.StudentRecipe()
     optimizer = make_optimizer(student.student_groups(model, recipe), recipe.schedule)
     mean_nll(model, rows)
-    [batch] = epoch_batches(rows, 10**6, start=EOS)
-    step(
+    [batch] = epoch_batches(rows, 10**6, ends=ENDS)
+    update(
         model,
         optimizer,
-        lambda b: teacher.teacher_loss(model, b, teacher.TeacherRecipe(), 0),
+        lambda m, b: teacher.teacher_loss(m, b, teacher.TeacherRecipe()),
         batch,
         recipe.schedule,
         1,
+        OFTEN,
     )
     fresh = copy.deepcopy(model)
     for module in fresh.modules():

@@ -109,7 +109,8 @@ async def bench_random(dut):
                 for plane in range(planes):
                     bit = request["codes"] >> plane * banks + bank & 1
                     data |= bit << plane * elements + request["lane"]
-                model.write(bank, request["addr"], data, model.bits(1 << request["lane"]))
+                lanes = 1 << request["lane"] if request["lane"] else (1 << elements) - 1  # lane 0 clears the others
+                model.write(bank, request["addr"], data, model.bits(lanes))
             else:
                 data = request["data"] >> bank % p["write_words"] * word_bits
                 model.write(bank, request["addr"], data, model.bits(request["lane_mask"]))

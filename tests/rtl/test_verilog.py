@@ -12,7 +12,7 @@ from ternbin.contract.hw import NAMED
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
 from ternbin.rtl.verilog.clocked import clocked
-from ternbin.rtl.verilog.convert import renumbered
+from ternbin.rtl.verilog.convert import renumbered, without_initial_values
 from ternbin.rtl.verilog.generate import TOP, beside, generate, manifest
 from ternbin.sim.toolchain import verilator
 
@@ -165,3 +165,29 @@ def test_a_case_that_holds_a_register_keeps_a_statement():
     )
     assert "always @*" not in text and "r <= d;" in text
     assert re.search(r"default:\s*;\s*endcase", text)
+
+
+def test_initial_values():
+    text = """
+  reg [3:0] \\a.b  = 4'h0;
+  reg c = 1'h1;
+  reg \\$auto$verilog_backend.cc:1 = 0;
+  initial begin
+    m[0] = 2'h0;
+  end
+"""
+    assert (
+        without_initial_values(text)
+        == """
+  reg [3:0] \\a.b  ;
+  reg c ;
+  reg \\$auto$verilog_backend.cc:1 = 0;
+"""
+    )
+
+
+def test_no_register_has_an_initial_value(texts):
+    """But those that start the blocks of a simulation."""
+    found = re.findall(r"^ *reg .*=.*;$", "".join(texts.values()), re.M)
+    assert all("$auto$verilog_backend" in line for line in found)
+    assert not re.search(r"^  initial begin", "".join(texts.values()), re.M)

@@ -47,7 +47,12 @@ def test_every_tensor_and_the_text_equal_the_reference(job, plain):
     assert any(parents != (0, 1) for _, parents in plain.trace)
 
 
-@pytest.mark.parametrize("hw", [HW, replace(HW, kv_external=True)], ids=["on chip", "external"])
+STAYS = replace(HW, resident="decoder")
+
+
+@pytest.mark.parametrize(
+    "hw", [HW, replace(HW, kv_external=True), STAYS], ids=["on chip", "external", "weights that stay"]
+)
 @pytest.mark.parametrize(
     "memory", [MemoryModel(latency=9, stall_seed=0), MemoryModel(latency=90, bandwidth=0.25)], ids=str
 )
@@ -59,11 +64,12 @@ def test_memory_timing_and_place_change_cycles_only(job, plain, memory, hw):
     assert result.found == plain.found and result.cycles != plain.cycles
 
 
-def test_two_texts_at_a_time(job):
+@pytest.mark.parametrize("hw", [HW, STAYS], ids=["", "weights that stay"])
+def test_two_texts_at_a_time(job, hw):
     """Greedily, on the same hardware; the second text is done a call earlier."""
     lowered, _, policy = job
     sources = [IDS, [90, 28]]
-    program = map_model(lowered, HW, [len(ids) for ids in sources], NEW)
+    program = map_model(lowered, hw, [len(ids) for ids in sources], NEW)
     result = run(program, ids=sum(sources, []), policy=policy)
     verdict = check(program, lowered, sum(sources, []), policy.prompt[0], result)
     assert verdict.bit_exact and verdict.partial == () and len(result.calls) == 2 + NEW

@@ -9,6 +9,7 @@ import torch
 from ternbin.contract.hw import NAMED
 from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Op, Unit
 from ternbin.contract.program import Program
+from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import RunResult
 from ternbin.decoding.greedy import reference_run
@@ -112,6 +113,24 @@ def test_binary_array():
     program = map_model(lowered, NAMED["tiny-binary"], len(IDS), 2)
     result = check(program, lowered, IDS, policy.prompt[0], run(program, ids=IDS, policy=policy))
     assert result.bit_exact and result.partial == ()
+
+
+@pytest.mark.parametrize("shape", [dict(d_model=12, heads=2, ffn=16, vocab=40), dict(layers=2)], ids=["all", "some"])
+def test_weights_that_stay_on_chip(shape):
+    """The memories keep them from call to call; without them the same program takes longer."""
+    lowered = fold(lower(random_quant_bart("2-2", **shape)))
+    policy, hw = Policy.of(lowered.meta, NEW), dataclasses.replace(NAMED["tiny"], resident="decoder")
+    program, usual = (map_model(lowered, each, len(IDS), NEW) for each in (hw, NAMED["tiny"]))
+    result = run(program, ids=IDS, policy=policy)
+    verdict = check(program, lowered, IDS, policy.prompt[0], result)
+    assert verdict.bit_exact and verdict.partial == ()
+    predicted = predict(program, MemoryModel(), len(result.calls)).calls
+    assert [call.cycles for call in result.calls] == [call.cycles for call in predicted]
+    slower = run(usual, ids=IDS, policy=policy, probes=False)
+    assert result.tokens == slower.tokens and result.calls[2].cycles < 0.8 * slower.calls[2].cycles
+    first, *later = (call.counters["wbuf_writes"] for call in result.calls[1:])
+    assert first == slower.calls[1].counters["wbuf_writes"] and len(set(later)) == 1
+    assert later[0] < first and (later[0] == 0) == ("layers" not in shape)
 
 
 def test_a_wrong_row_of_weights_is_found(job):

@@ -37,6 +37,7 @@ def drawn(seed: int) -> tuple[str, HwConfig, dict, int, int]:
         axi_data_bits=32,
         queue_depth=rng.choice([1, 4, 16]),
         kv_external=rng.random() < 0.3,
+        resident=random.Random(f"resident {seed}").choice(["none", "decoder"]),
         **sizes,
     )
     heads = rng.choice([1, 2, 3])

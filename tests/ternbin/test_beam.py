@@ -202,6 +202,7 @@ def machine_search(model, program, ids, search, rng=None):
         ("1-1", 2, NAMED["tiny-binary"]),
         ("2-8", 3, replace(TINY, kbuf_words=1024)),
         ("1-8", 4, replace(TINY, kv_external=True)),
+        ("2-2", 3, replace(TINY, resident="decoder", kbuf_words=1024, wbuf_words=80)),
         ("2-2", 4, replace(NAMED["small"], cols=8)),
         ("2-2", 8, replace(TINY, cols=4, kbuf_words=1024)),
     ],
@@ -225,6 +226,7 @@ def test_the_machine_searches_like_the_reference(bits, beams, hw):
         ("2-2", (7, 4), 2, replace(TINY, kbuf_words=1024)),
         ("1-1", (2, 9), 1, NAMED["tiny-binary"]),
         ("2-8", (3, 7), 3, replace(TINY, kv_external=True, kbuf_words=1024)),
+        ("2-2", (7, 4), 2, replace(TINY, resident="decoder", kbuf_words=1024, pbuf_words=600)),
     ],
     ids=lambda x: x.name if isinstance(x, HwConfig) else str(x),
 )

@@ -129,8 +129,8 @@ def test_every_verb_has_help(capsys):
             "ternbin train: --teacher must be given for a student, and only for a student",
         ),
         (
-            ["train", "teacher", "--out", "/nonexistent", "--steps", "1", "--start", "x"],
-            "ternbin train: --start must be given only for a student",
+            ["train", "teacher", "--out", "/nonexistent", "--steps", "1", "--relation", "1"],
+            "ternbin train: --relation must be given only for a student",
         ),
         (
             ["train", "teacher", "--out", "/nonexistent", "--steps", "1", "--lr", "-1"],
@@ -142,7 +142,8 @@ def test_every_verb_has_help(capsys):
         ),
         (
             ["eval", "--data", "nothing"],
-            "ternbin eval: data must be a folder or one of debian, debian-it, not 'nothing'",
+            "ternbin eval: data must be a file, a folder or one of debian, debian-it, misaki, xsum, cnn_dailymail, wmt16-en-ro, "
+            "not 'nothing'",
         ),
     ],
 )

@@ -26,6 +26,7 @@ torch.set_num_threads(1)
 WHOLE, OPS, MOST = 0.002, 0.08, 0.01  # of run and calls; of the worst op, where a few cycles are much; of 19 ops in 20
 WIDE = dataclasses.replace(NAMED["tiny"], name="wide", rows=8, axi_data_bits=128)  # 4 code words a beat, as on "base"
 HW = NAMED | {"wide": WIDE, "external": dataclasses.replace(NAMED["tiny"], kv_external=True)}
+HW |= {"weights that stay": dataclasses.replace(NAMED["tiny"], resident="decoder")}
 MEMORIES = [
     MemoryModel(),
     MemoryModel(latency=1),
@@ -38,7 +39,14 @@ MEMORIES = [
 
 @pytest.fixture(
     scope="module",
-    params=[("2-2", "tiny"), ("2-8", "tiny"), ("1-1", "tiny-binary"), ("2-2", "wide"), ("2-2", "external")],
+    params=[
+        ("2-2", "tiny"),
+        ("2-8", "tiny"),
+        ("1-1", "tiny-binary"),
+        ("2-2", "wide"),
+        ("2-2", "external"),
+        ("2-2", "weights that stay"),
+    ],
     ids=" on ".join,
 )
 def job(request) -> tuple[Program, Policy]:

@@ -10,7 +10,7 @@ from mapped import START, differences, lowered, mapped, reference, source_ids
 
 from ternbin.contract.effects.table import touches
 from ternbin.contract.hw import NAMED, HwConfig
-from ternbin.contract.isa import UNIT_OF, Op
+from ternbin.contract.isa import UNIT_OF, Mem, Op
 from ternbin.contract.memories import TABLES, memories
 from ternbin.counting.traffic import traffic
 from ternbin.emulation.machine import Machine, MachineError, run_program
@@ -63,6 +63,14 @@ CASES = {
         dict(family="marian", share_encoder_decoder_embeddings=False, decoder_vocab_size=61, activation="silu"),
     ),
     "three tables": ("1-1", TINY, ODD | dict(tie_word_embeddings=False, decoder_vocab_size=61)),
+    "2-2, all of the decoder stays": ("2-2", replace(TINY, pbuf_words=600, resident="decoder"), {}),
+    "2-8, some of it stays": ("2-8", replace(TINY, wbuf_words=70, resident="decoder"), dict(layers=2)),
+    "1-1 on ternary, some of it stays": ("1-1", replace(TINY, wbuf_words=50, pbuf_words=160, resident="decoder"), ODD),
+    "packed trits, bus of 4 words, some of it stays": (
+        "2-2",
+        replace(BEAT_OF_4, weight_pack="5trit", wbuf_words=40, kv_external=True, resident="decoder"),
+        ODD | dict(family="mbart"),
+    ),
     "unequal stacks": ("2-2", TINY, dict(layers=(1, 2), decoder_attention_heads=4, decoder_ffn_dim=37)),
 }
 
@@ -97,6 +105,31 @@ def test_small_memories_split_the_work(hw, family):
     roomy = map_model(model, replace(TINY, abuf_words=4096, sbuf_words=4096, wbuf_words=4096), 25, 2)
     assert program.calls[0].count > roomy.calls[0].count
     assert not differences(model, program, source_ids(model, 25))[0]
+
+
+@pytest.mark.parametrize("wbuf_words, pbuf_words", [(16, 96), (70, 256), (256, 600)])
+def test_what_stays_is_loaded_once(wbuf_words, pbuf_words):
+    """The first decoder call loads what it would without; later calls what does not stay. With room for all, of constants nothing."""
+    hw = replace(TINY, wbuf_words=wbuf_words, pbuf_words=pbuf_words)
+    model, plain = mapped("2-2", hw)
+    stays = map_model(model, replace(hw, resident="decoder"), 7, 3)
+    first, *later = (_moved(stays, call) for call in (1, 2, 3))
+    usual = _moved(plain, 1)
+    assert _moved(stays, 0) == _moved(plain, 0) and first.weights == usual.weights
+    assert later[0] == later[1]
+    saved = usual.weights - later[0].weights, usual.parameters - later[0].parameters
+    of_chip = wbuf_words * hw.rows * hw.code_word_bits // 8, pbuf_words * hw.param_word_bits // 8
+    if wbuf_words == 256:
+        loaded = [i for i in stays.instructions(2) if i.op == Op.LOAD and i["mem"] in (Mem.WBUF, Mem.PBUF)]
+        assert [(Mem(i["mem"]), i["indirect"]) for i in loaded] == [(Mem.PBUF, 1)]  # the scale of the token's row
+    else:
+        assert 0 <= saved[0] <= of_chip[0] // 2 and 0 <= saved[1] <= of_chip[1] and sum(saved)
+    assert not differences(model, stays, source_ids(model, 7))[0]
+    assert not _races(stays, source_ids(model, 7), lambda instructions: instructions)
+
+
+def _moved(program, call):
+    return traffic(program.hw, program.instructions(call), program.calls[call].count)
 
 
 def test_long_decoding_shares_parameters_between_calls():
@@ -403,6 +436,7 @@ def test_random_shapes(seed):
         wbuf_words=rng.choice([40, 1024]),
         queue_depth=rng.choice([1, 4]),
         kv_external=rng.random() < 0.3,
+        resident=random.Random(f"resident {seed}").choice(["none", "decoder"]),
         weight_pack="2bit" if binary else rng.choice(["2bit", "5trit"]),
     )
     heads = rng.choice([1, 2, 3])

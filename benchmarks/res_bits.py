@@ -1,0 +1,98 @@
+"""Quality of the integer model against energy, over widths of the residual stream: a table, and a picture of both.
+
+    python benchmarks/res_bits.py data/s22 debian --limit 200 --out reports/res-bits
+
+Greedy score and nats a token are those of the integer model, calibrated anew at each width. Energy is that of the event model for a
+text of the set's mean length on the configuration "small": the accelerator's own registers and buffers have the width, too.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from ternbin import results
+from ternbin.contract.hw import NAMED
+from ternbin.explore.evaluate import evaluate
+from ternbin.explore.point import HARDWARE, Point
+from ternbin.models.task.dataset import Room, encode_set
+from ternbin.models.task.evaluate import load_model
+from ternbin.models.task.integer_eval import IntegerModel
+from ternbin.models.task.page import picture
+from ternbin.models.task.scores import METRICS
+from ternbin.models.task.sets import open_dataset
+from ternbin.models.task.task import carried_task
+from ternbin.models.task.tokenizer import tokenizer_in
+from ternbin.storage import write_text
+
+WIDTHS = tuple(range(8, 21))
+
+
+def rows(model_dir: Path, data: str, limit: int, widths: tuple[int, ...]) -> list[dict[str, float]]:
+    """A row a width: ``res_bits``, the metric's scores, ``nll``, ``energy_uj``."""
+    model, tokenizer = load_model(model_dir), tokenizer_in(model_dir)
+    room, carried = Room.of(model.config), carried_task(model_dir)
+    encoded = encode_set(open_dataset(data), ["test"], tokenizer, room, carried=carried, limit=limit)
+    texts, metric = encoded.texts["test"], METRICS[encoded.task.metric]
+    source, target = (round(sum(len(row[side]) for row in texts.rows) / len(texts.rows)) for side in (0, 1))
+    found = []
+    for width in widths:
+        integer = IntegerModel(model_dir, res_bits=width)
+        written = integer.write(tokenizer, encoded.task, texts.rows, 1)
+        scores = metric.score(written, [e.target for e in texts.examples])
+        energy = energy_uj(model_dir, model.quant_config.bits, width, source, target)
+        found.append({"res_bits": width} | scores | {"nll": round(integer.nll(texts.rows), 4), "energy_uj": energy})
+        print("  ".join(f"{name} {value:g}" for name, value in found[-1].items()), flush=True)
+    return found
+
+
+def energy_uj(model_dir: Path, bits: str, width: int, source: int, target: int) -> float:
+    """Of a text of `source` tokens for which `target` are generated."""
+    hardware = {name: value for name, value in asdict(NAMED["small"]).items() if name in HARDWARE} | {"res_bits": width}
+    hardware.pop("kv_external")
+    point = Point.of({"model": str(model_dir), "bits": bits, "source_len": source, "new_tokens": target} | hardware)
+    record = evaluate(point)
+    if "figures" not in record:
+        raise SystemExit(f"{width} bits: {record['reason']}")
+    return round(record["figures"]["energy_uj"], 3)
+
+
+def draw(found: list[dict[str, float]], score: str, path: Path) -> None:
+    """Score and likelihood over energy, the widths beside their points."""
+
+    def curves(axes) -> None:
+        energy = [row["energy_uj"] for row in found]
+        axes.plot(energy, [row[score] for row in found], "o-", color="#1f5fa8")
+        for row in found:
+            axes.annotate(
+                f"{row['res_bits']}",
+                (row["energy_uj"], row[score]),
+                fontsize=8,
+                xytext=(3, 4),
+                textcoords="offset points",
+            )
+        axes.set(
+            xlabel="energy of a text, uJ (residual bits beside the points)", ylabel=f"{score}, integer model, greedy"
+        )
+        other = axes.twinx()
+        other.plot(energy, [row["nll"] for row in found], "x--", color="#c06020", lw=1)
+        other.set_ylabel("nats a token", color="#c06020")
+
+    write_text(path, picture(curves))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS)
+    parser.add_argument("--out", type=Path, default=Path("reports/res-bits"))
+    args = parser.parse_args()
+    found = rows(args.model, args.data, args.limit, tuple(args.widths))
+    results.write_json(args.out / "res_bits.json", found)
+    score = next(name for name in found[0] if name != "res_bits")
+    draw(found, score, args.out / "res_bits.svg")
+
+
+if __name__ == "__main__":
+    main()
