@@ -137,7 +137,7 @@ RESIDENT_PBUF = 8  # times the parameters' words, so that what the weights of a 
 
 def resident(hw: HwConfig, capacity_mib: float) -> HwConfig:
     """``hw`` with a WBUF of at least ``capacity_mib``, where the weights of decoding stay."""
-    words = ceil(capacity_mib * MIB * 8 / (hw.rows * hw.code_word_bits))
+    words = ceil(capacity_mib * MIB * 8 / (hw.rows * hw.lanes * hw.weight_planes))
     return replace(
         hw, resident="decoder", wbuf_words=max(words, hw.wbuf_words), pbuf_words=RESIDENT_PBUF * hw.pbuf_words
     )
@@ -235,10 +235,9 @@ class Sweeper:
         }
 
     def batches(self, texts: float) -> dict[str, dict[str, float]]:
-        decoding = {name: self.chosen[name].phases[1] for name in SWEPT}
+        decoding = {name: self.chosen[name][1] for name in SWEPT}
         return {
-            name: {PHASES[1]: batched(self.chosen[name], phase, self.dram, int(texts))}
-            for name, phase in decoding.items()
+            name: {PHASES[1]: batched(one.mapped, one.phase, self.dram, int(texts))} for name, one in decoding.items()
         }
 
     def residents(self, mib: float) -> dict[str, dict[str, float] | str]:

@@ -297,8 +297,11 @@ def test_every_link_of_the_page_leads_somewhere(report):
 
 
 def test_terminal_has_a_line_for_each_precision(report):
-    lines = terminal(report).splitlines()
-    assert all(sum(line.split()[:1] == [name] for line in lines) == 2 for name in CASE)
+    lines = [line.split() for line in terminal(report).splitlines()]
+    assert all(sum(line[:1] == [name] and line[1] != "over" for line in lines) == 2 for name in CASE)
+    assert [line[:3] for line in lines if line[1:2] == ["over"]] == [
+        [name, "over", "W2A2"] for name in ("FP32", "BF16", "INT8", "W4A8")
+    ]
 
 
 def test_published_chips_are_predicted_by_node_and_voltage():
