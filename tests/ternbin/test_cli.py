@@ -121,8 +121,8 @@ def test_every_verb_has_help(capsys):
             "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
         ),
         (
-            ["report", "/nonexistent"],
-            "ternbin report: /nonexistent/result.json: cannot be read: No such file or directory",
+            ["report", "/nonexistent/run"],
+            "ternbin report: /nonexistent/run: cannot be read: No such file or directory",
         ),
         (
             ["train", "student", "--out", "/nonexistent", "--steps", "1"],
