@@ -141,7 +141,9 @@ def page(evals: dict[str, dict], logs: Named, runs: Named, sweep: Path | None, o
         lines += ["## Curves", "", "![validation over minutes](img/curves.svg)", ""]
     if sweep is not None:
         lines += ["## Width of the residual stream", "", *sweep_rows(sweep, out), ""]
-    lines += ["## Samples", "", *sample_rows(evals), "## Commands", "", *command_rows(evals, logs)]
+    lines += ["## Samples", "", *sample_rows(evals)]
+    if commands := command_rows(evals, logs):
+        lines += ["## Commands", "", *commands]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -152,7 +154,7 @@ def sweep_rows(sweep: Path, out: Path) -> list[str]:
     found = read_json(sweep / "res_bits.json", DATA_BYTES)
     head = list(found[0])
     rows = [head, ["---"] * len(head), *([f"{row[name]:g}" for name in head] for row in found)]
-    return ["![score over energy](img/res_bits.svg)", "", *(f"| {' | '.join(row)} |" for row in rows)]
+    return ["![score and energy over the width](img/res_bits.svg)", "", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def named(values: list[str]) -> Named:

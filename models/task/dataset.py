@@ -102,7 +102,7 @@ def open_file(path: Path, choice: Choice, name: str | None = None) -> Dataset:
 # -- the task ----------------------------------------------------------------------------------
 
 
-def task_of(data: Dataset, choice: Choice, carried: Task | None, longest: Row, positions: int) -> Task:
+def task_of(data: Dataset, choice: Choice, carried: Task | None, longest: tuple[int, int], positions: int) -> Task:
     """The task as the user's `choice` says, else the data, else the model (`carried`), else the texts themselves.
 
     `longest`: source and target of the most tokens.  Raises InputError for lengths that the model has no positions for.

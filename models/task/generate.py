@@ -23,7 +23,7 @@ def generate(
     *,
     beams: int = 1,
     batch_size: int = 32,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> list[str]:
     """What the model writes for `sources` (token ids): greedily for one beam, else by beam search without repeated trigrams."""
     model.eval()

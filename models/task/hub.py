@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ HUB = {
 def hub_set(name: str) -> Dataset:
     """The set `name`.  Raises MissingToolError without `datasets`, InputError where it does not have the set."""
     try:
-        import datasets
+        datasets = importlib.import_module("datasets")  # an extra
     except ImportError:
         raise MissingToolError(f"datasets must be installed for {name}: pip install 'ternbin[hub]'") from None
     wanted = HUB[name]

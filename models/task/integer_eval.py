@@ -46,5 +46,9 @@ class IntegerModel:
         """Nats a token of the targets."""
         with bar(total=len(rows), label="integer model, likelihood", unit="text") as shown:
             sources, targets = [source for source, _ in rows], [target for _, target in rows]
-            nats = self.batched.nll(sources, targets, lambda done: shown.update(done - shown.n))
+
+            def told(done: int) -> None:
+                shown.update(done - shown.n)
+
+            nats = self.batched.nll(sources, targets, told)
         return sum(nats) / sum(len(target) for target in targets)

@@ -25,7 +25,8 @@ class Relations:
                 for part in PARTS:
                     name = f"{path}.{part}"
                     model.get_submodule(name).register_forward_hook(_keeper(seen, name))
-        self.heads = {name: teacher.get_submodule(path).num_heads for name, path in self.blocks.items()}  # type: ignore[union-attr]
+        blocks: dict[str, Any] = {name: teacher.get_submodule(path) for name, path in self.blocks.items()}
+        self.heads = {name: int(block.num_heads) for name, block in blocks.items()}
 
     def divergence(self, source: Tensor, target: Tensor) -> Tensor:
         """Mean over the parts and both stacks; `source`, `target` [B, T]: which tokens count."""

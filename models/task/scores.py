@@ -91,7 +91,8 @@ def chrf_each(predictions: Sequence[str], references: Sequence[str]) -> list[flo
 
 def _bleu() -> dict[str, Any]:
     try:
-        from sacrebleu.metrics import BLEU, CHRF
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         raise MissingToolError("sacrebleu must be installed to score texts: pip install 'ternbin[train]'") from None
     return {"bleu": BLEU(), "chrf": CHRF()}

@@ -54,7 +54,7 @@ class Row(wiring.Component):
                 "rowsum": In(1),
                 "init": In(signed(24)),
                 "capture": In(1),
-                "column": In(range(hw.cols)),
+                **({"column": In(range(hw.cols))} if hw.cols > 1 else {}),
                 "o": Out(acc),
                 "tile_en": In(1),
             }
@@ -157,6 +157,7 @@ class Array(wiring.Component):
         common = {
             name: getattr(self, name)
             for name in ("row_load", "first", "double", "subtract", "init", "capture", "column", "tile_en")
+            if name != "column" or hw.cols > 1
         }
         common |= {"any": self.en.any(), "rowsum": self.rowsum & self.en.any()}
         common |= {f"en{c}": self.en[c] for c in cols} | {

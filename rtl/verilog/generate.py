@@ -1,6 +1,7 @@
 """Verilog of an accelerator, and the manifest that says what is where in it."""
 
 import json
+import re
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -90,12 +91,13 @@ def _counters(hw: HwConfig) -> list[dict]:
     ]
 
 
-def manifest(hw: HwConfig) -> dict[str, Any]:
+def manifest(hw: HwConfig, form: str = "asic") -> dict[str, Any]:
     """What the Verilog of ``generate`` contains, as data for JSON.
 
-    ports; registers (name -> byte offset) and counters (in order, with byte offset and register signal) of the AXI4-Lite slave;
-    memories with the instances of their banks below the top (each holds the array ``mem`` of ``depth`` words); clock and reset;
-    the configuration; units in the order of the bits of ``trace_start`` and ``trace_done``.
+    form; verilog: the standard of the text, and of what is left of it where SYNTHESIS is defined; ports; registers (name -> byte
+    offset) and counters (in order, with byte offset and register signal) of the AXI4-Lite slave; memories with the instances of their
+    banks below the top (each holds the array ``mem`` of ``depth`` words); clock and reset; the configuration; units in the order of
+    the bits of ``trace_start`` and ``trace_done``.
     """
     registers = {
         name.removeprefix("REG_").lower(): value for name, value in vars(isa).items() if name.startswith("REG_")
@@ -103,6 +105,8 @@ def manifest(hw: HwConfig) -> dict[str, Any]:
     return {
         "top": TOP,
         "version": __version__,
+        "form": form,
+        "verilog": {"standard": "IEEE 1800-2012", "with SYNTHESIS defined": "IEEE 1364-2005"},
         "hardware": hw.asdict(),
         "clock": "clk",
         "reset": {"name": "rst", "active": "high", "synchronous": True},
@@ -114,7 +118,25 @@ def manifest(hw: HwConfig) -> dict[str, Any]:
     }
 
 
-def beside(hw: HwConfig) -> dict[str, str]:
+def beside(hw: HwConfig, form: str = "asic") -> dict[str, str]:
     """Files that stand beside the Verilog: ``manifest.json``, and ``lint.vlt``, the waivers with which Verilator's lint is clean."""
-    data = json.dumps(manifest(hw), indent=1, ensure_ascii=False) + "\n"
+    data = json.dumps(manifest(hw, form), indent=1, ensure_ascii=False) + "\n"
     return {"manifest.json": data, _WAIVERS.name: _WAIVERS.read_text(encoding="utf-8")}
+
+
+def own_prefix(hw: HwConfig) -> str:
+    """What names of modules and files begin with, so that other configurations can stand in the same design."""
+    return f"{TOP}_{re.sub(r'[^A-Za-z0-9_]', '_', hw.name)}"
+
+
+def package(hw: HwConfig, form: str = "asic", prefix: str | None = None) -> dict[str, str]:
+    """All files for a larger design: Verilog and what stands beside it, names of modules and files beginning with ``prefix`` (default:
+    ``own_prefix``), the top's name. Raises InputError for a prefix that no identifier of Verilog can begin with."""
+    prefix = own_prefix(hw) if prefix is None else prefix
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
+        raise InputError(f"prefix must be letters, digits and _, no digit first, not {prefix!r}")
+    files = generate(hw, form) | beside(hw, form)
+    return {
+        name.replace(TOP, prefix): text if name.endswith(".json") else re.sub(rf"\b{TOP}(?=\b|_)", prefix, text)
+        for name, text in files.items()
+    } | {"manifest.json": files["manifest.json"].replace(f'"top": "{TOP}"', f'"top": "{prefix}"')}

@@ -26,6 +26,7 @@ VERBS = {
     "eval": "ROUGE and NLL of a checkpoint on the held-out texts",
     "lower": "lower a checkpoint to the integer graph",
     "rtl": "generate the Verilog of an accelerator",
+    "fpga": "an accelerator on an FPGA: resources, clock, bitstream",
     "sim": "run a lowered program cycle-accurately",
     "verify": "check every link of the chain on random models",
     "energy": "gate-level energy, area and timing of the blocks",

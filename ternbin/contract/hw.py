@@ -236,6 +236,20 @@ def named() -> dict[str, HwConfig]:
         idbuf_words=64,
         clock_mhz=350.0,
     )
+    micro = dataclasses.replace(  # for FPGAs of some ten thousand look-up tables
+        tiny,
+        name="micro",
+        cols=1,
+        acc_bits=20,
+        queue_depth=2,
+        abuf_words=256,
+        wbuf_words=128,
+        kbuf_words=128,
+        rbuf_words=256,
+        sbuf_words=64,
+        pbuf_words=128,
+        idbuf_words=32,
+    )
     base = HwConfig(  # BART-base, inputs of up to 1,024 tokens
         name="base",
         rows=64,
@@ -258,6 +272,7 @@ def named() -> dict[str, HwConfig]:
         dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32, clock_mhz=340.0),
         HwConfig(name="small-binary", kind="binary", lanes=64, clock_mhz=280.0),
         base,
+        micro,
         # with room for all weights and parameters of the bundled model's decoder, of BART-base's
         dataclasses.replace(small, name="small-resident", resident="decoder", wbuf_words=4096, pbuf_words=4096),
         dataclasses.replace(

@@ -121,6 +121,29 @@ def energy_rows(results: list[dict]) -> list[list[str]]:
     return [*rows, ["all", *_relative(totals, [energy_text(total) for total in totals])]]
 
 
+def quality_rows(results: list[dict]) -> list[list[str]]:
+    """Scores of the integer models, from what the checkpoints carry, beside the energy of a run; header first, nothing but it without."""
+    scores = [_own_scores(result) for result in results]
+    names = dict.fromkeys(name for own in scores for name in own)
+    rows = [[name, *(f"{own[name]:.2f}" if name in own else "-" for own in scores)] for name in names]
+    if rows:
+        rows.append(["energy of the run", *(energy_text(result["energy"]["pj"]) for result in results)])
+    return [["", *_names(results)], *rows]
+
+
+def _own_scores(result: dict) -> dict[str, float]:
+    """Of the integer model of a run's own bits: the first score of each search, and nats a token."""
+    models = (result["evaluation"] or {"models": {}})["models"].values()
+    own = [m["integer"] for m in models if "integer" in m and m.get("bits", result["bits"]) == result["bits"]]
+    if len(own) != 1:
+        return {}
+    searches = {"greedy": own[0]["greedy"]} | own[0].get("searches", {})
+    first = next(iter(own[0]["greedy"]))
+    return {f"{first}, {name}": marks[first] for name, marks in searches.items()} | {
+        "nats a token": own[0]["nll"]["test"]
+    }
+
+
 def _relative(values: Sequence[float], texts: Sequence[str]) -> list[str]:
     """Each with what it is of the first."""
     first = values[0]
@@ -143,6 +166,7 @@ def page(results: list[dict]) -> str:
         ("Where hardware and memory differ", hardware_rows(results)),
         ("Where the time goes", time_rows(results)),
         ("Where the energy goes", energy_rows(results)),
+        ("Quality beside energy, of the integer models on held-out texts", quality_rows(results)),
     ):
         if body:
             parts += [f"<h2>{title}</h2>", table(header, body)]

@@ -14,6 +14,7 @@ from ternbin.models.task import fit, records, teacher
 from ternbin.models.task.evaluate import load_model
 from ternbin.models.task.machine import Machine
 from ternbin.models.task.noise import infill, noisy_rows
+from ternbin.models.task.task import read_task
 from ternbin.models.task.tokenizer import tokenizer_in
 
 RECIPE = teacher.TeacherRecipe(batch_tokens=60, lead_fraction=0.2, pretrain=0.2, dropout_start=0.0)
@@ -146,7 +147,7 @@ def test_noise_hides_about_a_third_behind_masks():
 
 def test_noised_rows_are_pieces_of_texts(table, tmp_path):
     train(table, tmp_path, steps=1)
-    tokenizer, task = tokenizer_in(tmp_path), replace(teacher.carried_task(tmp_path), max_target=6)
+    tokenizer, task = tokenizer_in(tmp_path), replace(read_task(tmp_path), max_target=6)
     [source, target], _ = noisy_rows(task, [([0, *range(10, 30), 2], [0, 7, 2])], tokenizer, random.Random(0))
     assert len(target) == 6 and target[0] == 0 and target[-1] == 2 and source != target
     assert target[1:-1] == list(range(target[1], target[1] + 4))

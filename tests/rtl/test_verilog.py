@@ -16,7 +16,12 @@ from ternbin.rtl.verilog.convert import renumbered, without_initial_values
 from ternbin.rtl.verilog.generate import TOP, beside, generate, manifest
 from ternbin.sim.toolchain import verilator
 
-TINY = {"tiny": NAMED["tiny"], "tiny-binary": NAMED["tiny-binary"], "beams": NAMED["tiny"].searching(3)}
+TINY = {
+    "tiny": NAMED["tiny"],
+    "one column": NAMED["micro"],
+    "tiny-binary": NAMED["tiny-binary"],
+    "beams": NAMED["tiny"].searching(3),
+}
 
 
 @pytest.fixture(params=TINY)

@@ -72,7 +72,7 @@ def test_every_verb_has_help(capsys):
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
         (
             ["run", "--hw", "huge"],
-            "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base or a .toml file, not 'huge'",
+            "ternbin run: --hw must be one of tiny, small, tiny-binary, small-binary, base, micro or a .toml file, not 'huge'",
         ),
         (["run", "--latency", "0"], "ternbin run: --latency must be a whole number from 1 to 1000000, not 0"),
         (["run", "--latency", "1e3"], "ternbin run: --latency must be a whole number from 1 to 1000000, not '1e3'"),
@@ -121,8 +121,8 @@ def test_every_verb_has_help(capsys):
             "ternbin sim: /nonexistent.tbn: cannot be read: No such file or directory",
         ),
         (
-            ["report", "/nonexistent"],
-            "ternbin report: /nonexistent/result.json: cannot be read: No such file or directory",
+            ["report", "/nonexistent/run"],
+            "ternbin report: /nonexistent/run: cannot be read: No such file or directory",
         ),
         (
             ["train", "student", "--out", "/nonexistent", "--steps", "1"],

@@ -42,3 +42,17 @@ def test_times_and_energies_are_the_runs_and_set_beside_the_first():
     assert all(row[2] == f"{row[1]} (1.00x)" for row in units)
     page = compare.page([one, other])
     assert all(f"<h2>{title}" in page for title in ("Where hardware", "Where the time", "Where the energy"))
+
+
+def test_quality_stands_beside_energy():
+    one, other = two()
+    integer = next(m["integer"] for m in one["evaluation"]["models"].values() if "integer" in m)
+    rows = {row[0]: row[1:] for row in compare.quality_rows([one, other])[1:]}
+    assert rows["rouge1, greedy"] == [f"{integer['greedy']['rouge1']:.2f}"] * 2
+    assert rows["nats a token"] == [f"{integer['nll']['test']:.2f}"] * 2 and "energy of the run" in rows
+    for model in other["evaluation"]["models"].values():
+        model["bits"] = "1-1"
+    assert {row[0]: row[2] for row in compare.quality_rows([one, other])[1:]}["rouge1, greedy"] == "-"
+    assert "Quality beside energy" in compare.page([one, other])
+    one["evaluation"] = other["evaluation"] = None
+    assert "Quality beside energy" not in compare.page([one, other])

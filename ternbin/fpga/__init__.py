@@ -1,0 +1,1 @@
+"""An accelerator on an FPGA: design, synthesis, placement and routing, bitstream."""
