@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --rebuild: write the characterisation data there (must be given with --lib; default: the file that "
         "run and report read)",
     )
+    parser.add_argument(
+        "--blind",
+        action="store_true",
+        help="with --rebuild: also compare a third core, small, that nothing is fitted to (as long again)",
+    )
     options.add_characterisation(parser)
     options.add_json(parser)
 
@@ -36,8 +41,8 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.energy import figures as tables
     from ternbin.errors import InputError
 
-    if not args.rebuild and (args.lib or args.cells or args.store):
-        raise InputError("--lib, --cells and --store must be given with --rebuild")
+    if not args.rebuild and (args.lib or args.cells or args.store or args.blind):
+        raise InputError("--lib, --cells, --store and --blind must be given with --rebuild")
     if args.rebuild and args.characterisation:
         raise InputError("--characterisation must not be given with --rebuild")
     if args.cells and not args.lib:
@@ -71,7 +76,7 @@ def _rebuild(args: argparse.Namespace) -> Path:
         with stage(text):
             pass
 
-    results.write_json(store, characterise(library, progress))
+    results.write_json(store, characterise(library, progress, blind=args.blind))
     return store
 
 

@@ -1,6 +1,6 @@
 """The audit of "16x more efficient": the paper's operation count beside what a run really does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ternbin.contract.hw import HwConfig
@@ -45,7 +45,7 @@ def _energies(lines: Sequence[Line]) -> dict[str, float]:
     }
 
 
-SPANS = {  # ratio -> the lines that it is of
+SPANS: dict[str, Callable[[Line], bool]] = {  # ratio -> the lines that it is of
     "arithmetic": lambda line: line.event == MULTIPLY,
     "arithmetic_with_registers": lambda line: line.group == "arithmetic",
     "chip": lambda line: line.group != "external",

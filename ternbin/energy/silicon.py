@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from ternbin.errors import InputError
 from ternbin.schema import DATA_BYTES, Printable, Range, read_json, validated
@@ -34,11 +34,11 @@ class Measured:
 def read_measured(path: str | Path) -> list[dict[str, Any]]:
     """Picojoules and seconds a token: mean over all windows, least and most of one. Raises InputError for a file that does not hold a list
     of :class:`Measured`."""
-    found: Any = read_json(path, DATA_BYTES)
+    found: object = read_json(path, DATA_BYTES)
     if not isinstance(found, list) or not found:
-        raise InputError(f"{path}: must be a list of measurements, not {type(found).__name__}")
+        raise InputError(f"{path}: must be a list of measurements, not {type(cast(object, found)).__name__}")
     rows: list[dict[str, Any]] = []
-    for number, entry in enumerate(found):
+    for number, entry in enumerate(cast(list[object], found)):
         one = validated(Measured, entry, f"{path}: entry {number + 1}")
         if not one.windows:
             raise InputError(f"{path}: entry {number + 1}: windows must hold at least one window, not none")

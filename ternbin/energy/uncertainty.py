@@ -77,7 +77,7 @@ def leading(theirs: Spreads, ours: Spreads) -> dict[str, dict[str, float]]:
     """What each source alone does to a ratio: its interval where all others have their values."""
     result: dict[str, dict[str, float]] = {}
     for source in {**theirs, **ours}:
-        moved = []
+        moved: list[np.ndarray] = []
         for side in (theirs, ours):
             fixed = sum(own.pj for name, own in side.items() if name != source)
             moved.append(fixed + (side[source].values(source) if source in side else np.zeros(DRAWS)))

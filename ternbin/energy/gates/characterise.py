@@ -134,11 +134,13 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in cast(list[Any], value)] if isinstance(value, list) else value
 
 
-def characterise(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """The whole data file of ternbin/energy. Raises MissingToolError, CheckError."""
+def characterise(
+    library: Library, progress: Callable[[str], None] = lambda text: None, *, blind: bool = False
+) -> dict[str, Any]:
+    """The whole data file of ternbin/energy; ``blind``: with a third core. Raises MissingToolError, CheckError."""
     real = bundled_tensors()
     blocks = [*(mac_block(*which) for which in MAC_BLOCKS), exp_block()]
     records = [measure_block(block, library, real, progress) for block in blocks]
-    parts, core = characterise_cores(library, progress)
+    parts, core = characterise_cores(library, progress, blind=blind)
     where = provenance(library) | {"real_tensors": real.layer}
     return _rounded({"schema": SCHEMA, "provenance": where, "blocks": records + parts, "core": core})

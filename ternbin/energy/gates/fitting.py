@@ -224,10 +224,10 @@ def _part_records(cores: Sequence[Core], energies: Energies) -> list[dict[str, A
 
 
 def characterise_cores(
-    library: Library, progress: Callable[[str], None]
+    library: Library, progress: Callable[[str], None], *, blind: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared, of a third
-    core too that nothing was fitted to."""
+    """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared; ``blind``:
+    of a third core too that nothing was fitted to."""
     cores = [Core(hw, library) for hw in CORES]
     fitted: list[Measurement] = []
     tested: list[Measurement] = []
@@ -238,18 +238,17 @@ def characterise_cores(
                 into.append(measure(core, workload))
     energies = fit(fitted)
     records = _part_records(cores, energies)
-    described = [describe(core) for core in cores]
-    progress(f"core {BLIND.name}: synthesis")
-    blind = Core(BLIND, library)
-    for workload in real_workloads()[:1]:
-        progress(f"core {BLIND.name}: {workload.name}")
-        tested.append(measure(blind, workload))
-    return records, {
-        "cores": described,
-        "blind": [describe(blind)],
-        "fitted": [row for measurement in fitted for row in comparison(measurement, energies)],
-        "compared": [row for measurement in tested for row in comparison(measurement, energies)],
-    }
+    found: dict[str, Any] = {"cores": [describe(core) for core in cores]}
+    if blind:
+        progress(f"core {BLIND.name}: synthesis")
+        third = Core(BLIND, library)
+        found["blind"] = [describe(third)]
+        for workload in real_workloads()[:1]:
+            progress(f"core {BLIND.name}: {workload.name}")
+            tested.append(measure(third, workload))
+    for name, measured in (("fitted", fitted), ("compared", tested)):
+        found[name] = [row for measurement in measured for row in comparison(measurement, energies)]
+    return records, found
 
 
 def describe(core: Core) -> dict[str, Any]:
