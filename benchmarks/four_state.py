@@ -9,6 +9,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -49,7 +50,7 @@ def outcome(program: Program, policy: Policy, memory: MemoryModel) -> str:
     compiled = run(program, ids=IDS, policy=policy, memory=memory, probes=False)
     image = program.with_ids(IDS, policy.prompt[0])
     with tempfile.TemporaryDirectory() as folder, FourState(program.hw, Path(folder), image, memory) as simulator:
-        host = Host(program, simulator, None, False, lambda: None)
+        host = Host(program, cast(Any, simulator), None, False, lambda: None)
         try:
             host.call(0)
             greedy(policy, host.step)

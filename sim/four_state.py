@@ -72,7 +72,7 @@ def _included(ports: Sequence[Mapping], checks: Mapping[str, str]) -> str:
         bits = "" if port["bits"] == 1 else f"[{port['bits'] - 1}:0] "
         lines.append(f"  {'reg' if port['direction'] == 'input' else 'wire'} {bits}{port['name']};")
     lines.append("  bench dut (" + ", ".join(f".{port['name']}({port['name']})" for port in ports) + ");")
-    bits = ", ".join(f"(^{expression}) === 1'bx" for expression in reversed(checks.values()))
+    bits = ", ".join(f"(^{expression}) === 1'bx" for expression in reversed([*checks.values()]))
     return "\n".join([*lines, f"  wire [{len(checks) - 1}:0] unknown = {{{bits}}};", ""])
 
 

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from ternbin.contract.hw import HwConfig
 from ternbin.rtl.board.memory import WORD, BoardMemory
 from ternbin.rtl.board.uart import Receiver, Sender
-from ternbin.rtl.control.registers import slave_ports
+from ternbin.rtl.control.registers import SlavePorts, slave_ports
 from ternbin.rtl.top import top_ports
 from ternbin.rtl.transfer.axi import master_ports
 
@@ -21,7 +21,7 @@ REGISTERS = 1 << 31  # address bit
 BOARD = "ternbin_board"
 
 
-class Bridge(wiring.Component):
+class Bridge(SlavePorts, wiring.Component):
     """Bytes of the host to accesses: of memory (``valid`` until ``ready``), or of an AXI4-Lite slave."""
 
     rx: Signal
@@ -37,7 +37,7 @@ class Bridge(wiring.Component):
         self._divisor = divisor
         super().__init__(
             {
-                "rx": In(1, init=1),
+                "rx": In(1),
                 "tx": Out(1),
                 **{name: member.flip() for name, member in slave_ports().items()},
                 "valid": Out(1),
@@ -130,7 +130,7 @@ class Board(wiring.Component):
 
     def __init__(self, hw: HwConfig, words: int, divisor: int):
         self._hw, self._words, self._divisor = hw, words, divisor
-        super().__init__({"rx": In(1, init=1), "tx": Out(1), "led": Out(1)})
+        super().__init__({"rx": In(1), "tx": Out(1), "led": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

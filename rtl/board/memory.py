@@ -7,13 +7,13 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ternbin.contract.hw import HwConfig
-from ternbin.rtl.transfer.axi import master_ports
+from ternbin.rtl.transfer.axi import MasterPorts, master_ports
 
 OKAY, DECERR = 0, 3
 WORD = 32  # bits of the host's accesses
 
 
-class BoardMemory(wiring.Component):
+class BoardMemory(MasterPorts, wiring.Component):
     """``words`` (a power of two) words of the bus. One burst is served in each direction at a time, a beat a cycle.
 
     The host's access (``valid`` until ``ready``; ``data`` is valid in the cycle of ``ready``) is of 32 bits at byte address ``addr``, and

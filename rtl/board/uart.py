@@ -17,7 +17,7 @@ class Receiver(wiring.Component):
 
     def __init__(self, divisor: int):
         self._divisor = divisor
-        super().__init__({"line": In(1, init=1), "o": Out(stream.Signature(8))})
+        super().__init__({"line": In(1), "o": Out(stream.Signature(8))})
 
     def elaborate(self, platform):
         m = Module()
