@@ -75,11 +75,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     minutes_file = args.out / "minutes.json"
-    minutes = json.loads(minutes_file.read_text()) if minutes_file.exists() else {}
+    minutes = json.loads(minutes_file.read_text(encoding="utf-8")) if minutes_file.exists() else {}
     for name, steps in zip(CHAIN, args.steps, strict=True):
         if name not in minutes:
             minutes[name] = round(run(command(name, steps, args.data), args.out), 1)
-            minutes_file.write_text(json.dumps(minutes))
+            minutes_file.write_text(json.dumps(minutes), encoding="utf-8")
         scores = [
             "eval",
             "--data",

@@ -97,7 +97,9 @@ def compile_four_state(hw: HwConfig, folder: Path, words: int, model: MemoryMode
     sources = [name for name in texts if name.endswith(".v")]
     command = ["iverilog", "-g2012", "-s", "four_state", "-I", ".", "-o", "four_state.vvp"]
     command += [f"-D{name}={value}" for name, value in defines.items()]
-    done = subprocess.run([*command, str(_HARNESS), *sources], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, str(_HARNESS), *sources], cwd=folder, capture_output=True, encoding="utf-8", check=False
+    )
     if done.returncode:
         raise CheckError(f"Icarus Verilog must take the Verilog: {done.stderr.strip()[-500:]}")
     return folder / "four_state.vvp"
@@ -114,7 +116,7 @@ class FourState:
         self._known = b""
         program = compile_four_state(hw, folder, len(memory) // hw.axi_bytes, model)
         self._process = subprocess.Popen(
-            ["vvp", "-n", program.name], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ["vvp", "-n", program.name], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
         self._stdin, self._stdout = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         self._checked = list(_checks(hw.axi_bytes))

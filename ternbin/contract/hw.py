@@ -81,7 +81,7 @@ class HwConfig:
     # whose constants stay in WBUF and PBUF between calls, as far as they fit
     resident: Literal["none", "decoder"] = "none"
     # only turns cycles into seconds and leakage into energy; reports say what the configuration meets (docs/energy.md, "The clock")
-    clock_mhz: Annotated[float, Range(0.001, 100_000)] = 290.0
+    clock_mhz: Annotated[float, Range(0.001, 100_000)] = 280.0
 
     def __post_init__(self) -> None:
         """Bounds of each field, then what fields ask of each other."""
@@ -263,20 +263,20 @@ def named() -> dict[str, HwConfig]:
         pbuf_words=2048,
         idbuf_words=1024,
         queue_depth=8,
-        clock_mhz=230.0,
+        clock_mhz=220.0,
     )
     small = HwConfig(name="small")
     configs = (
         tiny,
         small,
         dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32, clock_mhz=340.0),
-        HwConfig(name="small-binary", kind="binary", lanes=64, clock_mhz=280.0),
+        HwConfig(name="small-binary", kind="binary", lanes=64, clock_mhz=270.0),
         base,
         micro,
         # with room for all weights and parameters of the bundled model's decoder, of BART-base's
         dataclasses.replace(small, name="small-resident", resident="decoder", wbuf_words=4096, pbuf_words=4096),
         dataclasses.replace(
-            base, name="base-resident", resident="decoder", wbuf_words=24576, pbuf_words=16384, clock_mhz=200.0
+            base, name="base-resident", resident="decoder", wbuf_words=24576, pbuf_words=16384, clock_mhz=195.0
         ),
     )
     return {config.name: config for config in configs}

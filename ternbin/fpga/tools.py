@@ -59,7 +59,7 @@ def run(tool: str, arguments: Sequence[str], folder: Path, heard: Callable[[str]
     detail(" ".join(command))
     with (folder / f"{tool}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
         )
         try:
             for line in process.stdout or ():
