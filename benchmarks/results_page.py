@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 from ternbin import results
+from ternbin.errors import InputError
 from ternbin.models.task.page import LOG_FILE, picture, read_lines
 from ternbin.models.task.paper import RATIOS
 from ternbin.models.task.records import COMMAND_FILE
@@ -170,6 +171,9 @@ def read_evals(values: list[str]) -> dict[str, dict]:
         document = read_json(Path(path), DATA_BYTES)
         head = {"task": "debian", "metric": "rouge"} | {k: own for k, own in document.items() if k != "models"}
         found |= {each: head | own for each, own in document.get("models", {name: {}}).items()}
+    texts = {each: own["texts"] for each, own in found.items()}
+    if len(set(texts.values())) > 1:  # of other texts, scores cannot stand in one table
+        raise InputError(f"--eval must be of the same number of texts, not {texts}")
     return found
 
 
