@@ -29,18 +29,20 @@ class Score:
 
 def scores(folder: Path) -> tuple[Score, ...]:
     """Of the evaluation in ``folder`` and in those below it that are named after bits. A student's integer model where there is one: that
-    is what runs; the teacher as FP32, and for BF16 and INT8 as if they kept all of it."""
+    is what runs; the teacher as FP32, and for BF16 and INT8 as if they kept all of it. Evaluations of another number of texts than
+    the first are left out: their scores do not compare."""
     files = [
         folder / "eval.json",
         *sorted(path / "eval.json" for path in folder.iterdir() if _BITS.fullmatch(path.name)),
     ]
     found: dict[tuple[str, str], Score] = {}
-    for path in files:
-        if path.exists():
-            models: Any = read_json(path, DATA_BYTES)
-            for system, own in models["models"].items():
-                for score in _of(system, own):
-                    found.setdefault((score.system, score.precision), score)
+    evaluations: list[Any] = [read_json(path, DATA_BYTES) for path in files if path.exists()]
+    for evaluation in evaluations:
+        if evaluation["texts"] != evaluations[0]["texts"]:
+            continue
+        for system, own in evaluation["models"].items():
+            for score in _of(system, own):
+                found.setdefault((score.system, score.precision), score)
     return tuple(found.values())
 
 
