@@ -80,8 +80,8 @@ def published() -> list[dict[str, Any]]:
     """Each with ``predicted_fj`` and its ratio to what is published; None where node or voltage are not stated."""
     rows: list[dict[str, Any]] = []
     for row in PUBLISHED:
-        known = row["node_nm"] is not None and row["volt"] is not None
-        predicted = predicted_fj(row["element"], row["node_nm"], row["volt"]) if known else None
+        node_nm, volt = row["node_nm"], row["volt"]
+        predicted = None if node_nm is None or volt is None else predicted_fj(row["element"], node_nm, volt)
         rows.append(
             row | {"predicted_fj": predicted, "predicted_over": predicted / row["fj_per_op"] if predicted else None}
         )
