@@ -17,11 +17,10 @@ from ternbin.counting.runs import CallRun
 from ternbin.errors import CheckError, MissingToolError
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.build import verilog, wrapper
-from ternbin.sim.simulator import CoreError
+from ternbin.sim.simulator import CLEAR, IRQ_ENABLE, START, CoreError
 
 _HARNESS = Path(__file__).parent / "harness" / "four_state.sv"
 _RESET_CYCLES = 4  # as the compiled simulation has
-_START, _IRQ_ENABLE, _CLEAR = 1, 2, 4  # in CTRL
 LIMIT = 1_000_000  # cycles of a call
 
 # Outputs that must be known: name -> when, "1" for always after reset. Outputs of a channel count while it is valid, write data where it
@@ -217,7 +216,7 @@ class FourState:
         self.write(isa.REG_PROGRAM, address & 0xFFFFFFFF)
         self.write(isa.REG_PROGRAM_HI, address >> 32)
         begun = self.cycle + 1
-        self.write(isa.REG_CTRL, _START | _IRQ_ENABLE | _CLEAR)
+        self.write(isa.REG_CTRL, START | IRQ_ENABLE | CLEAR)
         _, done, now = self._ask("run", limit, answer="ran")[0]
         if done != "1":
             raise CheckError(f"{where}: the core must finish within {limit} cycles; unknown outputs: {self.unknown()}")

@@ -18,7 +18,7 @@ from ternbin.rtl.verilog.generate import manifest
 
 CYCLE_LIMIT = 1 << 34  # the core's own watchdog comes long before
 
-_START, _IRQ_ENABLE, _CLEAR = 1, 2, 4  # in CTRL
+START, IRQ_ENABLE, CLEAR = 1, 2, 4  # in CTRL
 _BUSY = 1  # in STATUS
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
@@ -235,7 +235,7 @@ class Simulator:
         status = self._library.tb_call(
             self._handle,
             isa.REG_CTRL,
-            _START | _IRQ_ENABLE | _CLEAR,
+            START | IRQ_ENABLE | CLEAR,
             limit,
             hook.function,
             places,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from ternbin.energy.gates.blocks import Block
 
 CHUNK = 16  # steps of one sum: a reduction over 16 x lanes features
-CLASSES = ("random", "real", "operand held", "idle")
 
 Source = Callable[[], float]  # the next value of a lane: a code, an integer or a real number
 Ports = dict[str, list[int]]  # values of every cycle by port
