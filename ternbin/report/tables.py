@@ -25,7 +25,7 @@ def energy_csv(result: dict) -> str:
         "pj_low",
         "pj_high",
     ]
-    fields += ["tier", "table", "record", "source"]  # empty where results of schema 1 and 2 do not have them
+    fields += ["tier", "varies", "table", "record", "source"]  # empty where results of earlier schemas do not have them
     writer = csv.DictWriter(buffer, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows(result["energy"]["lines"])

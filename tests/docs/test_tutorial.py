@@ -14,7 +14,7 @@ def test_the_tutorial_runs(capsys):
         assert shown in printed
     assert (names["actual"] == names["expected"].numpy()).all() and names["actual"].any()
     assert 0 < names["low"] < names["total"] < names["high"]
-    assert "endmodule" in names["files"]["ternbin.v"]
+    assert "endmodule" in names["files"]["ternbin_tiny.v"]
 
 
 def test_it_stays_short():

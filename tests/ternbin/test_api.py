@@ -60,7 +60,7 @@ def test_a_run_says_what_its_result_says(run):
 
 def test_a_run_shows_itself(run):
     assert "bit-exact" in repr(run) and f"{run.cycles:,} cycles" in repr(run)
-    assert str(run).startswith("ids") and "16x audited" in str(run)
+    assert str(run).startswith("ids") and "ternbin report --claim" in str(run)
     page = run._repr_html_()
     assert page.startswith("<table>") and page.endswith("</table>")
     for shown in (
