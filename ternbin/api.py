@@ -473,6 +473,12 @@ class Exploration:
         """The ``--hw`` file of a point of the front, by its place from 1 on."""
         return self.folder / "front" / f"point{place}.toml"
 
+    def to_parquet(self, path: str | Path) -> None:
+        """``points.csv`` as a Parquet file, its columns typed. Raises MissingToolError without pyarrow, InputError."""
+        from ternbin.report.explore import write_parquet
+
+        write_parquet(self.summary, self.records, path)
+
 
 def explore_space(
     space: str | Path,

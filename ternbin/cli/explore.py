@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="do not go on from the records that are there")
     options.add_characterisation(parser)
     options.add_json(parser)
+    parser.add_argument(
+        "--parquet",
+        metavar="PATH",
+        type=options.output_file,
+        help="write a line a point there as Parquet (the explore extra)",
+    )
 
 
 def call(args: argparse.Namespace) -> int:
@@ -46,6 +52,8 @@ def call(args: argparse.Namespace) -> int:
     from ternbin.progress import bar, passing
     from ternbin.report import explore as rendered
 
+    if args.parquet:
+        rendered.need_parquet()
     with claimed(Path(args.out)) as out, bar(label="exploring", unit=" points") as progress:
 
         def told(done: int, total: int) -> None:
@@ -75,4 +83,6 @@ def call(args: argparse.Namespace) -> int:
     print(f"\nreport: {out / 'index.html'}")
     if args.json:
         results.write_json(args.json, found.summary)
+    if args.parquet:
+        found.to_parquet(args.parquet)
     return 0 if found.bit_exact else 1

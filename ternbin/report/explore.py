@@ -7,10 +7,12 @@ import random
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ternbin import results, storage
+from ternbin.errors import MissingToolError
 from ternbin.report.markup import Html, details, document, note, table
 from ternbin.report.tables import aligned
 
@@ -39,24 +41,53 @@ def write(summary: dict[str, Any], records: Sequence[dict[str, Any]], out: Path)
     storage.write_text(out / "index.html", page(summary, records))
 
 
-def points_csv(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
-    """A line a point: id, values of the axes, figures, what binds each phase, place on the front, what it rests on, reason."""
+def points_table(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns, and a row a point: id, values of the axes, figures, what binds each phase, place on the front, what it rests on, reason.
+    None where there is none."""
     axes = list(summary["axes"])
     figures = list(dict.fromkeys(name for record in records for name in record.get("figures", {})))
     phases = list(next((record["binds"] for record in records if "binds" in record), {}))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", *axes, *figures, *(f"{name} binds" for name in phases), "front", "fidelity", "reason"])
+    columns = ["id", *axes, *figures, *(f"{name} binds" for name in phases), "front", "fidelity", "reason"]
+    rows: list[list[Any]] = []
     for record in records:
         own, binds = record.get("figures", {}), record.get("binds", {})
-        writer.writerow(
+        rows.append(
             [record["id"]]
             + [record["point"][name] for name in axes]
-            + [own.get(name, "") for name in figures]
-            + [binds.get(name, "") for name in phases]
-            + [record["front"] or "", record["fidelity"], record.get("reason", "")]
+            + [own.get(name) for name in figures]
+            + [binds.get(name) for name in phases]
+            + [record["front"] or None, record["fidelity"], record.get("reason")]
         )
+    return columns, rows
+
+
+def points_csv(summary: dict[str, Any], records: Sequence[dict[str, Any]]) -> str:
+    """:func:`points_table` as text."""
+    columns, rows = points_table(summary, records)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)  # None becomes an empty field
     return text.getvalue()
+
+
+def need_parquet() -> None:
+    """Raises MissingToolError where Parquet cannot be written."""
+    if find_spec("pyarrow") is None:
+        raise MissingToolError("Parquet needs pyarrow: pip install 'ternbin[explore]'")
+
+
+def write_parquet(summary: dict[str, Any], records: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """:func:`points_table` as a Parquet file with typed columns, whole or not at all. Raises MissingToolError, InputError."""
+    need_parquet()
+    import pyarrow
+    from pyarrow import parquet
+
+    columns, rows = points_table(summary, records)
+    held = pyarrow.table({name: [row[place] for row in rows] for place, name in enumerate(columns)})
+    file = io.BytesIO()
+    parquet.write_table(held, file)
+    storage.write_bytes(path, file.getvalue())
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

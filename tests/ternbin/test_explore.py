@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from ternbin import api
 from ternbin.cli import main
@@ -333,12 +334,17 @@ def test_what_binds():
 # ---- the verb -------------------------------------------------------------------------------------------------------
 
 
+def shown_as(value):
+    return "" if value is None else str(value)
+
+
 def test_the_verb_writes_a_report_and_hw_files_that_load(space_of, tmp_path, capsys):
     some = "[[scores]]\nlatency = 40\nrouge2 = 5"  # a score that not every point has
     space_of("cols = [1, 2]\nrows = [4, 32]\nlatency = [10, 40]", some)
     out = tmp_path / "out"
     command = ["explore", str(tmp_path / "space.toml"), "--out", str(out), "--workers", "0"]
-    assert main([*command, "--json", str(tmp_path / "summary.json")]) == 0
+    files = ["--json", str(tmp_path / "summary.json"), "--parquet", str(tmp_path / "points.parquet")]
+    assert main([*command, *files]) == 0
     shown = capsys.readouterr().out
     summary = json.loads((out / "explore.json").read_text())
     assert summary == json.loads((tmp_path / "summary.json").read_text())
@@ -360,6 +366,10 @@ def test_the_verb_writes_a_report_and_hw_files_that_load(space_of, tmp_path, cap
             *[record["point"][k] for k in ("cols", "rows")],
             record["kv_external"],
         )
+    table = parquet.read_table(tmp_path / "points.parquet").to_pydict()
+    shown_rows = zip(*([shown_as(value) for value in column] for column in table.values()), strict=True)
+    assert [",".join(table), *map(",".join, shown_rows)] == [row.replace('"', "") for row in rows]
+    assert {type(value) for value in table["cycles"]} == {int, type(None)}  # what cannot be built has none
     page = (out / "index.html").read_text()
     assert (
         "http" not in page.replace("http://www.w3.org", "") and "hardware configuration: rows must be at most" in page

@@ -1,10 +1,12 @@
-"""mBART at full size in RTL: one sentence in and a few tokens out, predicted first, every tensor compared.
+"""mBART-large and BART-large at full size in RTL: one sentence in and a few tokens out, predicted first, every tensor compared.
 
-    python benchmarks/mbart.py --json mbart.json
+    python benchmarks/large_models.py --json mbart.json
+    python benchmarks/large_models.py --shape bart-large --json bart-large.json
 
-Random weights of the shape of facebook/mbart-large-cc25, drawn and packed matrix by matrix: 610 million of them never stand in memory as
-floating point. Each part runs in a process of its own; results are kept in ``--work`` (with the random checkpoint), so that an interrupted
-benchmark goes on where it stopped; ``--fresh`` forgets them. ``predict`` maps the model and runs the cycle model; ``run`` is the RTL.
+Random weights of the shape of facebook/mbart-large-cc25 or facebook/bart-large-cnn, drawn and packed matrix by matrix: 610 million of them
+never stand in memory as floating point. Each part runs in a process of its own; results are kept in ``--work`` (with the random
+checkpoint), so that an interrupted benchmark goes on where it stopped; ``--fresh`` forgets them. ``predict`` maps the model and runs the
+cycle model; ``run`` is the RTL.
 """
 
 import argparse
@@ -13,13 +15,13 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 EOS, ENGLISH, ROMANIAN = 2, 250004, 250020
-MBART_LARGE: dict[str, Any] = dict(
-    vocab_size=250054,
+LARGE: dict[str, Any] = dict(
     d_model=1024,
     encoder_layers=12,
     decoder_layers=12,
@@ -29,10 +31,33 @@ MBART_LARGE: dict[str, Any] = dict(
     decoder_ffn_dim=4096,
     max_position_embeddings=1024,
     activation_function="gelu",
-    scale_embedding=True,
     decoder_start_token_id=EOS,
-    forced_bos_token_id=ROMANIAN,
 )
+
+
+class Shape(NamedTuple):
+    """A model: its quantized class as module and name, the fields of its config, and the tokens behind the text."""
+
+    quantized: tuple[str, str]
+    config: dict[str, Any]
+    ending: tuple[int, ...]
+    text_tokens: int  # ids of a text are below
+
+
+SHAPES = {
+    "mbart-large": Shape(
+        ("ternbin.models.mbart.qmbart", "QuantMBartForConditionalGeneration"),
+        LARGE | dict(vocab_size=250054, scale_embedding=True, forced_bos_token_id=ROMANIAN),
+        (EOS, ENGLISH),
+        ENGLISH,
+    ),
+    "bart-large": Shape(
+        ("ternbin.models.bart.qbart", "QuantBartForConditionalGeneration"),
+        LARGE | dict(vocab_size=50265, scale_embedding=False, forced_bos_token_id=0),
+        (EOS,),
+        50264,
+    ),
+}
 SOURCE, NEW = 32, 8
 
 
@@ -41,26 +66,28 @@ def checkpoint(args: argparse.Namespace) -> Path:
     import torch
 
     from ternbin.models.bart.random_model import random_packed
-    from ternbin.models.mbart.qmbart import QuantMBartForConditionalGeneration
     from ternbin.models.packed import save_packed
 
     torch.set_num_threads(1)
-    folder = args.work / f"mbart-large-{args.bits}"
+    folder = args.work / f"{args.shape}-{args.bits}"
     if not (folder / "config.json").exists():
-        save_packed(random_packed(QuantMBartForConditionalGeneration, args.bits, **MBART_LARGE), folder)
+        module, name = SHAPES[args.shape].quantized
+        save_packed(random_packed(getattr(import_module(module), name), args.bits, **SHAPES[args.shape].config), folder)
     return folder
 
 
-def model_and_ids(folder: Path):
-    """The lowered model without an end token, and the ids of a sentence: text, end, language."""
+def model_and_ids(folder: Path, shape: Shape):
+    """The lowered model without an end token, and the ids of a sentence: text, end, of mBART the language."""
     import torch
 
     from ternbin.models.prepare import lowered_model
 
     lowered = lowered_model(folder)
     lowered = replace(lowered, meta=lowered.meta | {"eos_id": -1, "forced_eos_id": None})
-    text = torch.randint(4, ENGLISH, (SOURCE - 2,), generator=torch.Generator().manual_seed(0))
-    return lowered, [*text.tolist(), EOS, ENGLISH]
+    text = torch.randint(
+        4, shape.text_tokens, (SOURCE - len(shape.ending),), generator=torch.Generator().manual_seed(0)
+    )
+    return lowered, [*text.tolist(), *shape.ending]
 
 
 def peak_rss_gb() -> float:
@@ -87,7 +114,7 @@ def part_predict(args: argparse.Namespace) -> dict:
     from ternbin.mapping.mapper import map_model
 
     begin = perf_counter()
-    lowered, _ = model_and_ids(checkpoint(args))
+    lowered, _ = model_and_ids(checkpoint(args), SHAPES[args.shape])
     lower = perf_counter() - begin
     begin = perf_counter()
     program = map_model(lowered, load_hw(args.hw), SOURCE, NEW)
@@ -117,7 +144,7 @@ def part_run(args: argparse.Namespace) -> dict:
     from ternbin.sim.runner import run
 
     hw = load_hw(args.hw)
-    lowered, ids = model_and_ids(checkpoint(args))
+    lowered, ids = model_and_ids(checkpoint(args), SHAPES[args.shape])
     policy, program = Policy.of(lowered.meta, NEW), map_model(lowered, hw, SOURCE, NEW)
     result = run(program, ids=ids, policy=policy, library=build(hw))
     begin = perf_counter()
@@ -147,10 +174,11 @@ def measure(args: argparse.Namespace) -> dict:
     """All figures; parts that are there already are not run again."""
     figures = {}
     for part in PARTS:
-        path = args.work / f"{part}-{Path(args.hw).stem}-{args.bits}.json"
+        path = args.work / f"{part}-{args.shape}-{Path(args.hw).stem}-{args.bits}.json"
         if not path.exists():
             print(f"{part} ...", file=sys.stderr)
-            options = ["--hw", args.hw, "--bits", args.bits, "--work", args.work, "--json", path.with_suffix(".new")]
+            options = ["--shape", args.shape, "--hw", args.hw, "--bits", args.bits]
+            options += ["--work", args.work, "--json", path.with_suffix(".new")]
             subprocess.run([sys.executable, __file__, "--part", part, *options], check=True)
             path.with_suffix(".new").replace(path)
         figures |= json.loads(path.read_text(encoding="utf-8"))
@@ -159,9 +187,10 @@ def measure(args: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--shape", choices=SHAPES, default="mbart-large")
     parser.add_argument("--hw", default="base")
     parser.add_argument("--bits", default="2-2")
-    parser.add_argument("--work", type=Path, default=Path("build/mbart"))
+    parser.add_argument("--work", type=Path, default=Path("build/large_models"))
     parser.add_argument("--fresh", action="store_true", help="forget results of an earlier call")
     parser.add_argument("--part", choices=PARTS, help="one part only, its result to --json")
     parser.add_argument("--json", type=Path)
@@ -178,7 +207,8 @@ def main() -> None:
         print(f"{name:24} {json.dumps(value)[:100]}")
     if args.json:
         args.json.write_text(
-            json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n", encoding="utf-8"
+            json.dumps({"shape": args.shape, "hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n",
+            encoding="utf-8",
         )
 
 
