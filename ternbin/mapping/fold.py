@@ -65,7 +65,7 @@ def fold_product(hw: HwConfig, x: Operand, weight: np.ndarray, lanes: int, idle_
     """
     unused = lanes - weight.shape[1]
     acc_init = -unused * x.idle * idle_weight
-    bound = weight.shape[1] * x.most + 2 * abs(acc_init)
+    bound = int(np.abs(weight).sum(axis=1, dtype=np.int64).max()) * x.most + 2 * abs(acc_init)
     check_acc(hw, bound, where)
     return Folded(x.mul, -x.sub * weight.sum(axis=1, dtype=np.int64), bound, acc_init)
 
