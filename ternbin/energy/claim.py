@@ -98,7 +98,7 @@ def audit_phase(
     references: dict[str, dict[str, Any]] = {}
     for name in REFERENCES:
         precision = Precision.reference(name)
-        own = {"weight_bits": weight_bits, "precision": precision, "dram": dram, "stored_bits": stored}
+        own: dict[str, Any] = {"weight_bits": weight_bits, "precision": precision, "dram": dram, "stored_bits": stored}
         other = account(phase.counters, phase.traffic, hw, **own)
         theirs = _energies(other)
         bits, _ = tables.MAC_BITS[name]
