@@ -37,6 +37,11 @@ class Kind:
         """Whether the codes are odd numbers only."""
         return self.name in ("binary", "odd8")
 
+    @property
+    def idle(self) -> int:
+        """Of weights, what a lane of all-zero bits counts as."""
+        return self.lo if self.odd else 0
+
 
 KINDS = {
     kind.name: kind

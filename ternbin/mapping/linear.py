@@ -102,11 +102,10 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
         raise InputError(f"{where}: weight kind must suit a {hw.kind} array, not {kind}")
     weight, code = weights[op.weight].numpy(), qtypes.KINDS[kind]
     chunks, expand = ceil_div(x.extent, hw.lanes), code.odd and hw.kind == "ternary"
-    idle = code.lo if code.odd else 0
     folded = fold_product(
-        hw, operand(hw, node.src[0].expect(Codes).kind, where), weight, chunks * hw.lanes, idle, where
+        hw, operand(hw, node.src[0].expect(Codes).kind, where), weight, code, chunks * hw.lanes, where
     )
-    odd_init = -x.odd_lanes * x.odd_code * idle
+    odd_init = -x.odd_lanes * x.odd_code * code.idle
     inner = expand_words(hw, Mem.WBUF, code.planes * chunks) if expand else code.planes * chunks
     rows = _row_features(hw, len(weight), groups)
     copies = isinstance(op, LmHead)  # padding must not win: it repeats the last row, which ties and loses by its index
@@ -144,8 +143,8 @@ def _weight_bytes(
     hw: HwConfig, weight: np.ndarray, code: qtypes.Kind, rows: np.ndarray, x: Lanes, inner: int, expand: bool
 ) -> np.ndarray:
     width = ceil_div(x.extent, hw.lanes) * hw.lanes
-    placed = np.full((len(rows), width), code.lo if code.odd else 0, dtype=weight.dtype)
-    picked = np.where((rows >= 0)[:, None], weight[rows], code.lo if code.odd else 0)
+    placed = np.full((len(rows), width), code.idle, dtype=weight.dtype)
+    picked = np.where((rows >= 0)[:, None], weight[rows], code.idle)
     for group in range(x.groups):
         placed[:, group * x.pitch :][:, : x.width] = picked[:, group * x.width :][:, : x.width]
     planes = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
