@@ -8,6 +8,7 @@ width, of 32 above.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,22 +29,19 @@ from ternbin.storage import write_text
 WIDTHS = tuple(range(8, 21))
 
 
-def rows(model_dir: Path, data: str, limit: int, widths: tuple[int, ...]) -> list[dict[str, float]]:
+def rows(model_dir: Path, data: str, limit: int, widths: tuple[int, ...]) -> Iterator[dict[str, float]]:
     """A row a width: ``res_bits``, the metric's scores, ``nll``, ``energy_uj``."""
     model, tokenizer = load_model(model_dir), tokenizer_in(model_dir)
     room, carried = Room.of(model.config), carried_task(model_dir)
     encoded = encode_set(open_dataset(data), ["test"], tokenizer, room, carried=carried, limit=limit)
     texts, metric = encoded.texts["test"], METRICS[encoded.task.metric]
     source, target = (round(sum(len(row[side]) for row in texts.rows) / len(texts.rows)) for side in (0, 1))
-    found = []
     for width in widths:
         integer = IntegerModel(model_dir, res_bits=width)
         written = integer.write(tokenizer, encoded.task, texts.rows, 1)
         scores = metric.score(written, [e.target for e in texts.examples])
         energy = energy_uj(model_dir, model.quant_config.bits, width, source, target)
-        found.append({"res_bits": width} | scores | {"nll": round(integer.nll(texts.rows), 4), "energy_uj": energy})
-        print("  ".join(f"{name} {value:g}" for name, value in found[-1].items()), flush=True)
-    return found
+        yield {"res_bits": width} | scores | {"nll": round(integer.nll(texts.rows), 4), "energy_uj": energy}
 
 
 def energy_uj(model_dir: Path, bits: str, width: int, source: int, target: int) -> float:
@@ -80,8 +78,11 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS)
     parser.add_argument("--out", type=Path, default=Path("reports/res-bits"))
     args = parser.parse_args()
-    found = rows(args.model, args.data, args.limit, tuple(args.widths))
-    results.write_json(args.out / "res_bits.json", found)
+    found: list[dict[str, float]] = []
+    for row in rows(args.model, args.data, args.limit, tuple(args.widths)):
+        found.append(row)
+        print("  ".join(f"{name} {value:g}" for name, value in row.items()), flush=True)
+        results.write_json(args.out / "res_bits.json", found)
     score = next(name for name in found[0] if name != "res_bits")
     draw(found, score, args.out / "res_bits.svg")
 

@@ -14,7 +14,7 @@ from ternbin.decoding.rules import MIN_NEW, OTHERS, SEARCH, Rules
 from ternbin.errors import InputError
 from ternbin.graph.build import Builder
 from ternbin.graph.ir import HEAD, Node
-from ternbin.models.config import SIGNED_KIND, QuantConfig
+from ternbin.models.config import QuantConfig
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import Attention, FeedForward, QuantEmbedding, QuantLayerNorm, QuantLinear, QuantPositions
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer, step_of
@@ -50,6 +50,7 @@ def describe_quantization(quant: QuantConfig) -> dict:
         weight_bits=quant.weight_bits,
         act_bits=quant.act_bits,
         head_act_bits=quant.head_act_bits,
+        head_weight_bits=quant.head_bits,
         res_bits=quant.res_bits,
         fracs=dict(quant.fracs),
     )
@@ -92,7 +93,6 @@ class Lowering:
 
     def __init__(self, model: QuantModel):
         self.quant = model.quant_config
-        self.kind_w = SIGNED_KIND[self.quant.weight_bits]
         self.b = Builder({})
         self.origins: dict[str, str] = {}
         self.paths = {module: model.tied.get(name, name) for name, module in model.named_modules()}
@@ -112,8 +112,8 @@ class Lowering:
             "real_embed",
             ids,
             name=name,
-            table=self.b.weight(weight, codes.char()),
-            table_kind=self.kind_w,
+            table=self.b.codes(weight, codes, table.kind),
+            table_kind=table.kind,
             scale=self.b.weight(f"{name}.scale", scale),
             pos=self.b.weight(f"{name}.pos", positions.weight),
             pos_offset=positions.offset,
@@ -132,8 +132,8 @@ class Lowering:
             ids,
             places,
             name=name,
-            table=self.b.weight(weight, codes.char()),
-            table_kind=self.kind_w,
+            table=self.b.codes(weight, codes, table.kind),
+            table_kind=table.kind,
             scale=self.b.weight(f"{name}.scale", row_scale.double().flatten() * table.embed_scale),
             pos=self.b.weight(f"{name}.pos", positions),
             frac=table.site.frac,
@@ -164,7 +164,7 @@ class Lowering:
             x,
             name,
             codes,
-            self.kind_w,
+            module.kind,
             row_scale,
             step_of(quantizer),
             module.bias,
@@ -213,7 +213,7 @@ class Lowering:
         codes, row_scale = head.weight_parts()
         self.product("lm_head", head, "final_logits_bias")
         x = self.codes(head.x_quant, "lm_head.in", h)
-        acc = self.b.op("matmul", x, weight=self.b.weight(weight, codes.char()), weight_kind=self.kind_w)
+        acc = self.b.op("matmul", x, weight=self.b.codes(weight, codes, head.kind), weight_kind=head.kind)
         logits = self.b.op(
             "affine",
             acc,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,9 +12,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ternbin.errors import InputError
+from ternbin.graph.ir import code_type
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantWeight
-from ternbin.models.quantizers import ActQuantizer, ResidualSite
+from ternbin.models.quantizers import ActQuantizer, ResidualSite, weight_codes
 
 
 class QuantModel(PreTrainedModel):
@@ -64,14 +65,30 @@ class QuantModel(PreTrainedModel):
         for name, site in self.sites.items():
             site.frac = fracs.get(name)
 
+    def set_head_bits(self, bits: int) -> None:
+        """Quantize the weights of the LM head to `bits`, from what `QuantWeight.value` is, in the modules and in the config.
+
+        Raises InputError for a model without a quantized head.
+        """
+        head = self.get_output_embeddings()
+        if not isinstance(head, QuantWeight):
+            raise InputError(f"bits of the LM head must be left out for a model without one, not {bits}")
+        if head.bits == bits:
+            return
+        weight = head.value
+        head.use_quantization(bits, head.center)
+        if head.is_packed:
+            head.set_packed(*weight_codes(weight, bits))
+        self.config.quant = asdict(replace(self.quant_config, head_weight_bits=bits))
+
     def pack(self) -> Self:
         """Replace every latent weight by its codes and row scales, in place; the outputs do not change."""
-        packed: dict[nn.Parameter, tuple[torch.Tensor, torch.Tensor]] = {}  # tied weights stay one
+        packed: dict[tuple[nn.Parameter, int], tuple[torch.Tensor, torch.Tensor]] = {}  # tied weights stay one
         for _, module in self.weights():
             weight = module.latent
             if weight is not None:
-                if weight not in packed:
+                if (weight, module.bits) not in packed:
                     codes, row_scale = module.weight_parts()
-                    packed[weight] = codes.char(), row_scale
-                module.set_packed(*packed[weight])
+                    packed[weight, module.bits] = codes.to(code_type(module.kind)), row_scale
+                module.set_packed(*packed[weight, module.bits])
         return self

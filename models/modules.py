@@ -16,6 +16,8 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS, Activation
+from ternbin.graph.ir import code_type
+from ternbin.models.config import WEIGHT_KIND
 from ternbin.models.quantizers import ActQuantizer, ResidualSite, straight_through, weight_codes
 
 ATTENTION = "ternbin"
@@ -27,7 +29,7 @@ ATTENTION = "ternbin"
 class QuantWeight(nn.Module):
     """Mixin of modules whose `weight` is quantized per row.
 
-    A module either has latent `weight` (training) or, once packed, the buffers `codes` (int8, shape of the weight)
+    A module either has latent `weight` (training) or, once packed, the buffers `codes` (integers, shape of the weight)
     and `row_scale` (rows, 1); the values used in the forward pass are the same.
     """
 
@@ -64,6 +66,11 @@ class QuantWeight(nn.Module):
         """The weight as a full-precision model has it: the latent one, or once packed scale times code."""
         return self.quantized_weight() if self.latent is None else self.latent
 
+    @property
+    def kind(self) -> str:
+        """Of the codes."""
+        return WEIGHT_KIND[self.bits]
+
     @torch.no_grad()
     def weight_parts(self) -> tuple[Tensor, Tensor]:
         """Codes (floating-point integers) and row scales [rows, 1]."""
@@ -73,9 +80,9 @@ class QuantWeight(nn.Module):
         return weight_codes(latent, self.bits, self.center)
 
     def set_packed(self, codes: Tensor, row_scale: Tensor) -> None:
-        """Replace the latent weight by int8 `codes` and `row_scale` [rows, 1]."""
+        """Replace the latent weight by `codes` (integers in any type) and `row_scale` [rows, 1]."""
         self._parameters["weight"] = None
-        self.register_buffer("codes", codes)
+        self.register_buffer("codes", codes.to(code_type(self.kind)))
         self.register_buffer("row_scale", row_scale)
 
     def quantized_weight(self) -> Tensor:

@@ -1,7 +1,7 @@
 """Packed checkpoints: the codes of a model instead of its weights, for inference.
 
 A packed checkpoint is `config.json` and `packed.safetensors`: `<module>.codes` (uint8, rows of `qtypes.pack`) and
-`<module>.scale` (float32 [rows]) for every quantized weight, a shared one once, and the remaining parameters
+`<module>.scale` (float32 [rows]) for every quantized weight, a shared one once for each number of bits, and the remaining parameters
 as float32; tokenizer and generation files as the library writes them.
 """
 
@@ -20,7 +20,6 @@ from ternbin import formats
 from ternbin.errors import InputError
 from ternbin.graph import qtypes
 from ternbin.models import files
-from ternbin.models.config import SIGNED_KIND
 from ternbin.models.files import PACKED_FILE
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantWeight
@@ -88,14 +87,13 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
         )
     held = Tensors.of_file(folder, PACKED_FILE)
     formats.refuse_newer(format_of(folder / PACKED_FILE), formats.PACKED, str(folder / PACKED_FILE))
-    kind = SIGNED_KIND[model.quant_config.weight_bits]
     stored = stored_weights(model)
     for name, module in stored.items():
         if module.latent is None:
             raise RuntimeError(f"{name}: a model to be loaded must not be packed already")
         rows, width = module.latent.shape
         scale = held.take_scale(f"{name}.scale", rows)
-        module.set_packed(held.take_codes(f"{name}.codes", kind, rows, width), scale)
+        module.set_packed(held.take_codes(f"{name}.codes", module.kind, rows, width), scale)
     share_packed(model, stored)
     for name, old in plain_tensors(model).items():
         assign(model, name, held.take(name, tuple(old.shape)))
@@ -106,21 +104,30 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
 def share_packed(model: QuantModel, stored: Mapping[str, QuantWeight]) -> None:
     """Give the modules that share a weight the codes of the `stored` one."""
     for name, module in model.weights():
-        if name in model.tied:
+        if name not in stored:
             owner = stored[model.tied[name]]
             module.set_packed(owner.codes, owner.row_scale)
 
 
 def stored_weights(model: QuantModel) -> dict[str, QuantWeight]:
-    """The modules whose weights are stored as codes, by name; a shared weight once."""
-    return {name: module for name, module in model.weights() if name not in model.tied}
+    """The modules whose weights are stored as codes, by name; a shared weight once for each number of bits."""
+    modules = dict(model.weights())
+    own = {name for name, owner in model.tied.items() if name in modules and modules[name].bits != modules[owner].bits}
+    return {name: module for name, module in modules.items() if name not in model.tied or name in own}
+
+
+def weight_values(model: QuantModel) -> dict[str, Tensor]:
+    """What the weights are in a full-precision model, by the module that owns each: of codes of several bits those of most."""
+    stored = stored_weights(model)
+    values = {name: module.value for name, module in stored.items() if name not in model.tied}
+    finer = [name for name in stored if name in model.tied and stored[name].bits > stored[model.tied[name]].bits]
+    return values | {model.tied[name]: stored[name].value for name in finer}
 
 
 def _packed_tensors(model: QuantModel) -> Iterator[tuple[str, Tensor]]:
-    kind = SIGNED_KIND[model.quant_config.weight_bits]
     for name, module in stored_weights(model).items():
         codes, scale = module.weight_parts()
-        yield f"{name}.codes", torch.from_numpy(qtypes.pack(codes.cpu().numpy(), kind))
+        yield f"{name}.codes", torch.from_numpy(qtypes.pack(codes.cpu().numpy(), module.kind))
         yield f"{name}.scale", scale.detach().flatten().float().cpu()
     for name, tensor in plain_tensors(model).items():
         yield name, tensor.detach().float().cpu()

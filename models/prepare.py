@@ -154,8 +154,9 @@ def limits(folder: str | Path) -> dict[str, int]:
     return family.limits(Path(folder))
 
 
-def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
-    """A calibrated model of any family and layout; ``bits`` quantizes a full-precision model, or a quantized one anew.
+def load_model(folder: str | Path, bits: str | None = None, head_bits: int | None = None) -> QuantModel:
+    """A calibrated model of any family and layout; ``bits`` quantizes a full-precision model, or a quantized one anew; ``head_bits``:
+    the weights of the LM head to others.
 
     Quantizing without training gives a model that runs and is exact, but whose texts mean nothing.
     """
@@ -163,6 +164,8 @@ def load_model(folder: str | Path, bits: str | None = None) -> QuantModel:
     model = family.load(Path(folder), QuantConfig(bits=bits) if bits else None)
     if bits and model.quant_config.bits != bits:
         model = family.requantize(model, bits)
+    if head_bits is not None:
+        model.set_head_bits(head_bits)
     if not model.quant_config.fracs:
         tokenizer = load_tokenizer(folder)
         if tokenizer is None:
@@ -220,12 +223,13 @@ class Quantized:
         return next((a for a in self.agreements if a.name == HEAD), None)
 
 
-def quantize(folder: str | Path, out: str | Path, bits: str) -> Quantized:
+def quantize(folder: str | Path, out: str | Path, bits: str, head_bits: int | None = None) -> Quantized:
     """Quantize a checkpoint folder, check that it lowers and how well, then write it to `out`.
 
-    Raises InputError, before anything is written, for what `lowered_model` would refuse of it.
+    `head_bits`: of the weights of the LM head, if others than the rest.  Raises InputError, before anything is written,
+    for what `lowered_model` would refuse of it.
     """
-    model, tokenizer = load_model(folder, bits), load_tokenizer(folder)
+    model, tokenizer = load_model(folder, bits, head_bits), load_tokenizer(folder)
     lowered = fold(lower(model))
     agreements = compare(model, lowered, _check_pairs(lowered, tokenizer, demo_texts(Path(folder))))
     quantizers = [(name, m) for name, m in model.named_modules() if isinstance(m, ActQuantizer)]

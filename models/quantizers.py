@@ -124,11 +124,15 @@ def weight_codes(weight: torch.Tensor, bits: int, center: bool = False) -> tuple
     """Codes (same shape and dtype) and row scales [..., 1] of the last dimension's rows.
 
     Ternary: alpha = 4/3 mean|w|, q = rne(clip(w / alpha, -1, 1)).  Binary: alpha = mean|w|, q = sign(w), sign(0) = +1.
-    A row of zeros has alpha 0 (codes 0 in ternary, +1 in binary).  `center` subtracts the row mean first.
+    8 bits: alpha = max|w| / 255, q the odd number in [-255, 255] nearest to w / alpha, the larger of two.
+    A row of zeros has alpha 0 (codes 0 in ternary, +1 else).  `center` subtracts the row mean first.
     """
     if center:
         weight = weight - weight.mean(-1, keepdim=True)
     magnitude = weight.abs()
+    if bits == 8:
+        scale = magnitude.amax(-1, keepdim=True) / 255
+        return ((weight / scale.clamp_min(torch.finfo(weight.dtype).tiny) / 2).floor() * 2 + 1).clamp(-255, 255), scale
     scale = magnitude.mean(-1, keepdim=True)
     if bits == 1:
         return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype), scale

@@ -43,9 +43,10 @@ class Replacer:
     def site(self, name: str) -> ResidualSite:
         return self.sites.setdefault(name, ResidualSite(name, self.quant.res_bits))
 
-    def linear(self, old: nn.Linear, x_quant: ActQuantizer) -> QuantLinear:
+    def linear(self, old: nn.Linear, x_quant: ActQuantizer, bits: int | None = None) -> QuantLinear:
+        """`bits` of its weights, if not those of all others."""
         new = _rebuild(QuantLinear, old, in_features=old.in_features, out_features=old.out_features)
-        new.use_quantization(self.quant.weight_bits, self.quant.center_weights)
+        new.use_quantization(bits or self.quant.weight_bits, self.quant.center_weights)
         new.x_quant = x_quant
         return new
 
@@ -95,7 +96,8 @@ class Replacer:
         """The LM head, which stays as it is in the `paper` form."""
         if self.quant.form == "paper":
             return old
-        return self.linear(old, ActQuantizer(SIGNED_KIND[self.quant.head_act_bits], by_error=True))
+        x_quant = ActQuantizer(SIGNED_KIND[self.quant.head_act_bits], by_error=True)
+        return self.linear(old, x_quant, self.quant.head_bits)
 
 
 def _rebuild(cls: type[Module], old: nn.Module, **arguments) -> Module:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph import qtypes
+from ternbin.graph.ir import code_type
 from ternbin.models.fields import IndexFields
 from ternbin.models.files import INDEX_FILE, PACKED_FILE, STOCK_FILE, read_json
 from ternbin.models.quantizers import ActQuantizer
@@ -123,18 +124,18 @@ class Tensors:
         return tensor.float()
 
     def take_codes(self, name: str, kind: str, rows: int, width: int) -> Tensor:
-        """Codes (int8, [rows, width]) of the packed tensor `name`."""
+        """Codes ([rows, width]) of the packed tensor `name`."""
         held = self._take(name)
         tensor = held.tensor
         bits = qtypes.KINDS[kind].bits
-        shape = [rows, bits * ((width + 7) // 8)]
+        shape = [rows, width if bits == 8 else bits * ((width + 7) // 8)]
         if tensor.dtype != torch.uint8 or list(tensor.shape) != shape:
             raise InputError(f"{held.path}: {name} must be uint8 {shape}, not {tensor.dtype} {list(tensor.shape)}")
         data = tensor.numpy()
         half = data.shape[1] // 2
         if bits == 2 and (data[:, half:] & ~data[:, :half]).any():
             raise InputError(f"{held.path}: {name} must hold ternary codes, not a negative zero")
-        return torch.from_numpy(qtypes.unpack(data, kind, width)).char()
+        return torch.from_numpy(qtypes.unpack(data, kind, width)).to(code_type(kind))
 
     def take_scale(self, name: str, rows: int) -> Tensor:
         """Row scales ([rows, 1]) of the packed tensor `name`."""

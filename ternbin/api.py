@@ -275,8 +275,10 @@ class Lowering:
         return Path(path)
 
 
-def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
+def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2", head_bits: int | None = None) -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
+
+    ``head_bits``, 1, 2 or 8: of the LM head's weights; None for the checkpoint's own, or those of ``bits``.
 
     Without training the texts of the result mean nothing. Warns where integers and floating point disagree. Raises InputError, before
     anything is written, for what ``lower`` would refuse.
@@ -284,7 +286,7 @@ def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     from ternbin.models import prepare
     from ternbin.progress import warn
 
-    for note in prepare.quantize(model, out, bits).notes:
+    for note in prepare.quantize(model, out, bits, head_bits).notes:
         warn(note)
     return Path(out)
 

@@ -461,7 +461,11 @@ class Accounted(Counted):
 def tariff(before: Planned) -> Tariff:
     meta = before.lowered.meta
     return Tariff(
-        hw=before.program.hw, weight_bits=meta["weight_bits"], act_bits=meta["act_bits"], dram=before.job.dram
+        hw=before.program.hw,
+        weight_bits=meta["weight_bits"],
+        act_bits=meta["act_bits"],
+        dram=before.job.dram,
+        head_bits=meta["head_weight_bits"],
     )
 
 

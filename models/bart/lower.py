@@ -84,8 +84,11 @@ class Seq2SeqLowering(Lowering):
             )
             h = self.layer(layer, f"dec.{index}", h, (k, v))
         h = self.normed(final_norm(self.decoder), "dec.final_ln", h)
-        head = self.lm_head(head_of(self.model), self.model.final_logits_bias, h, weight=self.table(HEAD))
-        return (self.b.op("output", head, name="next"),)
+        head = head_of(self.model)
+        shared = head.bits == self.quant.weight_bits
+        weight = self.table(HEAD) if shared else TABLES[HEAD]
+        token = self.lm_head(head, self.model.final_logits_bias, h, weight=weight)
+        return (self.b.op("output", token, name="next"),)
 
     def table(self, module: str) -> str:
         """The name of the weight of an embedding or of the head: one for all that share it."""

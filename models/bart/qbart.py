@@ -38,7 +38,7 @@ from ternbin.models.modules import (
     QuantPositions,
     activation_of,
 )
-from ternbin.models.packed import PackedModel, stored_weights
+from ternbin.models.packed import PackedModel, weight_values
 from ternbin.models.quantizers import ResidualSite
 from ternbin.models.replace import Replacer
 
@@ -254,7 +254,7 @@ def stock_model(model: QuantSeq2Seq) -> Any:
     values = model.config.to_dict() | {"model_type": config.model_type}
     values.pop("quant", None)
     stock = build_stock(type(model), config.from_dict(values)).eval()
-    weights = {name: module.value for name, module in stored_weights(model).items()}
+    weights = weight_values(model)
     state = {name: tensor for name, tensor in model.state_dict().items() if name in stock.state_dict()}
     state |= {f"{name}.weight": weight for name, weight in weights.items()}
     state |= {f"{name}.weight": weights[owner] for name, owner in model.tied.items()}

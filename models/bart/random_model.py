@@ -8,6 +8,7 @@ import torch
 from transformers import BartForConditionalGeneration
 from transformers.initialization import no_init_weights
 
+from ternbin.graph.ir import code_type
 from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, absent, shared_weights, tables_shared
 from ternbin.models.bart.qbart import (
     QuantBartForConditionalGeneration,
@@ -77,13 +78,19 @@ def random_stock(
 
 
 def random_quant(
-    cls: type[Model], bits: str = "2-2", *, res_bits: int = 16, head_act_bits: int = 8, seed: int = 0, **options
+    cls: type[Model],
+    bits: str = "2-2",
+    *,
+    res_bits: int = 16,
+    head_act_bits: int = 8,
+    head_weight_bits: int | None = None,
+    seed: int = 0,
+    **options,
 ) -> Model:
     """A quantized, calibrated model in eval mode; `options` as for random_stock."""
     model = random_stock(cls, seed=seed, **options)
-    student = quantize(
-        cls, model, QuantConfig.from_dict({"bits": bits, "res_bits": res_bits, "head_act_bits": head_act_bits})
-    )
+    head = {"head_act_bits": head_act_bits, "head_weight_bits": head_weight_bits}
+    student = quantize(cls, model, QuantConfig.from_dict({"bits": bits, "res_bits": res_bits} | head))
     config, generator = model.config, torch.Generator().manual_seed(seed + 1)
     shape = (4, min(24, config.max_position_embeddings))
     ids = torch.randint(3, min(config.vocab_size, model.lm_head.out_features), shape, generator=generator)
@@ -119,10 +126,11 @@ def random_packed(
         rows, width = module.shape
         spread = 1.0 if name in set(model.tied.values()) and not stock.scale_embedding else width**-0.5
         parts = [
-            weight_codes(torch.randn(min(CHUNK, rows - at), width, generator=generator) * spread, quant.weight_bits)
+            weight_codes(torch.randn(min(CHUNK, rows - at), width, generator=generator) * spread, module.bits)
             for at in range(0, rows, CHUNK)
         ]
-        module.set_packed(torch.cat([codes.char() for codes, _ in parts]), torch.cat([scale for _, scale in parts]))
+        codes = torch.cat([codes.to(code_type(module.kind)) for codes, _ in parts])
+        module.set_packed(codes, torch.cat([scale for _, scale in parts]))
     share_packed(model, stored)
     model.generation_config.forced_bos_token_id = forced_bos_token_id
     shape = (2, min(24, stock.max_position_embeddings))

@@ -21,7 +21,8 @@ def weigh_scales(model: QuantModel, batches: Iterable[dict[str, Any]]) -> None:
     a = sum m w q / sum m q^2.  A row's scale follows its latent weights, so the row is multiplied by a over that scale;
     its codes stay.  The shared table stays as it is.
     """
-    layers = {name: m for name, m in stored_weights(model).items() if isinstance(m, QuantLinear)}
+    own = {name: module for name, module in stored_weights(model).items() if name not in model.tied}
+    layers = {name: module for name, module in own.items() if isinstance(module, QuantLinear)}
     squares: dict[str, Tensor] = {}
     handles = [layer.register_forward_pre_hook(_summing(squares, name)) for name, layer in layers.items()]
     try:

@@ -120,16 +120,21 @@ def student_batches(
     return epoch_batches(rows, recipe.batch_tokens, ends=ends, rng=rng)
 
 
-def first_student(family: Family[Any], teacher, bits: str, start_dir: Path | None) -> QuantModel:
+def first_student(
+    family: Family[Any], teacher, bits: str, start_dir: Path | None, head_bits: int | None = None
+) -> QuantModel:
     """The student before training: of the teacher's weights, or of the latent weights of another student."""
-    quant = QuantConfig(bits=bits)
+    quant = QuantConfig(bits=bits, head_weight_bits=head_bits)
     if start_dir is None:
         return family.quantize(teacher, quant)
     folder = start_dir / LATENT if (start_dir / LATENT).is_dir() else start_dir
     other, full_precision = family_in(folder)
     if other is not family or full_precision:
         raise InputError(f"--start must be a quantized model of the teacher's family, not the one in {str(folder)!r}")
-    return family.requantize(family.load(folder), bits)
+    student = family.requantize(family.load(folder), bits)
+    if head_bits is not None:
+        student.set_head_bits(head_bits)
+    return student
 
 
 def train_student(
@@ -138,6 +143,7 @@ def train_student(
     out_dir: Path,
     *,
     bits: str = "2-2",
+    head_bits: int | None = None,
     start_dir: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -146,7 +152,8 @@ def train_student(
     machine: Machine | None = None,
     choice: Choice | None = None,
 ) -> None:
-    """Distil the model in `teacher_dir` into a `bits` model; save it packed, with the teacher's tokenizer, in `out_dir`.
+    """Distil the model in `teacher_dir` into a `bits` model, the weights of its LM head of `head_bits` (None: as all others, or as
+    those of the student in `start_dir`); save it packed, with the teacher's tokenizer, in `out_dir`.
 
     The student starts from the teacher's weights, or from those of the student in `start_dir`.
     ``out_dir/latent`` holds its latent weights, ``task.json`` what it learned.
@@ -162,7 +169,7 @@ def train_student(
         held, SPLITS[:2], tokenizer, Room.of(teacher.config), choice=choice, carried=carried_task(teacher_dir)
     )
     task, rows, validation = encoded.task, encoded.texts["train"].rows, encoded.texts["validation"].rows
-    student = first_student(family, teacher, bits, start_dir)
+    student = first_student(family, teacher, bits, start_dir, head_bits)
     out_dir.mkdir(parents=True, exist_ok=True)
     task.save(out_dir)
     teacher.to(device)

@@ -23,7 +23,7 @@ from ternbin.models.bart.layout import DECODER_TABLE, Layout
 from ternbin.models.bart.qbart import quantize_layers, quantize_stack
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import ATTENTION, QuantLinear, activation_of
-from ternbin.models.packed import PackedModel, stored_weights
+from ternbin.models.packed import PackedModel, weight_values
 from ternbin.models.quantizers import ResidualSite
 from ternbin.models.replace import Replacer
 from ternbin.models.whisper import fields
@@ -159,8 +159,7 @@ def stock_model(model: QuantWhisper) -> WhisperForConditionalGeneration:
     values.pop("quant", None)
     stock = WhisperForConditionalGeneration(WhisperConfig.from_dict(values))
     state = {name: tensor for name, tensor in model.state_dict().items() if name in stock.state_dict()}
-    packed = {name: module for name, module in stored_weights(model).items() if module.is_packed}
-    state |= {f"{name}.weight": module.quantized_weight() for name, module in packed.items()}
+    state |= {f"{name}.weight": weight for name, weight in weight_values(model).items()}
     state["proj_out.weight"] = state[f"{DECODER_TABLE}.weight"]
     stock.load_state_dict(state, strict=True)
     stock.generation_config = model.generation_config

@@ -75,6 +75,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_head_bits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--head-bits",
+        type=int,
+        choices=sorted(config.WEIGHT_KIND),
+        help="bits of the LM head's weights (default: the checkpoint's, else those of --bits)",
+    )
+
+
 def add_model_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",

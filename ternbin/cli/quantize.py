@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint folder of a supported family, as its library writes it, or a quantized one",
     )
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="weight-activation bits (default: 2-2)")
+    options.add_head_bits(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the packed checkpoint")
     options.add_json(parser)
     plain = parser.format_help
@@ -35,7 +36,7 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.progress import warn
 
     with claimed(Path(args.out)) as out:
-        done = prepare.quantize(args.model, out, args.bits)
+        done = prepare.quantize(args.model, out, args.bits, args.head_bits)
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     print("\n".join(f"{out / name}  {size:,} bytes" for name, size in sizes.items()))
     if done.head is not None:

@@ -16,8 +16,9 @@ from ternbin.storage import claimed
 if TYPE_CHECKING:
     from ternbin.models.task.budget import Schedule
 
+RECIPE = ("relation", "written", "weigh_scales")  # options that are fields of a student's recipe
 ROLES = {  # options of one role
-    "student": ("relation", "written", "weigh_scales"),
+    "student": (*RECIPE, "head_bits"),
     "teacher": ("dropout", "pretrain", "config", "tokenizer", "units", "vocab"),
 }
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("role", choices=("teacher", "student"))
     parser.add_argument("--teacher", metavar="DIR", help="checkpoint of the teacher (student only)")
     parser.add_argument("--bits", choices=options.BITS, default="2-2", help="of the student (default: 2-2)")
+    options.add_head_bits(parser)
     parser.add_argument(
         "--start",
         metavar="DIR",
@@ -159,8 +161,9 @@ def _train(args: argparse.Namespace, out: Path) -> None:
         )
     else:
         student = StudentRecipe()
-        recipe = replace(student, **_chosen(args, student.schedule, ROLES["student"]))
-        train_student(Path(args.teacher), args.data, out, bits=args.bits, recipe=recipe, **common)
+        recipe = replace(student, **_chosen(args, student.schedule, RECIPE))
+        bits = {"bits": args.bits, "head_bits": args.head_bits}
+        train_student(Path(args.teacher), args.data, out, recipe=recipe, **bits, **common)
 
 
 def _chosen(args: argparse.Namespace, schedule: "Schedule", names: tuple[str, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ternbin.contract.memories import PARAM_BITS, ceil_div
 from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.contract.transfers import TRITS, bank_words
 from ternbin.graph.fixedpoint import MUL_BITS
+from ternbin.graph.qtypes import Kind, odd_bits
 
 INT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, -128], dtype=np.int64)
 UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)
@@ -27,6 +28,14 @@ def code_words(hw: HwConfig, stored: np.ndarray, words: int | None = None) -> np
     words = ceil_div(n, hw.lanes) if words is None else words
     planes = [stored != 0, stored < 0] if hw.planes == 2 else [stored > 0]
     return np.stack([_lanes(hw, plane, words) for plane in planes], axis=-2)
+
+
+def weight_planes(codes: np.ndarray, kind: Kind) -> np.ndarray:
+    """Codes ``[.., n]`` of weights to what the array multiplies, plane by plane: -1, 0, +1 ``[.., planes * n]``, int8."""
+    if kind.planes == 1:
+        return codes
+    bits = odd_bits(codes)[..., None, :] >> np.arange(kind.planes)[:, None] & 1
+    return (2 * bits - 1).astype(np.int8).reshape(*codes.shape[:-1], -1)
 
 
 def plane_words(hw: HwConfig, codes: np.ndarray, words: int | None = None) -> np.ndarray:

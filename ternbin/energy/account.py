@@ -23,12 +23,14 @@ Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
 
 @dataclass(frozen=True, kw_only=True)
 class Tariff:
-    """What events are charged by: hardware, bits of the model's weights and activations, external memory."""
+    """What events are charged by: hardware, bits of the model's weights and activations, external memory. ``head_bits``: of the LM
+    head's weights, if not those of all others."""
 
     hw: HwConfig
     weight_bits: int
     act_bits: int
     dram: str = "lpddr4"
+    head_bits: int | None = None
 
     def lines(self, phase: Phase) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=self.weight_bits, dram=self.dram)
@@ -57,6 +59,7 @@ def accounted(tariff: Tariff, phases: Sequence[Phase], run: RunResult) -> Fields
             weight_bits=tariff.weight_bits,
             act_bits=tariff.act_bits,
             dram=tariff.dram,
+            head_bits=tariff.head_bits,
         ),
         "timeline": [
             {"call": item.call, "unit": item.unit, "op": item.op, "start": item.start, "end": item.end}

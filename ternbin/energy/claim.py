@@ -61,12 +61,12 @@ def _intervals(theirs: Sequence[Line], ours: Sequence[Line]) -> dict[str, dict[s
 
 
 def _with_full_precision_head(
-    ours: dict[str, float], phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str
+    ours: dict[str, float], phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str, head_bits: int
 ) -> dict[str, float]:
     """The same phase with the LM head kept in FP32, as the paper's released code keeps it."""
     factor, macs, head = operation_factor(weight_bits, act_bits), _macs(phase), _head(phase)
     operations = head.macs + (macs - head.macs) * factor
-    extra_bits = head.weights * (32 - hw.memory_bits(weight_bits))
+    extra_bits = head.weights * (32 - hw.memory_bits(head_bits))
     extra = head.macs * tables.mac("fp32").pj + extra_bits * tables.DRAM[dram].pj
     return {"operation_ratio": macs / operations, "system_pj": ours["system"] + extra}
 
@@ -80,14 +80,26 @@ def _head(phase: Phase) -> Work:
     return phase.computed.get(HEAD, Work())
 
 
-def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str) -> dict[str, Any]:
+def stored_bits(phase: Phase, hw: HwConfig, weight_bits: int, head_bits: int) -> float:
+    """Of a weight in external memory, the mean of those that the phase reads; what stays on chip counts as the rest does."""
+    head, everything = _head(phase).weights, sum(item.weights for item in phase.computed.values())
+    own, heads = hw.memory_bits(weight_bits), hw.memory_bits(head_bits)
+    return own + (heads - own) * head / everything if everything else own
+
+
+def audit_phase(
+    phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dram: str, head_bits: int | None = None
+) -> dict[str, Any]:
     """Ratios reference / this run, one by one, for one phase."""
+    head_bits = head_bits or weight_bits
+    stored = stored_bits(phase, hw, weight_bits, head_bits)
     lines = account(phase.counters, phase.traffic, hw, weight_bits=weight_bits, dram=dram)
     ours = _energies(lines)
     references: dict[str, dict[str, Any]] = {}
     for name in REFERENCES:
         precision = Precision.reference(name)
-        other = account(phase.counters, phase.traffic, hw, weight_bits=weight_bits, precision=precision, dram=dram)
+        own: dict[str, Any] = {"weight_bits": weight_bits, "precision": precision, "dram": dram, "stored_bits": stored}
+        other = account(phase.counters, phase.traffic, hw, **own)
         theirs = _energies(other)
         bits, _ = tables.MAC_BITS[name]
         references[name] = {
@@ -100,7 +112,7 @@ def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dra
             "system": theirs["system"] / ours["system"],
             "intervals": _intervals(other, lines),
         }
-    head = _with_full_precision_head(ours, phase, hw, weight_bits, act_bits, dram)
+    head = _with_full_precision_head(ours, phase, hw, weight_bits, act_bits, dram, head_bits)
     return {
         "name": phase.name,
         "macs": _macs(phase),
@@ -112,7 +124,13 @@ def audit_phase(phase: Phase, hw: HwConfig, weight_bits: int, act_bits: int, dra
 
 
 def audit(
-    phases: Sequence[Phase], hw: HwConfig, *, weight_bits: int, act_bits: int, dram: str = "lpddr4"
+    phases: Sequence[Phase],
+    hw: HwConfig,
+    *,
+    weight_bits: int,
+    act_bits: int,
+    dram: str = "lpddr4",
+    head_bits: int | None = None,
 ) -> dict[str, Any]:
     """The audit table as data; docs/result-schema.md describes it (``claim``)."""
     return {
@@ -124,7 +142,7 @@ def audit(
             "source": "Liu et al., ACL 2023 (arXiv 2306.01841): FLOPs factor = weight bits x activation bits / 64",
         },
         "dram": dram,
-        "phases": [audit_phase(phase, hw, weight_bits, act_bits, dram) for phase in phases],
+        "phases": [audit_phase(phase, hw, weight_bits, act_bits, dram, head_bits) for phase in phases],
     }
 
 

@@ -272,11 +272,18 @@ def rates(setting: Setting) -> tuple[Rate, ...]:
     return tuple(rate for row in _rows(setting.hw) for rate in row.rates(setting))
 
 
-def setting(hw: HwConfig, weight_bits: int, precision: Precision | None = None, dram: str = "lpddr4") -> Setting:
+def setting(
+    hw: HwConfig,
+    weight_bits: int,
+    precision: Precision | None = None,
+    dram: str = "lpddr4",
+    stored_bits: float | None = None,
+) -> Setting:
     """As :func:`account` has it."""
     if precision is None:
         return Setting(hw, Precision.of(hw), dram)
-    weights, embedding = precision.weight_bits / hw.memory_bits(weight_bits), precision.weight_bits / weight_bits
+    stored = hw.memory_bits(weight_bits) if stored_bits is None else stored_bits
+    weights, embedding = precision.weight_bits / stored, precision.weight_bits / weight_bits
     return Setting(hw, precision, dram, (("weights", weights), ("embedding", embedding)))
 
 
@@ -288,13 +295,15 @@ def account(
     weight_bits: int,
     precision: Precision | None = None,
     dram: str = "lpddr4",
+    stored_bits: float | None = None,
 ) -> list[Line]:
     """Energy lines of one call (or of several, counters and traffic added up).
 
     ``counters``: the hardware counters by name, plus ``steps_single_plane`` and ``columns_single_plane`` (what array_active and
     array_columns would be without bit planes; equal to them for 1- and 2-bit activations). ``weight_bits``: bits of a weight code (in
     external memory ``hw.memory_bits``; embedding rows have ``weight_bits`` there). ``precision``: of the array, if not the hardware's.
+    ``stored_bits``: what the weights that were loaded take in external memory, if not all of them ``hw.memory_bits``.
     """
     counted: dict[Basis, Mapping[str, float]] = {"counters": counters, "traffic": asdict(traffic)}
-    table = rates(setting(hw, weight_bits, precision, dram))
+    table = rates(setting(hw, weight_bits, precision, dram, stored_bits))
     return [rate.line(counted[rate.basis][rate.counter]) for rate in table]

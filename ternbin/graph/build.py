@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
-from ternbin.graph.ir import Node, Op, Residual, Type, WeightName, Weights
+from ternbin.graph.ir import Node, Op, Residual, Type, WeightName, Weights, code_type
 from ternbin.graph.ops.attention import Context, RealSoftmax
 from ternbin.graph.ops.codes import Quantize
 from ternbin.graph.ops.ends import Input
@@ -26,9 +26,14 @@ class Builder:
     weights: Weights
 
     def weight(self, name: str, tensor: Tensor) -> WeightName:
-        """Enter a tensor: codes (any integers) become int8, floating point, which must be finite, float64. Returns ``name``."""
-        dtype = torch.float64 if tensor.is_floating_point() else torch.int8
-        tensor = tensor.detach().cpu().to(dtype)
+        """Enter a tensor of real numbers, which must be finite, as float64. Returns ``name``."""
+        return self._enter(name, tensor.detach().cpu().double())
+
+    def codes(self, name: str, codes: Tensor, kind: str) -> WeightName:
+        """Enter codes (integers in any type) of ``kind``. Returns ``name``."""
+        return self._enter(name, codes.detach().cpu().to(code_type(kind)))
+
+    def _enter(self, name: str, tensor: Tensor) -> WeightName:
         if not bool(tensor.isfinite().all()):
             raise InputError(f"{name} must be finite, not inf or nan")
         if name in self.weights and not torch.equal(self.weights[name], tensor):
@@ -68,7 +73,7 @@ class Builder:
         alpha_w = alpha_w.detach().double().flatten().cpu()
         shift = zero_x * alpha_w * codes.detach().cpu().sum(1, dtype=torch.float64)
         total = shift if bias is None else bias.detach().double().cpu() + shift
-        acc = self.add(Matmul(weight=self.weight(f"{name}.weight", codes.to(torch.int8)), weight_kind=kind), x)
+        acc = self.add(Matmul(weight=self.codes(f"{name}.weight", codes, kind), weight_kind=kind), x)
         return self.affine(acc, name, alpha_w * (float(alpha_x) * extra), total * extra)
 
     def affine(self, acc: AnyNode, name: str, scale: Tensor, bias: Tensor) -> Node[Affine]:

@@ -1,9 +1,9 @@
 """The dataflow graph: frozen, interned nodes over a side table of weights.
 
 A :class:`Node` has an op with typed attributes, sources, and a type. Weights live in a side table ``dict[str, Tensor]`` that all
-graphs of a model share; attributes of the type :data:`WeightName` refer to its entries. The table holds codes as int8,
-integers as int64 and reals as float64. Dimensions are integers or the symbols S (source tokens), T (target tokens of
-this call), P (past target tokens), N = P + T.
+graphs of a model share; attributes of the type :data:`WeightName` refer to its entries. The table holds codes as
+:func:`code_type` says, integers as int64 and reals as float64. Dimensions are integers or the symbols S (source tokens), T (target
+tokens of this call), P (past target tokens), N = P + T.
 
 Lowering (models/bart/lower.py) builds *real* ops with ``build.Builder``; the passes (ternbin/passes) fold them into the
 *final* ops of docs/graph.md. ternbin/graph/ops declares every op: its attributes, its type rule and what it
@@ -32,7 +32,10 @@ from functools import cache
 from typing import Any, ClassVar, Generic, Literal, NewType, TypeGuard, TypeVar, get_args, get_type_hints
 from weakref import WeakValueDictionary
 
+import torch
 from torch import Tensor
+
+from ternbin.graph.qtypes import kind_of
 
 MAX_TOKENS = 8192  # what a symbolic dimension may be at run time, for accumulator bounds
 
@@ -42,6 +45,11 @@ Dim = int | str
 Shape = tuple[Dim, ...]
 Weights = dict[str, Tensor]
 WeightName = NewType("WeightName", str)  # of an entry of the side table
+
+
+def code_type(kind: str) -> torch.dtype:
+    """In which the side table holds codes of a kind."""
+    return torch.int8 if kind_of(kind).magnitude <= 127 else torch.int16
 
 
 # ---- types ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,10 @@ from ternbin.errors import InputError
 
 @dataclass(frozen=True)
 class Kind:
-    """One code type. ``stored = mul*code - sub`` is what the array multiplies; it holds ``planes`` bit planes of it."""
+    """One code type. ``stored = mul*code - sub`` is what the array multiplies; it holds ``planes`` bit planes of it.
+
+    ``odd8``, of weights only, is odd: each of its planes is a binary code, -1 or +1, and plane i weighs 2^i.
+    """
 
     name: str
     lo: int
@@ -29,6 +32,16 @@ class Kind:
         """Whether the array takes this kind bit by bit."""
         return self.planes == 8
 
+    @property
+    def odd(self) -> bool:
+        """Whether the codes are odd numbers only."""
+        return self.name in ("binary", "odd8")
+
+    @property
+    def idle(self) -> int:
+        """Of weights, what a lane of all-zero bits counts as."""
+        return self.lo if self.odd else 0
+
 
 KINDS = {
     kind.name: kind
@@ -39,6 +52,7 @@ KINDS = {
         Kind("binary_nn", 0, 1, bits=1, planes=1, mul=2, sub=1),
         Kind("int8", -127, 127, bits=8, planes=8),
         Kind("uint8", 0, 255, bits=8, planes=8),
+        Kind("odd8", -255, 255, bits=8, planes=8),
     )
 }
 
@@ -53,15 +67,15 @@ def check_codes(codes: np.ndarray, name: str) -> np.ndarray:
     """``codes`` as int64, all of them codes of the kind. Raises InputError otherwise."""
     kind, codes = kind_of(name), np.asarray(codes, dtype=np.int64)
     bad = (codes < kind.lo) | (codes > kind.hi)
-    if name == "binary":
-        bad |= codes == 0
+    if kind.odd:
+        bad |= codes % 2 == 0
     if bad.any():
         raise InputError(f"{name} codes must be in {_range_text(kind)}, not {int(codes[bad][0])}")
     return codes
 
 
 def _range_text(kind: Kind) -> str:
-    return "{-1, 1}" if kind.name == "binary" else f"[{kind.lo}, {kind.hi}]"
+    return "{-1, 1}" if kind.name == "binary" else f"[{kind.lo}, {kind.hi}]{' and odd' * kind.odd}"
 
 
 def to_stored(codes: np.ndarray, name: str) -> np.ndarray:
@@ -80,13 +94,20 @@ def to_planes(codes: np.ndarray, name: str) -> list[tuple[np.ndarray, np.ndarray
     """Boolean planes ``(nz, neg)`` of the stored values, lowest weight first, each of the shape of ``codes``.
 
     1- and 2-bit kinds: one plane, ``stored != 0`` and ``stored < 0``. int8, uint8: 8 planes, nz = the bit (two's
-    complement), neg = 0; plane i weighs 2^i, plane 7 of int8 -2^7.
+    complement), neg = 0; plane i weighs 2^i, plane 7 of int8 -2^7. odd8: 8 planes of -1 and +1, of the bits of ``(code+255)/2``.
     """
     stored = to_stored(codes, name)
     if not KINDS[name].eight_bit:
         return [(stored != 0, stored < 0)]
+    if KINDS[name].odd:
+        return [(np.ones(stored.shape, dtype=bool), odd_bits(stored) >> i & 1 == 0) for i in range(8)]
     none = np.zeros(stored.shape, dtype=bool)
     return [((stored >> i & 1).astype(bool), none) for i in range(8)]
+
+
+def odd_bits(codes: np.ndarray) -> np.ndarray:
+    """The byte of each code of kind odd8: its bit i is 1 where plane i is +1."""
+    return (codes + 255) // 2
 
 
 def from_planes(planes: list[tuple[np.ndarray, np.ndarray]], name: str) -> np.ndarray:
@@ -94,6 +115,8 @@ def from_planes(planes: list[tuple[np.ndarray, np.ndarray]], name: str) -> np.nd
     if not kind_of(name).eight_bit:
         ((nz, neg),) = planes
         return from_stored(np.where(nz, 1 - 2 * neg.astype(np.int64), 0), name)
+    if KINDS[name].odd:
+        return np.sum([(1 - 2 * neg.astype(np.int64)) << i for i, (_, neg) in enumerate(planes)], axis=0)
     weights = [1 << i for i in range(7)] + [-128 if name == "int8" else 128]
     return np.sum([w * nz.astype(np.int64) for w, (nz, _) in zip(weights, planes, strict=True)], axis=0)
 
@@ -115,7 +138,8 @@ def pack(codes: np.ndarray, name: str) -> np.ndarray:
     """
     kind, planes = kind_of(name), to_planes(codes, name)
     if kind.eight_bit:
-        return (to_stored(codes, name) & 255).astype(np.uint8)
+        stored = to_stored(codes, name)
+        return (odd_bits(stored) if kind.odd else stored & 255).astype(np.uint8)
     ((nz, neg),) = planes
     return pack_bits(neg) if kind.bits == 1 else np.concatenate([pack_bits(nz), pack_bits(neg)], axis=-1)
 
@@ -123,6 +147,8 @@ def pack(codes: np.ndarray, name: str) -> np.ndarray:
 def unpack(data: np.ndarray, name: str, n: int) -> np.ndarray:
     """Inverse of :func:`pack`: int64 codes ``[.., n]``."""
     kind = kind_of(name)
+    if name == "odd8":
+        return 2 * data.astype(np.int64) - 255
     if kind.eight_bit:
         return data.view(np.int8 if name == "int8" else np.uint8).astype(np.int64)
     if kind.bits == 1:

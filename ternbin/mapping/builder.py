@@ -455,7 +455,6 @@ class CallBuilder:
                 **plan.fields,
                 row_addr=w.addr + (start - tiles[0]) * plan.inner,
                 row_stride=plan.inner,
-                row_planes=1,
                 row_tiles=run,
                 param_addr=p.addr + (start - tiles[0]) * plan.params.words,
                 **to.place(start, piece[0]),

@@ -12,7 +12,7 @@ from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError
 from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 from ternbin.graph.golden import ALWAYS, NEVER
-from ternbin.graph.qtypes import KINDS
+from ternbin.graph.qtypes import KINDS, Kind
 from ternbin.mapping.allocator import CapacityError
 
 MAX_THRESHOLDS = 4
@@ -58,14 +58,15 @@ class Folded:
     acc_init: int
 
 
-def fold_product(hw: HwConfig, x: Operand, weight: np.ndarray, lanes: int, idle_weight: int, where: str) -> Folded:
-    """Product of activations ``x`` with ``weight`` [rows, in] spread over ``lanes`` lanes.
+def fold_product(hw: HwConfig, x: Operand, weight: np.ndarray, kind: Kind, lanes: int, where: str) -> Folded:
+    """Product of activations ``x`` with ``weight`` [rows, in] of ``kind`` spread over ``lanes`` lanes.
 
-    ``idle_weight`` is the value of the weights in unused lanes. Raises InputError where the accumulator may overflow.
+    Raises InputError where the accumulator may overflow: for whatever weights of 1 or 2 bits, for just these of 8 bits.
     """
     unused = lanes - weight.shape[1]
-    acc_init = -unused * x.idle * idle_weight
-    bound = weight.shape[1] * x.most + 2 * abs(acc_init)
+    acc_init = -unused * x.idle * kind.idle
+    reach = int(np.abs(weight).sum(axis=1).max()) if kind.eight_bit else weight.shape[1]
+    bound = reach * x.most + 2 * abs(acc_init)
     check_acc(hw, bound, where)
     return Folded(x.mul, -x.sub * weight.sum(axis=1, dtype=np.int64), bound, acc_init)
 

@@ -16,10 +16,12 @@ from ternbin.contract.rows import (
     scale_words,
     threshold_words,
     trit_row_bytes,
+    weight_planes,
     weight_rows,
 )
 from ternbin.contract.transfers import expand_words, external_rows, packs_trits, transfer_banks
 from ternbin.errors import InputError
+from ternbin.graph import qtypes
 from ternbin.graph.ir import Codes, Node, Weights
 from ternbin.graph.ops.codes import ByThresholds, LinearCodes, LinearCodes8
 from ternbin.graph.ops.ends import LmHead
@@ -37,6 +39,7 @@ STORED_KIND = {
     "int8": Kind.INT8,
     "uint8": Kind.UINT8,
 }
+ARRAY_WEIGHTS = {"ternary": ("ternary", "binary", "odd8"), "binary": ("binary", "odd8")}
 
 
 @dataclass(frozen=True)
@@ -93,25 +96,24 @@ class Plan:
 def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear], x: Lanes, groups: int) -> Plan:
     """Fold, pack and store the op ``node``; the rows of each of ``groups`` heads are padded to whole row tiles."""
     op, where, kind = node.op, node.where, node.op.weight_kind
-    if kind not in ("ternary", "binary"):
-        raise InputError(f"{where}: weight kind must be ternary or binary, not {kind}")
-    if hw.kind == "binary" and kind == "ternary":
-        raise InputError(f"{where}: weight kind must be binary on a binary array, not ternary")
-    weight = weights[op.weight].numpy()
-    chunks, expand = ceil_div(x.extent, hw.lanes), kind == "binary" and hw.kind == "ternary"
-    idle = -1 if kind == "binary" else 0
+    if kind not in ("ternary", "binary", "odd8"):
+        raise InputError(f"{where}: weight kind must be ternary, binary or odd8, not {kind}")
+    if kind not in ARRAY_WEIGHTS.get(hw.kind, ("ternary", "binary")):
+        raise InputError(f"{where}: weight kind must suit a {hw.kind} array, not {kind}")
+    weight, code = weights[op.weight].numpy(), qtypes.KINDS[kind]
+    chunks, expand = ceil_div(x.extent, hw.lanes), code.odd and hw.kind == "ternary"
     folded = fold_product(
-        hw, operand(hw, node.src[0].expect(Codes).kind, where), weight, chunks * hw.lanes, idle, where
+        hw, operand(hw, node.src[0].expect(Codes).kind, where), weight, code, chunks * hw.lanes, where
     )
-    odd_init = -x.odd_lanes * x.odd_code * idle
-    inner = expand_words(hw, Mem.WBUF, chunks) if expand else chunks
+    odd_init = -x.odd_lanes * x.odd_code * code.idle
+    inner = expand_words(hw, Mem.WBUF, code.planes * chunks) if expand else code.planes * chunks
     rows = _row_features(hw, len(weight), groups)
     copies = isinstance(op, LmHead)  # padding must not win: it repeats the last row, which ties and loses by its index
     rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
     data_key = ("weight", op.weight, x, groups, copies)
     tile_rows, row_bytes = external_rows(hw, Mem.WBUF, inner, transfer_banks(hw, Mem.WBUF), expand)
     tiles, tile_bytes = len(rows) // hw.rows, tile_rows * row_bytes
-    address = image.put(data_key, lambda: _weight_bytes(hw, weight, rows, x, inner, expand), tiles * tile_bytes)
+    address = image.put(data_key, lambda: _weight_bytes(hw, weight, code, rows, x, inner, expand), tiles * tile_bytes)
     words, fields, odd = _epilogue(hw, weights, op, folded, rows, where)
     count, param_addr = words.shape[1], image.put(("params", node.name, groups), lambda: int_bytes(words, 2))
     return Plan(
@@ -124,7 +126,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
         expand=expand,
         weights=Constant(Mem.WBUF, address, tile_bytes, inner, tiles),
         params=Constant(Mem.PBUF, param_addr, count * hw.param_word_bits // 8, count, tiles),
-        fields={**fields, "acc_init": folded.acc_init + odd_init},
+        fields={**fields, "row_planes": code.planes, "row_plane": chunks, "acc_init": folded.acc_init + odd_init},
         odd=odd,
     )
 
@@ -137,12 +139,17 @@ def _row_features(hw: HwConfig, features: int, groups: int) -> np.ndarray:
     return np.where(row < width, group * width + row, -1)
 
 
-def _weight_bytes(hw: HwConfig, weight: np.ndarray, rows: np.ndarray, x: Lanes, inner: int, expand: bool) -> np.ndarray:
-    placed = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
-    picked = weight[rows] * (rows >= 0)[:, None]
+def _weight_bytes(
+    hw: HwConfig, weight: np.ndarray, code: qtypes.Kind, rows: np.ndarray, x: Lanes, inner: int, expand: bool
+) -> np.ndarray:
+    width = ceil_div(x.extent, hw.lanes) * hw.lanes
+    placed = np.full((len(rows), width), code.idle, dtype=weight.dtype)
+    picked = np.where((rows >= 0)[:, None], weight[rows], code.idle)
     for group in range(x.groups):
         placed[:, group * x.pitch :][:, : x.width] = picked[:, group * x.width :][:, : x.width]
-    loaded = weight_rows(hw, placed)
+    planes = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
+    planes[:, : code.planes * width] = weight_planes(placed, code)
+    loaded = weight_rows(hw, planes)
     if packs_trits(hw, Mem.WBUF, expand):
         return trit_row_bytes(hw, loaded.reshape(len(rows) // hw.rows, -1))
     return (

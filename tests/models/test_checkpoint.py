@@ -15,6 +15,7 @@ from ternbin.models.bart.checkpoint import load_any, load_packed
 from ternbin.models.bart.qbart import quantize_model, stacks
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
 from ternbin.models.config import QuantConfig
+from ternbin.models.families import family_of
 from ternbin.models.files import PACKED_FILE, STOCK_FILE
 from ternbin.models.packed import save_packed
 
@@ -29,6 +30,21 @@ def logits(model):
 
 def generate(model, ids, **options):
     return model.generate(ids, **options)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_of_8_bits_has_codes_of_its_own(tied, tmp_path):
+    model = random_quant_bart("2-2", head_weight_bits=8, tie_word_embeddings=tied, **SIZES)
+    latent = stacks(model)[1].embed_tokens.value
+    packed = load_any(save_packed(model, tmp_path))
+    assert torch.equal(logits(model), logits(packed))
+    head, table = packed.lm_head, stacks(packed)[1].embed_tokens
+    assert (head.kind, table.kind) == ("odd8", "ternary") and set(table.codes.unique().tolist()) == {-1, 0, 1}
+    if tied:  # what they share is known best by the head
+        again = family_of(packed).stock(packed).get_input_embeddings().weight
+        assert (again - latent).abs().max() <= head.row_scale.max() * 1.001
+    packed.set_head_bits(2)
+    assert packed.lm_head.kind == "ternary" and packed.quant_config.head_bits == 2
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])

@@ -1,5 +1,7 @@
 """From a user's words to a lowered model."""
 
+from random import Random
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from ternbin.errors import InputError
 from ternbin.models import prepare
 from ternbin.models.bart.qbart import stacks
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
-from ternbin.models.families import family_of
+from ternbin.models.families import family_named, family_of
 from ternbin.models.packed import save_packed
 
 
@@ -90,6 +92,19 @@ def test_what_is_quantized_can_be_lowered(bits, tmp_path):
     assert "model.encoder.layers.0.self_attn.p_quant.alpha" in done.limited
     assert any("stands at the end of its range, 0.000244141" in note for note in done.notes)
     assert prepare.lowered_model(tmp_path / "packed").weights
+
+
+def test_a_head_of_other_bits(tmp_path):
+    random_stock_bart(tie_word_embeddings=False).save_pretrained(tmp_path / "stock")
+    prepare.quantize(tmp_path / "stock", tmp_path / "out", "1-1", 8)
+    head = prepare.lowered_model(tmp_path / "out").weights["lm_head.weight"]
+    assert head.abs().max() == 255 and (head % 2 != 0).all()
+    assert prepare.load_model(tmp_path / "out", "2-8").quant_config.head_bits == 8  # kept, unless others are asked for
+    bert = family_named("bert")
+    bert.random("2-2", bert.draw(Random(0), "relu"), seed=0).save_pretrained(tmp_path / "bert")
+    with pytest.raises(InputError, match="bits of the LM head must be left out for a model without one, not 8"):
+        prepare.quantize(tmp_path / "bert", tmp_path / "none", "2-2", 8)
+    assert not (tmp_path / "none").exists()
 
 
 def test_nothing_is_written_of_what_cannot_be_lowered(tmp_path):

@@ -52,7 +52,17 @@ def test_binary_weight_is_sign_times_mean_magnitude(row):
     assert scale.item() == pytest.approx(sum(map(abs, row)) / len(row), abs=1e-6)
 
 
-@pytest.mark.parametrize("bits, code", [(2, 0), (1, 1)])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(rows)
+def test_8_bit_weight_is_the_nearest_odd_multiple(row):
+    codes, scale = weight_codes(torch.tensor([row]).double(), 8)
+    assert scale.item() == pytest.approx(max(map(abs, row)) / 255)
+    for value, code in zip(row, codes[0].tolist(), strict=True):
+        assert code % 2 == 1 and abs(code) <= 255
+        assert abs(value - code * scale.item()) <= scale.item() * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("bits, code", [(2, 0), (1, 1), (8, 1)])
 def test_row_of_zeros_has_scale_zero(bits, code):
     codes, scale = weight_codes(torch.zeros(2, 5), bits)
     assert (codes == code).all() and (scale == 0).all()

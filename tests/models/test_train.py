@@ -137,14 +137,15 @@ def test_teacher_continues_where_it_stopped(data_dir, teacher_dir):
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("bits", ["2-2", "1-1", "2-8"])
-def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
-    student.train_student(teacher_dir, data_dir, tmp_path, bits=bits, steps=6, machine=OFTEN)
+@pytest.mark.parametrize("bits, head_bits", [("2-2", None), ("1-1", 8), ("2-8", None)])
+def test_student_learns(data_dir, teacher_dir, tmp_path, bits, head_bits):
+    student.train_student(teacher_dir, data_dir, tmp_path, bits=bits, head_bits=head_bits, steps=6, machine=OFTEN)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
     assert load_tokenizer(tmp_path).pad_token_id == PAD
     packed, latent = load_model(tmp_path), load_model(tmp_path / "latent")
     assert packed.is_packed and not latent.is_packed and packed.quant_config.fracs
+    assert packed.quant_config.head_bits == (head_bits or int(bits[0]))
     ids = torch.tensor([[0, 50, 60, 2]])
     assert torch.equal(packed(input_ids=ids, labels=ids).logits, latent(input_ids=ids, labels=ids).logits)
 
@@ -152,9 +153,9 @@ def test_student_learns(data_dir, teacher_dir, tmp_path, bits):
 def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
     student.train_student(teacher_dir, data_dir, tmp_path / "first", steps=1, machine=OFTEN)
     family, full = full_precision_in(teacher_dir, "teacher")
-    started = student.first_student(family, full, "1-1", tmp_path / "first")
+    started = student.first_student(family, full, "1-1", tmp_path / "first", 8)
     latent = load_model(tmp_path / "first" / "latent")
-    assert started.quant_config.bits == "1-1" and not started.is_packed
+    assert started.quant_config.bits == "1-1" and started.quant_config.head_bits == 8 and not started.is_packed
     own, other = (model.get_input_embeddings().get_parameter("weight") for model in (started, latent))
     assert torch.equal(own, other)
     with pytest.raises(InputError, match="--start must be a quantized model of the teacher's family"):

@@ -234,3 +234,14 @@ def test_waves_show_the_window(job, plain, tmp_path):
     times = [int(t) for t in re.findall(r"^#(\d+)$", (tmp_path / "w.vcd").read_text(), re.M)]
     assert (times[0], times[-1], len(times)) == (200, 599, 400)
     assert result.cycles == plain.cycles and result.memory == plain.memory
+
+
+@pytest.mark.parametrize("hw, bits", [("tiny", "2-2"), ("tiny-binary", "1-1")])
+def test_an_8_bit_head_equals_the_reference_in_the_predicted_time(hw, bits):
+    lowered = fold(lower(random_quant_bart(bits, head_weight_bits=8)))
+    program, policy = map_model(lowered, NAMED[hw], len(IDS), NEW), Policy.of(lowered.meta, NEW)
+    result = run(program, ids=IDS, policy=policy)
+    assert check(program, lowered, IDS, policy.prompt[0], result).bit_exact
+    assert result.tokens == reference_run(lowered, IDS, NEW)[0]
+    predicted = predict(program, MemoryModel(), len(result.calls)).calls
+    assert [call.cycles for call in result.calls] == [call.cycles for call in predicted]

@@ -210,7 +210,7 @@ def test_quantize_lower_sim(tmp_path, capsys):
 
     stock, packed, lowered = tmp_path / "stock", tmp_path / "packed", tmp_path / "lowered"
     random_stock_bart().save_pretrained(stock)
-    assert main(["quantize", str(stock), "--bits", "2-2", "--out", str(packed)]) == 0
+    assert main(["quantize", str(stock), "--bits", "2-2", "--head-bits", "8", "--out", str(packed)]) == 0
     arguments = [
         "--model",
         str(packed),

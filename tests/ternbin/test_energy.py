@@ -125,6 +125,17 @@ def test_audit_of_a_run_without_memory_is_the_arithmetic_ratio():
     assert result["full_precision_head"]["operation_ratio"] == 16
 
 
+def test_audit_of_a_run_with_an_8_bit_head():
+    """Of 1000 weights 250 have 8 bits, the others 2: 3500 bits, of FP32 32000."""
+    counters = _counters(execute_array_active=1, execute_array_columns=4, steps_single_plane=1, columns_single_plane=4)
+    work = {"product": Work(750, 750), "lm_head": Work(250, 250)}
+    phase = Phase("decode", 1, 1, 1, (), counters, Traffic(weights=3500 // 8), work, work)
+    packed = replace(HW, weight_pack="5trit")
+    for hw, bits in ((HW, 3500), (packed, 8 * 250 + 1.6 * 750)):
+        (result,) = audit([phase], hw, weight_bits=2, act_bits=2, head_bits=8)["phases"]
+        assert result["references"]["fp32"]["bits_moved"] == pytest.approx(32000 / bits)
+
+
 def test_total_is_the_sum_of_groups():
     lines = account(defaultdict(lambda: 3), Traffic(9, 9, 9, 9, 9, 9), HW, weight_bits=2)
     groups = [total_pj(lines, group)["pj"] for group in ("arithmetic", "on-chip", "external")]

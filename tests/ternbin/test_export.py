@@ -73,7 +73,7 @@ def test_onnx_rejects_other_models_and_clashing_names():
     with pytest.raises(InputError, match=re.escape("ONNX model must import the domain ternbin, not ['']")):
         from_onnx(other)
     b = Builder({})
-    b.weight("x", torch.ones(3, 4, dtype=torch.int64))
+    b.codes("x", torch.ones(3, 4), "binary")
     y = b.op("matmul", b.input("x", Codes(("S", 4), "ternary")), weight="x", weight_kind="binary")
     y = b.op("affine", y, scale=b.weight("s", torch.ones(1)), bias="s")
     graph = Graph("g", (b.op("output", b.quantize(y, "q", 1.0, "ternary"), name="o"),))

@@ -51,7 +51,7 @@ def test_types_follow_from_the_op(b):
     x, y = codes_input(b), b.input("y", Codes(("T", 4), "ternary_nn"))
     assert b.op("scores", y, x, name="s", heads=2).type == Ints((2, "T", "S"), 4)
     assert b.op("cache", y, name="c").type == Codes(("N", 4), "ternary_nn")
-    weight = b.weight("w", torch.tensor([[1, 0, -1, 1]] * 3))
+    weight = b.codes("w", torch.tensor([[1, 0, -1, 1]] * 3), "ternary")
     assert b.op("matmul", y, weight=weight, weight_kind="ternary").type == Ints(("T", 3), 8)
     assert b.linear(x, "p", torch.ones(3, 4), "binary", torch.ones(3), 0.5, None).type == Real(("S", 3))
 
@@ -91,10 +91,10 @@ def test_what_does_not_fit_is_named(b):
         b.op("matmul", x, weight="w")
     with raises("matmul: weight must name a weight, not 'w'"):
         b.op("matmul", x, weight="w", weight_kind="ternary")
-    b.weight("w", torch.ones(3, 5, dtype=torch.int64))
+    b.codes("w", torch.ones(3, 5, dtype=torch.int64), "ternary")
     with raises("matmul: weight w must have shape [None, 4], not [3, 5]"):
         b.op("matmul", x, weight="w", weight_kind="ternary")
-    b.weight("w2", torch.full((3, 4), 2))
+    b.codes("w2", torch.full((3, 4), 2), "ternary")
     with raises("matmul: weight codes must be in [-1, 1], not (2, 2)"):
         b.op("matmul", x, weight="w2", weight_kind="ternary")
     with raises("scores s: q and k must have equal width, a multiple of heads, not (('S', 4), ('S', 4))"):

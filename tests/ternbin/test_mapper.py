@@ -71,6 +71,15 @@ CASES = {
         replace(BEAT_OF_4, weight_pack="5trit", wbuf_words=40, kv_external=True, resident="decoder"),
         ODD | dict(family="mbart"),
     ),
+    "8-bit head 2-2": ("2-2", TINY, ODD | dict(head_weight_bits=8)),
+    "8-bit head 1-1 on binary": ("1-1", TINY_BINARY, ODD | dict(head_weight_bits=8)),
+    "8-bit head 1-8, packed trits, bus of 4 words, some of it stays": (
+        "1-8",
+        replace(BEAT_OF_4, weight_pack="5trit", wbuf_words=60, resident="decoder"),
+        ODD | dict(head_weight_bits=8, tie_word_embeddings=False),
+    ),
+    "8-bit head, 1-bit activations": ("2-2", SMALL, dict(head_weight_bits=8, head_act_bits=1)),
+    "2-bit head 1-1": ("1-1", TINY, dict(head_weight_bits=2)),
     "unequal stacks": ("2-2", TINY, dict(layers=(1, 2), decoder_attention_heads=4, decoder_ffn_dim=37)),
 }
 

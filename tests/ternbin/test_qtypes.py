@@ -16,6 +16,7 @@ ALPHABET = {
     "binary_nn": [0, 1],
     "int8": list(range(-127, 128)),
     "uint8": list(range(256)),
+    "odd8": list(range(-255, 256, 2)),
 }
 STORED = {
     "ternary": lambda q: q,
@@ -24,6 +25,7 @@ STORED = {
     "binary_nn": lambda q: 2 * q - 1,
     "int8": lambda q: q,
     "uint8": lambda q: q,
+    "odd8": lambda q: q,
 }
 
 
@@ -34,7 +36,10 @@ def test_planes_of_every_code(name):
     assert len(planes) == qtypes.KINDS[name].planes
     for i, code in enumerate(ALPHABET[name]):
         stored = STORED[name](code)
-        if qtypes.KINDS[name].eight_bit:
+        if name == "odd8":  # planes of -1 and +1
+            assert all(nz[i] for nz, _ in planes)
+            assert sum(-(1 << b) if neg[i] else 1 << b for b, (_, neg) in enumerate(planes)) == code
+        elif qtypes.KINDS[name].eight_bit:
             bits = [bool(nz[i]) for nz, _ in planes]
             assert bits == [bool(stored >> b & 1) for b in range(8)] and not any(neg[i] for _, neg in planes)
         else:
@@ -66,6 +71,7 @@ def test_pack_puts_the_first_code_in_bit_0():
         ("int8", -128, "[-127, 127]"),
         ("ternary_nn", -1, "[0, 2]"),
         ("uint8", 256, "[0, 255]"),
+        ("odd8", 2, "[-255, 255] and odd"),
     ],
 )
 def test_codes_out_of_range(name, code, text):

@@ -194,7 +194,7 @@ def test_a_huge_bias_of_a_projection_costs_the_others_a_bit_or_two():
 def fold_logits(scale, bias, codes):
     b = Builder({})
     x = b.input("x", Codes(("T", codes.shape[1]), "int8"))
-    acc = b.op("matmul", x, weight=b.weight("w", codes), weight_kind="ternary")
+    acc = b.op("matmul", x, weight=b.codes("w", codes, "ternary"), weight_kind="ternary")
     logits = b.affine(acc, "lm_head", scale, bias)
     graph, weights = run_passes(
         Graph("g", (b.op("output", b.op("argmax", logits, name="lm_head"), name="o"),)), b.weights, FOLD
@@ -293,7 +293,7 @@ def test_a_graph_with_a_constant_too_wide_is_refused(field, bits):
         x = b.input("x", Codes(("T", 4), "int8"))
         table = {"mul": torch.zeros(1, dtype=torch.int64), "bias": torch.zeros(1, dtype=torch.int64)}
         b.weights.update({**table, field: torch.tensor([value])})
-        weight = b.weight("w", torch.ones(1, 4, dtype=torch.int8))
+        weight = b.codes("w", torch.ones(1, 4), "ternary")
         b.op("lm_head", x, name="h", weight=weight, weight_kind="ternary", mul="mul", bias="bias", logit_scale_log2=0)
 
     limit = 1 << bits - 1

@@ -61,7 +61,7 @@ class Tiny:
 
     def embedding(self, prefix: str, ids: Node, past: int | str) -> Node:
         if "table" not in self.b.weights:
-            self.b.weight("table", self.codes(self.vocab, self.d))
+            self.b.codes("table", self.codes(self.vocab, self.d), self.weight)
         x = self.b.op(
             "real_embed",
             ids,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ternbin.errors import InputError
 from ternbin.graph.fixedpoint import GRID_BITS, GRID_FRAC
-from ternbin.graph.ir import MAX_TOKENS, Dim, Op, Type, Weights, declared
+from ternbin.graph.ir import MAX_TOKENS, Dim, Op, Type, Weights, code_type, declared
 from ternbin.graph.qtypes import KINDS
 
 T = TypeVar("T", bound=Type)
@@ -72,11 +72,12 @@ class Check:
 
     def codes(self, attr: str, dim: Dim | None) -> Tensor:
         """A table entry of codes [any, dim] whose kind is the attribute ``<attr>_kind``."""
-        kind = KINDS[self.kind(f"{attr}_kind", "ternary", "binary", "int8")]
-        tensor = self.weight(attr, torch.int8, None, dim)
+        kind = KINDS[self.kind(f"{attr}_kind", "ternary", "binary", "odd8")]
+        tensor = self.weight(attr, code_type(kind.name), None, dim)
         if tensor.numel():
             lo, hi = (int(v) for v in torch.aminmax(tensor))
             self.need(kind.lo <= lo and hi <= kind.hi, f"{attr} codes must be in [{kind.lo}, {kind.hi}]", (lo, hi))
+            self.need(not kind.odd or bool((tensor & 1).all()), f"{attr} codes must be odd", "even ones")
         return tensor
 
     def kind(self, attr: str, *allowed: str) -> str:
