@@ -79,7 +79,8 @@ def bleu_intervals(predictions: Sequence[str], references: Sequence[str]) -> Int
     found: Intervals = {}
     for name, made in _bleu().items():
         score: Any = made.corpus_score(list(predictions), [list(references)], n_bootstrap=RESAMPLES)
-        found[name] = [round(max(0.0, score._mean - score._ci), 2), round(score._mean + score._ci, 2)]
+        mean, half = float(score._mean), float(score._ci)  # of chrF numpy's own, which JSON does not take
+        found[name] = [round(max(0.0, mean - half), 2), round(mean + half, 2)]
     return found
 
 

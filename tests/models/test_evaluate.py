@@ -73,7 +73,7 @@ def test_intervals_hold_the_score_and_repeat():
     predictions, references = ["a b c d"] * 30 + ["x"] * 30, ["a b c d"] * 60
     for name, metric in scores.METRICS.items():
         ranges = metric.intervals(predictions, references)
-        assert ranges == metric.intervals(predictions, references)
+        assert ranges == metric.intervals(predictions, references) == json.loads(json.dumps(ranges))
         for key, value in metric.score(predictions, references).items():
             low, high = ranges[key]
             assert low < value < high, (name, key)
