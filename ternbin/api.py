@@ -348,6 +348,14 @@ def verilog(hw: str | Path | HwConfig = "small", *, form: str = "asic", prefix: 
     return package(_hardware(hw), form, prefix)
 
 
+def package(hw: str | Path | HwConfig = "small", *, form: str = "asic", prefix: str | None = None) -> dict[str, bytes]:
+    """``ternbin rtl --package``: what :func:`verilog` gives, a FuseSoC core, and the registers as SystemRDL, C header, HTML and IP-XACT,
+    file name -> contents. Raises InputError, and MissingToolError without the extra ``integration``."""
+    from ternbin.integration.package import package as files
+
+    return files(_hardware(hw), form, prefix)
+
+
 def on_fpga(
     hw: str | Path | HwConfig = "micro",
     device: str = "ecp5-85k",

@@ -33,7 +33,7 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding doctor energy errors explore flow fpga graph mapping "
+        "contract counting decoding doctor energy errors explore flow fpga graph integration mapping "
         "models.prepare models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
@@ -69,6 +69,7 @@ ALLOWED = {
     "fpga": "contract errors formats progress rtl rtl.board rtl.verilog storage version",
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
+    "integration": "contract errors rtl.verilog version",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "decoding errors formats graph graph.ops progress schema storage torch transformers",
     "models.bart": "errors graph graph.ops models passes schema torch transformers",

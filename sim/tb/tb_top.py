@@ -19,13 +19,12 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
 from ternbin.contract import isa
 from ternbin.contract.program import Program, load
+from ternbin.contract.registers import CLEAR, IRQ_ENABLE, START
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import CheckError
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.tb import drivers
 from ternbin.sim.tb.axi_model import CycleMemory
-
-CONTROL = 0b111  # start, interrupt enable, clear counters
 
 
 class Registers:
@@ -90,7 +89,7 @@ async def run_calls(dut, program: Program, memory, registers, calls: int) -> dic
         await registers.write(isa.REG_PROGRAM, call.address & 0xFFFFFFFF)
         await registers.write(isa.REG_PROGRAM_HI, call.address >> 32)
         begin = get_sim_time("ns")
-        await registers.write(isa.REG_CTRL, CONTROL)
+        await registers.write(isa.REG_CTRL, START | IRQ_ENABLE | CLEAR)
         while not drivers.get(dut, "irq"):
             await RisingEdge(dut.clk)
         cycles.append(round((get_sim_time("ns") - begin) / 10) - 1)
