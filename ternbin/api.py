@@ -274,6 +274,12 @@ class Lowering:
         save(self.program, path)
         return Path(path)
 
+    def image(self) -> bytes:
+        """What the drivers of an accelerator take (docs/integration.md). Raises InputError where it is not one text, decoded greedily."""
+        from ternbin.integration.image import image
+
+        return image(self.program)
+
 
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2") -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.

@@ -1,7 +1,7 @@
 """Generate the Verilog of an accelerator, a JSON manifest of its ports, parameters, address map and counters, and lint waivers.
 
 The form for FPGAs has no latches, and memories that infer as block RAM; bits and cycles are the same. --package adds what other people's
-tools and programs want: a FuseSoC core, the registers as SystemRDL, C header, HTML and IP-XACT (docs/integration.md).
+tools and programs want: a FuseSoC core, drivers, the registers as SystemRDL, C header, HTML and IP-XACT (docs/integration.md).
 """
 
 import argparse
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--package",
         action="store_true",
-        help="also a FuseSoC core, and registers as SystemRDL, C header, HTML, IP-XACT (the extra integration)",
+        help="also a FuseSoC core, drivers, and registers as SystemRDL, C header, HTML, IP-XACT (the extra integration)",
     )
     parser.add_argument("--json", metavar="PATH", type=options.output_file, help="also write the manifest there")
 
