@@ -69,9 +69,9 @@ def _lower(args: argparse.Namespace, out: Path) -> None:
     summary = {"hardware": hw.name, "bits": lowered.meta["bits"]}
     if is_final(lowered):
         program = api.map_for(lowered, hw, lengths, args.max_new_tokens, args.beams)
+        save(program, out / "program.tbn")
         if args.image:
             write_bytes(out / "program.img", image(program))
-        save(program, out / "program.tbn")
         write_text(out / "program.txt", listing(program))
         summary |= {
             "source_len": lengths[0] if len(lengths) == 1 else lengths,

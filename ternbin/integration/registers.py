@@ -73,7 +73,7 @@ def derived(rdl: str, prefix: str) -> dict[str, bytes]:
         from peakrdl_cheader.exporter import CHeaderExporter
         from peakrdl_html import HTMLExporter
         from peakrdl_ipxact import IPXACTExporter
-        from systemrdl import RDLCompiler
+        from systemrdl.compiler import RDLCompiler
     except ImportError:
         raise MissingToolError(
             "PeakRDL must be installed for C header, HTML and IP-XACT: pip install 'ternbin[integration]'"

@@ -9,14 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from amaranth import Module
-from amaranth.back import rtlil
+from amaranth import Module, hdl
 from amaranth.hdl import Elaboratable, Signal
 
+Assert: Any = hdl.Assert  # Any: amaranth-stubs has them with a message that must be there
+Assume: Any = hdl.Assume
+rtlil: Any = import_module("amaranth.back.rtlil")  # not in amaranth-stubs
 _YOSYS = """
 import sys
 from pyosys import libyosys as ys
@@ -24,15 +28,16 @@ design = ys.Design()
 for step in sys.stdin.read().splitlines():
     ys.run_pass(step, design)
 """
+_NEXT = "NEXT MUTANT"
 _READY = ["async2sync", "chformal -lower", "opt -nodffe -nosdff", "dffunmap", "opt_clean"]
 
 
-def opened(block: Elaboratable) -> tuple[Module, dict[str, Any]]:
-    """What a block elaborates to, and the local variables of its ``elaborate`` by name."""
-    code, found = type(block).elaborate.__code__, {}
+def opened(block: Any) -> tuple[Module, dict[str, Any]]:
+    """What a block elaborates to, and the local variables of its methods by name."""
+    found: dict[str, Any] = {}
 
     def hear(frame: FrameType, event: str, value: object) -> None:
-        if event == "return" and frame.f_code is code:
+        if event == "return" and frame.f_locals.get("self") is block:
             found.update(frame.f_locals)
 
     sys.setprofile(hear)
@@ -51,32 +56,60 @@ def yosys(steps: Sequence[str]) -> str:
     return done.stdout
 
 
-def prove(
-    module: Elaboratable, inputs: Sequence[Signal], peeks: Mapping[str, str] | None = None, depth: int = 3
-) -> None:
-    """Raises AssertionError with the run that breaks an assertion, or where induction does not close within ``depth``.
+PROVEN = "Induction step proven: SUCCESS!"
 
-    peeks: name of an input -> path of the signal inside that it stands for, such as "dut.count".
-    """
-    text = rtlil.convert(module, name="top", ports=list(inputs), emit_src=False)
-    seen = []
-    for name, path in (peeks or {}).items():
-        seen += [f"delete -port {name}", f"connect -set {name} {path}"]
+
+@dataclass(frozen=True)
+class Claim:
+    """A module with assertions. peeks: name of an input -> path of the signal inside that it stands for, such as "dut.count"."""
+
+    module: Elaboratable
+    inputs: Sequence[Signal]
+    peeks: Mapping[str, str]
+    depth: int
+
+    def read(self, folder: Path) -> list[str]:
+        """Steps that read it, still with its modules."""
+        source = folder / "top.il"
+        if not source.exists():
+            text = rtlil.convert(self.module, name="top", ports=list(self.inputs), emit_src=False)
+            source.write_text(text, encoding="utf-8")
+        return [f"read_rtlil {source}", "hierarchy -top top", "proc", "opt_clean"]
+
+    def solve(self, *options: str) -> list[str]:
+        """Steps that prove it, from what was read."""
+        seen = []
+        for name, path in self.peeks.items():
+            seen += [f"delete -port {name}", f"connect -set {name} {path}"]
+        sat = "sat -tempinduct -prove-asserts -set-assumes -ignore_unknown_cells -seq 1"
+        return [
+            "flatten",
+            "cd top",
+            *seen,
+            "cd ..",
+            "memory",
+            *_READY,
+            f"{sat} {' '.join(options)} -maxsteps {self.depth} top",
+        ]
+
+
+def prove(claim: Claim) -> None:
+    """Raises AssertionError with the run that breaks an assertion, or where induction does not close within ``depth``."""
     with tempfile.TemporaryDirectory(prefix="proof-") as folder:
-        source = Path(folder) / "top.il"
-        source.write_text(text, encoding="utf-8")
-        log = yosys(
-            [
-                f"read_rtlil {source}",
-                "hierarchy -top top",
-                "proc",
-                "flatten",
-                "cd top",
-                *seen,
-                "cd ..",
-                "memory",
-                *_READY,
-                f"sat -verify -tempinduct -prove-asserts -set-assumes -ignore_unknown_cells -seq 1 -maxsteps {depth} -show-ports top",
-            ]
-        )
-    assert "Induction step proven: SUCCESS!" in log, log[-3000:]
+        log = yosys([*claim.read(Path(folder)), *claim.solve("-verify", "-show-ports")])
+    assert PROVEN in log, log[-3000:]
+
+
+def mutants(claim: Claim, count: int, seed: int) -> dict[str, bool]:
+    """``count`` mutants of the block (Yosys `mutate`) -> whether the proof notices."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        read = claim.read(folder)
+        listed = f"mutate -list {count} -seed {seed} -none -o {folder}/list top.dut top.dut.*"
+        yosys([*read, listed])
+        found = [line for line in (folder / "list").read_text().splitlines() if "-mode none" not in line]
+        steps = [*read, "design -save read"]
+        for line in found:
+            steps += ["design -load read", f"log {_NEXT}", line, *claim.solve()]
+        logs = yosys(steps).split(f"\n{_NEXT}\n")[1:]
+    return {line: PROVEN not in log for line, log in zip(found, logs, strict=True)}

@@ -213,7 +213,7 @@ def test_c(job, image, c, core, cycles):
 def test_c_refuses(image, c, core):
     io, own = _io(*core), Core()
 
-    def opened(data: bytes = image, **changes: int) -> bytes:
+    def opened(data: bytes = image, **changes: object) -> bytes:
         changed = Io.from_buffer_copy(io)
         for name, value in changes.items():
             setattr(changed, name, value)

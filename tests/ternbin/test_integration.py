@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from amaranth.sim import Simulator
-from systemrdl import RDLCompiler
+from systemrdl.compiler import RDLCompiler
 from systemrdl.node import RegNode
 
 from ternbin.cli import main
@@ -162,7 +162,7 @@ def test_fusesoc_takes_the_core(folder, tmp_path):
 
 
 def test_without_peakrdl(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(sys.modules, "systemrdl", None)
+    monkeypatch.setitem(sys.modules, "peakrdl_cheader.exporter", None)
     with pytest.raises(MissingToolError, match="pip install 'ternbin\\[integration\\]'"):
         derived("", PREFIX)
     assert main(["rtl", "--hw", "tiny", "--package", "--out", str(tmp_path / "rtl")]) == 3
