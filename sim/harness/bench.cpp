@@ -108,7 +108,10 @@ class Bench {
         cycle();
     }
 
-    ~Bench() { top_->final(); }
+    ~Bench() {
+        Verilated::threadContextp(context_.get());  // another bench, freed since, may have left its own with this thread
+        top_->final();
+    }
 
     int add_memory(const std::string& path, uint32_t banks) {
         std::vector<Bank> found;

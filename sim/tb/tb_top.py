@@ -2,9 +2,10 @@
 
 ``drivers.parameters()``: ``program`` (file), ``ids``, ``start`` (token), ``calls`` (how many), ``latency``, ``bandwidth``,
 ``stall_seed`` of the external memory, ``result`` (JSON file to write: tokens, cycles of each call, counters of each call), ``memory``
-(file to write: external memory at the end).
+(file to write: external memory at the end). ``bench_driver`` takes ``image`` and ``driver`` (files), ``base``, ``ids`` and ``result``.
 """
 
+import importlib.util
 import json
 import logging
 import random
@@ -14,18 +15,18 @@ from typing import Any
 import cocotb
 from cocotb.clock import Clock
 from cocotb.simtime import get_sim_time
+from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
 from ternbin.contract import isa
 from ternbin.contract.program import Program, load
+from ternbin.contract.registers import CLEAR, IRQ_ENABLE, START
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import CheckError
 from ternbin.rtl.verilog.generate import manifest
 from ternbin.sim.tb import drivers
 from ternbin.sim.tb.axi_model import CycleMemory
-
-CONTROL = 0b111  # start, interrupt enable, clear counters
 
 
 class Registers:
@@ -90,7 +91,7 @@ async def run_calls(dut, program: Program, memory, registers, calls: int) -> dic
         await registers.write(isa.REG_PROGRAM, call.address & 0xFFFFFFFF)
         await registers.write(isa.REG_PROGRAM_HI, call.address >> 32)
         begin = get_sim_time("ns")
-        await registers.write(isa.REG_CTRL, CONTROL)
+        await registers.write(isa.REG_CTRL, START | IRQ_ENABLE | CLEAR)
         while not drivers.get(dut, "irq"):
             await RisingEdge(dut.clk)
         cycles.append(round((get_sim_time("ns") - begin) / 10) - 1)
@@ -184,3 +185,59 @@ async def bench_axi(dut):
     await ClockCycles(dut.clk, 5)
     result = await run_calls(dut, program, ram, _LiteRegisters(dut), parameters["calls"])
     _report(result, ram.read(0, len(data)))
+
+
+class _Buffer(bytearray):
+    """What is after ``device_address`` in external memory, for a driver; goes there and back when the driver says so."""
+
+    device_address: int
+    ram: Any
+
+    def flush(self) -> None:
+        self.ram.write(self.device_address, bytes(self))
+
+    def invalidate(self) -> None:
+        memoryview(self)[:] = self.ram.read(self.device_address, len(self))
+
+
+class _Mmio:
+    """Registers as a driver wants them, which knows nothing of simulated time."""
+
+    def __init__(self, registers: _LiteRegisters):
+        self.read, self.write = resume(registers.read), resume(registers.write)
+
+
+@cocotb.test()
+async def bench_driver(dut):
+    """The driver in Python, through cocotbext-axi's memory and master, woken by the interrupt."""
+    parameters = drivers.parameters()
+    image = Path(parameters["image"]).read_bytes()
+    spec = importlib.util.spec_from_file_location("ternbin_driver", parameters["driver"])
+    if spec is None or spec.loader is None:
+        raise CheckError(f"{parameters['driver']} must be a module")
+    driver = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(driver)
+    await reset(dut)
+    buffer = _Buffer(driver.memory_bytes(image))
+    buffer.device_address = parameters["base"]
+    size = 1 << (buffer.device_address + len(buffer) - 1).bit_length()
+    buffer.ram = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=size)
+    for part in (buffer.ram.write_if, buffer.ram.read_if):
+        part.log.setLevel(logging.WARNING)
+    interrupts = []
+
+    async def interrupt() -> None:
+        while not drivers.get(dut, "irq"):
+            await RisingEdge(dut.clk)
+        interrupts.append(get_sim_time("ns"))
+
+    await ClockCycles(dut.clk, 5)
+    mmio = _Mmio(_LiteRegisters(dut))
+
+    def work() -> list[int]:
+        return driver.Accelerator(mmio, buffer, image, resume(interrupt)).generate(parameters["ids"])
+
+    tokens = await bridge(work)()
+    await ClockCycles(dut.clk, 5)
+    result = {"tokens": tokens, "interrupts": len(interrupts), "irq": drivers.get(dut, "irq")}
+    Path(parameters["result"]).write_text(json.dumps(result), encoding="utf-8")

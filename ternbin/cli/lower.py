@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ternbin.cli import options
-from ternbin.storage import claimed, write_text
+from ternbin.storage import claimed, write_bytes, write_text
 
 if TYPE_CHECKING:
     from ternbin.graph.ir import Graph, Lowered, Weights
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the graphs as they are after this pass",
     )
     parser.add_argument(
+        "--image", action="store_true", help="also write program.img, what the drivers of an accelerator take"
+    )
+    parser.add_argument(
         "--out", default="reports/lowered", metavar="DIR", help="folder to write to (default: reports/lowered)"
     )
     options.add_json(parser)
@@ -57,6 +60,7 @@ def _lower(args: argparse.Namespace, out: Path) -> None:
     from ternbin.contract.hw import load_hw
     from ternbin.contract.program import listing, save
     from ternbin.graph.shape import is_final
+    from ternbin.integration.image import image
 
     hw, lengths = load_hw(args.hw), args.source_len or [48]
     hw.searching(args.beams or 1, len(lengths))  # what cannot be is known before the model is loaded
@@ -66,6 +70,8 @@ def _lower(args: argparse.Namespace, out: Path) -> None:
     if is_final(lowered):
         program = api.map_for(lowered, hw, lengths, args.max_new_tokens, args.beams)
         save(program, out / "program.tbn")
+        if args.image:
+            write_bytes(out / "program.img", image(program))
         write_text(out / "program.txt", listing(program))
         summary |= {
             "source_len": lengths[0] if len(lengths) == 1 else lengths,

@@ -1,13 +1,16 @@
 """Generate the Verilog of an accelerator, a JSON manifest of its ports, parameters, address map and counters, and lint waivers.
 
-The form for FPGAs has no latches, and memories that infer as block RAM; bits and cycles are the same.
+The form for FPGAs has no latches, and memories that infer as block RAM; bits and cycles are the same. --package adds what other people's
+tools and programs want: a FuseSoC core, drivers, the registers as SystemRDL, C header, HTML and IP-XACT (docs/integration.md).
 """
 
 import argparse
 from pathlib import Path
 
 from ternbin.cli import options
-from ternbin.storage import claimed, write_text
+from ternbin.storage import claimed, write_bytes
+
+PAGES = "html/"  # of a package
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +24,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of the names of modules and files, and the name of the top (default: ternbin_ and the configuration's name)",
     )
+    parser.add_argument(
+        "--package",
+        action="store_true",
+        help="also a FuseSoC core, drivers, and registers as SystemRDL, C header, HTML, IP-XACT (the extra integration)",
+    )
     parser.add_argument("--json", metavar="PATH", type=options.output_file, help="also write the manifest there")
 
 
 def call(args: argparse.Namespace) -> None:
     from ternbin import api
 
-    files = api.verilog(args.hw, form=args.form, prefix=args.prefix)
+    if args.package:
+        files = api.package(args.hw, form=args.form, prefix=args.prefix)
+    else:
+        files = {name: text.encode() for name, text in api.verilog(args.hw, form=args.form, prefix=args.prefix).items()}
     with claimed(Path(args.out)) as out:
-        for name, text in files.items():
-            write_text(out / name, text)
-            print(f"{out / name}  {(out / name).stat().st_size:,} bytes")
+        for name, data in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(out / name, data)
+            if not name.startswith(PAGES):
+                print(f"{out / name}  {len(data):,} bytes")
+    if args.package:
+        print(f"{out / PAGES}  {sum(name.startswith(PAGES) for name in files)} files")
     if args.json:
-        write_text(args.json, files["manifest.json"])
+        write_bytes(args.json, files["manifest.json"])

@@ -164,6 +164,8 @@ def test_rtl_writes_verilog_and_manifest(tmp_path, capsys):
 
 
 def test_lower_runs_the_passes_that_are_named(tmp_path, capsys):
+    from ternbin.contract.program import load
+    from ternbin.integration.image import image
     from ternbin.models.bart.random_model import random_stock_bart
 
     stock, out = tmp_path / "stock", tmp_path / "out"
@@ -189,9 +191,10 @@ def test_lower_runs_the_passes_that_are_named(tmp_path, capsys):
     assert json.loads((tmp_path / "s.json").read_text())["program"] == "none: these passes leave real ops"
     assert not (out / "program.tbn").exists()
     again = tmp_path / "again"
-    small = ["--source-len", "4", "--max-new-tokens", "2", "--print-after", "fold-residual"]
+    small = ["--source-len", "4", "--max-new-tokens", "2", "--print-after", "fold-residual", "--image"]
     assert main([*arguments[:-4], "--out", str(again), *small]) == 0
-    assert (again / "program.tbn").exists() and "real_" not in (again / "decoder.txt").read_text()
+    assert image(load(again / "program.tbn")) == (again / "program.img").read_bytes()
+    assert "real_" not in (again / "decoder.txt").read_text()
     assert "after fold-residual:\ngraph encoder" in capsys.readouterr().out
 
 

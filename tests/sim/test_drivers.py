@@ -1,0 +1,291 @@
+"""The drivers, in Python and in C, run programs on the RTL over its buses, from memory that does not begin at 0."""
+
+import ctypes
+import importlib.util
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ternbin.contract.hw import NAMED
+from ternbin.contract.program import Program
+from ternbin.counting.external import MemoryModel
+from ternbin.decoding.greedy import reference_run
+from ternbin.decoding.search import Policy
+from ternbin.errors import InputError
+from ternbin.graph.ir import Lowered
+from ternbin.integration import constants
+from ternbin.integration.image import image as image_of
+from ternbin.integration.software import drivers
+from ternbin.mapping.mapper import map_model
+from ternbin.models.bart.lower import lower
+from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.passes import fold
+from ternbin.sim.bench import run_bench
+from ternbin.sim.build import build, verilog
+from ternbin.sim.runner import run
+from ternbin.sim.simulator import Simulator
+
+torch.set_num_threads(1)
+TEXTS = [3, 7, 9, 11, 5], [12, 4, 4, 30, 8]
+NEW = 3
+BASE = 0x5000
+
+
+class Buffer(np.ndarray):
+    """As pynq.allocate gives it: an array that knows where the accelerator finds it."""
+
+    device_address = BASE
+
+
+@pytest.fixture(scope="module")
+def job() -> tuple[Lowered, Program]:
+    lowered = fold(lower(random_quant_bart("2-2")))
+    return lowered, map_model(lowered, NAMED["tiny"], len(TEXTS[0]), NEW)
+
+
+@pytest.fixture(scope="module")
+def image(job) -> bytes:
+    return image_of(job[1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drivers")
+    for name, text in drivers().items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(folder):
+    """The driver in Python as it is handed out: without ternbin."""
+    assert "ternbin.integration" not in (folder / "ternbin_driver.py").read_text()
+    spec = importlib.util.spec_from_file_location("ternbin_driver", folder / "ternbin_driver.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def cycles(job) -> int:
+    """Of the last call of the second text."""
+    lowered, program = job
+    plain = run(program, ids=TEXTS[1], policy=Policy.of(lowered.meta, NEW), memory=MemoryModel(latency=4))
+    return plain.calls[-1].counters["cycles"]
+
+
+@pytest.fixture
+def core(job, cycles):
+    """The simulated accelerator with memory on both sides of BASE, and the part of it that is the driver's."""
+    memory = bytearray(BASE + len(job[1].image) + 0x1000)
+    with Simulator(NAMED["tiny"], build(NAMED["tiny"]), memory, MemoryModel(latency=4)) as simulator:
+        buffer = np.frombuffer(memory, np.uint8)[BASE : BASE + len(job[1].image)].view(Buffer)
+        yield simulator, buffer
+    assert not any(memory[:BASE]) and not any(memory[-0x1000:])
+
+
+def test_python(job, image, python, core, cycles):
+    lowered, program = job
+    simulator, buffer = core
+    assert python.memory_bytes(image) == len(program.image)
+    accelerator = python.Accelerator(simulator, buffer, image)
+    for ids in TEXTS:
+        assert accelerator.generate(ids) == reference_run(lowered, ids, NEW)[0]
+    assert accelerator.counter(0) == cycles
+    assert accelerator.generate(TEXTS[0], 2) == reference_run(lowered, TEXTS[0], 2)[0]
+
+
+def test_python_hears_of_errors(job, image, python, core):
+    simulator, buffer = core
+    accelerator = python.Accelerator(simulator, buffer, image)
+    place = job[1].calls[1].address + 3 * constants.INSTRUCTION_BYTES
+    buffer[place + 9] ^= 4
+    with pytest.raises(python.AcceleratorError, match=f"stopped with CHECK at {BASE + place:#x}$"):
+        accelerator.generate(TEXTS[0])
+    buffer[place + 9] ^= 4
+    assert accelerator.generate(TEXTS[0]) == reference_run(job[0], TEXTS[0], NEW)[0]
+
+
+def test_python_refuses(image, python, core):
+    simulator, buffer = core
+    accelerator = python.Accelerator(simulator, buffer, image)
+    shorter = image[:-5] + struct.pack("<I", zlib.crc32(image[:-5]))
+    for message, call in {
+        "^ids must be 5, not 2$": lambda: accelerator.generate([1, 2]),
+        "^token id must be from 0 to ": lambda: accelerator.generate([1, 2, 3, 4, 1 << 20]),
+        "^max_new_tokens must be from 1 to 3, not 4$": lambda: accelerator.generate(TEXTS[0], 4),
+        "^checksum of the image": lambda: python.memory_bytes(image[:-9] + image[-8:]),
+        f"^image must have {len(image)} bytes, not {len(image) - 1}$": lambda: python.memory_bytes(shorter),
+        "^image must begin with": lambda: python.memory_bytes(b"ternbin program 2\n" + bytes(200)),
+        f"^buffer must have {len(buffer)} bytes, not {len(buffer) - 1}$": lambda: python.Accelerator(
+            simulator, buffer[:-1], image
+        ),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    for address in (BASE + 64, 1 << NAMED["tiny"].axi_addr_bits):
+        buffer.device_address = address
+        with pytest.raises(ValueError, match="^address of the buffer must be a multiple of 4096 below "):
+            python.Accelerator(simulator, buffer, image)
+
+
+READ = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
+WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+
+
+class Io(ctypes.Structure):
+    _fields_ = [
+        ("context", ctypes.c_void_p),
+        ("read32", READ),
+        ("write32", WRITE),
+        ("wait", ctypes.c_void_p),
+        ("flush", ctypes.c_void_p),
+        ("invalidate", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p),
+        ("address", ctypes.c_uint64),
+        ("bytes", ctypes.c_size_t),
+    ]
+
+
+class Core(ctypes.Structure):
+    _fields_ = [("io", Io), ("image", ctypes.c_void_p), ("error_address", ctypes.c_uint64)]
+
+
+@pytest.fixture(scope="module")
+def c(folder):
+    """The driver in C, compiled as strictly as a project may."""
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Werror"]
+    command = ["cc", *flags, "-fPIC", "-shared", "-o", "driver.so", "ternbin.c", "ternbin_uio.c"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    library = ctypes.CDLL(str(folder / "driver.so"))
+    library.ternbin_memory_bytes.restype = library.ternbin_counter.restype = ctypes.c_uint64
+    library.ternbin_memory_bytes.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    library.ternbin_open.argtypes = [ctypes.POINTER(Core), ctypes.POINTER(Io), ctypes.c_char_p, ctypes.c_size_t]
+    library.ternbin_text.restype = ctypes.c_char_p
+    return library
+
+
+def _io(simulator, buffer) -> Io:
+    read, write = READ(lambda _, offset: simulator.read(offset)), WRITE(lambda _, *what: simulator.write(*what))
+    return Io(None, read, write, None, None, None, buffer.ctypes.data, BASE, len(buffer))
+
+
+def _generate(library, core: Core, ids: list[int], most: int = NEW) -> tuple[int, list[int]]:
+    tokens, found = (ctypes.c_uint32 * most)(), ctypes.c_size_t()
+    given = (ctypes.c_uint32 * len(ids))(*ids)
+    status = library.ternbin_generate(
+        ctypes.byref(core), given, ctypes.c_size_t(len(ids)), tokens, ctypes.c_size_t(most), ctypes.byref(found)
+    )
+    return status, tokens[: found.value]
+
+
+@pytest.mark.build
+def test_c(job, image, c, core, cycles):
+    lowered, program = job
+    simulator, buffer = core
+    assert c.ternbin_memory_bytes(image, len(image)) == len(program.image)
+    io, own = _io(simulator, buffer), Core()
+    assert c.ternbin_open(ctypes.byref(own), ctypes.byref(io), image, len(image)) == 0
+    for ids in TEXTS:
+        assert _generate(c, own, ids) == (0, reference_run(lowered, ids, NEW)[0])
+    assert c.ternbin_counter(ctypes.byref(own), 0) == cycles
+    assert _generate(c, own, TEXTS[0], 2) == (0, reference_run(lowered, TEXTS[0], 2)[0])
+    place = program.calls[1].address + 3 * constants.INSTRUCTION_BYTES
+    buffer[place + 9] ^= 4
+    status, _ = _generate(c, own, TEXTS[0])
+    assert c.ternbin_text(status) == b"CHECK" and own.error_address == BASE + place
+    buffer[place + 9] ^= 4
+    assert _generate(c, own, TEXTS[0])[0] == 0
+
+
+@pytest.mark.build
+def test_c_refuses(image, c, core):
+    io, own = _io(*core), Core()
+
+    def opened(data: bytes = image, **changes: object) -> bytes:
+        changed = Io.from_buffer_copy(io)
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        return c.ternbin_text(c.ternbin_open(ctypes.byref(own), ctypes.byref(changed), data, len(data)))
+
+    body = image[:-5]
+    assert (
+        opened(image[:100]) == opened(image[:-1] + b"?") == opened(b"ternbin program 2\n" + bytes(200)) == b"bad image"
+    )
+    assert opened(body + struct.pack("<I", zlib.crc32(body))) == b"bad image"
+    assert opened(bytes=io.bytes - 1) == opened(address=BASE + 64) == b"memory that does not fit"
+    assert opened(address=1 << NAMED["tiny"].axi_addr_bits) == b"memory that does not fit"
+    nothing = READ(lambda *_: 0)
+    assert opened(read32=nothing) == b"no accelerator"
+    assert opened() == b"good"
+    for ids, most in ((TEXTS[0][:2], NEW), ([1, 2, 3, 4, 1 << 20], NEW), (TEXTS[0], NEW + 1)):
+        assert c.ternbin_text(_generate(c, own, ids, most)[0]) == b"bad input"
+
+
+@pytest.mark.build
+@pytest.mark.skipif(sys.platform != "linux", reason="generic-uio is Linux's")
+def test_c_maps_what_uio_offers(c, tmp_path):
+    """Registers and memory are files that can be mapped; here they are plain ones."""
+    registers, memory = tmp_path / "uio0", tmp_path / "udmabuf0"
+    registers.write_bytes(struct.pack("<I", constants.ID_VALUE) + bytes(4092))
+    memory.write_bytes(bytes(8192))
+    uio = (ctypes.c_char * 256)()
+    io = Io.from_buffer(uio)
+    arguments = (ctypes.c_uint64(BASE), ctypes.c_size_t(8192))
+    assert c.ternbin_uio_open(uio, os.fsencode(registers), os.fsencode(tmp_path / "none"), *arguments) == -1
+    assert c.ternbin_uio_open(uio, os.fsencode(registers), os.fsencode(memory), *arguments) == 0
+    assert io.read32(io.context, constants.REG_ID) == constants.ID_VALUE and io.address == BASE
+    io.write32(io.context, constants.REG_PROGRAM, 0x12345678)
+    ctypes.memset(io.memory + 4096, 7, 3)
+    c.ternbin_uio_close(uio)
+    assert registers.read_bytes()[constants.REG_PROGRAM :][:4] == bytes.fromhex("78563412")
+    assert memory.read_bytes()[4096:4100] == b"\7\7\7\0"
+
+
+@pytest.mark.build
+def test_python_with_the_interrupt(tmp_path, folder):
+    """Under cocotb, with somebody else's models of the buses; tests/sim/test_cocotb.py has the same simulator."""
+    hw, ids = replace(NAMED["tiny"], kv_external=True), TEXTS[0][:3]
+    lowered = fold(lower(random_quant_bart("2-2")))
+    program = map_model(lowered, hw, len(ids), 2)
+    (tmp_path / "program.img").write_bytes(image_of(program))
+    parameters = {
+        "image": str(tmp_path / "program.img"),
+        "driver": str(folder / "ternbin_driver.py"),
+        "base": BASE,
+        "ids": ids,
+        "result": str(tmp_path / "result.json"),
+    }
+    run_bench(
+        verilog(hw),
+        "ternbin.sim.tb.tb_top",
+        name="ternbin",
+        parameters=parameters,
+        testcase="bench_driver",
+        fast="-O0",
+    )
+    found = json.loads((tmp_path / "result.json").read_text())
+    tokens = reference_run(lowered, ids, 2)[0]
+    assert found["tokens"] == tokens and found["irq"] == 0
+    assert 2 <= found["interrupts"] <= 1 + len(tokens)
+
+
+def test_what_has_no_image(job):
+    lowered, program = job
+    with pytest.raises(InputError, match="^program of an image must be of one text and one beam, not 1 and 2$"):
+        image_of(replace(program, beams=2))
+    with pytest.raises(InputError, match="^program of an image must decode without rules, not with min_length$"):
+        image_of(replace(program, info=program.info | {"search": {"min_length": 3}}))
+    with pytest.raises(InputError, match="^program of an image must read token ids alone, not ids$"):
+        image_of(replace(program, inputs=(replace(program.inputs[0], width=4),)))
