@@ -174,6 +174,15 @@ def test_errors_leave_the_core_usable(job):
         assert simulator.call(call.address, call.count).counters["cycles"] > 100
 
 
+def test_one_core_beside_another(job, plain):
+    """A simulator opened, used and closed while another is open leaves that one as it was, and lets it be closed."""
+    _, program, policy = job
+    memory, call = program.with_ids(IDS, 2), program.calls[0]
+    with Simulator(program.hw, build(program.hw), memory, MemoryModel()) as simulator:
+        assert run(program, ids=IDS, policy=policy).tokens == plain.tokens
+        assert simulator.call(call.address, call.count).cycles == plain.calls[0].cycles
+
+
 def test_records_and_counters(job, plain):
     _, program, _ = job
     for number, call in enumerate(plain.calls):
