@@ -1,4 +1,7 @@
-"""What every quantized model is, whatever its family: a model of the library with residual sites and packable weights."""
+"""What every quantized model is, whatever its family: modules with residual sites and packable weights.
+
+Lowering and comparing need no more; `ternbin.models.library` makes a model of the library of it.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,24 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from ternbin.errors import InputError
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantWeight
-from ternbin.models.quantizers import ActQuantizer, ResidualSite
+from ternbin.models.quantizers import ResidualSite
 
 
-class QuantModel(PreTrainedModel):
-    """Mixin before the library's class.  `config.quant` is a QuantConfig as a dict.
+class QuantModel(nn.Module):
+    """`config.quant` is a QuantConfig as a dict.
 
     `sites`: the places of the residual stream, by name, whose grids calibration sets.
     `tied`: modules that share the weight of another one, by name; empty where no weight is shared.
     """
 
     config: Any  # the family's, with a field `quant`; the library's classes give it types that exclude each other
+    generation_config: Any
+    can_generate: Any  # -> bool
     sites: dict[str, ResidualSite]
-
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, ActQuantizer) and module.alpha is not None:
-            nn.init.zeros_(module.alpha)
-            module.ready = False
 
     @classmethod
     def check_values(cls, values: dict, where: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import matplotlib
 import matplotlib.ticker
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from ternbin.report.layers import KINDS, kind, layer, parts
@@ -43,7 +45,7 @@ def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], *
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # savefig would draw twice
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -57,14 +59,19 @@ def cycles_by_op(result: dict) -> str:
     )
     for axis, phase in zip(axes[0], phases, strict=True):
         ops = [op for op in result["ops"] if op["phase"] == phase]
-        names = [op["name"] for op in ops]
         left = [0] * len(ops)
         for color, unit in zip(COLORS, UNITS, strict=False):
-            values = [op["cycles"].get(unit, 0) for op in ops]
-            axis.barh(names, values, left=left, color=color, label=unit)
-            left = [a + b for a, b in zip(left, values, strict=True)]
-        axis.invert_yaxis()
-        axis.tick_params(axis="y", labelsize=7)
+            ends = [a + op["cycles"].get(unit, 0) for a, op in zip(left, ops, strict=True)]
+            boxes = [
+                [(a, row - 0.4), (b, row - 0.4), (b, row + 0.4), (a, row + 0.4)]
+                for row, (a, b) in enumerate(zip(left, ends, strict=True))
+                if b > a
+            ]
+            axis.add_collection(PolyCollection(boxes, facecolor=color, label=unit))  # one shape, not one an op
+            left = ends
+        axis.set_xlim(0, 1.05 * max([1, *left]))
+        axis.set_ylim(len(ops) - 0.5, -0.5)
+        axis.set_yticks(range(len(ops)), [op["name"] for op in ops], fontsize=7)
         axis.set(title=phase, xlabel="busy cycles of a unit")
         axis.locator_params(axis="x", nbins=5)
         axis.legend(frameon=False, fontsize=8)
