@@ -11,10 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
@@ -24,6 +23,9 @@ from ternbin.models.config import QuantConfig
 from ternbin.models.fidelity import Agreement, Pair
 from ternbin.models.lowering import describe_generation
 from ternbin.models.model import QuantModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Model = TypeVar("Model", bound=QuantModel)
 
@@ -75,6 +77,10 @@ class Family(ABC, Generic[Model]):
     @abstractmethod
     def load(self, folder: Path, quant: QuantConfig | None = None) -> Model:
         """The quantized model of a folder: packed, saved, or a full-precision one that `quant` quantizes.  Raises InputError."""
+
+    def load_bare(self, folder: Path) -> Model:
+        """As `load`, of a quantized model, but perhaps of modules alone: all that is asked of it is to be lowered and compared."""
+        return self.load(folder)
 
     @abstractmethod
     def quantize(self, stock: PreTrainedModel, quant: QuantConfig) -> Model:

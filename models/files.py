@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
+from torch import nn
 
 from ternbin import schema
 from ternbin.errors import InputError
@@ -24,7 +23,7 @@ INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 
-Model = TypeVar("Model", bound=PreTrainedModel)
+Model = TypeVar("Model", bound=nn.Module)
 Made = TypeVar("Made")
 
 
@@ -61,7 +60,7 @@ def empty_model(folder: Path, make: Callable[[dict], Model], check: Callable[[di
     """
     path, values = folder / CONFIG_FILE, read_config(folder)
     check(values, path)
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"):
         return built(path, lambda: make(values))
 
 
@@ -73,26 +72,13 @@ def built(path: Path, make: Callable[[], Made]) -> Made:
         raise InputError(f"{path}: {_one_line(error)}") from error
 
 
-def finish(model: Model, folder: Path) -> Model:
-    """Eval mode, and for a model that generates its settings in the folder; older checkpoints keep them in config.json."""
-    if not model.can_generate():
-        return model.eval()
+def generation_values(folder: Path) -> tuple[dict, Path]:
+    """Settings of generating, checked, and the file they are in: one of their own, or config.json of older checkpoints."""
     path = folder / GENERATION_FILE
-    own = path.exists()
-    path = path if own else folder / CONFIG_FILE
+    path = path if path.exists() else folder / CONFIG_FILE
     values = read_json(path)
     validated(GenerationFields, values, path, unknown=True)
-    model.generation_config = built(
-        path,
-        lambda: (
-            GenerationConfig.from_dict(values)
-            if own
-            else GenerationConfig.from_pretrained(
-                folder, config_file_name=CONFIG_FILE, _from_model_config=True, local_files_only=True
-            )
-        ),
-    )
-    return model.eval()
+    return values, path
 
 
 def _one_line(error: Exception) -> str:

@@ -1,38 +1,36 @@
-"""What every quantized model is, whatever its family: a model of the library with residual sites and packable weights."""
+"""What every quantized model is, whatever its family: modules with residual sites and packable weights.
+
+Lowering and comparing need no more; `ternbin.models.library` makes a model of the library of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from ternbin.errors import InputError
 from ternbin.graph.ir import code_type
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantWeight
-from ternbin.models.quantizers import ActQuantizer, ResidualSite, weight_codes
+from ternbin.models.quantizers import ResidualSite
 
 
-class QuantModel(PreTrainedModel):
-    """Mixin before the library's class.  `config.quant` is a QuantConfig as a dict.
+class QuantModel(nn.Module):
+    """`config.quant` is a QuantConfig as a dict.
 
     `sites`: the places of the residual stream, by name, whose grids calibration sets.
     `tied`: modules that share the weight of another one, by name; empty where no weight is shared.
     """
 
     config: Any  # the family's, with a field `quant`; the library's classes give it types that exclude each other
+    generation_config: Any
+    can_generate: Any  # -> bool
     sites: dict[str, ResidualSite]
-
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, ActQuantizer) and module.alpha is not None:
-            nn.init.zeros_(module.alpha)
-            module.ready = False
 
     @classmethod
     def check_values(cls, values: dict, where: Path) -> None:
@@ -64,22 +62,6 @@ class QuantModel(PreTrainedModel):
         self.config.quant = asdict(self.quant_config) | {"fracs": dict(fracs)}
         for name, site in self.sites.items():
             site.frac = fracs.get(name)
-
-    def set_head_bits(self, bits: int) -> None:
-        """Quantize the weights of the LM head to `bits`, from what `QuantWeight.value` is, in the modules and in the config.
-
-        Raises InputError for a model without a quantized head.
-        """
-        head = self.get_output_embeddings()
-        if not isinstance(head, QuantWeight):
-            raise InputError(f"bits of the LM head must be left out for a model without one, not {bits}")
-        if head.bits == bits:
-            return
-        weight = head.value
-        head.use_quantization(bits, head.center)
-        if head.is_packed:
-            head.set_packed(*weight_codes(weight, bits))
-        self.config.quant = asdict(replace(self.quant_config, head_weight_bits=bits))
 
     def pack(self) -> Self:
         """Replace every latent weight by its codes and row scales, in place; the outputs do not change."""

@@ -11,8 +11,6 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS, Activation
@@ -20,7 +18,7 @@ from ternbin.graph.ir import code_type
 from ternbin.models.config import WEIGHT_KIND
 from ternbin.models.quantizers import ActQuantizer, ResidualSite, straight_through, weight_codes
 
-ATTENTION = "ternbin"
+ATTENTION = "ternbin"  # `quant_attention`, as `ternbin.models.library` registers it
 
 
 # -- weights -----------------------------------------------------------------------------------
@@ -38,6 +36,9 @@ class QuantWeight(nn.Module):
     codes: Tensor
     row_scale: Tensor
     _cached: tuple[object, Tensor | None]
+
+    def reset_parameters(self) -> None:
+        """None are drawn: they come from the module that is replaced."""
 
     def use_quantization(self, bits: int, center: bool) -> None:
         self.bits, self.center, self._cached = bits, center, (None, None)
@@ -154,6 +155,9 @@ class QuantPositions(nn.Embedding):
     offset: int
     site: ResidualSite
 
+    def reset_parameters(self) -> None:
+        """As of a QuantWeight."""
+
     def forward(
         self,
         input: Tensor | tuple[int, ...],
@@ -257,7 +261,3 @@ def _exact_product(probs: Tensor, value: Tensor, p_quant: ActQuantizer, v_quant:
     """
     alpha_p, alpha_v = (quantizer.step.detach().clamp_min(quantizer.least) for quantizer in (p_quant, v_quant))
     return ((probs / alpha_p) @ (value / alpha_v)) * (alpha_p * alpha_v)
-
-
-AttentionInterface.register(ATTENTION, quant_attention)
-AttentionMaskInterface.register(ATTENTION, eager_mask)

@@ -32,24 +32,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 Model = TypeVar("Model", bound=QuantModel)
 
 
-class PackedModel(QuantModel):
-    """A quantized model whose `save_pretrained` and `from_pretrained`, beside what the library's do, take packed checkpoints."""
-
-    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
-        """As the library's; a packed model is written by `save_packed`."""
-        if self.is_packed:
-            save_packed(self, save_directory)
-        else:
-            super().save_pretrained(save_directory, *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As the library's; a folder with a packed checkpoint gives the packed model."""
-        if (Path(pretrained_model_name_or_path) / PACKED_FILE).exists():
-            return load_packed(cls, pretrained_model_name_or_path)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-
-
 def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) -> Path:
     """Write the packed checkpoint of a `deploy` model; returns the folder.
 
@@ -74,13 +56,9 @@ def save_packed(model: QuantModel, folder: str | Path, tokenizer: Any = None) ->
     return folder
 
 
-def load_packed(cls: type[Model], folder: str | Path) -> Model:
-    """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
-    folder = files.checked_folder(folder)
-    config_class = cls.config_class
-    if config_class is None:
-        raise TypeError(f"{cls.__name__} must say its config_class")
-    model = files.empty_model(folder, lambda values: cls(config_class.from_dict(values)), cls.check_values)
+def load_packed(model: Model, folder: Path) -> Model:
+    """The fake-quant model of a packed checkpoint, in eval mode; its outputs equal those of the model saved. `model`: the one of
+    `files.empty_model`."""
     if model.quant_config.form != "deploy":
         raise InputError(
             f"{folder / files.CONFIG_FILE}: quant.form must be 'deploy' in a packed checkpoint, not 'paper'"
@@ -98,7 +76,7 @@ def load_packed(cls: type[Model], folder: str | Path) -> Model:
     for name, old in plain_tensors(model).items():
         assign(model, name, held.take(name, tuple(old.shape)))
     held.done()
-    return files.finish(model, folder)
+    return model.eval()
 
 
 def share_packed(model: QuantModel, stored: Mapping[str, QuantWeight]) -> None:

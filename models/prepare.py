@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 
 from ternbin.errors import InputError
@@ -26,11 +25,16 @@ from ternbin.models.fields import MAX_VOCAB
 from ternbin.models.files import CONFIG_FILE, read_config
 from ternbin.models.model import QuantModel
 from ternbin.models.quantizers import MAX_STEP, ActQuantizer
+from ternbin.models.tokenizer import TOKENIZER, PlainTokenizer, plain_tokenizer
 from ternbin.passes import fold
 from ternbin.progress import warn
 from ternbin.schema import check_regular, read_json, shown, validated
 
-TOKENIZER = "tokenizer.json"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    Tokenizer = PreTrainedTokenizerBase | PlainTokenizer
+
 VOCABULARIES = ("vocab.json", "sentencepiece.bpe.model", "source.spm", "spiece.model", "vocab.txt")  # of other layouts
 CALIBRATION_TEXTS = 16
 CHECK_TEXTS, CHECK_TOKENS = 4, 32  # on which `quantize` compares integers with floating point
@@ -102,6 +106,11 @@ def _demo(folder: Path | None) -> dict[str, Any]:
     return found
 
 
+def reader(folder: str | Path) -> Tokenizer | None:
+    """As :func:`load_tokenizer`, for texts to ids and back: without the library where the folder allows that."""
+    return plain_tokenizer(home(folder)) or load_tokenizer(folder)
+
+
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a checkpoint folder, or None where it has none. Raises InputError for a broken one; faulty settings beside it
     (``tokenizer_config.json`` and others) are left out, with a warning.
@@ -109,6 +118,8 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase | None:
     Folders without ``tokenizer.json`` have vocabulary files (``VOCABULARIES``), which the library's class for the model type reads. Code
     of a checkpoint is never run.
     """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
     folder = home(folder)
     path = folder / TOKENIZER
     vocabularies = [folder / name for name in VOCABULARIES if (folder / name).exists()]
@@ -172,6 +183,15 @@ def load_model(folder: str | Path, bits: str | None = None, head_bits: int | Non
             warn(f"{folder}: calibrated on random ids, for it has no tokenizer ({TOKENIZER}, {VOCABULARIES[0]})")
         family.calibrate(model, calibration_batches(model, tokenizer, demo_texts(Path(folder))))
     return model.eval()
+
+
+def load_lowerable(folder: str | Path, bits: str | None = None) -> QuantModel:
+    """As :func:`load_model`, packed, but perhaps of modules alone: a model to be lowered and compared."""
+    family, is_stock = family_in(folder)
+    own = read_config(Path(folder)).get("quant")
+    if is_stock or not isinstance(own, dict) or not own.get("fracs") or bits not in (None, own.get("bits")):
+        return load_model(folder, bits).pack()
+    return family.load_bare(Path(folder)).pack()
 
 
 def calibration_batches(
@@ -269,7 +289,7 @@ def _check_pairs(
 
 def lowered_model(folder: str | Path, bits: str | None = None, res_bits: int | None = None) -> Lowered:
     """Load, lower and fold; ``res_bits``: with a residual stream of another width."""
-    return fold(lower(resized(load_model(folder, bits), res_bits).pack()))
+    return fold(lower(resized(load_lowerable(folder, bits), res_bits)))
 
 
 def resized(model: QuantModel, res_bits: int | None) -> QuantModel:
@@ -291,7 +311,7 @@ def check_known(ids: Sequence[int], vocab: int) -> None:
 
 
 def encode_text(
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: Tokenizer | None,
     text: str,
     positions: int,
     vocab: int | None = None,
@@ -319,14 +339,12 @@ def encode_text(
     return tokenizer(text.strip(), truncation=True, max_length=positions).input_ids
 
 
-def encode_pair(
-    tokenizer: PreTrainedTokenizerBase | None, text: str, other: str, positions: int
-) -> dict[str, list[int]]:
+def encode_pair(tokenizer: Tokenizer | None, text: str, other: str, positions: int) -> dict[str, list[int]]:
     """Ids of two texts, and the places that say which token is of which. Raises InputError for what is too long, or no tokenizer."""
     if tokenizer is None:
         raise InputError("the model has no tokenizer: a pair must be texts")
     encoded = tokenizer(text.strip(), other.strip(), return_token_type_ids=True)
-    ids, types = list(encoded["input_ids"]), encoded["token_type_ids"]
+    ids, types = list(encoded.input_ids), encoded.token_type_ids
     if len(ids) > positions:
         raise InputError(f"the pair must be at most {positions} tokens long for this model, not {len(ids)}")
     return {IDS: ids, PLACES: [kind * positions + position for position, kind in enumerate(types)]}

@@ -1,23 +1,15 @@
 """Compile the simulator of an accelerator: generated Verilog and the C++ bench of sim/harness, as one shared library."""
 
-import contextlib
-import hashlib
-import importlib.metadata
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ternbin import contract
 from ternbin.contract.hw import HwConfig
 from ternbin.errors import InputError, MissingToolError
-from ternbin.graph import fixedpoint
-from ternbin.rtl.verilog.generate import generate, manifest
+from ternbin.sim.generated import generated
 from ternbin.sim.toolchain import NATIVE, ModelSpec, compile_model, has_fst
-from ternbin.storage import cache_dir, writable_cache, write_text
 
 WAVES = (None, "vcd", "fst")
 _HARNESS = Path(__file__).parent / "harness"
-_RTL = Path(__file__).parent.parent / "rtl"
 
 # What the bench reads inside the model; everything else may be optimised away.
 _VISIBLE = """`verilator_config
@@ -106,29 +98,6 @@ def build(
     ``waves``, ``ports``: as in :func:`model_spec`. ``progress`` is called with a line of text before a build. Raises InputError,
     MissingToolError, BuildError.
     """
-    spec = model_spec(verilog(hw), manifest(hw), axi_bytes=hw.axi_bytes, waves=waves, ports=ports)
+    found = generated(hw)
+    spec = model_spec(found.verilog, found.manifest, axi_bytes=hw.axi_bytes, waves=waves, ports=ports)
     return compile_model(spec, progress)
-
-
-def verilog(hw: HwConfig) -> dict[str, str]:
-    """What rtl.generate gives, kept between runs: elaboration takes longer than a short simulation.
-
-    The key is everything that decides it: configuration, version of Amaranth, every module and primitive of the generator and every
-    module of the contract.
-    """
-    folders = (_RTL, Path(contract.__file__).parent)
-    sources = [path for folder in folders for kind in ("*.py", "*.v") for path in sorted(folder.rglob(kind))]
-    sources.append(Path(fixedpoint.__file__))  # constants that generator and reference share
-    parts = [
-        repr(hw),
-        importlib.metadata.version("amaranth"),
-        *(f"{path.parent.name}/{path.name}\0{path.read_text(encoding='utf-8')}" for path in sources),
-    ]
-    key = hashlib.sha256("\1".join(parts).encode()).hexdigest()[:24]
-    path = cache_dir() / f"verilog-{key}.json"
-    with contextlib.suppress(OSError, ValueError):  # missing, unreadable for this user, damaged: made anew
-        return json.loads(path.read_text(encoding="utf-8"))
-    writable_cache()
-    texts = generate(hw)
-    write_text(path, json.dumps(texts))
-    return texts

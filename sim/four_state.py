@@ -16,8 +16,8 @@ from ternbin.contract.registers import CLEAR, IRQ_ENABLE, START
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun
 from ternbin.errors import CheckError, MissingToolError
-from ternbin.rtl.verilog.generate import manifest
-from ternbin.sim.build import verilog, wrapper
+from ternbin.sim.build import wrapper
+from ternbin.sim.generated import generated
 from ternbin.sim.simulator import CoreError
 
 _HARNESS = Path(__file__).parent / "harness" / "four_state.sv"
@@ -80,10 +80,10 @@ def compile_four_state(hw: HwConfig, folder: Path, words: int, model: MemoryMode
     """The program for ``vvp``. ``words`` of external memory, of the bus's width. Raises MissingToolError, CheckError."""
     if shutil.which("iverilog") is None:
         raise MissingToolError("iverilog must be on PATH: install it, for example with: apt-get install iverilog")
-    ports = manifest(hw)["ports"]
+    ports = generated(hw).manifest["ports"]
     checks = _checks(hw.axi_bytes)
-    texts = {name: _pessimistic(text) for name, text in verilog(hw).items()}
-    texts |= {"bench.v": wrapper(manifest(hw)["top"], ports), "ports.vh": _included(ports, checks)}
+    texts = {name: _pessimistic(text) for name, text in generated(hw).verilog.items()}
+    texts |= {"bench.v": wrapper(generated(hw).manifest["top"], ports), "ports.vh": _included(ports, checks)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     defines = {
@@ -199,7 +199,7 @@ class FourState:
         """As ``Simulator.counters``."""
         return {
             entry["name"]: self.read(entry["offset"]) | self.read(entry["offset"] + 4) << 32
-            for entry in manifest(self.hw)["counters"]
+            for entry in generated(self.hw).manifest["counters"]
         }
 
     def call(

@@ -15,7 +15,7 @@ from ternbin.contract.registers import BUSY, CLEAR, IRQ_ENABLE, START
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun, Record
 from ternbin.errors import CheckError, InputError
-from ternbin.rtl.verilog.generate import manifest
+from ternbin.sim.generated import generated
 
 CYCLE_LIMIT = 1 << 34  # the core's own watchdog comes long before
 
@@ -129,8 +129,8 @@ class Simulator:
         self._handle = self._library.tb_new(
             ctypes.addressof(self._buffer), len(memory), model.latency, model.beats, 64, model.stall_state, seed
         )
-        self._memories = {m["name"]: self._find_memory(m) for m in manifest(hw)["memories"]}
-        self._counters = [(c["name"], c["offset"]) for c in manifest(hw)["counters"]]
+        self._memories = {m["name"]: self._find_memory(m) for m in generated(hw).manifest["memories"]}
+        self._counters = [(c["name"], c["offset"]) for c in generated(hw).manifest["counters"]]
         self._watched = self._watch()
         if waves is not None:
             self._library.tb_waves(self._handle, str(waves.path).encode(), waves.start, waves.stop)
@@ -153,7 +153,7 @@ class Simulator:
     def _watch(self) -> list[str]:
         """Counters of the units, in the order of the harness's numbers."""
         names = []
-        for entry in manifest(self.hw)["counters"]:
+        for entry in generated(self.hw).manifest["counters"]:
             unit = entry["name"].partition("_")[0].upper()
             if unit not in Unit.__members__:
                 continue

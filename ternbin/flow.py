@@ -40,9 +40,9 @@ from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 from ternbin.progress import Forecast, bar, say, stage, warn
-from ternbin.rtl.verilog.generate import beside
-from ternbin.sim.build import build, verilog
+from ternbin.sim.build import build
 from ternbin.sim.check import Check, check
+from ternbin.sim.generated import generated
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
 from ternbin.sim.simulator import Waves
@@ -120,7 +120,7 @@ class Prepared:
     hw: HwConfig
     folder: Path
     model: QuantModel = field(repr=False)
-    tokenizer: models.PreTrainedTokenizerBase | None
+    tokenizer: "models.Tokenizer | None"
     sources: "tuple[Source, ...]"
 
 
@@ -143,7 +143,7 @@ def prepare(job: Job) -> Prepared:
     _check_kind(job, family)
     tokenizer = _tokenizer(folder, needed=not (job.ids or family.listens))
     sources = [] if family.listens else _sources(job, folder, tokenizer, limits)
-    model = models.load_model(folder, job.bits).pack()  # a quarter of the memory
+    model = models.load_lowerable(folder, job.bits)
     if family.listens:
         sources = _heard(job, model)
     beams = columns = 1
@@ -179,10 +179,10 @@ def _check_kind(job: Job, family: models.Family) -> None:
         raise InputError("beams and generation settings must be left out for a model that does not generate")
 
 
-def _tokenizer(folder: Path, *, needed: bool) -> models.PreTrainedTokenizerBase | None:
+def _tokenizer(folder: Path, *, needed: bool) -> "models.Tokenizer | None":
     """Where ids are given it only says what was generated: a broken one costs a warning."""
     try:
-        return models.load_tokenizer(folder)
+        return models.reader(folder)
     except InputError as error:
         if needed:
             raise
@@ -228,9 +228,7 @@ def lower(before: Prepared) -> Lowering:
     return Lowering(**vars(before), lowered=lowered, policy=policy, search=search)
 
 
-def _sources(
-    job: Job, folder: Path, tokenizer: models.PreTrainedTokenizerBase | None, meta: dict[str, Any]
-) -> list[Source]:
+def _sources(job: Job, folder: Path, tokenizer: "models.Tokenizer | None", meta: dict[str, Any]) -> list[Source]:
     """Of every text of the job, or of a bundled one. Raises InputError, naming the text where there are several."""
     positions, vocab = meta["max_positions"], meta["vocab_size"]
     if job.ids:
@@ -427,7 +425,7 @@ def streams(program: Program, lowered: Lowered, memory: bytes | bytearray) -> li
     return [{name: parts[text] for name, parts in read.items()} for text in range(program.encoders)]
 
 
-def _decoded(tokenizer: models.PreTrainedTokenizerBase | None, tokens: list[int]) -> str | None:
+def _decoded(tokenizer: "models.Tokenizer | None", tokens: list[int]) -> str | None:
     return None if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
@@ -550,7 +548,7 @@ def artefacts(hw: HwConfig, program: Program, lowered: Lowered) -> dict[str, str
     """Files beside the result: Verilog, manifest, program listing, graph as text and picture. One that cannot be made costs a warning."""
     files: dict[str, str] = {}
     for make in (
-        lambda: {f"rtl/{name}": text for name, text in (verilog(hw) | beside(hw)).items()},
+        lambda: {f"rtl/{name}": text for name, text in (generated(hw).verilog | generated(hw).beside).items()},
         lambda: {"program.txt": listing(program)},
         lambda: {"graph.txt": "\n".join(dump(graph) for graph in lowered.stacks)},
         lambda: {"graph.svg": picture(lowered)},

@@ -14,7 +14,7 @@ from ternbin.graph.activations import FUNCTIONS
 from ternbin.graph.ir import Lowered
 from ternbin.graph.shape import draw_source, generates
 from ternbin.mapping.mapper import map_model
-from ternbin.models.families import FAMILIES
+from ternbin.models.families import families
 from ternbin.models.family import Family, Sizes
 from ternbin.passes import fold
 from ternbin.sim.check import check
@@ -40,7 +40,7 @@ class Case:
 
 def family_for(seed: int) -> Family:
     """The families take turns."""
-    return FAMILIES[seed % len(FAMILIES)]
+    return families()[seed % len(families())]
 
 
 def draw_case(seed: int, hw: HwConfig) -> Case:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from ternbin.errors import InputError
-from ternbin.models import files, packed
+from ternbin.models import files, library
 from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, absent, shared_weights
 from ternbin.models.bart.qbart import (
     QuantBartForConditionalGeneration,
@@ -56,7 +56,7 @@ def load_stock(folder: str | Path, cls: type[QuantSeq2Seq]) -> Any:
 
 def load_packed(folder: str | Path, cls: type[Model] = QuantBartForConditionalGeneration) -> Model:
     """The model of a packed checkpoint, in eval mode; its outputs equal those of the model saved."""
-    return packed.load_packed(cls, folder)
+    return cls.of_packed(folder)
 
 
 def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = True) -> Any:
@@ -69,7 +69,7 @@ def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = Tru
         one = f"{DECODER_TABLE}.weight" not in held and f"{SHARED}.weight" in held
         return ({"share_encoder_decoder_embeddings": True} if one else {}) | values
 
-    model = files.empty_model(folder, lambda values: make(told(values)), cls.check_values)
+    model = library.empty_model(folder, lambda values: make(told(values)), cls.check_values)
     tied = shared_weights(model)
     for owner in set(tied.values()):
         held.share(owner, [name for name, other in tied.items() if other == owner])
@@ -92,7 +92,7 @@ def _load(folder: Path, cls: type[QuantSeq2Seq], make: Any, *, steps: bool = Tru
     for name, owner in tied.items():
         target = model.get_submodule(name.rpartition(".")[0])
         target.weight = model.get_parameter(owner)
-    return files.finish(model, folder)
+    return library.finish(model, folder)
 
 
 def _full_name(name: str) -> str:

@@ -3,50 +3,77 @@
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import PreTrainedModel
 
 from ternbin.graph.ir import Lowered
 from ternbin.models import files
-from ternbin.models.bart import checkpoint, fields, lower, qbart, random_model, reference
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, QuantSeq2Seq
+from ternbin.models.bart import bare, fields, lower, reference
+from ternbin.models.bart.layout import Layout
+from ternbin.models.bart.structure import Seq2SeqModel
 from ternbin.models.config import QuantConfig
 from ternbin.models.family import Family, Sizes
 from ternbin.models.fidelity import Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ternbin.models.bart.qbart import QuantSeq2Seq
 
 CALIBRATION_TEXTS = 16  # random ones, where there is no tokenizer
 CALIBRATION_LENGTH = 64
 
 
-class Seq2Seq(Family[QuantSeq2Seq]):
-    """A family of encoder-decoders with the module names of BART.  `quant_class` says the rest."""
+class Seq2Seq(Family[Seq2SeqModel]):
+    """A family of encoder-decoders with the module names of BART.  `layout` and `quant_class` say the rest; what needs the class, and so
+    the library, imports it."""
 
-    quant_class: type[QuantSeq2Seq]
+    layout: Layout
+
+    @property
+    @abstractmethod
+    def quant_class(self) -> type[QuantSeq2Seq]:
+        """The class of its models as models of the library."""
 
     def load_stock(self, folder: Path) -> PreTrainedModel:
+        from ternbin.models.bart import checkpoint
+
         return checkpoint.load_stock(folder, self.quant_class)
 
     def limits(self, folder: Path) -> dict[str, int]:
         values, path = files.read_config(folder), folder / files.CONFIG_FILE
         fields.check(values, path)
+        if {"vocab_size", "max_position_embeddings"} <= values.keys():
+            return dict(vocab_size=values["vocab_size"], max_positions=values["max_position_embeddings"])
+        from ternbin.models.bart import qbart
+
         config = files.built(path, lambda: qbart.config_class(self.quant_class.stock_class).from_dict(values))
         return dict(vocab_size=config.vocab_size, max_positions=config.max_position_embeddings)
 
-    def load(self, folder: Path, quant: QuantConfig | None = None) -> QuantSeq2Seq:
+    def load(self, folder: Path, quant: QuantConfig | None = None) -> Seq2SeqModel:
+        from ternbin.models.bart import checkpoint
+
         return checkpoint.load_any(folder, quant, self.quant_class)
 
-    def quantize(self, stock: PreTrainedModel, quant: QuantConfig) -> QuantSeq2Seq:
+    def load_bare(self, folder: Path) -> Seq2SeqModel:
+        return bare.load(folder, self.layout) if bare.readable(folder, self.layout) else self.load(folder)
+
+    def quantize(self, stock: PreTrainedModel, quant: QuantConfig) -> Seq2SeqModel:
+        from ternbin.models.bart import qbart
+
         return qbart.quantize(self.quant_class, stock, quant)
 
-    def stock(self, model: QuantSeq2Seq) -> PreTrainedModel:
-        return qbart.stock_model(model)
+    def stock(self, model: Seq2SeqModel) -> PreTrainedModel:
+        from ternbin.models.bart import qbart
 
-    def batches(self, model: QuantSeq2Seq, pairs: Sequence[Pair]) -> list[dict]:
+        return qbart.stock_model(cast("QuantSeq2Seq", model))
+
+    def batches(self, model: Seq2SeqModel, pairs: Sequence[Pair]) -> list[dict]:
         limit = min(CALIBRATION_LENGTH, model.config.max_position_embeddings)
         if not pairs:
             generator = torch.Generator().manual_seed(0)
@@ -62,10 +89,10 @@ class Seq2Seq(Family[QuantSeq2Seq]):
             for source, target in pairs
         ]
 
-    def lower(self, model: QuantSeq2Seq) -> Lowered:
+    def lower(self, model: Seq2SeqModel) -> Lowered:
         return lower.lower(model)
 
-    def node_modules(self, model: QuantSeq2Seq) -> dict[str, Any]:
+    def node_modules(self, model: Seq2SeqModel) -> dict[str, Any]:
         return reference.node_modules(model)
 
     def draw(self, rng: random.Random, activation: str) -> Sizes:
@@ -91,7 +118,9 @@ class Seq2Seq(Family[QuantSeq2Seq]):
             options |= {"decoder_attention_heads": rng.choice(heads), "decoder_ffn_dim": rng.randint(5, 70)}
         return options | ({"tie_word_embeddings": False} if rng.random() < 0.2 else {})
 
-    def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> QuantSeq2Seq:
+    def random(self, bits: str, sizes: Sizes, *, seed: int, res_bits: int = 16) -> Seq2SeqModel:
+        from ternbin.models.bart import random_model
+
         return random_model.random_quant(
             self.quant_class,
             bits,
@@ -110,9 +139,15 @@ class Seq2Seq(Family[QuantSeq2Seq]):
 class Bart(Seq2Seq):
     """BART, with variations that its relatives in other libraries have: no LayerNorm after the embedding, a vocabulary a side."""
 
-    quant_class = QuantBartForConditionalGeneration
+    layout = Layout()
     stock_types = ("bart",)
     quant_type = "ternbin_bart"
+
+    @property
+    def quant_class(self) -> type[QuantSeq2Seq]:
+        from ternbin.models.bart.qbart import QuantBartForConditionalGeneration
+
+        return QuantBartForConditionalGeneration
 
     def vary(self, rng: random.Random, sizes: Sizes) -> dict[str, Any]:
         options = super().vary(rng, sizes)

@@ -7,14 +7,14 @@ from typing import Any
 
 from ternbin.graph.ir import Codes, Graph, Ids, Lowered, Node
 from ternbin.models.bart.layout import DECODER_TABLE, ENCODER_TABLE, HEAD, SHARED, target_vocab
-from ternbin.models.bart.qbart import Layer, QuantSeq2Seq, Stack, embedding_norm, final_norm, head_of, stacks
+from ternbin.models.bart.structure import Layer, Seq2SeqModel, Stack, embedding_norm, final_norm, head_of, stacks
 from ternbin.models.lowering import Lowering, check_lowerable, describe_generation, describe_quantization
 from ternbin.models.modules import QuantLayerNorm
 
 TABLES = {SHARED: "embed.table", ENCODER_TABLE: "enc.table", DECODER_TABLE: "dec.table", HEAD: "lm_head.weight"}
 
 
-def lower(model: QuantSeq2Seq) -> Lowered:
+def lower(model: Seq2SeqModel) -> Lowered:
     """The graphs of a calibrated `deploy` model, packed or not."""
     check_lowerable(model)
     lowering = Seq2SeqLowering(model)
@@ -22,7 +22,7 @@ def lower(model: QuantSeq2Seq) -> Lowered:
     return Lowered((encoder, decoder), lowering.b.weights, describe(model), lowering.origins)
 
 
-def describe(model: QuantSeq2Seq) -> dict:
+def describe(model: Seq2SeqModel) -> dict:
     """`meta` of a lowered model: dimensions, bits, token ids, and how the generation config wants beams to search."""
     config = model.config
     return dict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ternbin.models.bart.qbart import Layer, embedding_norm, final_norm, head_of, stacks
+from ternbin.models.bart.structure import Layer, embedding_norm, final_norm, head_of, stacks
 
 
 def node_modules(model: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig
 
 from ternbin.errors import InputError
-from ternbin.models import files, packed
+from ternbin.models import files, library
 from ternbin.models.bert import fields
 from ternbin.models.bert.qbert import (
     POOLINGS,
@@ -37,10 +37,10 @@ def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantBert:
     """
     folder = files.checked_folder(folder)
     if (folder / files.PACKED_FILE).exists():
-        return packed.load_packed(QuantBert, folder)
+        return QuantBert.of_packed(folder)
     held = Tensors.of_weights(folder)
     if files.read_config(folder).get("model_type") == QuantBertConfig.model_type:
-        model = files.empty_model(folder, lambda values: QuantBert(QuantBertConfig.from_dict(values)), fields.check)
+        model = library.empty_model(folder, lambda values: QuantBert(QuantBertConfig.from_dict(values)), fields.check)
         return _filled(model, held, steps=True)
     if quant is None:
         raise InputError(f"{folder}: bits must be given to quantize a stock BERT, not left out")
@@ -59,7 +59,7 @@ def _from_stock(folder: Path, held: Tensors, quant: QuantConfig) -> QuantBert:
     def make(values: dict) -> QuantBert:
         return QuantBert(quantized_config(BertConfig.from_dict(values), quant, **host))
 
-    return _filled(files.empty_model(folder, make, fields.check), held, steps=False)
+    return _filled(library.empty_model(folder, make, fields.check), held, steps=False)
 
 
 def _modern(name: str) -> str:

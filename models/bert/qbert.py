@@ -19,8 +19,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 from ternbin.errors import InputError
 from ternbin.models.bert import fields
 from ternbin.models.config import QuantConfig
+from ternbin.models.library import LibraryModel
 from ternbin.models.modules import QuantLayerNorm, activation_of, quant_attention
-from ternbin.models.packed import PackedModel, stored_weights
+from ternbin.models.packed import stored_weights
 from ternbin.models.quantizers import ResidualSite
 from ternbin.models.replace import Replacer
 
@@ -139,7 +140,7 @@ class Layer(nn.Module):
         return self.final_layer_norm(x + self.fc2(self.activation_fn(self.fc1(x))))
 
 
-class QuantBert(PackedModel, PreTrainedModel):
+class QuantBert(LibraryModel, PreTrainedModel):
     """Quantized BERT; `config.quant` says how, see QuantConfig.  `forward` gives the residual stream of the last layer."""
 
     config_class = QuantBertConfig

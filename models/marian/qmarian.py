@@ -5,8 +5,8 @@ from __future__ import annotations
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, MarianConfig, MarianMTModel
 
-from ternbin.models.bart.layout import Layout
 from ternbin.models.bart.qbart import QuantSeq2Seq
+from ternbin.models.marian.layout import LAYOUT
 
 
 @strict
@@ -21,7 +21,7 @@ class QuantMarianConfig(MarianConfig):
 class QuantMarianMTModel(QuantSeq2Seq, MarianMTModel):
     config_class = QuantMarianConfig
     stock_class = MarianMTModel
-    layout = Layout(embedding_norm=False, sinusoidal=True, position_offset=0, tied_apart=True)
+    layout = LAYOUT
     _keys_to_ignore_on_save = []  # positions are quantized, and saved
 
 

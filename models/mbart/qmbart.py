@@ -5,8 +5,8 @@ from __future__ import annotations
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, MBartConfig, MBartForConditionalGeneration
 
-from ternbin.models.bart.layout import Layout
 from ternbin.models.bart.qbart import QuantSeq2Seq
+from ternbin.models.mbart.layout import LAYOUT
 
 
 @strict
@@ -21,7 +21,7 @@ class QuantMBartConfig(MBartConfig):
 class QuantMBartForConditionalGeneration(QuantSeq2Seq, MBartForConditionalGeneration):
     config_class = QuantMBartConfig
     stock_class = MBartForConditionalGeneration
-    layout = Layout(pre_norm=True)
+    layout = LAYOUT
 
 
 AutoConfig.register(QuantMBartConfig.model_type, QuantMBartConfig)

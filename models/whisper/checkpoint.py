@@ -8,7 +8,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from ternbin.errors import InputError
-from ternbin.models import files, packed
+from ternbin.models import files, library
 from ternbin.models.bart.layout import DECODER_TABLE
 from ternbin.models.config import QuantConfig
 from ternbin.models.tensors import Tensors, assign
@@ -24,9 +24,9 @@ def load_any(folder: str | Path, quant: QuantConfig | None = None) -> QuantWhisp
     """
     folder = files.checked_folder(folder)
     if (folder / files.PACKED_FILE).exists():
-        return packed.load_packed(QuantWhisper, folder)
+        return QuantWhisper.of_packed(folder)
     if files.read_config(folder).get("model_type") == QuantWhisperConfig.model_type:
-        model = files.empty_model(
+        model = library.empty_model(
             folder, lambda values: QuantWhisper(QuantWhisperConfig.from_dict(values)), fields.check
         )
         return _filled(folder, model, steps=True)
@@ -44,7 +44,7 @@ def _from_stock(folder: Path, quant: QuantConfig) -> QuantWhisper:
     def make(values: dict) -> QuantWhisper:
         return QuantWhisper(quantized_config(WhisperConfig.from_dict(values), quant))
 
-    return _filled(folder, files.empty_model(folder, make, fields.check), steps=False)
+    return _filled(folder, library.empty_model(folder, make, fields.check), steps=False)
 
 
 def _filled(folder: Path, model: QuantWhisper, *, steps: bool) -> QuantWhisper:
@@ -58,4 +58,4 @@ def _filled(folder: Path, model: QuantWhisper, *, steps: bool) -> QuantWhisper:
             assign(model, name, torch.zeros(()) if unset else held.take(name, tuple(old.shape)))
     held.done()
     model.proj_out.weight = model.get_parameter(f"{DECODER_TABLE}.weight")
-    return files.finish(model, folder)
+    return library.finish(model, folder)

@@ -20,10 +20,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ternbin.errors import InputError
 from ternbin.models.bart.layout import DECODER_TABLE, Layout
-from ternbin.models.bart.qbart import quantize_layers, quantize_stack
+from ternbin.models.bart.structure import quantize_layers, quantize_stack
 from ternbin.models.config import QuantConfig
+from ternbin.models.library import LibraryModel
 from ternbin.models.modules import ATTENTION, QuantLinear, activation_of
-from ternbin.models.packed import PackedModel, weight_values
+from ternbin.models.packed import weight_values
 from ternbin.models.quantizers import ResidualSite
 from ternbin.models.replace import Replacer
 from ternbin.models.whisper import fields
@@ -58,7 +59,7 @@ class QuantEncoder(WhisperEncoder):
         return BaseModelOutput(last_hidden_state=self.layer_norm(x))
 
 
-class QuantWhisper(PackedModel, WhisperForConditionalGeneration):
+class QuantWhisper(LibraryModel, WhisperForConditionalGeneration):
     """Quantized Whisper; `config.quant` says how, see QuantConfig."""
 
     config_class = QuantWhisperConfig

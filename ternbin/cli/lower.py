@@ -110,8 +110,8 @@ def _lowered(args: argparse.Namespace) -> "Lowered":
         if each.name in args.print_after:
             print(f"after {each.name}:\n{dump(graph, weights)}")
 
-    model = prepare.load_model(prepare.model_dir(args.model, args.bits), args.bits)
-    return transform(prepare.lower(model.pack()), passes, after)
+    model = prepare.load_lowerable(prepare.model_dir(args.model, args.bits), args.bits)
+    return transform(prepare.lower(model), passes, after)
 
 
 def _write_graphs(lowered: "Lowered", out: Path) -> None:

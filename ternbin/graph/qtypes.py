@@ -145,13 +145,13 @@ def pack(codes: np.ndarray, name: str) -> np.ndarray:
 
 
 def unpack(data: np.ndarray, name: str, n: int) -> np.ndarray:
-    """Inverse of :func:`pack`: int64 codes ``[.., n]``."""
+    """Inverse of :func:`pack`: codes ``[.., n]``, int64 those of 8 bits and int8 the others."""
     kind = kind_of(name)
     if name == "odd8":
         return 2 * data.astype(np.int64) - 255
     if kind.eight_bit:
         return data.view(np.int8 if name == "int8" else np.uint8).astype(np.int64)
-    if kind.bits == 1:
-        return from_planes([(np.ones((*data.shape[:-1], n), bool), unpack_bits(data, n))], name)
-    half = data.shape[-1] // 2
-    return from_planes([(unpack_bits(data[..., :half], n), unpack_bits(data[..., half:], n))], name)
+    stored = 1 if kind.bits == 1 else unpack_bits(data[..., : data.shape[-1] // 2], n).view(np.int8)
+    neg = unpack_bits(data if kind.bits == 1 else data[..., data.shape[-1] // 2 :], n).view(np.int8)
+    codes = stored - 2 * neg + np.int8(kind.sub)
+    return codes if kind.mul == 1 else codes // np.int8(kind.mul)

@@ -18,6 +18,7 @@ from ternbin.graph.golden import ALWAYS, NEVER
 from ternbin.graph.qtypes import KINDS
 
 TIE = Decimal("1e-40")
+FAR = 2.0**51  # float64 tells integers from what lies between them below this
 MARGIN = 1e-12  # a float64 function of a float64 affine is nearer than this to the real value, relative to 1 + |terms|
 
 
@@ -70,15 +71,26 @@ def fold(
     if fn is not None:  # reaching a step at or below the minimum takes nothing
         least = Fraction(fn.minimum)
         always = [s.at < least or (s.at == least and s.inclusive) for s in all_steps]
-    rows: list[list[int]] = []
-    for s, b in zip(map(Fraction, scale.tolist()), map(Fraction, bias.tolist()), strict=True):
-        rows.append(
-            [
-                ALWAYS if yes else clamp(first_integer(step, s, b), limit)
-                for step, yes in zip(all_steps, always, strict=True)
-            ]
-        )
-    return Folded(torch.tensor(rows), KINDS[kind].lo, (1,) * len(all_steps))
+    columns = [
+        torch.full(scale.shape, ALWAYS) if yes else _first_integers(step, scale, bias, limit)
+        for step, yes in zip(all_steps, always, strict=True)
+    ]
+    return Folded(torch.stack(columns, 1), KINDS[kind].lo, (1,) * len(all_steps))
+
+
+def _first_integers(step: Step, scale: Tensor, bias: Tensor, limit: int) -> Tensor:
+    """:func:`first_integer` of each row, clamped: int64 [rows].
+
+    Float64 says between which integers the step lies; rows where it is too near to one, or scale is 0, are counted exactly.
+    """
+    near = (float(step.at) - bias) / scale
+    below = near.floor()
+    doubt = MARGIN * (1 + near.abs() + ((abs(float(step.at)) + bias.abs()) / scale).abs())
+    sure = (near.abs() < FAR) & (near - below > doubt) & (below + 1 - near > doubt)  # false where nan
+    result = torch.where(sure, below + 1, 0).to(torch.int64).tolist()
+    for row in (~sure).nonzero().flatten().tolist():
+        result[row] = first_integer(step, Fraction(scale[row].item()), Fraction(bias[row].item()))
+    return torch.tensor([clamp(threshold, limit) for threshold in result])
 
 
 # ---- smooth functions: they fall to their minimum, then rise --------------------------------------------------------

@@ -1,6 +1,6 @@
 """Plots of the claim audit as SVG text."""
 
-from ternbin.report.plots import COLORS, _svg, styled, subplots
+from ternbin.report.matplot import COLORS, styled, subplots, svg
 
 GROUPS = ("arithmetic", "on-chip", "external")
 
@@ -43,7 +43,7 @@ def energy_by_precision(subject: dict) -> str:
         for axis in axes[number]:
             axis.set_yticks(range(len(names)), names)
             axis.invert_yaxis()
-    return _svg(figure)
+    return svg(figure)
 
 
 @styled
@@ -65,7 +65,7 @@ def kept_in_fp32(subject: dict) -> str:
         axis.margins(x=0.25)
         axis.invert_yaxis()
     axes[0][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _svg(figure)
+    return svg(figure)
 
 
 @styled
@@ -105,4 +105,4 @@ def break_even(subject: dict) -> str:
     for axis in flat[len(sweeps) :]:
         axis.axis("off")
         axis.legend(handles, labels, frameon=False, loc="center")
-    return _svg(figure)
+    return svg(figure)

@@ -12,8 +12,9 @@ from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration, Ba
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models.bart.checkpoint import load_any, load_packed
-from ternbin.models.bart.qbart import quantize_model, stacks
+from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
+from ternbin.models.bart.structure import stacks
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_of
 from ternbin.models.files import PACKED_FILE, STOCK_FILE

@@ -13,14 +13,14 @@ from ternbin.errors import InputError
 from ternbin.graph.shape import draw_source, generates, shape
 from ternbin.models import prepare
 from ternbin.models.config import QuantConfig
-from ternbin.models.families import FAMILIES, family_in, family_named, family_of
+from ternbin.models.families import families, family_in, family_named, family_of
 from ternbin.passes import fold
 
 torch.set_num_threads(1)
 TARGET = [2, 8, 3]
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.stock_types[0])
+@pytest.fixture(scope="module", params=families(), ids=lambda family: family.stock_types[0])
 def family(request):
     return request.param
 
@@ -35,7 +35,7 @@ def source_of(lowered):
 
 
 def test_a_model_type_belongs_to_one_family():
-    types = [name for family in FAMILIES for name in (*family.stock_types, family.quant_type)]
+    types = [name for family in families() for name in (*family.stock_types, family.quant_type)]
     assert len(set(types)) == len(types)
 
 
@@ -92,7 +92,7 @@ def test_a_full_precision_folder_is_quantized_in_one_step(family, model, tmp_pat
 
 
 def test_other_folders_are_refused(tmp_path):
-    known = " or ".join(repr(name) for family in FAMILIES for name in (*family.stock_types, family.quant_type))
+    known = " or ".join(repr(name) for family in families() for name in (*family.stock_types, family.quant_type))
     with pytest.raises(InputError) as error:
         family_named("t5")
     assert str(error.value) == f"model_type must be {known}, not 't5'"

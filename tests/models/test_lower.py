@@ -13,8 +13,9 @@ from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.ops.registry import verify
 from ternbin.models.bart.checkpoint import load_packed
 from ternbin.models.bart.lower import lower
-from ternbin.models.bart.qbart import head_of, quantize_model, stacks
+from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
+from ternbin.models.bart.structure import head_of, stacks
 from ternbin.models.config import BITS, QuantConfig
 from ternbin.models.fidelity import likelihood
 from ternbin.models.packed import save_packed

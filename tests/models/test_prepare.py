@@ -8,8 +8,8 @@ import torch
 from ternbin.decoding.greedy import reference_run
 from ternbin.errors import InputError
 from ternbin.models import prepare
-from ternbin.models.bart.qbart import stacks
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
+from ternbin.models.bart.structure import stacks
 from ternbin.models.families import family_named, family_of
 from ternbin.models.packed import save_packed
 

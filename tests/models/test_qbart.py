@@ -8,8 +8,9 @@ from transformers import AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGe
 
 from ternbin.errors import InputError
 from ternbin.graph.activations import ACTIVATIONS
-from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, quantize_model, stacks
+from ternbin.models.bart.qbart import QuantBartForConditionalGeneration, quantize_model
 from ternbin.models.bart.random_model import random_quant_bart
+from ternbin.models.bart.structure import stacks
 from ternbin.models.calibrate import calibrate, frac_for
 from ternbin.models.config import BITS, QuantConfig
 from ternbin.models.modules import QuantWeight

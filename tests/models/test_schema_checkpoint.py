@@ -202,5 +202,5 @@ def test_the_tokenizer_of_another_model_is_refused(folder):
     ],
 )
 def test_what_is_cheap_to_find_out_is_found_out_before_the_model_is_loaded(job, message, monkeypatch):
-    monkeypatch.setattr(prepare, "load_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(prepare, "load_lowerable", lambda *_: pytest.fail("the model was loaded"))
     assert refusal(flow.summarise, flow.Job(hw=NAMED["tiny"], **job)).startswith(message)

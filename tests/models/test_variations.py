@@ -18,13 +18,13 @@ from ternbin.models.bart.layout import sinusoids
 from ternbin.models.bart.qbart import quantize
 from ternbin.models.bart.random_model import random_quant, random_stock
 from ternbin.models.config import QuantConfig
-from ternbin.models.families import FAMILIES
+from ternbin.models.families import families
 from ternbin.models.files import STOCK_FILE
 from ternbin.models.quantizers import ActQuantizer
 from ternbin.passes import fold
 
 torch.set_num_threads(1)
-RELATIVES = [family for family in FAMILIES if isinstance(family, Seq2Seq)]
+RELATIVES = [family for family in families() if isinstance(family, Seq2Seq)]
 BART, MBART, MARIAN = (next(f for f in RELATIVES if name in f.stock_types) for name in ("bart", "mbart", "marian"))
 VARIED = {
     "bart": (BART, {}),

@@ -19,7 +19,7 @@ from ternbin.models.bart.random_model import random_quant
 from ternbin.models.families import family_named
 from ternbin.passes import fold
 from ternbin.sim.bench import run_bench
-from ternbin.sim.build import verilog
+from ternbin.sim.generated import generated
 from ternbin.sim.runner import run
 
 torch.set_num_threads(1)
@@ -47,7 +47,12 @@ def bench(tmp_path, testcase: str, model: MemoryModel, family: str = "bart") -> 
         "memory": str(tmp_path / "memory"),
     }
     run_bench(
-        verilog(hw), "ternbin.sim.tb.tb_top", name="ternbin", parameters=parameters, testcase=testcase, fast="-O0"
+        generated(hw).verilog,
+        "ternbin.sim.tb.tb_top",
+        name="ternbin",
+        parameters=parameters,
+        testcase=testcase,
+        fast="-O0",
     )
     found = json.loads((tmp_path / "result.json").read_text())
     compiled = run(

@@ -20,7 +20,7 @@ from ternbin.energy.gates.whole_core import PARTS, Core, Recording, record
 from ternbin.graph.ir import Lowered
 from ternbin.mapping.mapper import map_model
 from ternbin.rtl.verilog.generate import TOP
-from ternbin.sim.build import verilog
+from ternbin.sim.generated import generated
 
 WINDOW = 256  # cycles of one equation
 COMPONENTS = ("clock", "settled", "glitches")
@@ -49,7 +49,7 @@ class Workload:
 
 def random_workloads() -> list[Workload]:
     """Untrained models that use every unit in every way: what the energies are fitted to."""
-    from ternbin.models.families import FAMILIES
+    from ternbin.models.families import families
     from ternbin.models.family import Sizes
     from ternbin.passes import fold
 
@@ -62,7 +62,7 @@ def random_workloads() -> list[Workload]:
     ]
     result: list[Workload] = []
     for bits, activation, d, heads, length, seed in shapes:
-        family = FAMILIES[0]  # the one the records were made with
+        family = families()[0]  # the one the records were made with
         sizes = Sizes(heads=heads, head_dim=d // heads, ffn=2 * d, layers=(1, 1), vocab=90, activation=activation)
         model = family.random(bits, sizes, seed=seed)
         memory = MemoryModel(latency=20 * seed, bandwidth=1.0 if seed % 2 else 0.5)
@@ -258,4 +258,4 @@ def describe(core: Core) -> dict[str, Any]:
 
 def digest(hw: HwConfig) -> str:
     """Of the hardware that was synthesized, whatever its names: other hardware needs a new characterisation."""
-    return structure(verilog(hw), TOP)
+    return structure(generated(hw).verilog, TOP)

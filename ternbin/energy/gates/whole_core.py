@@ -21,7 +21,8 @@ from ternbin.energy.gates.power import domain_energy, toggle_energy
 from ternbin.energy.gates.synthesis import synthesize
 from ternbin.energy.gates.timing import Timing, analyse
 from ternbin.rtl.verilog.generate import TOP, manifest
-from ternbin.sim.build import build, verilog
+from ternbin.sim.build import build
+from ternbin.sim.generated import generated
 from ternbin.sim.simulator import Simulator as RtlSimulator
 
 # The parts that energy is told apart by: prefixes of instance names, the first that fits. Nets that inputs and memory banks drive, and
@@ -100,7 +101,7 @@ class Core:
 
     def __init__(self, hw: HwConfig, library: Library):
         self.hw = hw
-        self.netlist: Netlist = _ordered(synthesize(verilog(hw), TOP, library, gating=True), hw)
+        self.netlist: Netlist = _ordered(synthesize(generated(hw).verilog, TOP, library, gating=True), hw)
 
     @cached_property
     def timing(self) -> Timing:

@@ -1,0 +1,5 @@
+"""The layout of the family."""
+
+from ternbin.models.bart.layout import Layout
+
+LAYOUT = Layout(pre_norm=True)
