@@ -97,8 +97,7 @@ ALLOWED = {
     "rtl.transfer": "contract rtl.parts amaranth",
     "rtl.vector": "contract graph rtl.parts amaranth",
     "rtl.verilog": (
-        "contract errors processes rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector "
-        "version amaranth"
+        "contract errors processes rtl rtl.array rtl.control rtl.epilogue rtl.parts rtl.vector version amaranth"
     ),
     "schema": "errors pydantic",
     "sim": (
