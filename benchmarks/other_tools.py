@@ -283,7 +283,12 @@ def scale_sim(python: Path, work: Path, hw: HwConfig, tokens: int, outs: int, de
 
 def _ran(python: Path, work: Path, script: str) -> str:
     done = subprocess.run(
-        [python, "-c", script], cwd=work, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""}
+        [python, "-c", script],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": ""},
     )
     if done.returncode:
         raise SystemExit(f"{python} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")

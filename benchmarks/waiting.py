@@ -127,7 +127,12 @@ def call(checkout: Path, arguments: list[str]) -> tuple[float, str]:
     python = checkout / ".venv" / "bin" / "python"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [python, *arguments], cwd=checkout, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        [python, *arguments],
+        cwd=checkout,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:

@@ -30,7 +30,8 @@ from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.bench import run_bench
-from ternbin.sim.build import build, verilog
+from ternbin.sim.build import build
+from ternbin.sim.generated import generated
 from ternbin.sim.runner import run
 from ternbin.sim.simulator import Simulator
 
@@ -268,7 +269,7 @@ def test_python_with_the_interrupt(tmp_path, folder):
         "result": str(tmp_path / "result.json"),
     }
     run_bench(
-        verilog(hw),
+        generated(hw).verilog,
         "ternbin.sim.tb.tb_top",
         name="ternbin",
         parameters=parameters,

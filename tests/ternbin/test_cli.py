@@ -349,6 +349,14 @@ def test_run_and_report(tmp_path, capsys):
 
 
 @pytest.mark.build
+@pytest.mark.parametrize("bits", ["2-2", "2-8", "1-8", "1-1"])
+def test_bundled_settings_are_exact(bits, tmp_path, capsys):
+    argv = ["run", "--bits", bits, "--ids", "0,343,740,360,2", "--max-new-tokens", "1", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    assert "bit-exact: " in capsys.readouterr().out and (tmp_path / "index.html").exists()
+
+
+@pytest.mark.build
 @pytest.mark.parametrize("beams", [1, 2])
 def test_run_of_a_batch(tmp_path, capsys, beams):
     """Two texts at a time: each gets the tokens it gets alone, and the totals are those of both."""

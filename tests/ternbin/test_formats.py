@@ -34,7 +34,7 @@ def test_versions_that_cannot_be_read(found, message):
 def test_the_page_names_them():
     page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
     names = [value for name, value in vars(formats).items() if name.isupper()]
-    assert len(names) == 8
+    assert len(names) == 9
     for name in names:
         assert f"`{name}`" in page or f'"{name}"' in page, name
 
