@@ -31,7 +31,8 @@ from ternbin.counting.traffic import traffic
 from ternbin.energy.lines import Line, total_pj
 from ternbin.energy.model import account
 from ternbin.graph.build import Builder
-from ternbin.graph.ir import Codes, Graph
+from ternbin.graph.ir import Codes, Graph, as_op
+from ternbin.graph.ops.codes import LinearCodes
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.mapping.allocator import Image
 from ternbin.mapping.linear import plain, plan_linear
@@ -64,7 +65,7 @@ def here(hw: HwConfig, tokens: int, outs: int, depth: int) -> dict[str, Any]:
     codes = torch.randint(-1, 2, (tokens, depth), generator=generator)
     expected = outputs(folded, Interpreter(folded, weights)({"x": codes}))["y"].numpy()
 
-    (layer,) = folded.outputs[0].src
+    layer = as_op(folded.outputs[0].src[0], LinearCodes)
     image, words, out_words = Image(), depth // hw.lanes, outs // hw.lanes
     plan = plan_linear(hw, image, weights, layer, plain(depth), 1)
     source = image.put("x", lambda: code_row_bytes(hw, code_words(hw, codes.numpy())).tobytes())

@@ -53,7 +53,8 @@ def test_fields_that_the_library_would_fill_in_are_left_to_it(folder, name):
     values = json.loads((folder / "config.json").read_text())
     del values[name]
     (folder / "config.json").write_text(json.dumps(values))
-    assert not readable(folder, prepare.family(folder).layout)
+    own: Any = prepare.family(folder)
+    assert not readable(folder, own.layout)
 
 
 def test_other_bits_and_unset_grids_are_left_to_the_library(folder):

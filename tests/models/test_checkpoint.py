@@ -42,7 +42,8 @@ def test_a_head_of_8_bits_has_codes_of_its_own(tied, tmp_path):
     head, table = packed.lm_head, stacks(packed)[1].embed_tokens
     assert (head.kind, table.kind) == ("odd8", "ternary") and set(table.codes.unique().tolist()) == {-1, 0, 1}
     if tied:  # what they share is known best by the head
-        again = family_of(packed).stock(packed).get_input_embeddings().weight
+        stock: Any = family_of(packed).stock(packed)
+        again = stock.get_input_embeddings().weight
         assert (again - latent).abs().max() <= head.row_scale.max() * 1.001
     packed.set_head_bits(2)
     assert packed.lm_head.kind == "ternary" and packed.quant_config.head_bits == 2

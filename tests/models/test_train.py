@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -156,7 +157,8 @@ def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
     started = student.first_student(family, full, "1-1", tmp_path / "first", 8)
     latent = load_model(tmp_path / "first" / "latent")
     assert started.quant_config.bits == "1-1" and started.quant_config.head_bits == 8 and not started.is_packed
-    own, other = (model.get_input_embeddings().get_parameter("weight") for model in (started, latent))
+    models: list[Any] = [started, latent]
+    own, other = (model.get_input_embeddings().get_parameter("weight") for model in models)
     assert torch.equal(own, other)
     with pytest.raises(InputError, match="--start must be a quantized model of the teacher's family"):
         student.first_student(family, full, "1-1", teacher_dir)
