@@ -14,7 +14,7 @@ from ternbin.graph.activations import ACTIVATIONS
 from ternbin.models.bart.checkpoint import load_any, load_packed
 from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
-from ternbin.models.bart.structure import stacks
+from ternbin.models.bart.structure import head_of, stacks
 from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_of
 from ternbin.models.files import PACKED_FILE, STOCK_FILE
@@ -39,7 +39,7 @@ def test_a_head_of_8_bits_has_codes_of_its_own(tied, tmp_path):
     latent = stacks(model)[1].embed_tokens.value
     packed = load_any(save_packed(model, tmp_path))
     assert torch.equal(logits(model), logits(packed))
-    head, table = packed.lm_head, stacks(packed)[1].embed_tokens
+    head, table = head_of(packed), stacks(packed)[1].embed_tokens
     assert (head.kind, table.kind) == ("odd8", "ternary") and set(table.codes.unique().tolist()) == {-1, 0, 1}
     if tied:  # what they share is known best by the head
         stock: Any = family_of(packed).stock(packed)
