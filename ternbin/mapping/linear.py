@@ -116,6 +116,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
     address = image.put(data_key, lambda: _weight_bytes(hw, weight, code, rows, x, inner, expand), tiles * tile_bytes)
     words, fields, odd = _epilogue(hw, weights, op, folded, rows, where)
     count, param_addr = words.shape[1], image.put(("params", node.name, groups), lambda: int_bytes(words, 2))
+    planes = dict(row_planes=code.planes) | (dict(row_plane=chunks) if code.planes > 1 else {})
     return Plan(
         name=node.name,
         tiles=tiles,
@@ -126,7 +127,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
         expand=expand,
         weights=Constant(Mem.WBUF, address, tile_bytes, inner, tiles),
         params=Constant(Mem.PBUF, param_addr, count * hw.param_word_bits // 8, count, tiles),
-        fields={**fields, "row_planes": code.planes, "row_plane": chunks, "acc_init": folded.acc_init + odd_init},
+        fields={**fields, **planes, "acc_init": folded.acc_init + odd_init},
         odd=odd,
     )
 
