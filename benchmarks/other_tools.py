@@ -27,6 +27,7 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Instruction, Mem, Op, encode
 from ternbin.contract.memories import ceil_div
 from ternbin.contract.rows import code_row_bytes, code_row_words, code_words, word_codes
+from ternbin.contract.transfers import transfer_banks
 from ternbin.counting.traffic import traffic
 from ternbin.energy.lines import Line, total_pj
 from ternbin.energy.model import account
@@ -77,7 +78,7 @@ def here(hw: HwConfig, tokens: int, outs: int, depth: int) -> dict[str, Any]:
     program = [Instruction(Op.LOAD, dict(mem=Mem.ABUF, inner=words, outer=tokens, dram=source, stride=words * row))]
     for tile in range(0, plan.tiles, part):
         at, params = tile * plan.inner, tile * plan.params.words
-        load = dict(inner=plan.inner, outer=part * hw.rows, stride=plan.row_bytes)
+        load = dict(inner=plan.inner, outer=part * transfer_banks(hw, Mem.WBUF), stride=plan.row_bytes)
         program += [
             Instruction(
                 Op.LOAD, load | dict(mem=Mem.WBUF, addr=at, dram=plan.weights.address + tile * plan.weights.tile_bytes)
