@@ -18,6 +18,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import parts
+
 ASKED = {
     "bit_exact": ("==", True),
     "sim_seconds": ("<", 60),
@@ -201,57 +203,26 @@ PARTS = {
 }
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """All figures; parts that are there already are not run again."""
-    figures = {}
-    for part in PARTS:
-        path = args.work / f"{part}-{'' if part == 'interpreter' else Path(args.hw).stem + '-'}{args.bits}.json"
-        if not path.exists():
-            print(f"{part} ...", file=sys.stderr)
-            options = [
-                "--hw",
-                args.hw,
-                "--bits",
-                args.bits,
-                "--work",
-                args.work,
-                *(["--model", args.model] if args.model else []),
-            ]
-            subprocess.run(
-                [sys.executable, __file__, "--part", part, "--json", path.with_suffix(".new"), *options], check=True
-            )
-            path.with_suffix(".new").replace(path)
-        figures |= json.loads(path.read_text(encoding="utf-8"))
-    return figures
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--hw", default="base")
-    parser.add_argument("--bits", default="2-2")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--work", type=Path, default=Path("build/bart_base"))
-    parser.add_argument("--fresh", action="store_true", help="forget results of an earlier call")
-    parser.add_argument("--part", choices=PARTS, help="one part only, its result to --json")
-    parser.add_argument("--json", type=Path)
+    parts.add_arguments(parser, PARTS, "build/bart_base")
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        for path in args.work.glob("*.json"):
-            path.unlink()
-    if args.part:
-        args.json.write_text(json.dumps(PARTS[args.part](args)), encoding="utf-8")
+    measured = parts.figures(
+        args,
+        __file__,
+        PARTS,
+        lambda part: f"{part}-{'' if part == 'interpreter' else Path(args.hw).stem + '-'}{args.bits}",
+        ["--model", args.model] if args.model else [],
+    )
+    if measured is None:
         return
-    measured = measure(args)
     print(f"{'figure':26} {'asked':>10} {'measured':>10}")
     for key, (relation, limit) in ASKED.items():
         asked, value = relation + ("true" if limit is True else f"{limit:g}"), measured[key]
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         print(f"{key:26} {asked:>10} {shown:>10}{'' if HOLDS[relation](value, limit) else ' !'}")
-    if args.json:
-        args.json.write_text(
-            json.dumps({"hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n", encoding="utf-8"
-        )
+    parts.write(args, {"hw": args.hw, "bits": args.bits, **measured})
 
 
 if __name__ == "__main__":

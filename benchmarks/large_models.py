@@ -12,13 +12,13 @@ cycle model; ``run`` is the RTL.
 import argparse
 import json
 import resource
-import subprocess
-import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
+
+import parts
 
 EOS, ENGLISH, ROMANIAN = 2, 250004, 250020
 LARGE: dict[str, Any] = dict(
@@ -170,46 +170,23 @@ def part_run(args: argparse.Namespace) -> dict:
 PARTS = {"checkpoint": part_checkpoint, "predict": part_predict, "run": part_run}
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """All figures; parts that are there already are not run again."""
-    figures = {}
-    for part in PARTS:
-        path = args.work / f"{part}-{args.shape}-{Path(args.hw).stem}-{args.bits}.json"
-        if not path.exists():
-            print(f"{part} ...", file=sys.stderr)
-            options = ["--shape", args.shape, "--hw", args.hw, "--bits", args.bits]
-            options += ["--work", args.work, "--json", path.with_suffix(".new")]
-            subprocess.run([sys.executable, __file__, "--part", part, *options], check=True)
-            path.with_suffix(".new").replace(path)
-        figures |= json.loads(path.read_text(encoding="utf-8"))
-    return figures
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shape", choices=SHAPES, default="mbart-large")
-    parser.add_argument("--hw", default="base")
-    parser.add_argument("--bits", default="2-2")
-    parser.add_argument("--work", type=Path, default=Path("build/large_models"))
-    parser.add_argument("--fresh", action="store_true", help="forget results of an earlier call")
-    parser.add_argument("--part", choices=PARTS, help="one part only, its result to --json")
-    parser.add_argument("--json", type=Path)
+    parts.add_arguments(parser, PARTS, "build/large_models")
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        for path in args.work.glob("*.json"):
-            path.unlink()
-    if args.part:
-        args.json.write_text(json.dumps(PARTS[args.part](args)), encoding="utf-8")
+    measured = parts.figures(
+        args,
+        __file__,
+        PARTS,
+        lambda part: f"{part}-{args.shape}-{Path(args.hw).stem}-{args.bits}",
+        ["--shape", args.shape],
+    )
+    if measured is None:
         return
-    measured = measure(args)
     for name, value in measured.items():
         print(f"{name:24} {json.dumps(value)[:100]}")
-    if args.json:
-        args.json.write_text(
-            json.dumps({"shape": args.shape, "hw": args.hw, "bits": args.bits, **measured}, indent=1) + "\n",
-            encoding="utf-8",
-        )
+    parts.write(args, {"shape": args.shape, "hw": args.hw, "bits": args.bits, **measured})
 
 
 if __name__ == "__main__":
