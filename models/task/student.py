@@ -16,6 +16,7 @@ from ternbin.models.config import QuantConfig
 from ternbin.models.families import family_in
 from ternbin.models.family import Family
 from ternbin.models.model import QuantModel
+from ternbin.models.quantizers import ActQuantizer
 from ternbin.models.task.batches import Batch, Ends, Row, epoch_batches, shorten
 from ternbin.models.task.budget import Budget, Schedule
 from ternbin.models.task.checkpoint import full_precision_in
@@ -123,7 +124,8 @@ def student_batches(
 def first_student(
     family: Family[Any], teacher, bits: str, start_dir: Path | None, head_bits: int | None = None
 ) -> QuantModel:
-    """The student before training: of the teacher's weights, or of the latent weights of another student."""
+    """The student before training: of the teacher's weights, or of the latent weights of another student, with the steps it
+    has learned where activations have the same codes."""
     quant = QuantConfig(bits=bits, head_weight_bits=head_bits)
     if start_dir is None:
         return family.quantize(teacher, quant)
@@ -131,10 +133,23 @@ def first_student(
     other, full_precision = family_in(folder)
     if other is not family or full_precision:
         raise InputError(f"--start must be a quantized model of the teacher's family, not the one in {str(folder)!r}")
-    student = family.requantize(family.load(folder), bits)
+    started = family.load(folder)
+    student = family.requantize(started, bits)
+    keep_steps(started, student)
     if head_bits is not None:
         student.set_head_bits(head_bits)
     return student
+
+
+@torch.no_grad()
+def keep_steps(old: QuantModel, new: QuantModel) -> None:
+    """Give the activations of `new` the steps of those of `old` that have the same name and kind of codes; others are unset."""
+    learned = {name: module for name, module in old.named_modules() if isinstance(module, ActQuantizer)}
+    for name, module in new.named_modules():
+        if isinstance(module, ActQuantizer) and module.alpha is not None:
+            other = learned.get(name)
+            if other is not None and other.alpha is not None and other.kind == module.kind:
+                module.alpha.copy_(other.alpha)
 
 
 def train_student(

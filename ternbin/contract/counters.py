@@ -78,10 +78,22 @@ def counters(hw: HwConfig) -> dict[str, int]:
 
 # ---- what can be said of them without simulation ----------------------------------------------------------------------
 
-SINGLE_PLANE = (
-    "steps_single_plane",
-    "columns_single_plane",
-)  # no registers: steps and columns of the array with whole codes
+CODE_WORDS = (
+    "wbuf_reads",
+    "kbuf_reads",
+    "kbuf_writes",
+    "abuf_reads",
+    "abuf_writes",
+)  # a word for each bit plane of codes
+
+
+def single_plane(name: str) -> str:
+    """Name of what a counter would say if codes had no bit planes."""
+    return f"{name}_single_plane"
+
+
+STEPS, COLUMNS = single_plane("steps"), single_plane("columns")  # of the array: array_active and array_columns
+SINGLE_PLANE = (STEPS, COLUMNS, *map(single_plane, CODE_WORDS))  # no registers
 ARRAY = (*SINGLE_PLANE, "execute_array_active", "execute_array_columns", "execute_rowsum_active")
 TIMED = ("cycles", *(f"{unit}_busy" for unit in UNITS), "axi_fetch_beats")  # as exact as the cycle model
 MEASURED = (

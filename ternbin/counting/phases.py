@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
-from ternbin.contract.counters import ARRAY
+from ternbin.contract.counters import ARRAY, SINGLE_PLANE
 from ternbin.contract.effects.table import counts
 from ternbin.contract.isa import UNIT_OF, Instruction, Op, Unit
 from ternbin.contract.program import Program
@@ -154,15 +154,15 @@ def executed(program: Program, number: int, instructions: Sequence[Instruction],
     result: list[Executed] = []
     for record in call.records:
         instruction, op = queues[record.unit][record.index]
-        counters = dict(record.counters)
-        if instruction.op == Op.GEMM:  # the array runs ahead of the results that the record's counters are taken with
-            own = counts(program.hw, instruction)
-            counters |= {name: own[name] for name in ARRAY}
+        own = counts(
+            program.hw, instruction
+        )  # the array runs ahead of the results that the record's counters are taken with
+        counters = dict(record.counters) | {name: own[name] for name in ARRAY if name in own}
         result.append(Executed(number, record.unit.name.lower(), op, instruction, record.start, record.done, counters))
     return result
 
 
-_FROM_INSTRUCTIONS = ("steps_single_plane", "columns_single_plane", "execute_array_active", "execute_array_columns")
+_FROM_INSTRUCTIONS = (*SINGLE_PLANE, "execute_array_active", "execute_array_columns")
 
 
 def _checked(number: int, counters: dict[str, int], ran: Sequence[Executed]) -> dict[str, int]:

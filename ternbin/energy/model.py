@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ternbin.contract.counters import DRAINED
+from ternbin.contract.counters import CODE_WORDS, COLUMNS, DRAINED, STEPS, single_plane
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.memories import banked
 from ternbin.counting.traffic import Traffic
@@ -44,25 +44,28 @@ class Setting:
     def columns(self) -> str:
         """Counter of the columns that are active in the array's steps. A wide element needs no bit planes: one step for each pair of
         codes."""
-        return "columns_single_plane" if self.precision.whole else "execute_array_columns"
+        return COLUMNS if self.precision.whole else "execute_array_columns"
 
     @property
     def steps(self) -> str:
         """Counter of the array's steps, likewise."""
-        return "steps_single_plane" if self.precision.whole else "execute_array_active"
+        return STEPS if self.precision.whole else "execute_array_active"
+
+    def words(self, counter: str) -> str:
+        """Counter of the words of a memory that are read or written, likewise."""
+        return single_plane(counter) if self.precision.whole and counter in CODE_WORDS else counter
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: an event, the counters it happens with, and its figure. Where there are no terms or there is no figure there is
-    no such event."""
+    """A row of the table: an event, the counters or external bytes it happens with, and its figure. Where there are no terms or there is no
+    figure there is no such event."""
 
     unit: str
     event: str
     group: Group
     terms: Callable[[Setting], Terms]
     figure: Callable[[Setting], Figure | None]
-    basis: Basis = "counters"
 
     def rates(self, setting: Setting) -> list[Rate]:
         terms = self.terms(setting)
@@ -70,9 +73,13 @@ class Row:
         if figure is None or not figure.high:  # the fit gave the event no energy
             return []
         return [
-            Rate(self.unit, self.event, self.group, self.basis, counter, factor, figure)
+            Rate(self.unit, self.event, self.group, _basis(counter), counter, factor, figure)
             for counter, factor in terms.items()
         ]
+
+
+def _basis(counter: str) -> Basis:
+    return "traffic" if counter in Traffic.__dataclass_fields__ else "counters"
 
 
 # ---- the array ------------------------------------------------------------------------------------------------------
@@ -201,17 +208,28 @@ def reach_mm(name: str, hw: HwConfig) -> float:
 def _memory(name: str) -> list[Row]:
     """Reads and writes of the banks of a memory, what their second port adds, the wires to them, and the leakage of all of them."""
 
+    def bits(s: Setting) -> float:
+        return banked(s.hw)[name].bits * _wider(name, s)
+
+    def words(kind: str, s: Setting) -> Terms:
+        if (name, kind) == (
+            "wbuf",
+            "write",
+        ) and s.precision.whole:  # a weight that comes is written once, of whatever planes
+            return {"weights": 8 * dict(s.scaled).get("weights", 1.0) / bits(s)}
+        return {s.words(f"{name}_{kind}s"): 1}
+
     def access(kind: str, event: str, port: str) -> Row:
         def figure(s: Setting) -> Figure:
             memory, factor = banked(s.hw)[name], _wider(name, s)
             figure: Figure = getattr(tables.sram(memory.words, memory.bits), port)
             return figure if factor == 1 else figure.times(factor, f"x {factor:g} for wider codes")
 
-        return Row(name, event, "on-chip", lambda _: {f"{name}_{kind}s": 1}, figure)
+        return Row(name, event, "on-chip", lambda s: words(kind, s), figure)
 
     def moved(s: Setting) -> Terms:
-        bits = banked(s.hw)[name].bits * _wider(name, s)
-        return {f"{name}_reads": bits, f"{name}_writes": bits}
+        accesses = words("read", s) | words("write", s)
+        return {counter: times * bits(s) for counter, times in accesses.items()}
 
     def leakage(s: Setting) -> Figure:
         memory = banked(s.hw)[name]
@@ -235,7 +253,6 @@ def _external(name: str) -> Row:
         "external",
         lambda s: {name: 8 * dict(s.scaled).get(name, 1.0)},
         lambda s: tables.DRAM[s.dram],
-        "traffic",
     )
 
 
@@ -299,10 +316,10 @@ def account(
 ) -> list[Line]:
     """Energy lines of one call (or of several, counters and traffic added up).
 
-    ``counters``: the hardware counters by name, plus ``steps_single_plane`` and ``columns_single_plane`` (what array_active and
-    array_columns would be without bit planes; equal to them for 1- and 2-bit activations). ``weight_bits``: bits of a weight code (in
-    external memory ``hw.memory_bits``; embedding rows have ``weight_bits`` there). ``precision``: of the array, if not the hardware's.
-    ``stored_bits``: what the weights that were loaded take in external memory, if not all of them ``hw.memory_bits``.
+    ``counters``: the hardware counters by name, plus those of ``SINGLE_PLANE`` (what the array's steps and columns and the words of code
+    memories would be without bit planes; equal to them for 1- and 2-bit codes). ``weight_bits``: bits of a weight code (in external memory
+    ``hw.memory_bits``; embedding rows have ``weight_bits`` there). ``precision``: of the array, if not the hardware's. ``stored_bits``:
+    what the weights that were loaded take in external memory, if not all of them ``hw.memory_bits``.
     """
     counted: dict[Basis, Mapping[str, float]] = {"counters": counters, "traffic": asdict(traffic)}
     table = rates(setting(hw, weight_bits, precision, dram, stored_bits))

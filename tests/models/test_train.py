@@ -157,6 +157,9 @@ def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
     started = student.first_student(family, full, "1-1", tmp_path / "first", 8)
     latent = load_model(tmp_path / "first" / "latent")
     assert started.quant_config.bits == "1-1" and started.quant_config.head_bits == 8 and not started.is_packed
+    again = student.first_student(family, full, latent.quant_config.bits, tmp_path / "first")
+    assert again.state_dict().keys() == latent.state_dict().keys()
+    assert all(torch.equal(value, latent.state_dict()[name]) for name, value in again.state_dict().items())
     models: list[Any] = [started, latent]
     own, other = (model.get_input_embeddings().get_parameter("weight") for model in models)
     assert torch.equal(own, other)

@@ -11,6 +11,7 @@ from accounts import check_counts, check_links, check_records
 from ternbin.contract.counters import COUNTERS
 from ternbin.contract.effects.table import counts
 from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.isa import Dest, Epilogue, Instruction, Kind, Op
 from ternbin.counting.events import add
 from ternbin.counting.phases import Phase
 from ternbin.counting.traffic import Traffic
@@ -89,6 +90,47 @@ def test_memory_energy_counts_accesses():
     millimetres = 0.5 * (memory + array) ** 0.5
     moved = _pj(lines, "wbuf", "bit moved to or from it")
     assert moved == pytest.approx(1000 * 64 * millimetres * 0.2 * 1.4 * 0.5 * 0.5 * 1.1**2)
+
+
+def test_references_have_no_bit_planes():
+    """Of products with codes of 8 planes on either side, and of writing such codes, they read and write whole words, as with 1 plane."""
+    product = {
+        "row_tiles": 3,
+        "col_tiles": 2,
+        "chunks": 5,
+        "tokens": 7,
+        "row_planes": 1,
+        "col_planes": 1,
+        "kind": Kind.TERNARY,
+    }
+    lines: dict[str, list[list[Line]]] = {"own": [], "fp32": []}
+    for planes in ({}, {"row_planes": 8, "col_planes": 8, "kind": Kind.INT8}):
+        fields, residual = product | planes, {"epilogue": Epilogue.RESIDUAL}
+        executed = [
+            Instruction(Op.GEMM, fields | {"dest": Dest.TOKENS}),
+            Instruction(Op.GEMM, fields | {"dest": Dest.TRANSPOSED, "row_kbuf": 1}),
+            Instruction(Op.GEMM, fields | residual),
+            Instruction(Op.QUANT, {"tokens": 7, "words": 4, "kind": fields["kind"]}),
+        ]
+        counted = _counters(**add(counts(HW, i) for i in executed))
+        lines["own"].append(account(counted, Traffic(weights=99), HW, weight_bits=2))
+        fp32 = Precision.reference("fp32")
+        lines["fp32"].append(account(counted, Traffic(weights=99), HW, weight_bits=2, precision=fp32, stored_bits=2))
+    units = ("array", "wbuf", "kbuf", "abuf")
+    few, many = ({u: sum(line.pj for line in own if line.unit == u) for u in units} for own in lines["fp32"])
+    assert few == many and all(few.values())
+    few, many = ({u: sum(line.pj for line in own if line.unit == u) for u in units} for own in lines["own"])
+    assert all(many[unit] > 7 * few[unit] for unit in ("array", "kbuf", "abuf"))
+
+
+def test_a_weight_is_written_once_whatever_its_planes():
+    """WBUF's writes of a reference follow from the bits of weights that come, 16 times 2 bits of each here."""
+    fp32 = account(
+        _counters(wbuf_writes=1), Traffic(weights=100), HW, weight_bits=2, precision=Precision.reference("fp32")
+    )
+    (line,) = [line for line in fp32 if (line.unit, line.event) == ("wbuf", "write")]
+    assert line.count == pytest.approx(100 * 8 / 64)  # words of 32 weights
+    assert line.energy.pj == pytest.approx(16 * tables.sram(HW.wbuf_words, 64).write.pj)
 
 
 def test_what_is_fetched_past_the_end_of_a_program_is_paid():

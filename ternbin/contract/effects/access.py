@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ternbin.contract.counters import single_plane
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Instruction, Kind, Mem
 
@@ -62,6 +63,11 @@ def grid(base: int, *axes: tuple[int, int]) -> np.ndarray:
 def planes(kind: int) -> int:
     """Words that a code word of ``kind`` is written as."""
     return 8 if kind in (Kind.INT8, Kind.UINT8) else 1
+
+
+def code_words(name: str, words: int, planes: int) -> dict[str, int]:
+    """A counter of ``CODE_WORDS``, and what it would be without bit planes."""
+    return {name: words * planes, single_plane(name): words}
 
 
 def no_ternary(hw: HwConfig, kind: Any) -> Any:

@@ -4,7 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from ternbin.contract.effects.access import READ, WRITE, Access, Effect, Fields, Rule, grid, no_ternary, planes
+from ternbin.contract.counters import COLUMNS, STEPS
+from ternbin.contract.effects.access import (
+    READ,
+    WRITE,
+    Access,
+    Effect,
+    Fields,
+    Rule,
+    code_words,
+    grid,
+    no_ternary,
+    planes,
+)
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Dest, Epilogue, Instruction, Kind, Mem
 from ternbin.contract.memories import ceil_div
@@ -115,13 +127,13 @@ def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
     steps, columns, pairs = single * i["col_tiles"], single * i["tokens"], i["row_planes"] * i["col_planes"]
     epilogue, drained = Epilogue(i["epilogue"]), i["row_tiles"] * i["tokens"]
     result = {
-        "steps_single_plane": steps,
-        "columns_single_plane": columns,
+        STEPS: steps,
+        COLUMNS: columns,
         "execute_array_active": steps * pairs,
         "execute_array_columns": columns * pairs,
         "execute_rowsum_active": steps * i["rowsum"],
-        ("kbuf" if i["row_kbuf"] else "wbuf") + "_reads": steps * pairs * hw.rows,
-        "abuf_reads": columns * pairs,
+        **code_words(("kbuf" if i["row_kbuf"] else "wbuf") + "_reads", steps * hw.rows, pairs),
+        **code_words("abuf_reads", columns, pairs),
         f"execute_drained_{'argmax' if epilogue == Epilogue.TOP else epilogue.name.lower()}": drained,
     }
     if epilogue == Epilogue.SCORES:
@@ -131,10 +143,10 @@ def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
         return result | {"rbuf_reads": drained, "rbuf_writes": drained}
     if epilogue in (Epilogue.ARGMAX, Epilogue.TOP):
         return result | {"idbuf_writes": result_words(hw, i)}
-    written = drained * planes(i["kind"])
     if i["dest"] == Dest.TOKENS:
-        return result | {"abuf_writes": written}
-    return result | {"kbuf_writes": written * (hw.rows if i["dest"] == Dest.TRANSPOSED else 1)}
+        return result | code_words("abuf_writes", drained, planes(i["kind"]))
+    words = drained * (hw.rows if i["dest"] == Dest.TRANSPOSED else 1)
+    return result | code_words("kbuf_writes", words, planes(i["kind"]))
 
 
 GEMM = Effect(rules, touches, counts)

@@ -1,5 +1,6 @@
 """The effects of all operations. END has none."""
 
+from ternbin.contract.counters import CODE_WORDS, single_plane
 from ternbin.contract.effects import gemm, transfer, vector
 from ternbin.contract.effects.access import Access, Effect
 from ternbin.contract.hw import HwConfig
@@ -42,7 +43,13 @@ def out_of_range(hw: HwConfig, i: Instruction) -> str | None:
 
 def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
     """Counter -> what a legal instruction adds to it, also those of ``counters.SINGLE_PLANE``. END adds nothing."""
-    return {} if i.op == Op.END else {_STARTED[i.op]: 1} | EFFECTS[i.op].counts(hw, i)
+    if i.op == Op.END:
+        return {}
+    own = EFFECTS[i.op].counts(hw, i)
+    whole = {
+        single_plane(name): own[name] for name in CODE_WORDS if name in own
+    }  # where the operation knows of no planes
+    return {_STARTED[i.op]: 1} | whole | own
 
 
 def moves(hw: HwConfig, i: Instruction) -> tuple[str, int] | None:

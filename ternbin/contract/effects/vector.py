@@ -2,7 +2,18 @@
 
 import numpy as np
 
-from ternbin.contract.effects.access import READ, WRITE, Access, Effect, Fields, Rule, grid, no_ternary, planes
+from ternbin.contract.effects.access import (
+    READ,
+    WRITE,
+    Access,
+    Effect,
+    Fields,
+    Rule,
+    code_words,
+    grid,
+    no_ternary,
+    planes,
+)
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Instruction, Kind, Mem
 from ternbin.contract.memories import ceil_div
@@ -31,7 +42,7 @@ def _codes(hw: HwConfig, i: Instruction, tokens: int, granules: int) -> Access:
 
 def _code_counts(i: Instruction, granules: int) -> dict[str, int]:
     writes = planes(i["kind"])
-    return {"abuf_writes": granules * writes, "vector_plane_writes": granules * writes * (writes > 1)}
+    return code_words("abuf_writes", granules, writes) | {"vector_plane_writes": granules * writes * (writes > 1)}
 
 
 # ---- LAYERNORM --------------------------------------------------------------------------------------------------------
