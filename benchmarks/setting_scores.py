@@ -1,9 +1,9 @@
-"""Scores of the bundled model in other bit settings and residual widths, as the entries that a space of ternbin explore takes.
+"""Scores of the bundled models of every bit setting, in several residual widths, as the entries that a space of ternbin explore takes.
 
     python benchmarks/setting_scores.py > scores.toml
 
-Nats a token and ROUGE-L of the integer model, greedily decoded, on the 36 texts that come with it (all of the test split). Only its own
-setting, 2-2 with 16 bits, was trained; the others are its weights quantized anew, and calibrated on 16 of these texts.
+Nats a token and ROUGE-L of the integer model, greedily decoded, on the 36 texts that come with it (all of the test split). Each setting
+was trained with 16 bits; other widths are its weights calibrated anew on 16 of these texts.
 """
 
 import argparse

@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --rebuild: also compare a third core, small, that nothing is fitted to (as long again)",
     )
+    parser.add_argument(
+        "--placed",
+        action="store_true",
+        help="place the cells of every block with graywolf and store what that changes beside the figures (of the "
+        "library: NAME.lef and graywolf's rules, *.par, beside it)",
+    )
     options.add_characterisation(parser)
     options.add_json(parser)
 
@@ -41,15 +47,17 @@ def call(args: argparse.Namespace) -> None:
     from ternbin.energy import figures as tables
     from ternbin.errors import InputError
 
-    if not args.rebuild and (args.lib or args.cells or args.store or args.blind):
-        raise InputError("--lib, --cells, --store and --blind must be given with --rebuild")
-    if args.rebuild and args.characterisation:
-        raise InputError("--characterisation must not be given with --rebuild")
+    if not args.rebuild and args.blind:
+        raise InputError("--blind must be given with --rebuild")
+    if not (args.rebuild or args.placed) and (args.lib or args.cells or args.store):
+        raise InputError("--lib, --cells and --store must be given with --rebuild or --placed")
+    if (args.rebuild or args.placed) and args.characterisation:
+        raise InputError("--characterisation must not be given with --rebuild or --placed")
     if args.cells and not args.lib:
         raise InputError("--cells must be given with --lib")
     if args.lib and not args.store:
         raise InputError("--store must be given with --lib: run and report read the stored figures by default")
-    path = _rebuild(args) if args.rebuild else args.characterisation
+    path = _measure(args) if args.rebuild or args.placed else args.characterisation
     with tables.using(path):
         data = tables.characterisation()
         print(_table(data, accuracy.compared()))
@@ -57,12 +65,14 @@ def call(args: argparse.Namespace) -> None:
         results.write_json(args.json, data["blocks"])
 
 
-def _rebuild(args: argparse.Namespace) -> Path:
-    """Where the new figures stand."""
+def _measure(args: argparse.Namespace) -> Path:
+    """Where the new figures stand: all of them, or what is there with what placing changes."""
 
     from ternbin import results
     from ternbin.energy import figures as tables
     from ternbin.energy.gates.characterise import characterise
+    from ternbin.energy.gates.placed import place_blocks
+    from ternbin.energy.gates.placement import Views, graywolf
     from ternbin.energy.gates.roles import open_library
     from ternbin.energy.gates.synthesis import default_library
     from ternbin.progress import stage
@@ -71,12 +81,20 @@ def _rebuild(args: argparse.Namespace) -> Path:
     store = Path(args.store or tables.STORED)
     library = open_library(Path(args.lib or default_library()), Path(args.cells) if args.cells else None)
     writable(store.parent)
+    if args.placed:
+        graywolf(), Views.beside(library.path)  # before long work
 
     def progress(text: str) -> None:
         with stage(text):
             pass
 
-    results.write_json(store, characterise(library, progress, blind=args.blind))
+    if args.rebuild:
+        found = characterise(library, progress, blind=args.blind)
+    else:
+        found = tables.read_characterisation(store if store.exists() else tables.STORED)
+    if args.placed:
+        found |= {"placed": place_blocks(library, progress)}
+    results.write_json(store, found)
     return store
 
 
@@ -99,6 +117,7 @@ def _table(data: dict, compared: list[dict]) -> str:
             glitch, zero = event["glitch"], event["zero_delay"]
             spread = f"+- {glitch['spread']:<7,.1f}" if "spread" in glitch else " " * 10
             lines.append(f"    {name:<30} {glitch['total']:>10,.1f} {spread} ({zero['total']:,.1f})")
+    lines += _placed(data)
     lines += ["", "whole cores at gate level, and the model of a run for the same calls", ""]
     for row in compared:
         lines.append(
@@ -115,3 +134,21 @@ def _cells(where: dict) -> list[str]:
         return []
     names = ", ".join(f"{role.replace('_', ' ')} {name}" for role, name in where["cells"].items())
     return [f"{names}; wire load {where['wire_load'] or 'none'}"]
+
+
+def _placed(data: dict) -> list[str]:
+    """What placing the blocks changes; nothing where none was placed."""
+    if "placed" not in data:
+        return []
+    where, blocks = data["placed"]["provenance"], data["placed"]["blocks"]
+    lines = ["", f"placed by {blocks[0]['tool']}, over the wire-load model of {where['library']}"]
+    lines.append(
+        f"{'':<24} {'cells':>6} {'um x um':>13} {'wires':>6} {'element':>8} {'operands':>9} {'total':>6} {'path':>6}"
+    )
+    for block in blocks:
+        size = f"{block['width_um']:.0f} x {block['height_um']:.0f}"
+        lines.append(
+            f"{block['name']:<24} {block['cells']:>6,} {size:>13} {block['wires']:>6.2f} {block['element']:>8.2f} "
+            f"{block['operands']:>9.2f} {block['total']:>6.2f} {block['critical_path']:>6.2f}"
+        )
+    return lines

@@ -22,39 +22,46 @@ def lowered_model(name: str, bits: str, res_bits: int) -> Lowered:
 
         dims: dict[str, Any] = BART_BASE
         return shape_model(bits, res_bits=res_bits, **dims)
-    return prepare.lowered_model(folder_of(name), bits, res_bits)
+    folders = folders_of(name)
+    return prepare.lowered_model(folders.get(bits, folders[""]), bits, res_bits)
 
 
-def folder_of(name: str) -> Path:
-    """Of a model that has one."""
+def folders_of(name: str) -> dict[str, Path]:
+    """Folders of a model that has some: its own as "", and where it comes in several settings theirs by bits."""
     from ternbin.models import prepare
 
-    return prepare.bundled_dir() if name == BUNDLED else Path(name)
+    return {"": prepare.bundled_dir()} | prepare.bundled_settings() if name == BUNDLED else {"": Path(name)}
 
 
 def digest(name: str) -> str:
     """Changes with the files of a model."""
     if name == SHAPED:
         return SHAPED
-    folder, found = folder_of(name), hashlib.sha256()
-    files = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
-    if not files:
-        raise InputError(f"{folder}: must be the folder of a checkpoint, with config.json")
-    for path in files:
-        found.update(path.name.encode())
-        with open(path, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
+    found = hashlib.sha256()
+    for folder in dict.fromkeys(folders_of(name).values()):
+        files = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
+        if not files:
+            raise InputError(f"{folder}: must be the folder of a checkpoint, with config.json")
+        for path in files:
+            found.update(path.name.encode())
+            with open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()[:16]
 
 
 def own_scores(name: str) -> dict[tuple[str, int], dict[str, float]]:
-    """(bits, width of the residual stream) -> metric -> score: what a checkpoint's eval.json says of its own setting; empty without one.
+    """(bits, width of the residual stream) -> metric -> score: what a model's eval.json, one for each setting it comes in, says of that;
+    empty without one.
 
     Of the integer model where it was scored, greedily decoded. Raises InputError for a broken file.
     """
-    if name == SHAPED:
-        return {}
-    folder = folder_of(name)
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for folder in () if name == SHAPED else folders_of(name).values():
+        found |= _own(folder)
+    return found
+
+
+def _own(folder: Path) -> dict[tuple[str, int], dict[str, float]]:
     scores, config = _read(folder / "eval.json"), _read(folder / "config.json")
     quant = config.get("quant") if config else None
     if scores is None or not isinstance(quant, dict):

@@ -271,7 +271,7 @@ def test_axes_of_a_table_are_those_of_its_template():
 
 
 def _energies(path: Path, block, rows) -> tuple[Measured, dict]:
-    measured = Measured(block, open_library(path))
+    measured = Measured.of(block, open_library(path))
     return measured, measured.energy(sequence(WARMUP + 64, *rows))
 
 

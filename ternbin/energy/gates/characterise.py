@@ -46,7 +46,7 @@ def provenance(library: Library) -> dict[str, Any]:
     }
 
 
-def _stimuli(block: Block, real: RealTensors) -> Stimuli:
+def stimuli_of(block: Block, real: RealTensors) -> Stimuli:
     """Activity class -> (stimuli for a generator, cycles that an event takes). The row operand of the softmax's lane is its parameters."""
     if block.kind == "exp":
         return {
@@ -74,7 +74,7 @@ def _random(block: Block, rng: random.Random) -> list[Iterator[int]]:
     return [random_rows(block, form, rng) for form in forms(block.kind)]
 
 
-def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict[str, float]:
+def summary(measured: Measured, energies: list[Energy], cycles: int) -> dict[str, float]:
     """Femtojoules a multiply-accumulate: parts, total with the clock, and the standard deviation of the total over seeds."""
     block = measured.block
     clock = measured.clock_fj_per_flop * len(measured.netlist.flops) * cycles / block.lanes
@@ -94,14 +94,14 @@ def _summary(measured: Measured, energies: list[Energy], cycles: int) -> dict[st
 def measure_block(block: Block, library: Library, real: RealTensors, progress: Callable[[str], None]) -> dict[str, Any]:
     """The record of one block, as docs/energy.md describes it. Raises CheckError where netlist and RTL differ."""
     progress(f"{block.name}: synthesis")
-    measured = Measured(block, library)
+    measured = Measured.of(block, library)
     netlist = measured.netlist
     events: dict[str, dict[str, dict[str, float]]] = {}
-    for name, (stimuli, cycles) in _stimuli(block, real).items():
+    for name, (stimuli, cycles) in stimuli_of(block, real).items():
         progress(f"{block.name}: {name}")
         runs = [measured.energy(stimuli(random.Random(seed))) for seed in SEEDS]
         events[name] = {
-            mode: _summary(measured, [run[mode] for run in runs], cycles) for mode in ("glitch", "zero_delay")
+            mode: summary(measured, [run[mode] for run in runs], cycles) for mode in ("glitch", "zero_delay")
         }
     clock = clock_energy(netlist)
     return {
@@ -125,13 +125,18 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six significant digits: more would only be noise in the stored file."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in cast(dict[str, Any], value).items()}
-    return [_rounded(item) for item in cast(list[Any], value)] if isinstance(value, list) else value
+        return {key: rounded(item) for key, item in cast(dict[str, Any], value).items()}
+    return [rounded(item) for item in cast(list[Any], value)] if isinstance(value, list) else value
+
+
+def blocks() -> list[Block]:
+    """All that are measured."""
+    return [*(mac_block(*which) for which in MAC_BLOCKS), exp_block()]
 
 
 def characterise(
@@ -139,8 +144,7 @@ def characterise(
 ) -> dict[str, Any]:
     """The whole data file of ternbin/energy; ``blind``: with a third core. Raises MissingToolError, CheckError."""
     real = bundled_tensors()
-    blocks = [*(mac_block(*which) for which in MAC_BLOCKS), exp_block()]
-    records = [measure_block(block, library, real, progress) for block in blocks]
+    records = [measure_block(block, library, real, progress) for block in blocks()]
     parts, core = characterise_cores(library, progress, blind=blind)
     where = provenance(library) | {"real_tensors": real.layer}
-    return _rounded({"schema": SCHEMA, "provenance": where, "blocks": records + parts, "core": core})
+    return rounded({"schema": SCHEMA, "provenance": where, "blocks": records + parts, "core": core})

@@ -29,12 +29,16 @@ class Energy:
 class Measured:
     """A block's netlist with everything that its energies need."""
 
-    def __init__(self, block: Block, library: Library):
-        self.block = block
-        self.netlist: Netlist = synthesize(block.verilog, block.top, library, keep=(block.module,))
+    def __init__(self, block: Block, netlist: Netlist):
+        self.block, self.netlist = block, netlist
         self.timing: Timing = analyse(self.netlist)
         self.weights = toggle_energy(self.netlist, self.timing)
         self.simulator = Simulator(self.netlist, self.timing, self.weights, group_of=self.group, groups=2)
+
+    @staticmethod
+    def of(block: Block, library: Library) -> "Measured":
+        """The block synthesized, its wires by the library's model."""
+        return Measured(block, synthesize(block.verilog, block.top, library, keep=(block.module,)))
 
     @staticmethod
     def group(placed: Placed) -> int:
@@ -70,7 +74,7 @@ class Measured:
     @cached_property
     def _operand_loads(self) -> np.ndarray:
         """Energy that a toggle of an operand register spends in the element's pins and the wire to them; 0 for other nets."""
-        library, loads = self.netlist.library, self.netlist.loads()
+        library = self.netlist.library
         result = np.zeros(self.netlist.nets)
         for flop in self.netlist.flops:
             if not self.group(flop):
@@ -78,6 +82,6 @@ class Measured:
                     net = flop.pins[pin]
                     inside = [p.cell.pins[name].cap for p, name in self.netlist.sinks.get(net, ()) if self.group(p)]
                     if inside:
-                        wire = loads[net] - sum(p.cell.pins[name].cap for p, name in self.netlist.sinks[net])
-                        result[net] = 0.5 * library.volt**2 * library.cap_unit * 1e15 * (sum(inside) + wire)
+                        load = sum(inside) + self.netlist.wire(net)
+                        result[net] = 0.5 * library.volt**2 * library.cap_unit * 1e15 * load
         return result

@@ -58,7 +58,8 @@ class Ram:
 @dataclass(frozen=True)
 class Netlist:
     """A flat, mapped module. ``inputs``, ``outputs``: port -> nets, low bit first; ``clock``: the net of the clock port. Flip-flops, memory
-    banks and clock gates hang on it or on the output of a clock gate."""
+    banks and clock gates hang on it or on the output of a clock gate. ``wires``: capacitance of the wire of nets that are placed; of
+    others the library's wire-load model says it."""
 
     library: Library
     nets: int
@@ -68,6 +69,7 @@ class Netlist:
     clock: int
     rams: list[Ram] = field(default_factory=list[Ram])
     names: dict[int, str] = field(default_factory=dict[int, str])
+    wires: dict[int, float] = field(default_factory=dict[int, float])
 
     @cached_property
     def flops(self) -> list[Placed]:
@@ -131,11 +133,15 @@ class Netlist:
         return dict(sorted(result.items()))
 
     def loads(self) -> list[float]:
-        """Capacitance of every net, pins and wire-load model, in library units."""
+        """Capacitance of every net, pins and wire, in library units."""
         result = [0.0] * self.nets
         for net, sinks in self.sinks.items():
-            result[net] = sum(placed.cell.pins[pin].cap for placed, pin in sinks) + self.library.wire_cap(len(sinks))
+            result[net] = sum(placed.cell.pins[pin].cap for placed, pin in sinks) + self.wire(net)
         return result
+
+    def wire(self, net: int) -> float:
+        """Capacitance of the wire of a net, in library units."""
+        return self.wires.get(net, self.library.wire_cap(len(self.sinks.get(net, ()))))
 
 
 class _Reader:
