@@ -23,10 +23,11 @@ from ternbin.sim.runner import run
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What one seed stands for."""
+    """What one seed stands for. ``head_bits``: of the weights of the LM head, where they are not as all others."""
 
     family: str
     bits: str
+    head_bits: int | None
     sizes: Sizes
     source_len: int
     max_new_tokens: int
@@ -35,7 +36,8 @@ class Case:
     stall_seed: int | None
 
     def __str__(self) -> str:
-        return f"{self.family} {self.bits} {self.sizes} source={self.source_len} new={self.max_new_tokens}"
+        head = f" head={self.head_bits}" if self.head_bits else ""
+        return f"{self.family} {self.bits}{head} {self.sizes} source={self.source_len} new={self.max_new_tokens}"
 
 
 def family_for(seed: int) -> Family:
@@ -49,6 +51,7 @@ def draw_case(seed: int, hw: HwConfig) -> Case:
     return Case(
         family=family.stock_types[0],
         bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.kind == "ternary" else ["1-1"]),
+        head_bits=8 if family.generates and random.Random(f"head {seed}").random() < 0.25 else None,
         sizes=family.draw(rng, _draw_activation(seed)),
         source_len=rng.randint(1, 19),
         max_new_tokens=rng.randint(1, 4),
@@ -103,7 +106,10 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
     at a time. ``hw`` is made for the beams of all. Every text must also be the reference's.
     """
     case, family = draw_case(seed, hw), family_for(seed)
-    lowered = fold(family.lower(family.random(case.bits, case.sizes, seed=seed, res_bits=hw.res_bits)))
+    model = family.random(case.bits, case.sizes, seed=seed, res_bits=hw.res_bits)
+    if case.head_bits is not None:
+        model.set_head_bits(case.head_bits)
+    lowered = fold(family.lower(model))
     writes = generates(lowered)
     beams, hw = (beams, hw.searching(beams, texts)) if writes else (1, hw)
     rng = random.Random(seed + 1)

@@ -38,6 +38,11 @@ def array_pj(counters: Mapping[str, int], hw: HwConfig) -> float:
     return value_pj(line for line in lines if line.unit == "array" and at_gate_level(line))
 
 
+def logic_pj(counters: Mapping[str, int], traffic: Traffic, hw: HwConfig) -> float:
+    """All of a core, of what a netlist has, for a model of 2-bit weights."""
+    return value_pj(line for line in account(_Zeros(counters), traffic, hw, weight_bits=2) if at_gate_level(line))
+
+
 def compared() -> list[dict[str, Any]]:
     """Every compared call: ``gates_pj`` and ``model_pj`` in all and by part, ``error``; ``blind``: on a core that nothing was fitted to."""
     core = tables.characterisation()["core"]

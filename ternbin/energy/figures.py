@@ -150,6 +150,16 @@ def lane(kind: str) -> Figure:
     return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), "parts of the core")
 
 
+def trit_decoder() -> Figure:
+    """A byte of packed trits decoded: datapath, and the clock pins of the registers that hold the trits."""
+    record = block("trits")
+    held = record["fj_per_event"]["operand held"]
+    clock = record["clock_fj_per_flop"] * record["flip_flops"]["element"] / record["lanes"]
+    pj, low = ((held[mode]["element"] + clock) / 1e3 for mode in ("glitch", "zero_delay"))
+    source = f"gate level: {record['name']} of {record['lanes']} bytes a beat, each of five random trits"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), "parts of the core")
+
+
 CLOCK = "clock"
 
 

@@ -31,12 +31,13 @@ MULTIPLY = "multiply-accumulate"
 
 @dataclass(frozen=True)
 class Setting:
-    """What rates depend on. ``scaled``: field of Traffic -> bits there over bits in the program's memory, where they are not one.
-    ``characterised``: the file of gate-level figures."""
+    """What rates depend on. ``weight_bits``: of a weight code. ``scaled``: field of Traffic -> bits there over bits in the program's
+    memory, where they are not one. ``characterised``: the file of gate-level figures."""
 
     hw: HwConfig
     precision: Precision
     dram: str
+    weight_bits: int
     scaled: tuple[tuple[str, float], ...] = ()
     characterised: Path = field(default_factory=tables.chosen)
 
@@ -185,6 +186,15 @@ BEAMS = (
     Row("execute", "sum of a beam's exponentials", "on-chip", _logits, lambda _: tables.add(56)),
 )
 
+
+def _decoded(s: Setting) -> Terms:
+    """Bytes of weights that are packed trits; those of an LM head of 8 bits count as such too."""
+    packed = s.hw.weight_pack == "5trit" and s.weight_bits == 2 and not s.precision.whole
+    return {"weights": 1} if packed else {}
+
+
+DECODER = Row("load", "byte of packed trits decoded", "on-chip", _decoded, lambda _: tables.trit_decoder())
+
 # ---- memories -------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +288,7 @@ def _rows(hw: HwConfig) -> Iterator[Row]:
     yield from ARRAY
     yield from CORE
     yield from BEAMS
+    yield DECODER
     for name in banked(hw):
         yield from _memory(name)
     yield from EXTERNAL
@@ -298,10 +309,10 @@ def setting(
 ) -> Setting:
     """As :func:`account` has it."""
     if precision is None:
-        return Setting(hw, Precision.of(hw), dram)
+        return Setting(hw, Precision.of(hw), dram, weight_bits)
     stored = hw.memory_bits(weight_bits) if stored_bits is None else stored_bits
     weights, embedding = precision.weight_bits / stored, precision.weight_bits / weight_bits
-    return Setting(hw, precision, dram, (("weights", weights), ("embedding", embedding)))
+    return Setting(hw, precision, dram, weight_bits, (("weights", weights), ("embedding", embedding)))
 
 
 def account(

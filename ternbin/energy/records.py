@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Some = Annotated[int, Field(ge=1, le=1 << 53)]
 
 ELEMENTS = ("ternary", "binary", "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
-LANE = "exp"
+UNITS = ("exp", "trits")  # a lane of the softmax, the decoder of packed trits
 
 
 class Parts(TypedDict):
@@ -54,7 +54,7 @@ class FlipFlops(TypedDict):
 
 Classes = TypedDict("Classes", {"flip-flop": Amount, "mux": Amount})
 ElementEvents = TypedDict("ElementEvents", {"operand held": Modes, "real": Modes})
-LaneEvents = TypedDict("LaneEvents", {"operand held": Modes})
+UnitEvents = TypedDict("UnitEvents", {"operand held": Modes})
 
 
 class Element(_Block):
@@ -65,9 +65,10 @@ class Element(_Block):
     fj_per_event: ElementEvents
 
 
-class Lane(_Block):
+class Measured(_Block):
+    flip_flops: FlipFlops
     clock_fj_per_flop: Amount
-    fj_per_event: LaneEvents
+    fj_per_event: UnitEvents
 
 
 class Size(TypedDict):
@@ -91,11 +92,11 @@ class CorePart(_Block):
 
 def _which(block: Any) -> str:
     kind = cast(dict[str, object], block).get("kind") if isinstance(block, dict) else None
-    return "lane" if kind == LANE else "part" if isinstance(kind, str) and kind.startswith("core ") else "element"
+    return "unit" if kind in UNITS else "part" if isinstance(kind, str) and kind.startswith("core ") else "element"
 
 
 Block = Annotated[
-    Annotated[Element, Tag("element")] | Annotated[Lane, Tag("lane")] | Annotated[CorePart, Tag("part")],
+    Annotated[Element, Tag("element")] | Annotated[Measured, Tag("unit")] | Annotated[CorePart, Tag("part")],
     Discriminator(_which),
 ]
 
@@ -149,7 +150,7 @@ def missing(contents: dict[str, Any]) -> list[str]:
     """Kinds of blocks that figures need and that are not there, and events of parts of the core."""
     kinds = {block["kind"]: block for block in contents["blocks"]}
     parts = {f"core {part}": events for part, events in EVENTS.items() if part != "array"}
-    lacking = [f"a block of the kind {kind!r}" for kind in (*ELEMENTS, LANE, *parts) if kind not in kinds]
+    lacking = [f"a block of the kind {kind!r}" for kind in (*ELEMENTS, *UNITS, *parts) if kind not in kinds]
     return lacking + [
         f"the event {event!r} of {kind}"
         for kind, events in parts.items()

@@ -54,14 +54,20 @@ def _library() -> Any:
 
 def synthesize(point: Point) -> dict[str, Any]:
     """The point's accelerator at gate level, without its memories: ``area_mm2`` beside the model's for array and other logic
-    (``model_mm2``), ``critical_path_ns``, ``flip_flops``, ``cells``. Raises MissingToolError."""
+    (``model_mm2``), ``critical_path_ns``, ``flip_flops``, ``cells``; ``gates_uj`` of toggles and clock pins beside the model's
+    (``model_uj``), both for ``workload``, a short text of the bundled model. Raises MissingToolError."""
+    from ternbin.energy.accuracy import logic_pj
     from ternbin.energy.area import array_mm2, core_mm2
+    from ternbin.energy.gates.fitting import real_workloads
     from ternbin.energy.gates.whole_core import Core
 
     begun, hw = perf_counter(), point.config
-    found = Core(hw, _library()).summary()
+    core, workload = Core(hw, _library()), real_workloads()[0]
+    found = core.summary()
     model = sum(array_mm2(hw).values()) + sum(core_mm2(hw).values())
     area = found["area_um2"] / 1e6
+    spent = core.spent(workload.record(hw))
+    foretold = logic_pj(spent.counters, workload.traffic(hw), hw)
     return {
         "area_mm2": area,
         "model_mm2": model,
@@ -69,5 +75,9 @@ def synthesize(point: Point) -> dict[str, Any]:
         "critical_path_ns": found["critical_path_ns"],
         "cells": found["cells"],
         "flip_flops": found["flip_flops"],
+        "workload": workload.name,
+        "gates_uj": spent.pj / 1e6,
+        "model_uj": foretold / 1e6,
+        "energy_error": foretold / spent.pj - 1,
         "seconds": perf_counter() - begun,
     }

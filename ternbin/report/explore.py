@@ -149,7 +149,9 @@ def validation_rows(summary: dict[str, Any]) -> list[list[str]]:
     """Header first; gates only where some were synthesized."""
     gates = any("gates" in each for each in summary["validation"])
     rows = [["point", "bits", "values compared", "cycles, RTL", "cycles, predicted", "off by"]]
-    rows[0] += ["logic, gates (mm2)", "logic, predicted", "off by", "critical path (ns)"] if gates else []
+    if gates:
+        rows[0] += ["logic, gates (mm2)", "logic, predicted", "off by", "critical path (ns)"]
+        rows[0] += ["energy of the logic, gates (uJ)", "predicted", "off by"]
     for place, each in enumerate(summary["validation"], 1):
         rtl, synthesized = each["rtl"], each.get("gates")
         bits = "equal" if rtl["bit_exact"] else f"DIFFER: {rtl['first_divergence']}"
@@ -158,6 +160,8 @@ def validation_rows(summary: dict[str, Any]) -> list[list[str]]:
         if synthesized:
             cells += [f"{synthesized['area_mm2']:.4g}", f"{synthesized['model_mm2']:.4g}"]
             cells += [f"{synthesized['error']:+.1%}", f"{synthesized['critical_path_ns']:.3g}"]
+            cells += [f"{synthesized['gates_uj']:.4g}", f"{synthesized['model_uj']:.4g}"]
+            cells.append(f"{synthesized['energy_error']:+.1%}")
         rows.append(cells)
     return rows
 

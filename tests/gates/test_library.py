@@ -10,7 +10,7 @@ import pytest
 from ternbin.cli import main
 from ternbin.contract.hw import HwConfig
 from ternbin.energy import figures
-from ternbin.energy.gates.blocks import exp_block, mac_block
+from ternbin.energy.gates.blocks import exp_block, mac_block, trits_block
 from ternbin.energy.gates.cells import Cell, Gate, Table
 from ternbin.energy.gates.engine import Simulator, pack, unpack
 from ternbin.energy.gates.fingerprint import structure
@@ -19,7 +19,7 @@ from ternbin.energy.gates.measure import WARMUP, Measured
 from ternbin.energy.gates.power import domain_energy
 from ternbin.energy.gates.roles import open_library, roles
 from ternbin.energy.gates.rtl_run import check_equal, run
-from ternbin.energy.gates.stimuli import exp_rows, forms, random_rows, sequence
+from ternbin.energy.gates.stimuli import UNITS, forms, random_rows, sequence
 from ternbin.energy.gates.synthesis import synthesize
 from ternbin.energy.gates.timing import analyse
 from ternbin.energy.library import Declared, declared_for, read_declared
@@ -275,14 +275,18 @@ def _energies(path: Path, block, rows) -> tuple[Measured, dict]:
     return measured, measured.energy(sequence(WARMUP + 64, *rows))
 
 
+def operands(block, rng):
+    """Random ones of its own kind."""
+    if block.kind in UNITS:
+        return UNITS[block.kind](block, rng)
+    return tuple(random_rows(block, form, rng) for form in forms(block.kind))
+
+
 @pytest.mark.build
-@pytest.mark.parametrize("which", ["ternary", "exp"])
-def test_a_block_on_a_library_without_adder_and_gate_equals_its_rtl(which):
+@pytest.mark.parametrize("block", [mac_block("ternary", 16), exp_block(), trits_block()], ids=lambda block: block.kind)
+def test_a_block_on_a_library_without_adder_and_gate_equals_its_rtl(block):
     """Synthesis, every output in every cycle, energy."""
-    rng = random.Random(1)
-    block = mac_block("ternary", 16) if which == "ternary" else exp_block()
-    rows = tuple(random_rows(block, form, rng) for form in forms(block.kind)) if which == "ternary" else exp_rows(rng)
-    measured, energy = _energies(PLAIN, block, rows)
+    measured, energy = _energies(PLAIN, block, operands(block, random.Random(1)))
     assert {placed.cell.name for placed in measured.netlist.cells} <= {"NOT", "DRIVER", "NAND", "NOR", "TWICE", "KEEP"}
     assert energy["glitch"].element >= energy["zero_delay"].element > 0 and energy["zero_delay"].operands > 0
 
@@ -322,8 +326,10 @@ def test_gated_flip_flops_behind_a_built_gate_equal_their_rtl():
 
 @pytest.mark.soak
 @pytest.mark.skipif(not OSU.exists(), reason="apt-get install qflow-tech-osu035")
-@pytest.mark.parametrize("which", [("ternary", 16), ("int8", 16), ("bf16", 16), "exp"])
-def test_blocks_on_a_second_real_library(which):
+@pytest.mark.parametrize(
+    "block", [*(mac_block(kind, 16) for kind in ("ternary", "int8", "bf16")), exp_block(), trits_block()]
+)
+def test_blocks_on_a_second_real_library(block):
     found = roles(open_library(OSU)).described()
     assert found == {
         "flip_flop": "DFFPOSX1",
@@ -331,10 +337,7 @@ def test_blocks_on_a_second_real_library(which):
         "full_adder": "FAX1",
         "clock_gate": "DFFNEGX1 + AND2X1",  # its latch has no area
     }
-    rng = random.Random(4)
-    block = exp_block() if which == "exp" else mac_block(*which)
-    rows = exp_rows(rng) if which == "exp" else tuple(random_rows(block, form, rng) for form in forms(block.kind))
-    _, energy = _energies(OSU, block, rows)
+    _, energy = _energies(OSU, block, operands(block, random.Random(4)))
     assert energy["glitch"].element > 1000  # femtojoules: 3.3 V, 350 nm
 
 

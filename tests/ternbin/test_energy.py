@@ -80,6 +80,19 @@ def test_packed_trits_are_scaled_from_what_they_take():
     assert (packed.memory_bits(2), packed.memory_bits(1), HW.memory_bits(2)) == (1.6, 1, 2)
 
 
+def test_packed_trits_are_decoded_byte_by_byte():
+    packed, name = replace(HW, weight_pack="5trit"), "byte of packed trits decoded"
+    (line,) = [line for line in account(_counters(), Traffic(weights=80), packed, weight_bits=2) if line.event == name]
+    record = tables.block("trits")
+    clock = record["clock_fj_per_flop"] * record["flip_flops"]["element"] / 8
+    assert line.count == 80 and line.record.name == "trit decoder" and line.energy.tier == "measured"
+    assert line.pj == pytest.approx(80 * (record["fj_per_event"]["operand held"]["glitch"]["element"] + clock) / 1e3)
+    fp32 = account(_counters(), Traffic(weights=80), packed, weight_bits=2, precision=Precision.reference("fp32"))
+    others = [*fp32, *account(_counters(), Traffic(weights=80), packed, weight_bits=1)]
+    others += account(_counters(), Traffic(weights=80), HW, weight_bits=2)
+    assert not [line for line in others if line.event == name]
+
+
 def test_memory_energy_counts_accesses():
     lines = account(_counters(wbuf_reads=1000), Traffic(), HW, weight_bits=2)
     (line,) = [line for line in lines if line.unit == "wbuf" and line.event == "read"]

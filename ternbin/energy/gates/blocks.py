@@ -1,4 +1,5 @@
-"""The blocks that are compared, each behind operand registers: the multiply-accumulate elements of every kind, a lane of the softmax."""
+"""The blocks that are compared, each behind operand registers: the multiply-accumulate elements of every kind, a lane of the softmax, the
+decoder of packed trits."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -7,10 +8,11 @@ from typing import Any
 from amaranth.back import verilog
 from amaranth.lib.wiring import Component
 
-from ternbin.contract.hw import HwConfig
+from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
 from ternbin.rtl.parts.primitives import primitives
+from ternbin.rtl.transfer.trits import Unpack
 from ternbin.rtl.vector.softmax_lanes import ENTRY_BITS, EXP_LANE, ExpLane
 
 CONTROLS = ("rst", "row_load", "col_load", "en", "first", "double", "subtract", "capture")
@@ -34,6 +36,10 @@ _ARRAY_PINS = """.en(en), .first(first), .double(double), .subtract(subtract), .
 _EXP_PINS = """.advance(en), .take(en), .multiply(en), .keep(1'b1), .keep2(1'b1), .power(1'b1),
       .maximum(row_register[{high}:0]), .mul(row_register[{mul}:{bits}]), .shift(row_register[{row}:{shift}]),
       .score(col_register[{high}:0]), .entry(col_register[{mul}:{bits}]), .index(result[7:0]), .exponential(result[23:8])"""
+
+_TRITS_PINS = (
+    """.i__payload(col_register), .i__valid(en), .o__ready(1'b1), .drop(1'b0), .last(1'b0), .o__payload(result)"""
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,27 @@ def exp_block() -> Block:
         ),
         _EXP_PINS.format(bits=bits, high=bits - 1, mul=bits + entry - 1, shift=bits + entry, row=bits + entry + 5),
     )
+
+
+@cache
+def trits_block() -> Block:
+    """The decoder of packed trits in the load path of ``small`` (rtl/transfer/trits.py), a beat a cycle. Column operand: the beat; it has
+    no parameters."""
+    hw = replace(NAMED["small"], weight_pack="5trit")
+    result = hw.code_word_bits * hw.load_words
+    block = Block(
+        "trit decoder",
+        "trits",
+        hw.axi_bytes,
+        1,
+        hw.axi_data_bits,
+        result,
+        "trit_decoder",
+        "wrapped_trit_decoder",
+        {},
+        "byte",
+    )
+    return _wrapped(Unpack(hw), block, _TRITS_PINS)
 
 
 def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -> Block:

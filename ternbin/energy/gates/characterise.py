@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from ternbin.energy.figures import SCHEMA
-from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, exp_block, mac_block
+from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, exp_block, mac_block, trits_block
 from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import WARMUP, Energy, Measured
 from ternbin.energy.gates.power import clock_energy
 from ternbin.energy.gates.real import RealTensors, bundled_tensors
 from ternbin.energy.gates.roles import roles
-from ternbin.energy.gates.stimuli import Ports, bit_serial, exp_rows, forms, random_rows, sequence
+from ternbin.energy.gates.stimuli import UNITS, Ports, bit_serial, forms, random_rows, sequence
 from ternbin.energy.gates.yosys import tool_versions
 from ternbin.sim.toolchain import verilator
 from ternbin.version import __version__
@@ -47,12 +47,13 @@ def provenance(library: Library) -> dict[str, Any]:
 
 
 def stimuli_of(block: Block, real: RealTensors) -> Stimuli:
-    """Activity class -> (stimuli for a generator, cycles that an event takes). The row operand of the softmax's lane is its parameters."""
-    if block.kind == "exp":
+    """Activity class -> (stimuli for a generator, cycles that an event takes). The row operand of other units is their parameters."""
+    if block.kind in UNITS:
+        rows = UNITS[block.kind]
         return {
-            "random": (lambda rng: sequence(CYCLES, *exp_rows(rng)), 1),
-            "operand held": (lambda rng: sequence(CYCLES, *exp_rows(rng), held=True), 1),
-            "idle": (lambda rng: sequence(CYCLES, *exp_rows(rng), idle=True), 1),
+            "random": (lambda rng: sequence(CYCLES, *rows(block, rng)), 1),
+            "operand held": (lambda rng: sequence(CYCLES, *rows(block, rng), held=True), 1),
+            "idle": (lambda rng: sequence(CYCLES, *rows(block, rng), idle=True), 1),
         }
     classes: Stimuli = {
         "random": (lambda rng: sequence(CYCLES, *_random(block, rng)), 1),
@@ -136,7 +137,7 @@ def rounded(value: Any) -> Any:
 
 def blocks() -> list[Block]:
     """All that are measured."""
-    return [*(mac_block(*which) for which in MAC_BLOCKS), exp_block()]
+    return [*(mac_block(*which) for which in MAC_BLOCKS), exp_block(), trits_block()]
 
 
 def characterise(

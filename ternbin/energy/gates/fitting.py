@@ -12,7 +12,9 @@ import numpy as np
 from scipy.optimize import nnls  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]  # scipy has no types
 
 from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.program import Program
 from ternbin.counting.external import MemoryModel
+from ternbin.counting.traffic import Traffic, traffic
 from ternbin.energy.block_events import events, size
 from ternbin.energy.gates.fingerprint import structure
 from ternbin.energy.gates.liberty import Library
@@ -43,8 +45,16 @@ class Workload:
     memory: MemoryModel = MemoryModel()
 
     def record(self, hw: HwConfig) -> Recording:
-        program = map_model(self.lowered, hw, len(self.ids), self.calls)
+        program = self._program(hw)
         return record(program, self.ids, self.lowered.meta["decoder_start_id"], range(self.calls), self.memory)
+
+    def traffic(self, hw: HwConfig) -> Traffic:
+        """What its calls move over the bus."""
+        program = self._program(hw)
+        return traffic(hw, [i for number in range(self.calls) for i in program.instructions(number)], 0)
+
+    def _program(self, hw: HwConfig) -> Program:
+        return map_model(self.lowered, hw, len(self.ids), self.calls)
 
 
 def random_workloads() -> list[Workload]:

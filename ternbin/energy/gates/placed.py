@@ -10,8 +10,7 @@ from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import Measured
 from ternbin.energy.gates.placement import Views, place, wired
 from ternbin.energy.gates.real import RealTensors, bundled_tensors
-
-CLASS = {"exp": "operand held"}  # of a block's operands; of all others ``real``
+from ternbin.energy.gates.stimuli import UNITS
 
 
 def place_blocks(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def _placed(
     placement = place(before.netlist, views)
     after = Measured(block, wired(before.netlist, placement))
     stimuli: Stimuli = stimuli_of(block, real)
-    drawn, cycles = stimuli[CLASS.get(block.kind, "real")]
+    drawn, cycles = stimuli["operand held" if block.kind in UNITS else "real"]
     energies: list[dict[str, float]] = []
     for which, measured in (("modelled", before), ("placed", after)):
         progress(f"{block.name}: {which} wires")

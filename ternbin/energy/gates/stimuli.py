@@ -4,6 +4,7 @@ import math
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 
 from ternbin.energy.gates.blocks import Block
 
@@ -159,7 +160,7 @@ def normalised(values: list[float]) -> list[float]:
     return [v / scale for v in values]
 
 
-def exp_rows(rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+def exp_rows(_: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
     """Parameters (maximum, factor, shift) and data (score, table entry) of the softmax's lane in the ranges that the numerics give them."""
 
     def data() -> Iterator[int]:
@@ -172,3 +173,16 @@ def exp_rows(rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
             yield 60 | rng.randrange(1 << 15, 1 << 16) << 24 | 12 << 40
 
     return parameters(), data()
+
+
+def trit_rows(block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+    """No parameters, and beats of bytes with five trits each."""
+
+    def beats() -> Iterator[int]:
+        while True:
+            yield sum(rng.randrange(3**5) << 8 * byte for byte in range(block.lanes))
+
+    return repeat(0), beats()
+
+
+UNITS = {"exp": exp_rows, "trits": trit_rows}  # kinds of blocks that are no multiply-accumulate: their operands

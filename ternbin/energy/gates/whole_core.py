@@ -96,6 +96,14 @@ def record(program: Program, ids: Sequence[int], start: int, calls: Iterable[int
     return Recording(packed["input"], packed["output"], starts, events)
 
 
+@dataclass(frozen=True)
+class Spent:
+    """Picojoules of toggles, glitches counted, and clock pins, and the counters of the same cycles."""
+
+    pj: float
+    counters: dict[str, int]
+
+
 class Core:
     """The netlist of an accelerator with clock gates, its memory banks as behaviour."""
 
@@ -133,6 +141,12 @@ class Core:
         rtl_run.check_equal(f"{self.hw.name} core", recording.outputs, activity.outputs, _RESET_CYCLES + 1)
         count = len(PARTS)
         return {name: activity.energy[:, [i, count + i]] for i, name in enumerate(PARTS)}
+
+    def spent(self, recording: Recording) -> Spent:
+        """Of all calls of a recording. Raises CheckError where a port differs from the RTL's."""
+        first = recording.starts[0]
+        pj = sum(float(cycles[first:].sum()) for cycles in self.energy(recording, timed=True).values()) / 1e3
+        return Spent(pj, {name: int(steps[first:].sum()) for name, steps in recording.events.items()})
 
 
 def _summary(netlist: Netlist) -> dict[str, Any]:
