@@ -1,7 +1,6 @@
 """An accelerator with many mutants in it, of which an input chooses one, as a compiled simulator.
 
-A mutant (Yosys `mutate`) is one bit of one port of one cell inverted, stuck, or inverted where another bit is 0 or 1. A module that is used
-many times has it in all its uses.
+A mutant (Yosys `mutate`) is one bit of one port of one cell inverted, stuck, or inverted where another bit is 0 or 1.
 """
 
 import ctypes
@@ -16,25 +15,37 @@ from ternbin.sim.build import model_spec
 from ternbin.sim.generated import generated
 from ternbin.sim.toolchain import BuildError, compile_model
 
-# Unit -> modules, as Yosys selects them.
+# Unit -> its cells, as Yosys selects them; ? stands for what it writes before names.
 UNITS = {
-    "array": "ternbin_pe ternbin_rowsum ternbin_row ternbin_execute.array* *ternbin_difference *ternbin_popcount* ternbin_full_adder",
-    "sequencer, drain": "ternbin_execute ternbin_execute.sequencer* ternbin_execute.drain*",
-    "epilogue": "ternbin_epilogue_lane ternbin_execute.epilogue* ternbin_execute.epilogue.top %d",
-    "beam lists": "ternbin_execute.epilogue.top",
-    "softmax": "ternbin_vector.softmax* ternbin_exp_lane ternbin_code_lane",
-    "LayerNorm": "ternbin_vector.layernorm* ternbin_layernorm_lane",
-    "quantize, embed": "ternbin_vector.quant* ternbin_vector.embed* ternbin_quant_lane ternbin_embed_lane",
-    "vector, the rest": "ternbin_vector ternbin_vector.writer*",
-    "load": "ternbin.load*",
-    "store": "ternbin.store*",
-    "memories": "ternbin.?buf *ternbin_ram",
-    "control": "ternbin.control*",
-    "axi": "ternbin.axi*",
-    "registers": "ternbin.registers",
-    "counters": "ternbin.counters",
-    "top, clock gates": "ternbin ternbin_clock_gate",
+    "array": "ternbin/*execute.*array.*",
+    "sequencer, drain": "ternbin/*execute.*sequencer.* ternbin/*execute.*drain.*",
+    "epilogue": "ternbin/*execute.*epilogue.* ternbin/*execute.*epilogue.*top.* %d",
+    "beam lists": "ternbin/*execute.*epilogue.*top.*",
+    "softmax": "ternbin/*vector.*softmax.*",
+    "LayerNorm": "ternbin/*vector.*layernorm.*",
+    "quantize, embed": "ternbin/*vector.*quant.* ternbin/*vector.*embed.* ternbin/*vector.*writer.*",
+    "load": "ternbin/$flatten?load.* ternbin/load.*",
+    "store": "ternbin/$flatten?store.* ternbin/store.*",
+    "memories": "ternbin/$flatten??buf.* ternbin/$flatten?idbuf.* *ternbin_ram/*",
+    "control": "ternbin/$flatten?control.* ternbin/control.*",
+    "axi": "ternbin/$flatten?axi.* ternbin/axi.*",
+    "registers": "ternbin/$flatten?registers.* ternbin/registers.*",
+    "counters": "ternbin.counters/*",
 }
+# Flat, and free of logic and bits that do nothing: a mutant there would be none. Of what the harness looks into, modules stay.
+_TIDY = (
+    "hierarchy -top ternbin",
+    "proc",
+    "setattr -mod -set keep_hierarchy 1 *ternbin_ram ternbin.counters",
+    "opt_clean",
+    "flatten",
+    "opt_clean -purge",
+    "opt -nodffe -nosdff",
+    "wreduce",
+    "splitcells",
+    "opt_clean -purge",
+    "opt -nodffe -nosdff",
+)
 _BITS = 16  # of the number of a mutant
 _SPARE = 20  # for those that cannot be used
 _PYOSYS = """
@@ -81,18 +92,15 @@ def _yosys(folder: Path, *steps: str) -> None:
 
 
 def _listed(folder: Path, texts: dict[str, str], count: int, seed: int) -> list[Mutant]:
-    """``count`` mutants, as many of each unit as of any other; of a small unit fewer.
-
-    Of the form for synthesis, without logic that does nothing: a mutant there would be none. Leaves the design in ``design.il``.
-    """
+    """``count`` mutants, as many of each unit as of any other; of a small unit fewer. Leaves the design in ``design.il``."""
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    tidy = ("hierarchy -top ternbin", "proc", "opt_clean", "opt -nodffe -nosdff", "wreduce", "opt_clean")
     share = -(-count // len(UNITS)) + _SPARE
     lists = [
-        f"mutate -list {share} -seed {seed} -o list{number} {modules}" for number, modules in enumerate(UNITS.values())
+        f"mutate -list {share} -seed {seed} -o list{number} {cells}" for number, cells in enumerate(UNITS.values())
     ]
-    _yosys(folder, f"read_verilog -sv -DSYNTHESIS {' '.join(sorted(texts))}", *tidy, "write_rtlil design.il", *lists)
+    read = f"read_verilog -sv -DSYNTHESIS {' '.join(sorted(texts))}"
+    _yosys(folder, read, *_TIDY, "write_rtlil design.il", *lists)
     tables = set(re.findall(r"cell \$meminit\S* (\S+)", (folder / "design.il").read_text(encoding="utf-8")))
     found: list[Mutant] = []
     for position, unit in enumerate(UNITS):

@@ -1,6 +1,6 @@
 """Mutants of the RTL, and what the suite of benchmarks/mutant_suite.py notices of them, a row for each unit.
 
-    python benchmarks/mutants.py --mutants 1200
+    python benchmarks/mutants.py --mutants 1000
 
 One simulator holds all mutants (benchmarks/mutant_design.py); compiling it takes some minutes. Verdicts are kept in ``--work``: a later
 call goes on where an earlier one stopped. ``--survivors`` lists those that nothing noticed.
@@ -83,7 +83,7 @@ def table(built: Mutants, found: dict[int, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=1200)
+    parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the choice of mutants")
     parser.add_argument("--instructions", type=int, default=200, help="random ones that a mutant executes")
     parser.add_argument("--work", type=Path, default=Path("reports/mutants"))
