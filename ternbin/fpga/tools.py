@@ -57,7 +57,7 @@ def run(tool: str, arguments: Sequence[str], folder: Path, heard: Callable[[str]
     its last error."""
     command, errors = [*find(tool), *arguments], []
     detail(" ".join(command))
-    with (folder / f"{tool}.log").open("w", encoding="utf-8") as log:
+    with (folder / f"{tool}.log").open("w", encoding="utf-8", buffering=1) as log:
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
         )

@@ -4,10 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from amaranth.sim import Simulator
+from peakrdl_ipxact import IPXACTImporter
 from systemrdl.compiler import RDLCompiler
 from systemrdl.node import RegNode
 
@@ -148,6 +150,49 @@ def test_pages_and_ip_xact(folder):
     for path in folder.rglob("*.*"):
         if path.suffix in (".h", ".xml", ".rdl", ".core", ".html"):
             assert str(folder.parent) not in path.read_text() and "/tmp/" not in path.read_text(), path
+
+
+def test_ip_xact_has_the_ports(folder, registers, tmp_path):
+    """Read back as other tools do: by the element names of the standard, and the memory map by PeakRDL."""
+    root = ElementTree.parse(folder / f"{PREFIX}.xml").getroot()
+    space = {"ipxact": "http://www.accellera.org/XMLSchema/IPXACT/1685-2014"}
+    order = [each.tag.rpartition("}")[2] for each in root if isinstance(each.tag, str)]
+    assert order == ["vendor", "library", "name", "version", "busInterfaces", "addressSpaces", "memoryMaps", "model"]
+    ports = {}
+    for port in root.iterfind("ipxact:model/ipxact:ports/ipxact:port", space):
+        left = port.findtext(".//ipxact:left", "0", space)
+        ports[port.findtext("ipxact:name", "", space)] = (
+            port.findtext(".//ipxact:direction", "", space),
+            int(left) + 1,
+        )
+    assert ports == {
+        port["name"]: (port["direction"].removesuffix("put"), port["bits"]) for port in manifest(HW)["ports"]
+    }
+    buses = {each.findtext("ipxact:name", "", space): each for each in root.iterfind(".//ipxact:busInterface", space)}
+    assert list(buses) == ["m_axi", "s_axil"]
+    for name, bus in buses.items():
+        maps = {
+            each.findtext("ipxact:logicalPort/ipxact:name", "", space): each.findtext(
+                "ipxact:physicalPort/ipxact:name", "", space
+            )
+            for each in bus.iterfind(".//ipxact:portMap", space)
+        }
+        assert maps.pop("ACLK") == "clk"
+        assert set(maps.values()) == {port for port in ports if port.startswith(f"{name}_")}
+        assert all(physical == f"{name}_{logical.lower()}" for logical, physical in maps.items())
+    memory_map = root.findtext("ipxact:memoryMaps/ipxact:memoryMap/ipxact:name", None, space)
+    reference = buses["s_axil"].find("ipxact:slave/ipxact:memoryMapRef", space)
+    assert reference is not None and reference.get("memoryMapRef") == memory_map
+    compiler = RDLCompiler()
+    IPXACTImporter(compiler).import_file(str(folder / f"{PREFIX}.xml"))
+    read = {node.inst_name: node for node in compiler.elaborate().top.descendants() if isinstance(node, RegNode)}
+    assert {name: node.absolute_address for name, node in read.items()} == {
+        name: node.absolute_address for name, node in registers.items()
+    }
+    for name, node in read.items():
+        assert [(each.low, each.width) for each in node.fields()] == [
+            (each.low, each.width) for each in registers[name].fields()
+        ]
 
 
 def test_fusesoc_takes_the_core(folder, tmp_path):
