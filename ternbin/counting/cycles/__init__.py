@@ -15,7 +15,7 @@ from ternbin.counting.cycles.bus import known_transfer, transfer
 from ternbin.counting.cycles.call import Call
 from ternbin.counting.cycles.gemm import known_gemm, undisturbed
 from ternbin.counting.cycles.instructions import Decoded, Key
-from ternbin.counting.cycles.vector import known_vector
+from ternbin.counting.cycles.vector import held_up, known_vector
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import PHASES, CallRun, RunResult
 from ternbin.errors import CheckError
@@ -108,7 +108,7 @@ KEPT = 200_000  # times of instructions, a kilobyte each at most
 
 def forget() -> None:
     """Gives up what is known of instructions once it is much: for processes that predict for many configurations."""
-    caches = transfer, known_transfer, undisturbed, known_gemm, known_vector
+    caches = transfer, known_transfer, undisturbed, known_gemm, known_vector, held_up
     if sum(each.cache_info().currsize for each in caches) > KEPT:
         for each in caches:
             each.cache_clear()

@@ -5,11 +5,13 @@ from collections import deque
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
 from ternbin.contract.pipeline import PAGE_BYTES, READ_AHEAD
 from ternbin.contract.transfers import external_rows
-from ternbin.counting.cycles.ports import CODES, WRITES, Spans, take
+from ternbin.counting.cycles.ports import CODES, WRITES, Spans, mark, take
 from ternbin.counting.external import OPEN_BURSTS, MemoryModel
 
 NEVER = 1 << 62
@@ -34,11 +36,11 @@ class Transfer:
     beats: float
     keys: bool
 
-    def written(self, came: list[int]) -> list[tuple[int, int]]:
-        """Cycles in which the words of a load are written whose beats were taken in ``came``: (first, how many)."""
-        if self.beats < 1:
-            return [(at + 1 - self.late, round(1 / self.beats)) for at in came]
-        return [(at + 1, 1) for at in came[int(self.beats) - 1 :: int(self.beats)]]
+    def held(self, flags: np.ndarray, came: list[int], first: int) -> None:
+        """Sets the flags, of cycles from ``first`` on, in which the words of a load are written whose beats were taken in ``came``."""
+        every = max(1, int(self.beats))
+        late, cycles = (self.late, round(1 / self.beats)) if self.beats < 1 else (0, 1)
+        mark(flags, np.array(came[every - 1 :: every], dtype=np.int64) + (1 - late - first), cycles)
 
 
 known_transfer = cache(Transfer)

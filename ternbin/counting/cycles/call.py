@@ -3,6 +3,8 @@
 import heapq
 from collections import deque
 
+import numpy as np
+
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, Unit
 from ternbin.contract.memories import ceil_div
@@ -10,8 +12,8 @@ from ternbin.contract.pipeline import DESCRIPTORS, IN_FLIGHT, PREFETCH
 from ternbin.counting.cycles.bus import NEVER, ReadChannel, State, Transfer, WriteChannel
 from ternbin.counting.cycles.gemm import Gemm, GemmTimes, gemm, undisturbed
 from ternbin.counting.cycles.instructions import Decoded
-from ternbin.counting.cycles.ports import PORTS, Held, Spans
-from ternbin.counting.cycles.vector import Vector
+from ternbin.counting.cycles.ports import NOBODY, Held, Spans
+from ternbin.counting.cycles.vector import Vector, held_up
 from ternbin.counting.external import MemoryModel
 from ternbin.errors import CheckError
 
@@ -19,7 +21,7 @@ FIRST_REQUEST = 1  # cycle of a call in which fetch asks for its first instructi
 INTERRUPT = 2  # cycles from the last unit's being idle to the interrupt
 
 _OTHERS = [[unit for unit in Unit if mask >> unit & 1] for mask in range(1 << len(Unit))]
-_FETCHED, _DISPATCH, _QUEUED, _DONE, _READY, _ASKED = range(6)
+_FETCHED, _DISPATCH, _QUEUED, _DONE, _READY, _ASKED, _ENDING = range(7)  # in a cycle, in this order
 
 
 class Call:
@@ -60,7 +62,15 @@ class Call:
         for number in range(PREFETCH):
             self._ask(FIRST_REQUEST + number)
         self._assemble(FIRST_REQUEST)
-        handlers = (self._on_fetched, self._dispatch, self._on_queued, self._on_done, self._issue, self._on_asked)
+        handlers = (
+            self._on_fetched,
+            self._dispatch,
+            self._on_queued,
+            self._on_done,
+            self._issue,
+            self._on_asked,
+            self._vector,
+        )
         events = self.events
         while events:
             cycle, kind, argument = heapq.heappop(events)
@@ -152,20 +162,19 @@ class Call:
             self._foresee(cycle)
         elif isinstance(work, Gemm):
             self._multiply(number, self.back)
-            if self.flying[Unit.VECTOR]:
-                self._vector(cycle)
-        elif isinstance(work, Vector):
-            if work.busy.columns:
-                self.columns = [(first + cycle, end + cycle) for first, end in work.busy.columns]
-                self._again()
             self._vector(cycle)
+        elif isinstance(work, Vector):
+            if work.columns:
+                self.columns = [(first + cycle, end + cycle) for first, end in work.columns]
+                self._again()
+            self.ready[unit] = NEVER
+            self._push(cycle + work.least, _ENDING, 0)
         elif isinstance(work, Transfer):
             done, asked, read = self.writes.store(cycle, work)
             if work.keys:
                 self.rows = [span for span in self.rows if span[1] > cycle] + read
                 self._again()
-                if self.flying[Unit.VECTOR]:
-                    self._vector(cycle)
+                self._vector(cycle)
             self._finish(done, unit, asked + 1)
 
     def _again(self) -> None:
@@ -174,51 +183,35 @@ class Call:
         for number in self.flying[Unit.EXECUTE]:
             state = self._multiply(number, state)
 
-    def _vector(self, cycle: int) -> None:
+    def _vector(self, cycle: int, _: int = 0) -> None:
         """When the instruction on the vector unit is done: what loads and results of the array write and read takes cycles from it."""
-        number = self.flying[Unit.VECTOR][-1]
-        if self.due.get(number) == cycle - 1:
-            return  # is over
+        number = self.flying[Unit.VECTOR][-1] if self.flying[Unit.VECTOR] else -1
         start, work = self.start[number], self.d.work[number]
-        if not isinstance(work, Vector):
-            raise TypeError(f"instruction {number} must be one of the vector unit, not {work}")
-        cycles, seen = work.cycles, 0
+        if not isinstance(work, Vector) or cycle < start + work.least or self.due.get(number) == cycle - 1:
+            return  # there is none, it is too early to say, or it is over
+        cycles, seen = work.least, 0
         while seen < cycles:
-            seen = 3 * cycles
-            held = self._held(start, work.busy.ports, seen)
-            if any(
-                at in own
-                for own, spans in zip(held, work.busy.ports, strict=True)
-                if own
-                for first, end in spans
-                for at in range(first, end)
-            ):
-                cycles, _ = work.function(*work.values, held)
+            seen = cycles
+            cycles = held_up(work, self._held(start, work, seen))
         done = max(start + cycles, cycle)
         if self.due.get(number) != done:
             self.due[number] = done
             self._finish(done, Unit.VECTOR, done + 1)
 
-    def _held(self, start: int, ports: tuple[Spans, ...], cycles: int) -> Held:
+    def _held(self, start: int, work: Vector, cycles: int) -> Held:
         """In which of the ``cycles`` from ``start`` on others have the ports that a vector instruction uses."""
         self.loads = [load for load in self.loads if load[1][-1] + load[0].tail >= start]
-        taken = [
-            (at, load.port, count)
-            for load, came in (*self.loads, *self.loading)
-            if ports[load.port]
-            for at, count in load.written(came)
-        ]
         self.gemms = [item for item in self.gemms if item[0] + item[1].done > start]
-        for begin, times in self.gemms:
-            taken += [
-                (at + begin, port, count)
-                for at, port, count in times.accesses(start - begin, start + cycles - begin)
-                if ports[port]
-            ]
-        return tuple(
-            frozenset(int(at) - start + i for at, own, count in taken if own == port for i in range(count))
-            for port in range(PORTS)
-        )
+        held = list(NOBODY)
+        for port in work.ports:
+            flags = np.zeros(cycles, np.uint8)
+            for load, came in (*self.loads, *self.loading):
+                if load.port == port:
+                    load.held(flags, came, start)
+            for begin, times in self.gemms:
+                times.held(flags, port, start - begin)
+            held[port] = flags.tobytes().rstrip(b"\0")
+        return tuple(held)
 
     def _multiply(self, number: int, back: tuple[int, int, int]) -> tuple[int, int, int]:
         """When a GEMM is done. ``back``: when the one before it is, and the release of the last two tiles before it; returns the same
@@ -257,8 +250,7 @@ class Call:
         self._push(asked + 1, _ASKED, self.version)
         if channel.load.port >= 0:
             self.loading = [(channel.load, channel.came)]
-            if self.flying[Unit.VECTOR]:
-                self._vector(cycle)
+            self._vector(cycle)
 
     def _on_asked(self, cycle: int, version: int) -> None:
         if version == self.version and self.state is not None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+
+import numpy as np
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Epilogue
 from ternbin.contract.pipeline import ENGINES
-from ternbin.counting.cycles.ports import CODES, PARAMETERS, READS, SCORES, WRITES, free_cycle
+from ternbin.counting.cycles.ports import CODES, PARAMETERS, PORTS, READS, SCORES, WRITES, free_cycle, mark
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,26 @@ class GemmTimes:
     period: int = 0
     repeats: int = 0
 
-    def accesses(self, first: int, end: int) -> list[tuple[int, int, int]]:
-        """Accesses from about cycle ``first`` to about ``end``."""
-        result = [access for access in self.used if first <= access[0] < end]
-        if self.repeats and self.row < len(self.used):
-            start, last = self.used[self.row][0], self.used[-1][0]
-            numbers = range(
-                max(1, (first - last) // self.period), min(self.repeats, (end - start) // self.period + 1) + 1
-            )
-            result += [
-                (at + number * self.period, port, cycles)
-                for number in numbers
-                for at, port, cycles in self.used[self.row :]
-            ]
+    def held(self, flags: np.ndarray, port: int, first: int) -> None:
+        """Sets the flags, of cycles from ``first`` on, in which the GEMM uses ``port``."""
+        once, again, cycles = self._of_port[port]
+        begun = once[np.searchsorted(once, first) : np.searchsorted(once, first + len(flags))] - first
+        if len(again):
+            least = max(1, (first - self.used[-1][0]) // self.period)
+            most = min(self.repeats, (first + len(flags) - self.used[self.row][0]) // self.period + 1)
+            late = np.arange(least, most + 1) * self.period - first
+            begun = np.concatenate([begun, np.add.outer(late, again).ravel()])
+        mark(flags, begun, cycles)
+
+    @cached_property
+    def _of_port(self) -> list[tuple[np.ndarray, np.ndarray, int]]:
+        """For each port: cycles in which an access begins; those that come again; cycles of each access."""
+        result: list[tuple[np.ndarray, np.ndarray, int]] = []
+        for port in range(PORTS):
+            own = [(at, cycles) for at, used, cycles in self.used if used == port]
+            once = np.array([at for at, _ in own], dtype=np.int64)
+            late = sum(used == port for _, used, _ in self.used[self.row :]) if self.repeats else 0
+            result.append((once, once[len(once) - late :], own[0][1] if own else 0))
         return result
 
 

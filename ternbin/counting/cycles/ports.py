@@ -1,23 +1,16 @@
 """Ports of memories: who has them in which cycles."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import numpy as np
 
 Spans = list[tuple[int, int]]  # cycles first <= cycle < end, in order
 PORTS = 5
 CODES, READS, WRITES, PARAMETERS, SCORES = range(
     PORTS
 )  # where others come before the vector unit: ABUF, RBUF, RBUF, PBUF, SBUF
-Held = tuple[frozenset[int], ...]  # for each port: cycles in which others have it
-
-
-@dataclass(frozen=True, eq=False)
-class Busy:
-    """Cycles from its issue in which a vector instruction that nothing holds up uses its ports; ``columns``: it reads ABUF, and
-    comes before the array."""
-
-    ports: tuple[Spans, ...] = field(default_factory=lambda: tuple([] for _ in range(PORTS)))
-    columns: Spans = field(default_factory=list[tuple[int, int]])
+Held = tuple[bytes, ...]  # for each port a byte a cycle: 1 where others have it
+NOBODY: Held = (b"",) * PORTS
 
 
 def take(spans: Spans, first: int, end: int) -> None:
@@ -39,8 +32,15 @@ def free_cycle(spans: Sequence[tuple[int, int]], cycle: int, number: int) -> int
     return at + left - 1
 
 
-def next_free(held: frozenset[int], cycle: int) -> int:
-    """The first cycle from ``cycle`` on that is not in ``held``."""
-    while cycle in held:
-        cycle += 1
-    return cycle
+def next_free(held: bytes, cycle: int) -> int:
+    """The first cycle from ``cycle`` on in which nobody has the port."""
+    if cycle >= len(held) or not held[cycle]:
+        return cycle
+    found = held.find(0, cycle)
+    return found if found >= 0 else len(held)
+
+
+def mark(flags: np.ndarray, begun: np.ndarray, cycles: int) -> None:
+    """Sets the flags, of those there are, for accesses of ``cycles`` cycles each."""
+    taken = np.add.outer(begun, np.arange(cycles)).ravel()
+    flags[taken[(taken >= 0) & (taken < len(flags))]] = 1

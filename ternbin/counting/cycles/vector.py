@@ -1,4 +1,4 @@
-"""Cycles of an instruction of the vector unit from issue to done, and the ports that it uses."""
+"""Cycles of an instruction of the vector unit from issue to done."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,19 +9,7 @@ from ternbin.contract.isa import Kind
 from ternbin.contract.memories import ceil_div
 from ternbin.contract.pipeline import NORM_GROUP, SCALE_WORDS, SLOTS
 from ternbin.counting.cycles.bus import NEVER
-from ternbin.counting.cycles.ports import (
-    CODES,
-    PARAMETERS,
-    PORTS,
-    READS,
-    SCORES,
-    WRITES,
-    Busy,
-    Held,
-    Spans,
-    next_free,
-    take,
-)
+from ternbin.counting.cycles.ports import CODES, PARAMETERS, READS, SCORES, WRITES, Held, Spans, next_free
 
 MASKS = -1  # what the masks are in, beside the banks of scores
 EIGHT_BIT = (Kind.INT8, Kind.UINT8)
@@ -31,14 +19,12 @@ class _Reads:
     """Words through a read buffer: requested a cycle after each other, two ahead of the last one taken; taken the cycle after at
     the earliest."""
 
-    def __init__(self, spans: Spans, held: frozenset[int] = frozenset()):
-        self.spans, self.held = spans, held
-        self.asked, self.taken = 1, deque([0, 0], maxlen=2)
+    def __init__(self, held: bytes):
+        self.held, self.asked, self.taken = held, 1, deque([0, 0], maxlen=2)
 
     def ask(self) -> int:
         """Asks for the next word. Returns the first cycle in which it can be taken."""
         self.asked = next_free(self.held, max(self.asked, self.taken[0]) + 1)
-        take(self.spans, self.asked, self.asked + 1)
         return max(self.asked, self.taken[1]) + 1
 
     def take(self, ready: int) -> int:
@@ -46,47 +32,46 @@ class _Reads:
         self.taken.append(max(self.ask(), ready))
         return self.taken[1]
 
-    def skip(self) -> None:
-        self.asked += 1
 
-
-def quant(words: int, eight_bit: bool, held: Held) -> tuple[int, Busy]:
+def quant(words: int, eight_bit: bool, held: Held) -> int:
     """A word a cycle, or a word in eight."""
-    busy = Busy()
-    reads = _Reads(busy.ports[READS], held[READS])
+    reads = _Reads(held[READS])
     accepted = written = -9
     for _ in range(words):
         accepted = max(reads.take(accepted) + 1, written)  # by the writer
         for _ in range(8 if eight_bit else 1):
             written = next_free(held[CODES], max(accepted, written) + 1)
-            take(busy.ports[CODES], written, written + 1)
-    return written + 1, busy
+    return written + 1
 
 
-def embed(tokens: int, words: int, code_words: int, held: Held) -> tuple[int, Busy]:
+def embed(tokens: int, words: int, code_words: int, held: Held) -> int:
     """A word a cycle; ``code_words`` a token, of which two are read ahead."""
-    every = ceil_div(words, code_words)
-    codes = [2 + max(i, (i - 2) * every + 2) for i in range(tokens * code_words)]
-    busy = Busy(columns=[(at, at + 1) for at in codes])
-    reads, written = _Reads(busy.ports[READS], held[READS]), -9
+    reads, written = _Reads(held[READS]), -9
     for _ in range(tokens * words):
         written = next_free(held[WRITES], reads.take(written) + 1)
-        take(busy.ports[WRITES], written, written + 1)
-    return written + 1, busy
+    return written + 1
+
+
+def embed_columns(tokens: int, words: int, code_words: int) -> Spans:
+    """Cycles from its issue in which EMBED reads ABUF, before the array."""
+    every = ceil_div(words, code_words)
+    codes = [2 + max(i, (i - 2) * every + 2) for i in range(tokens * code_words)]
+    return [(at, at + 1) for at in codes]
 
 
 def _past(stops: deque[tuple[int, int]], cycle: int) -> int:
     """The first cycle from ``cycle`` on that lies in none of ``stops``, which are in order."""
+    if cycle >= stops[-1][1]:
+        return cycle
     for first, end in stops:
         if first <= cycle < end:
             cycle = end
     return cycle
 
 
-def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
+def layernorm(tokens: int, words: int, held: Held) -> int:
     """Sums of up to 8 tokens, then groups of 4 in turn with the sums of 4 more; see rtl/vector/layernorm.py."""
-    busy = Busy()
-    reads, parameters = (_Reads(busy.ports[port], held[port]) for port in (READS, PARAMETERS))
+    reads, parameters = _Reads(held[READS]), _Reads(held[PARAMETERS])
     blocks: deque[tuple[int, int]] = deque([(-9, -9)], maxlen=5)  # the variance stages wait for the root
     loaded = divided = -99  # root and reciprocal of the last token began
     ready: list[int] = []  # cycle from which a token can be normalised
@@ -116,7 +101,6 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
         """A word leaves the last stage but one in ``cycle``."""
         nonlocal done
         done = next_free(held[WRITES], cycle + 1)
-        take(busy.ports[WRITES], done, done + 1)
         if done > cycle + 1:
             stops.append((cycle + 1, done))
 
@@ -145,7 +129,7 @@ def layernorm(tokens: int, words: int, held: Held) -> tuple[int, Busy]:
         sums(more)
         summed += more
     write(_past(stops, three + 1))
-    return done + 1, busy
+    return done + 1
 
 
 class _Pass:
@@ -177,12 +161,17 @@ class _Pass:
         return last
 
 
+def _valid(rows: int, queries: int, keys: int, causal: bool) -> list[int]:
+    """Words of scores of each query."""
+    return [ceil_div(keys + (query if causal else 0), rows) for query in range(queries)]
+
+
 def softmax(
     rows: int, banks: int, queries: int, keys: int, causal: bool, masked: bool, granules: int, kind: int, held: Held
-) -> tuple[int, Busy]:
+) -> int:
     """Cycle by cycle, for three passes work at the same time; see rtl/vector/softmax.py."""
-    cost, uint8, busy = 8 if kind in EIGHT_BIT else 1, kind == Kind.UINT8, Busy()
-    valid = [ceil_div(keys + (query if causal else 0), rows) for query in range(queries)]
+    cost, uint8 = 8 if kind in EIGHT_BIT else 1, kind == Kind.UINT8
+    valid = _valid(rows, queries, keys, causal)
     maximum, total, codes = _Pass(valid, banks), _Pass(valid, banks), _Pass([granules] * queries, banks)
     maxima: list[int] = []  # cycle from which the maximum of a query is known
     totals: list[int] = []  # the same of the factors of its sum
@@ -198,7 +187,6 @@ def softmax(
             offered = False
             for _ in range(cost):
                 written = next_free(held[CODES], max(written, now) + 1)
-                take(busy.ports[CODES], written, written + 1)
         codes_ask = codes.waiting < 2 and codes.query < len(totals) and totals[codes.query] <= now
         if codes.waiting and not offered:
             codes.take()
@@ -210,8 +198,7 @@ def softmax(
         elif stages[4][1] and undivided <= now:
             advance = False
         if advance and stages[3][0]:
-            take(busy.ports[SCORES], now, now + 1)
-            advance = now not in held[SCORES]
+            advance = next_free(held[SCORES], now) == now
         if advance:
             if total.waiting and total.head < min(len(maxima), freed) and maxima[total.head] <= now:
                 word = True, total.take()
@@ -234,19 +221,49 @@ def softmax(
             and maximum.ask()
         ):
             maxima.append(now + 3)
-    return written + 1, busy
+    return written + 1
+
+
+# Which ports each uses.
+USES: dict[Callable[..., int], tuple[int, ...]] = {
+    quant: (READS, CODES),
+    embed: (READS, WRITES),
+    layernorm: (READS, PARAMETERS, WRITES),
+    softmax: (SCORES, CODES),
+}
+# Words that go one a cycle through the port or stage that has most to do.
+LEAST: dict[Callable[..., int], Callable[..., int]] = {
+    quant: lambda words, eight_bit: words * (8 if eight_bit else 1),
+    embed: lambda tokens, words, code_words: tokens * words,
+    layernorm: lambda tokens, words: 2 * tokens * words,
+    softmax: lambda rows, banks, queries, keys, causal, *others: sum(_valid(rows, queries, keys, causal)),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """An instruction of the vector unit: cycles and ports if nothing holds it up, and the function that says so with ``held``."""
+    """An instruction of the vector unit: ``held_up`` says its cycles, at least ``least``."""
 
-    function: Callable[..., tuple[int, Busy]]
+    function: Callable[..., int]
     values: tuple[int, ...]
-    cycles: int
-    busy: Busy
+    least: int
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return USES[self.function]
+
+    @property
+    def columns(self) -> Spans:
+        """Cycles from its issue in which it reads ABUF, and comes before the array."""
+        return embed_columns(*self.values) if self.function is embed else []
 
 
 @cache
-def known_vector(function: Callable[..., tuple[int, Busy]], *values: int) -> Vector:
-    return Vector(function, values, *function(*values, (frozenset(),) * PORTS))
+def known_vector(function: Callable[..., int], *values: int) -> Vector:
+    return Vector(function, values, LEAST[function](*values))
+
+
+@cache
+def held_up(work: Vector, held: Held) -> int:
+    """Cycles of ``work`` where others have the ports in ``held``, if that tells of so many."""
+    return work.function(*work.values, held)
