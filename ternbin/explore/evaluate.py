@@ -18,6 +18,7 @@ from ternbin.counting.phases import Phase, predicted_phases
 from ternbin.decoding.beam import check_vocabulary
 from ternbin.energy import figures as tables
 from ternbin.energy.area import array_mm2, core_mm2, memories_mm2
+from ternbin.energy.clock import clock
 from ternbin.energy.lines import Line, total_pj, value_pj
 from ternbin.energy.model import account
 from ternbin.errors import CheckError, InputError
@@ -113,7 +114,7 @@ def map_task(task: Task, hw: HwConfig, *, contents: bool = False) -> Program:
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 
-# Name -> what it is, with its unit. Of a score of METRICS more may be better; of all others less is.
+# Name -> what it is, with its unit. Of these less is better.
 FIGURES = {
     "cycles": "cycles of all calls",
     "ms": "milliseconds of all calls",
@@ -133,10 +134,14 @@ FIGURES = {
     "core_mm2": "of the other logic, square millimetres",
     "memories_mm2": "of the memories on chip, square millimetres",
 }
+MORE = {
+    "utilization": "of the array",
+    "clock_margin": "the clock that static timing foretells over the one asked for; below 1 that is too fast",
+}  # of these more is
 
 
 def figures(hw: HwConfig, phases: Sequence[Phase], lines: Sequence[Sequence[Line]]) -> dict[str, float]:
-    """``FIGURES`` of prefill and decode, and ``utilization`` of the array."""
+    """``FIGURES`` and ``MORE`` of prefill and decode."""
     prefill, decode = phases
     totals = [value_pj(own) for own in lines]
     energy = {end: own / 1e6 for end, own in total_pj(line for own in lines for line in own).items()}
@@ -163,6 +168,7 @@ def figures(hw: HwConfig, phases: Sequence[Phase], lines: Sequence[Sequence[Line
         "area_mm2": sum(area.values()),
         **{f"{name}_mm2": own for name, own in area.items()},
         "utilization": sum(phase.macs for phase in phases) / (cycles * hw.peak_macs),
+        "clock_margin": clock(hw).meets_mhz / hw.clock_mhz,
     }
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from ternbin.contract.hw import KINDS, NAMED, HwConfig, load_hw
 from ternbin.energy.figures import read_characterisation
 from ternbin.errors import InputError
-from ternbin.explore.evaluate import FIGURES
+from ternbin.explore.evaluate import FIGURES, MORE
 from ternbin.explore.models import BUNDLED, METRICS, SHAPED, digest, own_scores
 from ternbin.explore.point import HARDWARE, OWN, Point, Value
 from ternbin.schema import Range, read_bytes, read_toml, validated
@@ -22,8 +22,11 @@ Scalar = bool | int | float | str
 FIELD_TYPES = get_type_hints(HwConfig, include_extras=True) | get_type_hints(Point, include_extras=True)
 READY = Path(__file__).with_name("spaces")
 MOST_POINTS = 10_000_000
-UTILIZATION = "utilization"
-RANKED = {**dict.fromkeys(FIGURES, -1), UTILIZATION: 1, **METRICS}  # figure -> 1 where more is better, -1 where less is
+RANKED = {
+    **dict.fromkeys(FIGURES, -1),
+    **dict.fromkeys(MORE, 1),
+    **METRICS,
+}  # figure -> 1 where more is better, -1 where less is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ternbin import formats
 from ternbin.explore.engines import Engine
-from ternbin.explore.evaluate import FIGURES, Record, program_key
+from ternbin.explore.evaluate import FIGURES, MORE, Record, program_key
 from ternbin.explore.front import bests, binds, broken, feasible, front
 from ternbin.explore.neighbours import doubling, sensitivity
 from ternbin.explore.point import HARDWARE, Point, Value
@@ -77,7 +77,7 @@ def _summary(explored: Explored, found: list[Record]) -> dict[str, Any]:
         "sampler": asdict(space.sampling),
         "objectives": {name: RANKED[name] for name in space.objectives},
         "constraints": {name: asdict(bound) for name, bound in space.constraints.items()},
-        "figures": FIGURES,
+        "figures": FIGURES | MORE,
         "points": len(records),
         "evaluated": sum("figures" in record for record in records),
         "feasible": len(feasible(space, records)),

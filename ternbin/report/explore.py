@@ -18,6 +18,7 @@ from ternbin.report.tables import aligned
 
 MOST = 5000  # points that the page draws: the front, and others drawn at random
 SHOWN = 200  # points of the front in its table
+MET = 0.995  # of a clock, that counts as met: named configurations' are rounded
 STYLE = """
 #plots{display:flex;flex-wrap:wrap;gap:1em}#plots select{margin:0 .6em .4em .2em}
 #scatter,#parallel{width:100%;border:1px solid #d5dae0;border-radius:8px}#scatter{height:440px}#parallel{height:320px}
@@ -115,10 +116,20 @@ def front_rows(summary: dict[str, Any], records: Sequence[dict[str, Any]], most:
         + [number(record["point"][name]) for name in summary["axes"]]
         + [number(record["figures"][name]) for name in summary["objectives"]]
         + [f"{record['binds'][name]} {max(record['busy'][name].values()):.0%}" for name in phases]
-        + [record["fidelity"]]
+        + [fidelity(record)]
         for record in front
     ]
     return [header, *rows]
+
+
+def fidelity(record: dict[str, Any]) -> str:
+    """What a point rests on, and where its clock is one that it does not meet."""
+    return record["fidelity"] + _too_fast(record["figures"])
+
+
+def _too_fast(figures: dict[str, float]) -> str:
+    margin = figures["clock_margin"]
+    return "" if margin >= MET else f"; too fast: meets {margin:.0%} of its clock"
 
 
 def sensitivity_rows(summary: dict[str, Any], best: dict[str, Any]) -> list[list[str]]:
@@ -129,7 +140,9 @@ def sensitivity_rows(summary: dict[str, Any], best: dict[str, Any]) -> list[list
         cells = [change["field"], number(change["value"]), number(change["to"])]
         if "figures" in change:
             own, theirs = best["figures"], best["figures"] | change["figures"]
-            cells += [f"{theirs[name] / own[name] - 1:+.1%}" for name in objectives] + [""]
+            cells += [f"{theirs[name] / own[name] - 1:+.1%}" for name in objectives] + [
+                _too_fast(theirs).removeprefix("; ")
+            ]
         else:
             cells += [""] * len(objectives) + [change["reason"]]
         rows.append(cells)

@@ -28,6 +28,7 @@ from ternbin.explore.space import Space, read_space, ready_spaces
 from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.prepare import save
+from ternbin.report.explore import fidelity
 
 TINY = {name: getattr(NAMED["tiny"], name) for name in HARDWARE if name != "kv_external"}
 
@@ -100,6 +101,16 @@ def test_what_no_program_depends_on_is_shared_and_changes_what_it_should(folder)
         assert (own["cycles"] == found["cycles"]) == (name in ("clock_mhz", "dram")), name
         assert own["area_mm2"] == found["area_mm2"] and own["energy_uj"] != found["energy_uj"], name
     assert program_key(Point.of(base.values() | {"queue_depth": 2})) != program_key(base)
+
+
+def test_a_clock_that_is_not_met_is_said(folder):
+    own, twice = (
+        evaluate(Point.of(TINY | {"model": str(folder), "source_len": 5, "new_tokens": 2, "clock_mhz": mhz}))
+        for mhz in (NAMED["tiny"].clock_mhz, 2 * NAMED["tiny"].clock_mhz)
+    )
+    assert own["figures"]["clock_margin"] == 2 * twice["figures"]["clock_margin"] > 1
+    assert "too fast" not in fidelity(own | {"fidelity": "model"})
+    assert fidelity(twice | {"fidelity": "model"}) == "model; too fast: meets 50% of its clock"
 
 
 def test_points_that_cannot_be_are_records_with_their_reason(folder):
