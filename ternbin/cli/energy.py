@@ -92,9 +92,11 @@ def _measure(args: argparse.Namespace) -> Path:
         found = characterise(library, progress, blind=args.blind)
     else:
         found = tables.read_characterisation(store if store.exists() else tables.STORED)
-    if args.placed:
-        found |= {"placed": place_blocks(library, progress)}
     results.write_json(store, found)
+    for placed in (
+        place_blocks(library, found.get("placed"), progress) if args.placed else ()
+    ):  # what is placed stays, if interrupted
+        results.write_json(store, found | {"placed": placed})
     return store
 
 

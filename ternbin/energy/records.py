@@ -139,11 +139,30 @@ class Provenance(TypedDict):
     wire_load: NotRequired[str | None]
 
 
+class PlacedBlock(TypedDict):
+    name: str
+    tool: str
+    cells: Count
+    width_um: Amount
+    height_um: Amount
+    wires: Amount
+    element: Amount
+    operands: Amount
+    total: Amount
+    critical_path: Amount
+
+
+class Placed(TypedDict):
+    provenance: dict[str, str]
+    blocks: Annotated[list[PlacedBlock], Field(min_length=1)]
+
+
 class Characterisation(TypedDict):
     schema: Annotated[str, OneOf(ENERGY)]
     provenance: Provenance
     blocks: Annotated[list[Block], Field(min_length=1)]
     core: Core
+    placed: NotRequired[Placed]
 
 
 def missing(contents: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """What placing the blocks' cells changes: wires, energy and path beside those of the library's wire-load model."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ternbin.energy.gates.blocks import Block
@@ -13,14 +13,21 @@ from ternbin.energy.gates.real import RealTensors, bundled_tensors
 from ternbin.energy.gates.stimuli import UNITS
 
 
-def place_blocks(library: Library, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """``provenance``, and ``blocks``: a record each. Raises MissingToolError without graywolf or the library's outlines, CheckError where
-    a netlist differs from its RTL."""
+def place_blocks(
+    library: Library, had: dict[str, Any] | None, progress: Callable[[str], None] = lambda text: None
+) -> Iterator[dict[str, Any]]:
+    """``provenance``, and ``blocks``: a record each, in the order of the blocks; given again with each block that is placed. ``had``: from
+    before, what it has of the same library is not placed again. Raises MissingToolError without graywolf or the library's outlines,
+    CheckError where a netlist differs from its RTL."""
     views, real = Views.beside(library.path), bundled_tensors()
     where = {"library": library.name, "outlines": views.lef.name, "rules": views.rules.name}
-    return rounded(
-        {"provenance": where, "blocks": [_placed(block, library, views, real, progress) for block in blocks()]}
-    )
+    kept = had["blocks"] if had is not None and had["provenance"] == where else []
+    found = {record["name"]: record for record in kept}
+    todo = [block for block in blocks() if block.name not in found]
+    for number, block in enumerate(todo, 1):
+        progress(f"placing block {number} of {len(todo)}")
+        found[block.name] = rounded(_placed(block, library, views, real, progress))
+        yield {"provenance": where, "blocks": [found[own.name] for own in blocks() if own.name in found]}
 
 
 def _placed(
