@@ -2,12 +2,12 @@
 
 import gc
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from unittest.mock import patch
 
 from amaranth.back import rtlil, verilog  # pyright: ignore[reportAttributeAccessIssue]  # rtlil is not in the stubs
 from amaranth.hdl import Elaboratable
-from amaranth.hdl._nir import Netlist
+from amaranth.hdl._nir import Net, Netlist, Value
 
 from ternbin.rtl.verilog.clocked import clocked
 
@@ -27,15 +27,21 @@ def convert(parts: Mapping[str, Elaboratable]) -> str:
 
 
 def _convert(parts: Mapping[str, Elaboratable]) -> str:
-    """What ``amaranth.back.verilog.convert`` does, but for several parts at once and without the search for combinational loops.
+    """What ``amaranth.back.verilog.convert`` does, but for several parts at once and without what goes bit by bit through the netlist
+    and changes nothing.
 
-    The only place that uses what Amaranth keeps to itself. Yosys takes longer to start than to translate a small part. The search goes
-    bit by bit, for a quarter of the time, and within a part only: Verilator's lint (tests/rtl/test_verilog.py) looks at the whole.
+    The only place that uses what Amaranth keeps to itself. Yosys takes longer to start than to translate a small part. The search for
+    combinational loops takes a quarter of the time, and within a part only: Verilator's lint (tests/rtl/test_verilog.py) looks at the
+    whole. That every value is made of nets is looked at whenever one is copied, for a third of the time.
     """
-    with patch.object(Netlist, "check_comb_cycles"):
+    with patch.object(Netlist, "check_comb_cycles"), patch.object(Value, "__new__", staticmethod(_value)):
         texts = [rtlil.convert(part, name=name, emit_src=False) for name, part in parts.items()]
     translate = verilog._convert_rtlil_text  # pyright: ignore[reportAttributeAccessIssue]  # private
     return translate("\n".join(texts), strip_internal_attrs=True)
+
+
+def _value(cls: type[Value], nets: Net | Iterable[Net] = ()) -> Value:
+    return tuple.__new__(cls, (nets,) if isinstance(nets, Net) else nets)
 
 
 def renumbered(text: str) -> str:

@@ -8,9 +8,13 @@ the instruction is done; ``wait`` bit v of an instruction on unit u takes one fr
 The bit of the own unit waits for nothing but that earlier instructions of the same unit are done.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
+
+import numpy as np
+import numpy.typing as npt
 
 from ternbin.errors import InputError
 
@@ -258,22 +262,55 @@ def _fold(word: int) -> int:
 
 def encode(instruction: Instruction) -> int:
     """The 512-bit word. Raises InputError for an unknown field or a value that does not fit."""
-    places = layout(instruction.op)
-    values = dict(instruction.fields)
-    values["opcode"] = int(instruction.op)
-    values["wait"] = sum(1 << unit for unit in instruction.wait)
-    values["signal"] = sum(1 << unit for unit in instruction.signal)
-    word = 0
-    for name, value in values.items():
+    return int.from_bytes(encode_all([instruction]), "little")
+
+
+def encode_all(instructions: Sequence[Instruction]) -> bytes:
+    """Their words one after the other. Raises InputError as ``encode`` does."""
+    words = np.zeros((len(instructions), INSTRUCTION_BITS // 64), dtype="<u8")
+    for op in {i.op for i in instructions}:
+        rows = np.array([row for row, i in enumerate(instructions) if i.op == op])
+        words[rows] = _encoded(op, [i for i in instructions if i.op == op])
+    check = np.bitwise_xor.reduce(words.view("<u2"), axis=1)
+    words |= _placed(check ^ np.uint16(CHECK), *layout(Op.END)["check"][:2])
+    return words.tobytes()
+
+
+def _encoded(op: Op, instructions: Sequence[Instruction]) -> npt.NDArray[np.uint64]:
+    """Words of instructions of one operation, without check."""
+    columns = {
+        "opcode": [int(op)] * len(instructions),
+        "wait": [sum(1 << unit for unit in i.wait) for i in instructions],
+        "signal": [sum(1 << unit for unit in i.signal) for i in instructions],
+    }
+    columns |= {
+        name: [i.fields.get(name, 0) for i in instructions]
+        for name in sorted({name for i in instructions for name in i.fields})
+    }
+    places = layout(op)
+    words = np.zeros((len(instructions), INSTRUCTION_BITS // 64), dtype=np.uint64)
+    for name, values in columns.items():
         if name not in places:
-            raise InputError(f"{instruction.op.name}: unknown field {name!r}")
+            raise InputError(f"{op.name}: unknown field {name!r}")
         low, bits, signed = places[name]
         least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-        if not least <= value <= most:
-            raise InputError(f"{instruction.op.name}: {name} must be from {least} to {most}, not {value}")
-        word |= (int(value) & ((1 << bits) - 1)) << low
-    check_low = places["check"][0]
-    return word | (_fold(word) ^ CHECK) << check_low
+        for worst in (min(values), max(values)):
+            if not least <= worst <= most:
+                raise InputError(f"{op.name}: {name} must be from {least} to {most}, not {worst}")
+        column = np.array(values, dtype=np.int64 if signed else np.uint64).astype(np.uint64)
+        words |= _placed(column & np.uint64((1 << bits) - 1), low, bits)
+    return words
+
+
+def _placed(values: npt.NDArray[np.unsignedinteger], low: int, bits: int) -> npt.NDArray[np.uint64]:
+    """Words with values of ``bits`` bits from bit ``low`` on, and zeros."""
+    words = np.zeros((len(values), INSTRUCTION_BITS // 64), dtype=np.uint64)
+    word, shift = divmod(low, 64)
+    values = values.astype(np.uint64)
+    words[:, word] = values << np.uint64(shift)
+    if shift + bits > 64:
+        words[:, word + 1] = values >> np.uint64(64 - shift)
+    return words
 
 
 def decode(word: int) -> Instruction:

@@ -93,8 +93,10 @@ def predicted_call(program: Program, lowered: Lowered, timing: Sequence[CallPred
 
 
 def _predicted(program: Program, timing: Sequence[CallPrediction]) -> See:
+    known: dict[int, dict[str, int]] = {}
+
     def see(number: int, instructions: list[Instruction]) -> Seen:
-        return Seen(timing[number].cycles, call_events(program, number, timing[number], instructions))
+        return Seen(timing[number].cycles, call_events(program, number, timing[number], instructions, known))
 
     return see
 

@@ -71,11 +71,17 @@ def _evaluated(point: Point) -> Record:
 @lru_cache(maxsize=4)
 def _phases(task: Task, hw: HwConfig, memory: MemoryModel) -> list[Phase]:
     """What the program does on ``hw``. Raises InputError where there is none."""
-    program = _program(task, replace(hw, **FREE_OF_PROGRAM))
-    program = replace(program, hw=replace(hw, kv_external=program.hw.kv_external))
+    program = _timed(task, hw)
     forget()
     lowered = lowered_model(task.model, task.bits, hw.res_bits)
     return predicted_phases(program, lowered, predict(program, memory).calls)
+
+
+@lru_cache(maxsize=2)
+def _timed(task: Task, hw: HwConfig) -> Program:
+    """The program with what its cycles depend on; it keeps its decoded instructions."""
+    program = _program(task, replace(hw, **FREE_OF_PROGRAM))
+    return replace(program, hw=replace(hw, kv_external=program.hw.kv_external))
 
 
 def _program(task: Task, hw: HwConfig) -> Program:

@@ -68,7 +68,8 @@ def fold_product(hw: HwConfig, x: Operand, weight: np.ndarray, kind: Kind, lanes
     reach = int(np.abs(weight).sum(axis=1).max()) if kind.eight_bit else weight.shape[1]
     bound = reach * x.most + 2 * abs(acc_init)
     check_acc(hw, bound, where)
-    return Folded(x.mul, -x.sub * weight.sum(axis=1, dtype=np.int64), bound, acc_init)
+    add = -x.sub * weight.sum(axis=1, dtype=np.int64) if x.sub else np.zeros(len(weight), dtype=np.int64)
+    return Folded(x.mul, add, bound, acc_init)
 
 
 def check_acc(hw: HwConfig, bound: int, where: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Mem, Op, Unit, encode
+from ternbin.contract.isa import UNIT_OF, Instruction, Mem, Op, Unit, encode, encode_all
 from ternbin.contract.memories import ceil_div
 from ternbin.contract.program import Call, Port, Probe, Program
 from ternbin.contract.transfers import row_bytes
@@ -199,9 +199,7 @@ class _Mapping:
     def _assemble(self, items: list[Item], names: dict[str, int], writable: int) -> Call:
         """Tokens, encoding, and a place in the image."""
         instructions = insert_tokens(self.hw, [item.instruction for item in items], (writable, 1 << 62), self.memo)
-        data = b"".join(
-            _encode(instruction, item.op) for instruction, item in zip(instructions, items, strict=True)
-        ) + _encode(Instruction(Op.END), "end")
+        data = _encoded([*instructions, Instruction(Op.END)], items)
         ops = [names.setdefault(item.op, len(names)) for item in items]
         ops.append(names.setdefault("end", len(names)))
         return Call(self.image.put(("call", len(self.image.places)), lambda: data), len(ops), tuple(ops))
@@ -318,7 +316,6 @@ class _Mapping:
             )
             try:
                 build(b)
-                b.schedule.items()
                 return b
             except BlockError:
                 if b.can_split(b.stage):
@@ -415,11 +412,16 @@ def _keys_shape(hw: HwConfig, x: Node[GraphOp], heads: int, capacity: int, trans
     return keys_shape(hw, x.expect(Codes).kind, heads, features(x.type), capacity, transposed)
 
 
-def _encode(instruction: Instruction, op: str) -> bytes:
+def _encoded(instructions: Sequence[Instruction], items: Sequence[Item]) -> bytes:
     try:
-        return encode(instruction).to_bytes(INSTRUCTION_BYTES, "little")
-    except InputError as error:
-        raise InputError(f"{op}: {error}") from None
+        return encode_all(instructions)
+    except InputError:
+        for instruction, item in zip(instructions, items, strict=False):
+            try:
+                encode(instruction)
+            except InputError as error:
+                raise InputError(f"{item.op}: {error}") from None
+        raise
 
 
 def _probes(call: int, items: list[Item]) -> list[Probe]:

@@ -7,7 +7,7 @@ after all reads of earlier instructions: there, only a read of what an earlier i
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,104 +19,123 @@ from ternbin.contract.memories import memories
 from ternbin.contract.pipeline import MAX_TOKENS
 from ternbin.errors import InputError
 
+_UNITS = [frozenset(unit for unit in Unit if mask >> unit & 1) for mask in range(1 << len(Unit))]
+Clock = list[int]  # of each unit the last instruction, counted within it, that something is sure to follow; -1: none
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Accesses of an instruction: words, of all memories one after the other, and external bytes (low, high, READ or WRITE)."""
+
+    reads: np.ndarray
+    writes: np.ndarray
+    external: list[tuple[int, int, int]]
+
 
 class History:
     """For every word, the last instruction (counted within its unit) of each unit that read and that wrote it."""
 
     def __init__(self, hw: HwConfig):
-        self.words = {
-            mem: np.full((memory.words, 2, len(Unit)), -1, dtype=np.int32) for mem, memory in memories(hw).items()
-        }
-        self.bytes: list[tuple[int, int, int, Unit, int]] = []  # low, high, kind, unit, number
+        self.first, size = {}, 0
+        for mem, memory in memories(hw).items():
+            self.first[mem], size = size, size + memory.words
+        self.last = np.full((2, len(Unit), size), -1, dtype=np.int32)
+        self.bytes: list[tuple[int, int, int, int, int]] = []  # low, high, kind, unit, number
 
-    def conflicts(self, touched: Iterable[Access], own: Unit) -> np.ndarray:
+    def touched(self, accesses: Iterable[Access]) -> Touched:
+        """Of another history of the same configuration, too."""
+        own = [(access, access.words + self.first[access.mem]) for access in accesses if access.mem is not None]
+        none = np.zeros(0, dtype=np.int64)
+        reads, writes = (
+            np.concatenate([none, *(words for access, words in own if access.kind == kind)]) for kind in (READ, WRITE)
+        )
+        outside = (access for access in accesses if access.mem is None)
+        return Touched(reads, writes, [(int(a.words[0]), int(a.words[1]), a.kind) for a in outside])
+
+    def conflicts(self, touched: Touched, own: Unit) -> Clock:
         """Per unit the last instruction that one of unit ``own`` with these accesses must follow, -1 for none."""
-        latest = np.full(len(Unit), -1, dtype=np.int32)
-        for access in touched:
-            if access.mem is None:
-                for low, high, kind, unit, number in self.bytes:
-                    if (kind or access.kind) and low < access.words[1] and access.words[0] < high:
-                        latest[unit] = max(latest[unit], number)
-            elif access.words.size:
-                table = self.words[access.mem][access.words].max(axis=0)
-                last = table[WRITE] if access.kind == READ else table.max(axis=0)
-                if access.kind == WRITE and own == Unit.EXECUTE:
-                    last[own] = -1
-                np.maximum(latest, last, out=latest)
-        return latest
+        latest = self.last[WRITE].take(touched.reads, axis=1).max(axis=1, initial=-1)
+        if touched.writes.size:
+            later = self.last.take(touched.writes, axis=2).max(axis=(0, 2))
+            if own == Unit.EXECUTE:
+                later[own] = -1
+            latest = np.maximum(latest, later)
+        result = latest.tolist()
+        for first, end, access in touched.external:
+            for low, high, kind, unit, number in self.bytes:
+                if (kind or access) and low < end and first < high:
+                    result[unit] = max(result[unit], number)
+        return result
 
-    def note(self, touched: Iterable[Access], unit: Unit, number: int, constant: tuple[int, int] | None = None) -> None:
+    def note(self, touched: Touched, unit: Unit, number: int, constant: tuple[int, int] | None = None) -> None:
         """Enter the accesses of an instruction. Reads of the ``constant`` bytes need not be remembered."""
-        for access in touched:
-            if access.mem is not None:
-                self.words[access.mem][access.words, access.kind, unit] = number
-            elif (
-                access.kind == WRITE
-                or constant is None
-                or access.words[0] < constant[0]
-                or access.words[1] > constant[1]
-            ):
-                self.bytes.append((int(access.words[0]), int(access.words[1]), access.kind, unit, number))
+        self.last[READ, unit][touched.reads] = number
+        self.last[WRITE, unit][touched.writes] = number
+        for low, high, kind in touched.external:
+            if kind == WRITE or constant is None or low < constant[0] or high > constant[1]:
+                self.bytes.append((low, high, kind, unit, number))
 
 
 def insert_tokens(
     hw: HwConfig,
     instructions: Sequence[Instruction],
     constant: tuple[int, int] | None = None,
-    memo: dict[tuple, list[Access]] | None = None,
+    memo: dict[tuple, Touched] | None = None,
 ) -> list[Instruction]:
     """The instructions of one call (no END) with ``wait`` and ``signal`` set; all counters end at 0.
 
     ``constant`` is a byte range of external memory that no instruction writes; ``memo`` keeps the accesses of instructions for
     the next call. Raises InputError where a token counter could overflow.
     """
-    history, count, memo = History(hw), [0] * len(Unit), {} if memo is None else memo
-    place: dict[tuple[Unit, int], int] = {}
-    known = np.full(
-        (len(Unit), len(Unit)), -1, dtype=np.int32
-    )  # known[u][v]: last of v that u's next is sure to follow
-    after: dict[tuple[Unit, int], np.ndarray] = {}  # what is sure to be done once this instruction is done
-    waits: list[set[Unit]] = [set() for _ in instructions]
-    signals: list[set[Unit]] = [set() for _ in instructions]
+    history, memo, units = History(hw), {} if memo is None else memo, range(len(Unit))
+    place: list[list[int]] = [[] for _ in units]  # of each unit's instructions
+    known: list[Clock] = [[-1] * len(Unit) for _ in units]  # what a unit's next instruction is sure to follow
+    after: list[list[Clock]] = [[] for _ in units]  # what is sure to be done once an instruction of a unit is done
+    waits, signals = [0] * len(instructions), [0] * len(instructions)  # a bit a unit
     for position, instruction in enumerate(instructions):
         key = instruction.op, *instruction.fields.items()
         if key not in memo:
-            memo[key] = touches(hw, instruction)
+            memo[key] = history.touched(touches(hw, instruction))
         unit, touched = UNIT_OF[instruction.op], memo[key]
-        number, clock = count[unit], known[unit]
+        number, clock = len(place[unit]), known[unit]
         latest = history.conflicts(touched, unit)
-        late = [u for u in Unit if u != unit and latest[u] > clock[u]]
+        late = [u for u in units if u != unit and latest[u] > clock[u]]
         # the most far-reaching waits first, for they may imply others
-        for other in sorted(late, key=lambda u: -place[u, int(latest[u])]):
+        for other in sorted(late, key=lambda u: -place[u][latest[u]]):
             if latest[other] > clock[other]:
-                key = (other, int(latest[other]))
-                waits[position].add(other)
-                signals[place[key]].add(unit)
-                np.maximum(clock, after[key], out=clock)
+                waits[position] |= 1 << other
+                signals[place[other][latest[other]]] |= 1 << unit
+                _follow(clock, after[other][latest[other]])
         if latest[unit] > clock[unit]:  # not even implied by what the others waited for
-            waits[position].add(unit)
-            np.maximum(clock, after[unit, number - 1], out=clock)
+            waits[position] |= 1 << unit
+            _follow(clock, after[unit][-1])
         history.note(touched, unit, number, constant)
         done = clock.copy()
         done[unit] = number
-        after[unit, number], place[unit, number] = done, position
-        count[unit] += 1
-    _check_counters(instructions, waits, signals, hw.queue_depth)
-    return [
-        replace(i, wait=frozenset(w), signal=frozenset(s)) for i, w, s in zip(instructions, waits, signals, strict=True)
+        after[unit].append(done)
+        place[unit].append(position)
+    result = [
+        Instruction(i.op, i.fields, _UNITS[wait], _UNITS[signal])
+        for i, wait, signal in zip(instructions, waits, signals, strict=True)
     ]
+    _check_counters(result, hw.queue_depth)
+    return result
 
 
-def _check_counters(
-    instructions: Sequence[Instruction], waits: list[set[Unit]], signals: list[set[Unit]], depth: int
-) -> None:
+def _follow(clock: Clock, other: Clock) -> None:
+    """What follows ``clock`` follows ``other``, too."""
+    for unit, number in enumerate(other):
+        clock[unit] = max(clock[unit], number)
+
+
+def _check_counters(instructions: Sequence[Instruction], depth: int) -> None:
     """Tokens given but not taken, were every unit to run as far ahead as the queues allow."""
     held = {(sender, receiver): 0 for sender in Unit for receiver in Unit}
-    for i, wait, signal in zip(instructions, waits, signals, strict=True):
+    for i in instructions:
         unit = UNIT_OF[i.op]
-        for sender in wait - {unit}:
+        for sender in i.wait - {unit}:
             held[sender, unit] -= 1
-        for receiver in signal:
+        for receiver in i.signal:
             held[unit, receiver] += 1
             if held[unit, receiver] + depth + 1 > MAX_TOKENS:
                 raise InputError(
@@ -128,22 +147,20 @@ def _check_counters(
 def find_races(hw: HwConfig, instructions: Sequence[Instruction], touched: Sequence[Sequence[Access]]) -> list[str]:
     """Conflicting accesses that the tokens do not order, given what every instruction (no END) really touched."""
     history, count = History(hw), [0] * len(Unit)
-    known = np.full((len(Unit), len(Unit)), -1, dtype=np.int64)
-    last: dict[Unit, np.ndarray] = {}
-    sent: dict[tuple[Unit, Unit], list[np.ndarray]] = {(a, b): [] for a in Unit for b in Unit}
+    known: list[Clock] = [[-1] * len(Unit) for _ in Unit]
+    last: dict[Unit, Clock] = {}
+    sent: dict[tuple[Unit, Unit], list[Clock]] = {(a, b): [] for a in Unit for b in Unit}
     races = []
     for position, (instruction, access) in enumerate(zip(instructions, touched, strict=True)):
-        unit = UNIT_OF[instruction.op]
+        unit, own = UNIT_OF[instruction.op], history.touched(access)
         for other in instruction.wait - {unit}:
-            np.maximum(known[unit], sent[other, unit].pop(0), out=known[unit])
+            _follow(known[unit], sent[other, unit].pop(0))
         if unit in instruction.wait and count[unit]:
-            np.maximum(known[unit], last[unit], out=known[unit])
-        late = [
-            u.name for u, number in zip(Unit, history.conflicts(access, unit), strict=True) if number > known[unit][u]
-        ]
+            _follow(known[unit], last[unit])
+        late = [u.name for u, number in zip(Unit, history.conflicts(own, unit), strict=True) if number > known[unit][u]]
         if late:
             races.append(f"instruction {position} ({instruction.op.name}) is not ordered after {late}")
-        history.note(access, unit, count[unit])
+        history.note(own, unit, count[unit])
         done = known[unit].copy()
         done[unit] = count[unit]
         last[unit] = done

@@ -161,12 +161,12 @@ def table_bytes(b: CallBuilder, node: Node[Embed | EmbedAt]) -> tuple[int, int, 
     hw, kind, name = b.hw, node.op.table_kind, node.op.table
     if kind not in ("ternary", "binary") or (hw.kind == "binary" and kind == "ternary"):
         raise InputError(f"embed {node.name}: table kind must suit a {hw.kind} array, not {kind}")
-    codes = b.weights[name].numpy().astype(np.int8)
+    codes = b.weights[name].numpy()
     chunks, expand = ceil_div(codes.shape[1], hw.lanes), kind == "binary" and hw.kind == "ternary"
     inner = expand_words(hw, Mem.ABUF, chunks) if expand else chunks
 
     def make() -> np.ndarray:
-        rows = np.concatenate([codes, np.repeat(codes[-1:], -len(codes) % hw.rows, axis=0)])
+        rows = np.concatenate([codes, np.repeat(codes[-1:], -len(codes) % hw.rows, axis=0)]).astype(np.int8)
         return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
 
     tied = bank_words(hw, Mem.WBUF) == 1 and hw.weight_pack == "2bit"

@@ -231,13 +231,16 @@ USES: dict[Callable[..., int], tuple[int, ...]] = {
     layernorm: (READS, PARAMETERS, WRITES),
     softmax: (SCORES, CODES),
 }
-# Words that go one a cycle through the port or stage that has most to do.
-LEAST: dict[Callable[..., int], Callable[..., int]] = {
-    quant: lambda words, eight_bit: words * (8 if eight_bit else 1),
-    embed: lambda tokens, words, code_words: tokens * words,
-    layernorm: lambda tokens, words: 2 * tokens * words,
-    softmax: lambda rows, banks, queries, keys, causal, *others: sum(_valid(rows, queries, keys, causal)),
-}
+
+
+def _least(function: Callable[..., int], values: tuple[int, ...]) -> int:
+    """Words that go one a cycle through the port or stage that has most to do."""
+    if function is softmax:
+        rows, _, queries, keys, causal = values[:5]
+        return sum(_valid(rows, queries, keys, bool(causal)))
+    if function is quant:
+        return values[0] * (8 if values[1] else 1)
+    return values[0] * values[1] * (2 if function is layernorm else 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +263,7 @@ class Vector:
 
 @cache
 def known_vector(function: Callable[..., int], *values: int) -> Vector:
-    return Vector(function, values, LEAST[function](*values))
+    return Vector(function, values, _least(function, values))
 
 
 @cache
