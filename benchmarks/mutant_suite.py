@@ -36,7 +36,7 @@ from ternbin.sim.host import Host
 from ternbin.sim.simulator import CYCLE_LIMIT, CoreError, Simulator
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "sim"))
-import test_refusals as refusals  # noqa: E402
+import test_refusals as refusals  # noqa: E402  # pyright: ignore[reportMissingImports]  # found by the line above
 
 # All that an accelerator can have: lists for beams, masks, packed weights.
 HW = replace(NAMED["tiny"].searching(2), weight_pack="5trit")
@@ -240,7 +240,7 @@ def errors(library: Path, seen: Seen) -> None:
         if op is not None:
             taker = Unit.VECTOR
             one = Instruction(op, {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 0x4000}, signal=frozenset({taker}))
-            programs.append([one] * 20 + [refusals.END])
+            programs.append([*[one] * 20, refusals.END])
     with Simulator(HW, library, _memory(), MemoryModel(latency=5, stall_seed=3)) as simulator:
         watched, program = Watched(simulator, seen, "errors"), refusals.fill(HW)
         _put(simulator.memory, 0, program)
