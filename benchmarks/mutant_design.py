@@ -4,11 +4,15 @@ A mutant (Yosys `mutate`) is one bit of one port of one cell inverted, stuck, or
 """
 
 import ctypes
+import hashlib
+import json
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mutant_liveness import Pin, live_pins
 
 from ternbin.contract.hw import HwConfig
 from ternbin.sim.build import model_spec
@@ -64,11 +68,12 @@ extern "C" __attribute__((visibility("default"))) void tb_mutant(int number) { c
 
 @dataclass(frozen=True)
 class Mutant:
-    """``number``: what chooses it, from 1 on; ``how``: the command of Yosys."""
+    """``number``: what chooses it, from 1 on; ``how``: the command of Yosys; ``dead``: no output depends on its bit."""
 
     number: int
     unit: str
     how: str
+    dead: bool
 
 
 @dataclass(frozen=True)
@@ -91,17 +96,27 @@ def _yosys(folder: Path, *steps: str) -> None:
         raise BuildError(f"yosys: {(done.stdout + done.stderr)[-1000:]}")
 
 
-def _listed(folder: Path, texts: dict[str, str], count: int, seed: int) -> list[Mutant]:
-    """``count`` mutants, as many of each unit as of any other; of a small unit fewer. Leaves the design in ``design.il``."""
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+def _prepare(folder: Path, texts: dict[str, str], count: int, seed: int) -> None:
+    """``design.il``, ``design.json`` and the lists of mutants, unless they are there for the same arguments."""
     share = -(-count // len(UNITS)) + _SPARE
     lists = [
         f"mutate -list {share} -seed {seed} -o list{number} {cells}" for number, cells in enumerate(UNITS.values())
     ]
     read = f"read_verilog -sv -DSYNTHESIS {' '.join(sorted(texts))}"
-    _yosys(folder, read, *_TIDY, "write_rtlil design.il", *lists)
+    steps = [read, *_TIDY, "write_rtlil design.il", *lists, "write_json design.json"]
+    key = hashlib.sha256(repr((sorted(texts.items()), steps)).encode()).hexdigest()
+    stamp = folder / "key"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != key:
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        _yosys(folder, *steps)
+        stamp.write_text(key, encoding="utf-8")
+
+
+def _listed(folder: Path, count: int) -> list[Mutant]:
+    """``count`` mutants, as many of each unit as of any other; of a small unit fewer."""
     tables = set(re.findall(r"cell \$meminit\S* (\S+)", (folder / "design.il").read_text(encoding="utf-8")))
+    live = live_pins(json.loads((folder / "design.json").read_text(encoding="utf-8"))["modules"]["ternbin"])
     found: list[Mutant] = []
     for position, unit in enumerate(UNITS):
         share = (count - len(found)) // (len(UNITS) - position)
@@ -109,8 +124,13 @@ def _listed(folder: Path, texts: dict[str, str], count: int, seed: int) -> list[
         fit = [
             line for line in lines if "-mode none" not in line and not tables & set(line.split())
         ]  # they are constants
-        found += [Mutant(len(found) + own, unit, line) for own, line in enumerate(fit[:share], 1)]
+        found += [Mutant(len(found) + own, unit, line, _dead(line, live)) for own, line in enumerate(fit[:share], 1)]
     return found
+
+
+def _dead(line: str, live: set[Pin]) -> bool:
+    module, cell, port, bit = re.findall(r"-(?:module|cell|port|portbit) (\S+)", line)
+    return module == "ternbin" and (cell, port, int(bit)) not in live
 
 
 def _top(ports: list[dict]) -> str:
@@ -129,7 +149,8 @@ def build(hw: HwConfig, count: int, seed: int, folder: Path) -> Mutants:
     """``hw`` with ``count`` mutants, in ``folder``; the same arguments give the same."""
     folder.mkdir(parents=True, exist_ok=True)
     found = generated(hw)
-    mutants = _listed(folder, found.verilog, count, seed)
+    _prepare(folder, found.verilog, count, seed)
+    mutants = _listed(folder, count)
     steps = [each.how.replace("mutate ", f"mutate -ctrl mutant {_BITS} {each.number} ", 1) for each in mutants]
     (folder / "mutants.ys").write_text("\n".join(steps) + "\n", encoding="utf-8")
     _yosys(folder, "read_rtlil design.il", "script mutants.ys", "write_verilog -noattr -sv mutants.v")

@@ -36,7 +36,7 @@ from ternbin.sim.host import Host
 from ternbin.sim.simulator import CYCLE_LIMIT, CoreError, Simulator
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "sim"))
-import test_refusals as refusals  # noqa: E402
+import test_refusals as refusals  # noqa: E402  # pyright: ignore[reportMissingImports]  # found by the line above
 
 # All that an accelerator can have: lists for beams, masks, packed weights.
 HW = replace(NAMED["tiny"].searching(2), weight_pack="5trit")
@@ -202,13 +202,17 @@ def _instructions(count: int) -> Instructions:
 def registers(library: Path, seen: Seen) -> None:
     """Every word of the register file, what may be written, and what must not be."""
     with Simulator(HW, library, _memory(), MemoryModel()) as simulator:
-        for offset, value in ((isa.REG_PROGRAM, 0xA5C3_0F81), (isa.REG_PROGRAM_HI, 0x5A3C_F07E), (isa.REG_CTRL, 2)):
-            simulator.write(offset, value)
+        kept = (isa.REG_PROGRAM, isa.REG_PROGRAM_HI, isa.REG_CTRL, isa.REG_STATUS)
+        for value in (0xFFFF_FFFD, 0xA5C3_0F82, 0x5A3C_F07E, 0, 0x0000_FFFA):  # none starts the core
+            for offset in kept[:3]:
+                simulator.write(offset, value & ~1 if offset == isa.REG_CTRL else value)
+                for each in kept:
+                    seen("registers written", simulator.read(each))
         for offset in (*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), 0x801, 0xFFC):
             seen("registers read", _answer(lambda at=offset: simulator.read(at)))
         for offset in (isa.REG_ID, isa.REG_ERROR, isa.REG_COUNTERS, isa.REG_PROGRAM + 1, 0x800, 0xFFC):
-            seen("registers written", _answer(lambda at=offset: simulator.write(at, 0xFFFF_FFFF)))
-        for offset in (isa.REG_PROGRAM, isa.REG_PROGRAM_HI, isa.REG_CTRL, isa.REG_STATUS):
+            seen("registers not written", _answer(lambda at=offset: simulator.write(at, 0xFFFF_FFFF)))
+        for offset in kept:
             seen("registers kept", simulator.read(offset))
 
 
@@ -236,7 +240,7 @@ def errors(library: Path, seen: Seen) -> None:
         if op is not None:
             taker = Unit.VECTOR
             one = Instruction(op, {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 0x4000}, signal=frozenset({taker}))
-            programs.append([one] * 20 + [refusals.END])
+            programs.append([*[one] * 20, refusals.END])
     with Simulator(HW, library, _memory(), MemoryModel(latency=5, stall_seed=3)) as simulator:
         watched, program = Watched(simulator, seen, "errors"), refusals.fill(HW)
         _put(simulator.memory, 0, program)
@@ -255,6 +259,24 @@ def errors(library: Path, seen: Seen) -> None:
             watched.what = "program that is nowhere"
             try:
                 watched.call(at, 1)
+            except CoreError:
+                pass
+
+
+def far(library: Path, seen: Seen) -> None:
+    """Reads, writes and programs at addresses where nothing answers: one for each bit of an address."""
+    with Simulator(HW, library, _memory(), MemoryModel(latency=2)) as simulator:
+        watched = Watched(simulator, seen, "far addresses")
+        for bit in range(16, HW.axi_addr_bits):
+            for op in (Op.LOAD, Op.STORE):
+                one = Instruction(op, {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 1 << bit})
+                _put(simulator.memory, 0, [one, refusals.END])
+                try:
+                    watched.call(0, 2)
+                except CoreError:
+                    pass
+            try:
+                watched.call(1 << bit, 1)
             except CoreError:
                 pass
 
@@ -293,7 +315,7 @@ def suite(instructions: int) -> list[Step]:
     """The steps, those that are quick first."""
     torch.set_num_threads(1)
     many, models = _instructions(instructions), _models()
-    return [registers, errors, Instructions(many.chosen[: instructions // 8]), *models, many, resets, deadlock]
+    return [registers, errors, far, Instructions(many.chosen[: instructions // 8]), *models, many, resets, deadlock]
 
 
 def outcome(step: Step, library: Path, expected: list[Any]) -> str:

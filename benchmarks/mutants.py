@@ -54,18 +54,21 @@ def _judge(built: Mutants, number: int, steps: list[tuple[Step, list[Any]]], ans
     answer.send("")
 
 
-def verdicts(built: Mutants, steps: list[Step], path: Path) -> dict[int, str]:
-    """Of every mutant; those that ``path`` has already are taken from there."""
+def verdicts(built: Mutants, instructions: int, path: Path, most: int) -> dict[int, str]:
+    """Of every mutant; those that ``path`` has already are taken from there, and at most ``most`` are new."""
     found: dict[int, str] = {}
     if path.exists():
         found = {entry["mutant"]: entry["noticed"] for entry in map(json.loads, path.read_text("utf-8").splitlines())}
+    units = {unit: [each for each in built.mutants if each.unit == unit and not each.dead] for unit in UNITS}
+    turns = chain.from_iterable(zip_longest(*units.values()))  # an unfinished table has some of each unit
+    missing = [mutant for mutant in turns if mutant and mutant.number not in found][:most]
+    if not missing:
+        return found
+    steps = mutant_suite.suite(instructions)
     with stage("the suite on the RTL as it is"):
         learnt = [(step, mutant_suite.learnt(step, compiled(mutant_suite.HW))) for step in steps]
-    if difference := verdict(built, Mutant(0, "", ""), learnt):
+    if difference := verdict(built, Mutant(0, "", "", False), learnt):
         raise CheckError(f"without a mutant nothing must be noticed, not: {difference}")
-    units = {unit: [mutant for mutant in built.mutants if mutant.unit == unit] for unit in UNITS}
-    turns = chain.from_iterable(zip_longest(*units.values()))  # an unfinished table has some of each unit
-    missing = [mutant for mutant in turns if mutant and mutant.number not in found]
     with path.open("a", encoding="utf-8") as kept:
         for mutant in bar(missing, label="mutants", unit="mutant"):
             found[mutant.number] = verdict(built, mutant, learnt)
@@ -74,10 +77,15 @@ def verdicts(built: Mutants, steps: list[Step], path: Path) -> dict[int, str]:
 
 
 def table(built: Mutants, found: dict[int, str]) -> str:
+    """Of those that are judged."""
     lines = ["| unit | mutants | noticed | share |", "| --- | --- | --- | --- |"]
     for unit in [*UNITS, "all"]:
-        own = [found[mutant.number] for mutant in built.mutants if unit in (mutant.unit, "all")]
-        lines.append(f"| {unit} | {len(own)} | {sum(map(bool, own))} | {sum(map(bool, own)) / len(own):.1%} |")
+        own = [
+            bool(found[each.number])
+            for each in built.mutants
+            if unit in (each.unit, "all") and each.number in found and not each.dead
+        ]
+        lines.append(f"| {unit} | {len(own)} | {sum(own)} | {sum(own) / max(1, len(own)):.1%} |")
     return "\n".join(lines)
 
 
@@ -86,6 +94,7 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the choice of mutants")
     parser.add_argument("--instructions", type=int, default=200, help="random ones that a mutant executes")
+    parser.add_argument("--judge", type=int, default=1 << 30, help="at most so many now (default: all)")
     parser.add_argument("--work", type=Path, default=Path("reports/mutants"))
     parser.add_argument("--survivors", action="store_true")
     args = parser.parse_args()
@@ -94,10 +103,11 @@ def main() -> None:
     parts = (built.library.parent.name, args.instructions, Path(mutant_suite.__file__).read_text(encoding="utf-8"))
     path = args.work / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}.jsonl"
     say(f"verdicts: {path}")
-    found = verdicts(built, mutant_suite.suite(args.instructions), path)
+    found = verdicts(built, args.instructions, path, args.judge)
     print(table(built, found))
     if args.survivors:
-        print(*(f"{each.unit}: {each.how}" for each in built.mutants if not found[each.number]), sep="\n")
+        alive = (each for each in built.mutants if not found.get(each.number, "unknown") and not each.dead)
+        print(*(f"{each.unit}: {each.how}" for each in alive), sep="\n")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def soc(folder: Path, memory: bytes) -> dict[str, str]:
 
     words = struct.unpack(f"<{len(memory) // 4}I", memory)
     size = 1 << (len(memory) - 1).bit_length()
-    platform = SimPlatform("SIM", [(name, 0, Pins(1)) for name in ("clk", "rst", "irq")])
+    platform: Any = SimPlatform("SIM", [(name, 0, Pins(1)) for name in ("clk", "rst", "irq")])
     with contextlib.redirect_stderr(io.StringIO()):
         design: Any = SoCMini(platform, 100e6, integrated_main_ram_size=size, integrated_main_ram_init=list(words))
         design.crg = CRG(platform.request("clk"), platform.request("rst"))
