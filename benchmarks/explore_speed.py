@@ -3,13 +3,14 @@
     python benchmarks/explore_speed.py bundled --points 96
     python benchmarks/explore_speed.py bart-base --points 24 --engines
 
-One core: CPU seconds of this process, for random points of the space that share programs as in ``ternbin explore``. Engines: seconds of
-wall clock once their workers have the model, the median of ``--runs``, one and two workers in turn; ``--engines`` picks which, none of
-them if empty. Other work on the machine spoils the ratios.
+One core: CPU seconds of this process, for random points of the space, and for random programs of its grid with all their points, which
+share what they may. Engines: seconds of wall clock for the former once their workers have the model, the median of ``--runs``, one and
+two workers in turn; ``--engines`` picks which, none of them if empty. Other work on the machine spoils the ratios.
 """
 
 import argparse
 import os
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -31,6 +32,18 @@ def drawn(space: Space, points: int, seed: int) -> list[Group]:
     return list(groups(batch, program_key, MOST))
 
 
+def of_the_grid(space: Space, points: int, seed: int) -> list[Group]:
+    """Random groups of the grid, of so many points in all."""
+    found: list[Group] = []
+    batches = sampler_of(replace(space, sampling=Sampling(kind="grid"))).batches()
+    every = [group for batch in batches for group in groups(batch, program_key, MOST)]
+    for group in random.Random(seed).sample(every, len(every)):
+        if sum(map(len, found)) >= points:
+            break
+        found.append(group)
+    return found
+
+
 def seconds(engine: Engine, work: list[Group], clock: Callable[[], float]) -> float:
     begun = clock()
     for _ in engine.run(work):
@@ -38,12 +51,14 @@ def seconds(engine: Engine, work: list[Group], clock: Callable[[], float]) -> fl
     return clock() - begun
 
 
-def alone(space: Space, points: int, seed: int) -> None:
-    engine, work = Here(), drawn(space, points, seed)
+def alone(what: str, work: list[Group]) -> None:
+    engine = Here()
     seconds(engine, work[:1], process_time)  # the model is read
     took = seconds(engine, work[1:], process_time)
     count = sum(map(len, work[1:]))
-    print(f"one core: {count} points of {len(work) - 1} programs in {took:.1f} s of CPU, {count / took:.2f} a second")
+    print(
+        f"one core, {what}: {count} points of {len(work) - 1} programs in {took:.1f} s of CPU, {count / took:.2f} a second"
+    )
 
 
 def by_workers(name: str, space: Space, points: int, runs: int) -> None:
@@ -75,7 +90,8 @@ def main() -> None:
     args = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1"}
     space = read_space(args.space)
-    alone(space, args.points, seed=0)
+    alone("random points", drawn(space, args.points, seed=0))
+    alone("of the grid", of_the_grid(space, args.points, seed=0))
     for name in args.engines:
         by_workers(name, space, args.points, args.runs)
 

@@ -12,6 +12,7 @@ from ternbin.errors import InputError
 from ternbin.graph.fixedpoint import GRID_FRAC
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantLayerNorm
+from ternbin.models.quantizers import MAX_STEP, ActQuantizer
 
 MIN_FRAC, MAX_FRAC = GRID_FRAC[0], 24
 
@@ -34,13 +35,17 @@ def calibrate(model: QuantModel, batches: Iterable[dict]) -> dict[str, int]:
     """Set the unset steps and the frac of every residual site from `batches` (keyword arguments of forward).
 
     A site holds the output of a LayerNorm and the sum that the next sub-layer adds to it; its frac leaves one bit of
-    margin above the largest magnitude seen.  Returns and stores the fracs.
+    margin above the largest magnitude seen.  Returns and stores the fracs.  A step that training brought out of the range
+    of steps, below zero even, is set to the end that it counts as.
     """
     if model.quant_config.form != "deploy":
         raise InputError(f"form must be 'deploy' to calibrate, not {model.quant_config.form!r}")
     was_training = model.training
     model.eval()
     model.set_fracs({})
+    for quantizer in (m for m in model.modules() if isinstance(m, ActQuantizer)):
+        if quantizer.step.item() != 0:  # 0 is set by the first batch
+            quantizer.step.clamp_(quantizer.least, MAX_STEP)
     largest = dict.fromkeys(model.sites, 0.0)
     handles = []
     for norm in (m for m in model.modules() if isinstance(m, QuantLayerNorm)):

@@ -16,6 +16,7 @@ from ternbin.models.bart.lower import lower
 from ternbin.models.bart.qbart import quantize_model
 from ternbin.models.bart.random_model import random_quant_bart, random_stock_bart
 from ternbin.models.bart.structure import head_of, stacks
+from ternbin.models.calibrate import calibrate
 from ternbin.models.config import BITS, QuantConfig
 from ternbin.models.fidelity import likelihood
 from ternbin.models.packed import save_packed
@@ -159,3 +160,23 @@ def test_refusals():
         head_of(model).x_quant.step.zero_()
     with pytest.raises(InputError, match="lm_head.x_quant.alpha must be positive, not 0.0: calibrate the model first"):
         lower(model)
+
+
+def test_a_step_that_was_trained_below_zero_counts_as_the_least():
+    """As it does in the forward pass; what was trained so can be lowered."""
+    model = random_quant_bart("1-1")
+    ids = torch.tensor([[0, 5, 6, 7, 2]])
+    with torch.no_grad():
+        name, quantizer = next((n, m) for n, m in model.named_modules() if n.endswith("p_quant"))
+        quantizer.alpha.fill_(-0.8)
+        before = model(input_ids=ids, labels=ids).logits
+    with pytest.raises(InputError, match=f"{name}.alpha must be positive"):
+        lower(model)
+    calibrate(model, [{"input_ids": ids, "labels": ids}])
+    assert quantizer.alpha.item() == pytest.approx(quantizer.least)
+    with torch.no_grad():
+        model.set_fracs({})
+        after = model(input_ids=ids, labels=ids).logits
+    assert torch.allclose(before, after, atol=0.05)
+    calibrate(model, [{"input_ids": ids, "labels": ids}])
+    lower(model)
