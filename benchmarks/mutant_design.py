@@ -90,7 +90,7 @@ class Mutants:
 def _yosys(folder: Path, *steps: str) -> None:
     """In a process of its own, for an error of Yosys ends it. The pinned version alone: another lists other mutants."""
     done = subprocess.run(
-        [sys.executable, "-c", _PYOSYS], input="\n".join(steps), capture_output=True, text=True, cwd=folder
+        [sys.executable, "-c", _PYOSYS], input="\n".join(steps), capture_output=True, encoding="utf-8", cwd=folder
     )
     if done.returncode:
         raise BuildError(f"yosys: {(done.stdout + done.stderr)[-1000:]}")

@@ -238,7 +238,7 @@ def _memory(name: str) -> list[Row]:
         return Row(name, event, "on-chip", lambda s: words(kind, s), figure)
 
     def moved(s: Setting) -> Terms:
-        accesses = words("read", s) | words("write", s)
+        accesses = {**words("read", s), **words("write", s)}
         return {counter: times * bits(s) for counter, times in accesses.items()}
 
     def leakage(s: Setting) -> Figure:

@@ -21,6 +21,7 @@ from ternbin.models.config import BITS, QuantConfig
 from ternbin.models.fidelity import likelihood
 from ternbin.models.packed import save_packed
 from ternbin.models.prepare import compare
+from ternbin.models.quantizers import ActQuantizer
 from ternbin.passes import fold
 
 torch.set_num_threads(1)
@@ -167,13 +168,15 @@ def test_a_step_that_was_trained_below_zero_counts_as_the_least():
     model = random_quant_bart("1-1")
     ids = torch.tensor([[0, 5, 6, 7, 2]])
     with torch.no_grad():
-        name, quantizer = next((n, m) for n, m in model.named_modules() if n.endswith("p_quant"))
-        quantizer.alpha.fill_(-0.8)
+        name, quantizer = next(
+            (n, m) for n, m in model.named_modules() if isinstance(m, ActQuantizer) and "p_quant" in n
+        )
+        quantizer.step.fill_(-0.8)
         before = model(input_ids=ids, labels=ids).logits
     with pytest.raises(InputError, match=f"{name}.alpha must be positive"):
         lower(model)
     calibrate(model, [{"input_ids": ids, "labels": ids}])
-    assert quantizer.alpha.item() == pytest.approx(quantizer.least)
+    assert quantizer.step.item() == pytest.approx(quantizer.least)
     with torch.no_grad():
         model.set_fracs({})
         after = model(input_ids=ids, labels=ids).logits

@@ -118,11 +118,11 @@ def test_references_have_no_bit_planes():
     }
     lines: dict[str, list[list[Line]]] = {"own": [], "fp32": []}
     for planes in ({}, {"row_planes": 8, "col_planes": 8, "kind": Kind.INT8}):
-        fields, residual = product | planes, {"epilogue": Epilogue.RESIDUAL}
+        fields: dict[str, int] = {**product, **planes}
         executed = [
-            Instruction(Op.GEMM, fields | {"dest": Dest.TOKENS}),
-            Instruction(Op.GEMM, fields | {"dest": Dest.TRANSPOSED, "row_kbuf": 1}),
-            Instruction(Op.GEMM, fields | residual),
+            Instruction(Op.GEMM, {**fields, "dest": Dest.TOKENS}),
+            Instruction(Op.GEMM, {**fields, "dest": Dest.TRANSPOSED, "row_kbuf": 1}),
+            Instruction(Op.GEMM, {**fields, "epilogue": Epilogue.RESIDUAL}),
             Instruction(Op.QUANT, {"tokens": 7, "words": 4, "kind": fields["kind"]}),
         ]
         counted = _counters(**add(counts(HW, i) for i in executed))

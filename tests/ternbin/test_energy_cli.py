@@ -19,7 +19,7 @@ def test_energy_lists_every_block_as_data(tmp_path, capsys):
 
 def test_a_library_without_rebuild_is_refused(capsys):
     assert main(["energy", "--lib", "x.lib"]) == 2
-    assert "--lib, --cells, --store and --blind must be given with --rebuild" in capsys.readouterr().err
+    assert "--lib, --cells and --store must be given with --rebuild or --placed" in capsys.readouterr().err
 
 
 def test_figures_of_another_library_do_not_replace_the_stored_ones_unasked(capsys):

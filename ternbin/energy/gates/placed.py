@@ -21,7 +21,7 @@ def place_blocks(
     CheckError where a netlist differs from its RTL."""
     views, real = Views.beside(library.path), bundled_tensors()
     where = {"library": library.name, "outlines": views.lef.name, "rules": views.rules.name}
-    kept = had["blocks"] if had is not None and had["provenance"] == where else []
+    kept: list[dict[str, Any]] = had["blocks"] if had is not None and had["provenance"] == where else []
     found = {record["name"]: record for record in kept}
     todo = [block for block in blocks() if block.name not in found]
     for number, block in enumerate(todo, 1):
