@@ -60,7 +60,7 @@ def on_accelerator(model_dir: Path, data: str, count: int) -> tuple[int, int]:
     wanted = IntegerModel(model_dir).write(tokenizer, task, rows, 1)
     words = [e.source for e in encoded.texts["test"].examples]
     done = [
-        ternbin.summarise(word, model=model_dir, hw="tiny", beams=1, max_new_tokens=task.max_target) for word in words
+        ternbin.summarise(word, model=model_dir, hw="small", beams=1, max_new_tokens=task.max_target) for word in words
     ]
     return sum(one.bit_exact and one.summary == text for one, text in zip(done, wanted, strict=True)), len(words)
 
