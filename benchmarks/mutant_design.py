@@ -7,17 +7,16 @@ import ctypes
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mutant_liveness import Pin, live_pins
 
 from ternbin.contract.hw import HwConfig
+from ternbin.energy.gates.yosys import run_passes
 from ternbin.sim.build import model_spec
 from ternbin.sim.generated import generated
-from ternbin.sim.toolchain import BuildError, compile_model
+from ternbin.sim.toolchain import compile_model
 
 # Unit -> its cells, as Yosys selects them; ? stands for what it writes before names.
 UNITS = {
@@ -52,13 +51,6 @@ _TIDY = (
 )
 _BITS = 16  # of the number of a mutant
 _SPARE = 20  # for those that cannot be used
-_PYOSYS = """
-import sys
-from pyosys import libyosys
-design = libyosys.Design()
-for step in sys.stdin.read().splitlines():
-    libyosys.run_pass(step, design)
-"""
 _CHOICE = """
 static int chosen = 0;
 extern "C" int mutant_number() { return chosen; }
@@ -87,15 +79,6 @@ class Mutants:
         ctypes.CDLL(str(self.library)).tb_mutant(number)
 
 
-def _yosys(folder: Path, *steps: str) -> None:
-    """In a process of its own, for an error of Yosys ends it. The pinned version alone: another lists other mutants."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PYOSYS], input="\n".join(steps), capture_output=True, encoding="utf-8", cwd=folder
-    )
-    if done.returncode:
-        raise BuildError(f"yosys: {(done.stdout + done.stderr)[-1000:]}")
-
-
 def _prepare(folder: Path, texts: dict[str, str], count: int, seed: int) -> None:
     """``design.il``, ``design.json`` and the lists of mutants, unless they are there for the same arguments."""
     share = -(-count // len(UNITS)) + _SPARE
@@ -109,7 +92,7 @@ def _prepare(folder: Path, texts: dict[str, str], count: int, seed: int) -> None
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != key:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        _yosys(folder, *steps)
+        run_passes(steps, folder)
         stamp.write_text(key, encoding="utf-8")
 
 
@@ -153,7 +136,7 @@ def build(hw: HwConfig, count: int, seed: int, folder: Path) -> Mutants:
     mutants = _listed(folder, count)
     steps = [each.how.replace("mutate ", f"mutate -ctrl mutant {_BITS} {each.number} ", 1) for each in mutants]
     (folder / "mutants.ys").write_text("\n".join(steps) + "\n", encoding="utf-8")
-    _yosys(folder, "read_rtlil design.il", "script mutants.ys", "write_verilog -noattr -sv mutants.v")
+    run_passes(["read_rtlil design.il", "script mutants.ys", "write_verilog -noattr -sv mutants.v"], folder)
     text = (folder / "mutants.v").read_text(encoding="utf-8").replace("module ternbin(", "module ternbin_mutants(", 1)
     spec = model_spec(
         {"mutants.v": text, "top.v": _top(found.manifest["ports"])}, found.manifest, axi_bytes=hw.axi_bytes

@@ -124,12 +124,12 @@ def front_rows(summary: dict[str, Any], records: Sequence[dict[str, Any]], most:
 
 def fidelity(record: dict[str, Any]) -> str:
     """What a point rests on, and where its clock is one that it does not meet."""
-    return record["fidelity"] + _too_fast(record["figures"])
+    return "; ".join(filter(None, (record["fidelity"], _too_fast(record["figures"]))))
 
 
 def _too_fast(figures: dict[str, float]) -> str:
     margin = figures["clock_margin"]
-    return "" if margin >= MET else f"; too fast: meets {margin:.0%} of its clock"
+    return "" if margin >= MET else f"too fast: meets {margin:.0%} of its clock"
 
 
 def sensitivity_rows(summary: dict[str, Any], best: dict[str, Any]) -> list[list[str]]:
@@ -140,9 +140,7 @@ def sensitivity_rows(summary: dict[str, Any], best: dict[str, Any]) -> list[list
         cells = [change["field"], number(change["value"]), number(change["to"])]
         if "figures" in change:
             own, theirs = best["figures"], best["figures"] | change["figures"]
-            cells += [f"{theirs[name] / own[name] - 1:+.1%}" for name in objectives] + [
-                _too_fast(theirs).removeprefix("; ")
-            ]
+            cells += [f"{theirs[name] / own[name] - 1:+.1%}" for name in objectives] + [_too_fast(theirs)]
         else:
             cells += [""] * len(objectives) + [change["reason"]]
         rows.append(cells)
