@@ -8,7 +8,7 @@ from ternbin.contract.counters import DRAIN_EVENTS, EPILOGUE_EVENTS, EXECUTE_EVE
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS, Op
 from ternbin.contract.memories import ID_WORD_BITS
-from ternbin.rtl.array.array import Array
+from ternbin.rtl.array.array import Array, operands
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
 from ternbin.rtl.epilogue.epilogue import Epilogue
@@ -38,6 +38,7 @@ class ExecuteUnit(wiring.Component):
 
     port: UnitInterface
     abuf: ReadInterface
+    abuf_whole: Signal
     wbuf: ReadInterface
     kbuf: ReadInterface
     pbuf: ReadInterface
@@ -58,7 +59,8 @@ class ExecuteUnit(wiring.Component):
         super().__init__(
             {
                 "port": In(UnitPort()),
-                "abuf": Out(ReadPort(hw.cols, code)),
+                "abuf": Out(ReadPort(hw.cols, hw.column_word_bits)),
+                **({"abuf_whole": Out(1)} if hw.whole_columns else {}),
                 "wbuf": Out(ReadPort(hw.rows, code)),
                 "kbuf": Out(ReadPort(hw.rows, code)),
                 "pbuf": Out(ReadPort(1, hw.param_word_bits)),
@@ -97,6 +99,8 @@ class ExecuteUnit(wiring.Component):
         ):
             for name in names:
                 wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(part, name))
+        if self._hw.whole_columns:
+            m.d.comb += self.abuf_whole.eq(seq.abuf_whole)
         for part, events in ((seq, SEQUENCER_EVENTS), (drain, DRAIN_EVENTS), (epi, EPILOGUE_EVENTS)):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
@@ -149,7 +153,7 @@ class ExecuteUnit(wiring.Component):
     def _array(self, m: Module, f: data.View, seq: Sequencer, array: Array, drain: Drain) -> None:
         m.d.comb += [
             array.row.eq(Mux(f.row_kbuf, self.kbuf.data.as_value(), self.wbuf.data.as_value())),
-            array.col.eq(self.abuf.data),
+            array.col.eq(operands(self._hw, f, self.abuf.data)),
             array.row_load.eq(seq.row_load),
             array.col_load.eq(seq.col_load),
             array.en.eq(seq.en),

@@ -17,6 +17,7 @@ from ternbin.rtl.control.counters import Counters
 from ternbin.rtl.control.registers import Registers, slave_ports
 from ternbin.rtl.execute import ExecuteUnit
 from ternbin.rtl.parts.banks import BankedMemory, ScoreMemory
+from ternbin.rtl.parts.plane_memory import PlaneMemory
 from ternbin.rtl.parts.primitives import apart, gated
 from ternbin.rtl.transfer.axi import AxiMaster, master_ports
 from ternbin.rtl.transfer.dma import LoadUnit, StoreUnit
@@ -42,6 +43,7 @@ WRITERS = {
     "idbuf": {"load": "idbuf_w", "execute": "idbuf_w"},
 }
 TRANSPOSED = {"kbuf": ("execute", "kbuf_t")}
+WHOLE_CODES = "abuf"  # read by execute, on an array that takes whole 8-bit codes, all planes at once
 
 
 def _unit(name: str) -> Unit:
@@ -51,15 +53,18 @@ def _unit(name: str) -> Unit:
 def memories(hw: HwConfig) -> dict[str, BankedMemory]:
     """The memories of an accelerator but SBUF, by instance name."""
     shapes = banked(hw)
-    return {
-        name: BankedMemory(
-            shapes[name],
-            readers={unit: _unit(unit) for unit in READERS[name]},
-            writers={unit: _unit(unit) for unit in WRITERS[name]},
-            transposed=(TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None,
-        )
-        for name in READERS
-    }
+    result: dict[str, BankedMemory] = {}
+    for name in READERS:
+        units = {
+            "readers": {unit: _unit(unit) for unit in READERS[name]},
+            "writers": {unit: _unit(unit) for unit in WRITERS[name]},
+        }
+        if name == WHOLE_CODES and hw.whole_columns:
+            result[name] = PlaneMemory(hw, "execute", **units)
+            continue
+        transposed = (TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None
+        result[name] = BankedMemory(shapes[name], **units, transposed=transposed)
+    return result
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,8 @@ class Top(wiring.Component):
         for name, (unit, port) in TRANSPOSED.items():
             wiring.connect(m, getattr(getattr(self._units, unit), port), getattr(self._banked[name], f"t_{unit}"))
         units = self._units
+        if self.hw.whole_columns:
+            m.d.comb += self._banked[WHOLE_CODES].whole_codes.eq(units.execute.abuf_whole)
         for port in SCORES:
             wiring.connect(m, getattr(units.vector, port), getattr(self._scores, port))
         wiring.connect(m, units.execute.sbuf_w, self._scores.tile)

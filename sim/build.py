@@ -14,6 +14,7 @@ _HARNESS = Path(__file__).parent / "harness"
 # What the bench reads inside the model; everything else may be optimised away.
 _VISIBLE = """`verilator_config
 public_flat_rd -module "ternbin_ram" -var "mem"
+public_flat_rd -module "ternbin_plane_ram" -var "mem"
 public_flat_rd -module "*" -var "ctr_*"
 """
 

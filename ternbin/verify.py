@@ -50,7 +50,7 @@ def draw_case(seed: int, hw: HwConfig) -> Case:
     rng, family = random.Random(seed), family_for(seed)
     return Case(
         family=family.stock_types[0],
-        bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.kind == "ternary" else ["1-1"]),
+        bits=rng.choice(["2-2", "1-1", "2-8", "1-8"] if hw.is_ternary else ["1-1"]),
         head_bits=8 if family.generates and random.Random(f"head {seed}").random() < 0.25 else None,
         sizes=family.draw(rng, _draw_activation(seed)),
         source_len=rng.randint(1, 19),
@@ -70,12 +70,13 @@ def draw_hw(seed: int) -> HwConfig:
     """A random small accelerator: shapes, widths and depths that no named configuration has."""
     rng = random.Random(f"hardware {seed}")
     kind = rng.choice(["ternary", "ternary", "binary"])
+    whole = kind == "ternary" and random.Random(f"whole codes {seed}").random() < 0.25
     lanes = rng.choice([16, 32, 64])
     rows = rng.choice([rows for rows in (4, 8, 16) if rows <= lanes])
     depth = lambda least: rng.randint(least, 2 * least)  # noqa: E731
     return HwConfig(
         name=f"random{seed}",
-        kind=kind,
+        kind="ternary8" if whole else kind,
         rows=rows,
         cols=rng.choice([1, 2, 4, 8]),
         lanes=lanes,
@@ -83,7 +84,7 @@ def draw_hw(seed: int) -> HwConfig:
         res_bits=rng.randint(12, 20),
         axi_data_bits=rng.choice([bits for bits in (32, 64, 128, 256) if bits <= 16 * rows]),
         axi_addr_bits=rng.randint(24, 40),
-        abuf_words=depth(512),
+        abuf_words=1 << depth(512).bit_length() if whole else depth(512),
         wbuf_words=depth(128),
         kbuf_words=depth(512),
         rbuf_words=depth(1024),

@@ -50,6 +50,11 @@ def test_random_models_on_a_binary_array(seed):
     _assert_exact(seed, NAMED["tiny-binary"])
 
 
+@pytest.mark.parametrize("seed", (0, 5, 7))
+def test_random_models_on_an_array_that_takes_whole_codes(seed):
+    _assert_exact(seed, NAMED["tiny-ternary8"])
+
+
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [
@@ -86,7 +91,7 @@ def test_random_hardware_differs_in_everything():
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("hw", [NAMED["tiny"], NAMED["tiny-binary"], *WIDE_BUS.values()], ids=lambda hw: hw.name)
+@pytest.mark.parametrize("hw", [NAMED["tiny"], NAMED["tiny-binary"], NAMED["tiny-ternary8"], *WIDE_BUS.values()], ids=lambda hw: hw.name)
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_soak(seed, hw):
     _assert_exact_if_it_fits(seed, hw)

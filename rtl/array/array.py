@@ -1,19 +1,34 @@
 """The output-stationary array: rows x cols processing elements, the row-sum column, operand registers, column selection."""
 
-from amaranth.hdl import Cat, Module, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin.contract.hw import HwConfig
+from ternbin.contract.hw import BYTE_PLANES, HwConfig
 from ternbin.rtl.array.pe import PE_MODULE, ROWSUM_MODULE
 from ternbin.rtl.parts.primitives import instance, shared_inputs
 
 ROW_MODULE = "ternbin_row"
 
 
+def operands(hw: HwConfig, f: data.View, words: data.View) -> data.View | Value:
+    """What the columns' elements get for the words that were read. An array that takes whole 8-bit codes makes their two's complement of
+    eight planes (the first one's code word, then the others), and of the one plane of other codes."""
+    if not hw.whole_columns:
+        return words
+    return Cat(_complement(hw, f, word) for word in words)
+
+
+def _complement(hw: HwConfig, f: data.View, word: Value) -> Value:
+    first, minus, *others = (word.word_select(plane, hw.lanes) for plane in range(BYTE_PLANES + 1))
+    whole, negative = f.col_planes[3], first & minus
+    sign = Mux(f.col_signed, others[-1], 0)
+    return Cat(first, *(Mux(whole, plane, negative) for plane in (*others, sign)))
+
+
 def _operand(m: Module, hw: HwConfig, name: str, value: Value, load: Value) -> Value:
-    """A code word, each of its planes a register."""
-    planes = [Signal(hw.lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(hw.planes)]
+    """A word of planes, each of them a register."""
+    planes = [Signal(hw.lanes, name=f"{name}_{plane}", reset_less=True) for plane in range(len(value) // hw.lanes)]
     with m.If(load):
         m.d.sync += [register.eq(value[i * hw.lanes : (i + 1) * hw.lanes]) for i, register in enumerate(planes)]
     return Cat(planes)
@@ -38,12 +53,12 @@ class Row(wiring.Component):
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
-        word, acc, cols = hw.code_word_bits, signed(hw.acc_bits), range(hw.cols)
+        acc, cols = signed(hw.acc_bits), range(hw.cols)
         super().__init__(
             {
-                "row": In(word),
+                "row": In(hw.code_word_bits),
                 "row_load": In(1),
-                **{f"col{c}": In(word) for c in cols},
+                **{f"col{c}": In(hw.column_word_bits) for c in cols},
                 **{f"en{c}": In(1) for c in cols},
                 **{f"capture_col{c}": In(1) for c in cols},
                 **{f"tile{c}": Out(acc) for c in cols},
@@ -129,12 +144,11 @@ class Array(wiring.Component):
 
     def __init__(self, hw: HwConfig):
         self._hw = hw
-        word = hw.code_word_bits
         super().__init__(
             {
-                "row": In(data.ArrayLayout(word, hw.rows)),
+                "row": In(data.ArrayLayout(hw.code_word_bits, hw.rows)),
                 "row_load": In(1),
-                "col": In(data.ArrayLayout(word, hw.cols)),
+                "col": In(data.ArrayLayout(hw.column_word_bits, hw.cols)),
                 "col_load": In(hw.cols),
                 "en": In(hw.cols),
                 "first": In(1),

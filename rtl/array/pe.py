@@ -1,10 +1,11 @@
 """The processing element of the array and the row-sum unit beside it: for synthesis in Amaranth, for simulation in Verilog."""
 
-from amaranth.hdl import C, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ternbin.contract.hw import HwConfig
+from ternbin.contract.hw import BYTE_PLANES, HwConfig
+from ternbin.rtl.parts.arithmetic import add_tree
 from ternbin.rtl.parts.primitives import balance, difference
 
 PE_MODULE = "ternbin_pe"
@@ -15,7 +16,8 @@ class ProcessingElement(wiring.Component):
     """``lanes``-wide dot product of codes into an accumulator, with a second register for finished results.
 
     A step (``en``) does ``acc = (0 if first, 2*acc if double, else acc) +- dot(row, col)``, minus with ``subtract``; ``capture``
-    copies the accumulator, as it was before a step in the same cycle, to ``result``. ``row`` and ``col`` are stored code words.
+    copies the accumulator, as it was before a step in the same cycle, to ``result``. ``row`` and ``col`` are stored code words; on an
+    array that takes whole 8-bit codes ``col`` is nine planes of ``lanes`` bits, the codes' two's complement, lowest first.
     All sums are modulo 2^acc_bits.
     """
 
@@ -38,16 +40,18 @@ class ProcessingElement(wiring.Component):
                 "subtract": In(1),
                 "capture": In(1),
                 "row": In(hw.code_word_bits),
-                "col": In(hw.code_word_bits),
+                "col": In(hw.column_word_bits),
                 "result": Out(signed(hw.acc_bits)),
             }
         )
 
-    def _dot(self, m: Module) -> Signal:
+    def _dot(self, m: Module) -> Value:
         """The dot product, negated with ``subtract``, as wide as the accumulator."""
         lanes, bits = self._hw.lanes, self._hw.acc_bits
         if self._hw.kind == "binary":
             return balance(m, "dot", ~(self.row ^ self.col), self.subtract, bits)
+        if self._hw.whole_columns:
+            return self._whole_dot()
         nonzero = Signal(lanes)
         negative = Signal(lanes)
         m.d.comb += [
@@ -55,6 +59,19 @@ class ProcessingElement(wiring.Component):
             negative.eq(self.row[lanes:] ^ self.col[lanes:]),
         ]
         return difference(m, "dot", nonzero & ~negative, nonzero & negative, self.subtract, bits)
+
+    def _whole_dot(self) -> Value:
+        """A row a lane, one's complement where the product is the code's negative, a one for each of those, and -2^8 for every row as its
+        sign inverted: no sign to extend. All in one compressor tree."""
+        lanes, bits = self._hw.lanes, self._hw.acc_bits
+        rows, ones = [], []
+        for lane in range(lanes):
+            nonzero = self.row[lane]
+            negated = nonzero & (self.row[lanes + lane] ^ self.subtract)
+            product = [self.col[lane + plane * lanes] & nonzero ^ negated for plane in range(BYTE_PLANES + 1)]
+            rows.append(Cat(*product[:-1], ~product[-1]))
+            ones.append(negated)
+        return (add_tree(rows) + add_tree(ones) + (-(lanes << BYTE_PLANES) & (1 << bits) - 1))[:bits]
 
     def elaborate(self, platform):
         m = Module()
@@ -122,7 +139,7 @@ class RowSum(wiring.Component):
 
 
 _SIMULATED = """
-module {pe} (input clk, rst, en, first, double, subtract, capture, input [{word}:0] row, col, output reg [{acc}:0] result);
+module {pe} (input clk, rst, en, first, double, subtract, capture, input [{word}:0] row, {col}output reg [{acc}:0] result);
   reg [{acc}:0] acc;
   always @(posedge clk) begin
     if (en) acc <= (first ? 0 : double ? acc << 1 : acc) + (({dot} ^ {{{bits}{{subtract}}}}) + subtract);
@@ -144,6 +161,19 @@ endmodule
 _POPCOUNT_BITS = 64  # what a simulator's host counts at once
 
 
+def _ternary(nonzero: str, negative: str) -> str:
+    return f"$countones({nonzero}) - 2 * $countones({nonzero} & ({negative}))"
+
+
+def _planes(hw: HwConfig, low: int) -> list[str]:
+    """Products of the lanes from ``low`` on with each plane of the codes."""
+    high, lanes = min(low + _POPCOUNT_BITS, hw.lanes) - 1, hw.lanes
+    planes = [f"[{high + plane * lanes}:{low + plane * lanes}]" for plane in range(BYTE_PLANES + 1)]
+    row, negative = f"row[{high}:{low}]", f"row[{high + lanes}:{low + lanes}]"
+    sums = [f"{1 << p} * ({_ternary(f'{row} & col{part}', negative)})" for p, part in enumerate(planes)]
+    return [*sums[:-1], f"-{sums[-1]}"]
+
+
 def simulated(hw: HwConfig) -> str:
     """Both modules as a simulator likes them: nothing is evaluated without its enable, no value has a variable of its own."""
     bits, lanes = hw.acc_bits, hw.lanes
@@ -155,8 +185,7 @@ def simulated(hw: HwConfig) -> str:
             sums.append(f"2 * $countones(row{part})")
         else:
             neg = f"[{min(low + _POPCOUNT_BITS, lanes) - 1 + lanes}:{low + lanes}]"
-            both = f"row{part} & col{part}"
-            dots.append(f"$countones({both}) - 2 * $countones({both} & (row{neg} ^ col{neg}))")
+            dots += _planes(hw, low) if hw.whole_columns else [_ternary(f"row{part} & col{part}", f"row{neg} ^ col{neg}")]
             sums.append(f"$countones(row{part}) - 2 * $countones(row{part} & row{neg})")
     zeros = [f"{lanes}"] if hw.kind == "binary" else []
     init = f"init[{bits - 1}:0]" if bits <= 24 else f"{{{{{bits - 24}{{init[23]}}}}, init}}"
@@ -164,6 +193,7 @@ def simulated(hw: HwConfig) -> str:
         pe=PE_MODULE,
         rowsum=ROWSUM_MODULE,
         word=hw.code_word_bits - 1,
+        col=f"input [{hw.column_word_bits - 1}:0] col, " if hw.whole_columns else "col, ",
         acc=bits - 1,
         bits=bits,
         init=init,

@@ -24,7 +24,8 @@ class Sequencer(wiring.Component):
     drained column. Tiles of scores are drained as fast as they come: these only wait for ``scores_open``, the drain's being ready
     for them. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
 
-    ``finish``: the last step of a tile runs in this cycle, in columns ``en``.
+    ``finish``: the last step of a tile runs in this cycle, in columns ``en``. On an array that takes whole 8-bit codes, ``abuf_whole``: the
+    request is for all eight planes.
     """
 
     instruction: Signal
@@ -32,6 +33,7 @@ class Sequencer(wiring.Component):
     tile_free: Signal
     scores_open: Signal
     abuf: ReadInterface
+    abuf_whole: Signal
     wbuf: ReadInterface
     kbuf: ReadInterface
     row_load: Signal
@@ -56,7 +58,8 @@ class Sequencer(wiring.Component):
                 "start": In(1),
                 "tile_free": In(1),
                 "scores_open": In(1),
-                "abuf": Out(ReadPort(hw.cols, hw.code_word_bits)),
+                "abuf": Out(ReadPort(hw.cols, hw.column_word_bits)),
+                **({"abuf_whole": Out(1)} if hw.whole_columns else {}),
                 "wbuf": Out(ReadPort(hw.rows, hw.code_word_bits)),
                 "kbuf": Out(ReadPort(hw.rows, hw.code_word_bits)),
                 "row_load": Out(1),
@@ -129,7 +132,8 @@ class Sequencer(wiring.Component):
         pr, pc, next_pr, next_pc = Signal(3), Signal(3), Signal(3), Signal(3)
         row_base, col_base, next_row_base, next_col_base = (Signal(POINTER) for _ in range(4))
         row_ptr, col_ptr = Signal(POINTER), Signal(POINTER)
-        top_pr, top_pc = f.row_planes[3].replicate(3), f.col_planes[3].replicate(3)
+        top_pr = f.row_planes[3].replicate(3)
+        top_pc = C(0, 3) if self._hw.whole_columns else f.col_planes[3].replicate(3)
 
         last_chunk, last_pair, last_col, last_row = Signal(), Signal(), Signal(), Signal()
         same_weight, weight = Signal(), Signal(4)
@@ -186,6 +190,8 @@ class Sequencer(wiring.Component):
                 fresh.eq(0),
                 double.eq(0),
             ]
+        if self._hw.whole_columns:
+            m.d.comb += self.abuf_whole.eq(f.col_planes[3])
         last_of_tile = Signal(exact_log2(self._hw.cols))
         m.d.comb += [
             self.abuf.addr.eq(address(col_ptr)),

@@ -74,7 +74,7 @@ class BankedMemory(wiring.Component):
     ):
         self.memory = memory
         self._readers, self._writers, self._transposed = dict(readers), dict(writers), transposed
-        ports = {f"r_{name}": In(read_port(memory)) for name in readers}
+        ports = {f"r_{name}": In(self._read_port(name)) for name in readers}
         ports |= {f"w_{name}": In(write_port(memory)) for name in writers}
         if transposed is not None:
             ports[f"t_{transposed[0]}"] = In(TransposedWritePort(memory.banks, memory.planes, memory.elements))
@@ -83,13 +83,12 @@ class BankedMemory(wiring.Component):
                 **ports,
                 "fault": Out(len(Unit)),
                 "active": Out(1),
-                **events_signature(memory_events(memory)),
+                **self._events(),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        memory = self.memory
         self._faults = {unit: [] for unit in Unit}
         read = self._arbitrate(m, {getattr(self, f"r_{name}"): unit for name, unit in self._readers.items()}, "read")
         requesters = {getattr(self, f"w_{name}"): unit for name, unit in self._writers.items()}
@@ -97,6 +96,25 @@ class BankedMemory(wiring.Component):
             requesters[getattr(self, f"t_{self._transposed[0]}")] = self._transposed[1]
         write = self._arbitrate(m, requesters, "write")
         data, mask = self._write_data(m, [port for port in requesters])
+        words = self._banks(m, read, write, data, mask)
+        m.d.comb += [
+            *(getattr(self, f"r_{name}").data.eq(words[name]) for name in self._readers),
+            self.fault.eq(Cat(_any_of(self._faults[unit]) if self._faults[unit] else C(0, 1) for unit in Unit)),
+            self.active.eq(read.taken | write.taken),
+        ]
+        self._count(m, read, write)
+        return m
+
+    def _events(self) -> dict[str, wiring.Member]:
+        return events_signature(memory_events(self.memory))
+
+    def _read_port(self, name: str) -> ReadPort:
+        """Of a reader."""
+        return read_port(self.memory)
+
+    def _banks(self, m: Module, read: "Grant", write: "Grant", data: list[Value], mask: Value) -> dict[str, Value]:
+        """The banks, which get ``data``; what each reader sees."""
+        memory = self.memory
         words = Signal(memory.bits * memory.banks, name="rdata")
         for bank in range(memory.banks):
             m.submodules[f"bank{bank}"] = ram(
@@ -109,18 +127,17 @@ class BankedMemory(wiring.Component):
                 i_wdata=data[bank],
                 i_wmask=mask,
             )
+        return dict.fromkeys(self._readers, words)
+
+    def _count(self, m: Module, read: "Grant", write: "Grant") -> None:
         m.d.comb += [
-            *(getattr(self, f"r_{name}").data.eq(words) for name in self._readers),
-            self.fault.eq(Cat(_any_of(self._faults[unit]) if self._faults[unit] else C(0, 1) for unit in Unit)),
-            self.active.eq(read.taken | write.taken),
             self.ev_reads.eq(popcount(m, "banks_read", read.mask)),
             self.ev_writes.eq(popcount(m, "banks_written", write.mask)),
         ]
-        return m
 
-    def _arbitrate(self, m: Module, requesters: dict, kind: str) -> "_Grant":
+    def _arbitrate(self, m: Module, requesters: dict, kind: str) -> "Grant":
         """Ready of every requester; the address, the banks and the validity of the access of this cycle."""
-        grant = _Grant(self.memory.banks, kind)
+        grant = Grant(self.memory.banks, kind)
         busy = C(0, 1)
         addr, mask = C(0, ADDR), C(0, self.memory.banks)
         for port in reversed(requesters):  # the first becomes the outermost choice
@@ -132,10 +149,14 @@ class BankedMemory(wiring.Component):
         m.d.comb += [
             grant.addr.eq(addr),
             grant.taken.eq(busy),
-            grant.in_range.eq(holds(self.memory, grant.addr)),
+            grant.in_range.eq(self._holds(requesters, grant.addr)),
             grant.mask.eq(Mux(grant.in_range, mask, 0)),
         ]
         return grant
+
+    def _holds(self, requesters: dict, addr: Value) -> Value:
+        """Whether the granted one of ``requesters`` may access the word."""
+        return holds(self.memory, addr)
 
     def _write_data(self, m: Module, ports: list) -> tuple[list[Value], Value]:
         """Data of every bank and the element mask, from the first valid requester."""
@@ -162,7 +183,7 @@ class BankedMemory(wiring.Component):
         return [Mux(mine, word_of(bank), word) for bank in range(memory.banks)], mask
 
 
-class _Grant:
+class Grant:
     """The access of one side of the memory in this cycle."""
 
     def __init__(self, banks: int, kind: str):

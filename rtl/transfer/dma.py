@@ -147,7 +147,7 @@ class LoadUnit(TransferUnit):
             beat.eq(self.r.payload.data),
             self.r.ready.eq(ready & words.active | self.abort),
         ]
-        if self.hw.kind == "ternary":
+        if self.hw.is_ternary:
             positive = self.r.payload.data.word_select(half, self.hw.axi_data_bits // 2)
             part = min(self.hw.axi_data_bits // 2, self.hw.lanes)
             with m.If(words.t.expand):

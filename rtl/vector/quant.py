@@ -103,14 +103,14 @@ class CodeWriter(wiring.Component):
         hw, lanes = self.hw, [codes[e * CODE_BITS : (e + 1) * CODE_BITS] for e in range(self.hw.rows)]
         bits, minus = Signal(hw.rows), Signal(hw.rows)
         m.d.comb += minus.eq(Cat(lane[1] for lane in lanes) & item.keep & one_write.replicate(hw.rows))
-        if hw.kind == "ternary":
+        if hw.is_ternary:
             m.d.comb += bits.eq(Cat(lane.bit_select(plane, 1) for lane in lanes) & item.keep)
         else:
             plus = Cat(~lane[1] for lane in lanes)
             m.d.comb += bits.eq(Mux(one_write, plus, Cat(lane.bit_select(plane, 1) for lane in lanes)) & item.keep)
         here = [item.sub == g for g in range(groups)] if groups > 1 else [Const(1)]
         first = here[0]
-        planes = [bits, minus] if hw.kind == "ternary" else [bits]
+        planes = [bits, minus] if hw.is_ternary else [bits]
         m.d.comb += [
             self.port.data.eq(Cat(part & on.replicate(hw.rows) for part in planes for on in here)),
             self.port.lane_mask.eq(Cat((first | on).replicate(hw.rows) for on in here)),
@@ -367,7 +367,7 @@ class Embed(wiring.Component):
         planes = [
             word[plane * hw.lanes : (plane + 1) * hw.lanes].word_select(group, rows) for plane in range(hw.planes)
         ]
-        both = planes if hw.kind == "ternary" else (Const(-1, rows), ~planes[0])
+        both = planes if hw.is_ternary else (Const(-1, rows), ~planes[0])
         m.d.comb += [nonzero.eq(both[0]), negative.eq(both[1])]
         return nonzero, negative
 

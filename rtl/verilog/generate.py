@@ -25,6 +25,7 @@ from ternbin.version import __version__
 
 TOP = "ternbin"
 FORMS = ("asic", "fpga")
+PLANE_RAM = "ternbin_plane_ram.v"  # of an array that takes whole 8-bit codes
 _WAIVERS = Path(__file__).parents[1] / "lint.vlt"
 
 
@@ -37,7 +38,8 @@ def generate(hw: HwConfig, form: str = "asic") -> dict[str, str]:
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
-    return _parts(hw) | primitives(form)
+    unused = set() if hw.whole_columns else {PLANE_RAM}
+    return _parts(hw) | {name: text for name, text in primitives(form).items() if name not in unused}
 
 
 def _parts(hw: HwConfig) -> dict[str, str]:

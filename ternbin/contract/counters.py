@@ -4,9 +4,11 @@ A counter's name is that of the part and that of its event, ``vector_divides``; 
 is event -> bits that the counter may grow by in a cycle.
 """
 
+from functools import cache
+
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.isa import Mem, Unit
-from ternbin.contract.memories import TABLES, Memory, banked
+from ternbin.contract.isa import Unit
+from ternbin.contract.memories import Memory, made_of
 
 UNITS = tuple(unit.name.lower() for unit in Unit)
 _COLUMNS = 7  # bits of a number of columns or lanes: up to 64
@@ -68,7 +70,12 @@ def memory_events(memory: Memory) -> dict[str, int]:
 
 def events(hw: HwConfig) -> dict[str, dict[str, int]]:
     """Part -> its events, in the order of the counter registers."""
-    return PARTS | {name: memory_events(memory) for name, memory in banked(hw).items()}
+    parts = dict(PARTS)
+    for name, memory in made_of(hw).items():
+        part, *rest = name.split("_", 1)  # "abuf_planes" is a part of ABUF
+        own = {"_".join([*rest, event]): bits for event, bits in memory_events(memory).items()}
+        parts[part] = parts.get(part, {}) | own
+    return parts
 
 
 def counters(hw: HwConfig) -> dict[str, int]:
@@ -85,6 +92,8 @@ CODE_WORDS = (
     "abuf_reads",
     "abuf_writes",
 )  # a word for each bit plane of codes
+
+FURTHER_PLANES = ("abuf_planes_reads", "abuf_planes_writes")  # words that codes without bit planes do not have
 
 
 def single_plane(name: str) -> str:
@@ -105,8 +114,9 @@ MEASURED = (
     "stall_drain",
     "saturations",
 )  # only: their endings
-_NAMES = (
-    *(counter(part, event) for part, own in PARTS.items() for event in own),
-    *(f"{mem.name.lower()}_{event}" for mem in Mem if mem not in TABLES for event in MEMORY_EVENTS),
-)
-COUNTERS = (*SINGLE_PLANE, *(name for name in _NAMES if name not in TIMED and not name.endswith(MEASURED)))
+
+
+@cache
+def countable(hw: HwConfig) -> tuple[str, ...]:
+    """The counters that follow from instructions alone."""
+    return (*SINGLE_PLANE, *(name for name in counters(hw) if name not in TIMED and not name.endswith(MEASURED)))

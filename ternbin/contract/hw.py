@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from ternbin.errors import InputError
 from ternbin.schema import Printable, Range, check_fields, read_toml, validated
 
-KINDS = ("ternary", "binary")
+KINDS = ("ternary", "binary", "ternary8")
+BYTE_PLANES = 8  # bit planes of an 8-bit code
 # Reference precisions: bits of a weight, of an activation.
 REFERENCE_BITS = {
     "fp32": (32, 32),
@@ -48,8 +49,9 @@ class HwConfig:
 
     The array has ``rows`` x ``cols`` elements, each a dot product of ``lanes`` codes a cycle into an accumulator of
     ``acc_bits``. Rows hold output features or keys, columns hold tokens or queries. ``kind`` is the element: "ternary"
-    (planes nonzero and negative; runs every code type) or "binary" (one plane, XNOR-popcount; 1-bit models with an 8-bit
-    LM head). The vector unit and the epilogue are ``rows`` lanes wide.
+    (planes nonzero and negative; runs every code type, those of 8 bits plane by plane), "binary" (one plane, XNOR-popcount;
+    1-bit models with an 8-bit LM head) or "ternary8" (ternary, but a step takes all planes of a column's 8-bit codes). The vector
+    unit and the epilogue are ``rows`` lanes wide.
 
     Raises InputError, naming the field, for a configuration that cannot be built.
     """
@@ -90,6 +92,11 @@ class HwConfig:
             raise _impossible(f"kind must be one of {', '.join(self.KINDS)}, not {self.kind!r}")
         if self.kind == "binary" and self.weight_pack != "2bit":
             raise _impossible(f"weight_pack must be 2bit on a binary array, not {self.weight_pack!r}")
+        least, most = 16 * BYTE_PLANES, BYTE_PLANES << 15
+        if self.whole_columns and not (least <= self.abuf_words <= most and self.abuf_words & self.abuf_words - 1 == 0):
+            raise _impossible(
+                f"abuf_words must be a power of two from {least} to {most} for a ternary8 array, not {self.abuf_words}"
+            )
         if self.rows > self.lanes:
             raise _impossible(f"rows must be at most lanes ({self.lanes}), not {self.rows}")
         if self.axi_data_bits > self.rows * 16:
@@ -101,7 +108,22 @@ class HwConfig:
     @property
     def planes(self) -> int:
         """Bit planes of one stored code word: 2 (nonzero, negative) or 1 (positive)."""
-        return 2 if self.kind == "ternary" else 1
+        return 1 if self.kind == "binary" else 2
+
+    @property
+    def is_ternary(self) -> bool:
+        """Whether its elements multiply ternary codes."""
+        return self.kind in ("ternary", "ternary8")
+
+    @property
+    def whole_columns(self) -> bool:
+        """Whether a step takes all planes of a column's 8-bit codes; they lie ``plane_words`` apart in ABUF."""
+        return self.kind == "ternary8"
+
+    @property
+    def plane_words(self) -> int:
+        """Words of ABUF for codes of one plane, and for each plane of 8-bit codes."""
+        return self.abuf_words // BYTE_PLANES if self.whole_columns else self.abuf_words
 
     @property
     def weight_planes(self) -> int:
@@ -140,6 +162,11 @@ class HwConfig:
     @property
     def code_word_bits(self) -> int:
         return self.lanes * self.planes
+
+    @property
+    def column_word_bits(self) -> int:
+        """Bits of the operand that a column's elements get: with whole 8-bit codes nine planes, their two's complement."""
+        return self.lanes * (BYTE_PLANES + 1) if self.whole_columns else self.code_word_bits
 
     @property
     def beat_words(self) -> int:
@@ -269,6 +296,9 @@ def named() -> dict[str, HwConfig]:
     configs = (
         tiny,
         small,
+        # 8-bit codes of as many tokens as on the arrays above
+        dataclasses.replace(tiny, name="tiny-ternary8", kind="ternary8", abuf_words=1024),
+        HwConfig(name="small-ternary8", kind="ternary8"),
         dataclasses.replace(tiny, name="tiny-binary", kind="binary", lanes=32, clock_mhz=340.0),
         HwConfig(name="small-binary", kind="binary", lanes=64, clock_mhz=270.0),
         base,

@@ -1,9 +1,9 @@
 """The on-chip memories: what each is made of, said once for mapper, machine, RTL, simulator and energy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from ternbin.contract.hw import HwConfig
+from ternbin.contract.hw import BYTE_PLANES, HwConfig
 from ternbin.contract.isa import Mem
 
 CODE_MEMORIES = (Mem.ABUF, Mem.WBUF, Mem.KBUF)
@@ -60,6 +60,18 @@ def memories(hw: HwConfig) -> dict[Mem, Memory]:
         Mem.LUTX: table,
         Mem.SBUF: Memory(banks=hw.cols, words=hw.sbuf_words, bits=hw.score_word_bits, write_words=hw.cols),
     }
+
+
+@cache
+def made_of(hw: HwConfig) -> dict[str, Memory]:
+    """What the memories are made of, by the name of their counters: as ``banked``, but ABUF of an array that reads whole 8-bit codes is
+    ``cols`` banks of ``plane_words`` code words, and ``abuf_planes``, as many for each further plane, of one bit a lane."""
+    result = dict(banked(hw))
+    if hw.whole_columns:
+        words, others = hw.plane_words, hw.cols * (BYTE_PLANES - 1)
+        result["abuf"] = replace(result["abuf"], words=words)
+        result["abuf_planes"] = Memory(banks=others, words=words, bits=hw.lanes, elements=hw.lanes)
+    return result
 
 
 @cache

@@ -61,7 +61,7 @@ def expand_words(hw: HwConfig, mem: Mem, words: int) -> int:
 
 def can_expand(hw: HwConfig, mem: Mem) -> bool:
     """Whether 1-bit codes can be expanded on their way to ``mem``."""
-    return hw.kind == "ternary" and mem in CODE_MEMORIES
+    return hw.is_ternary and mem in CODE_MEMORIES
 
 
 def packs_trits(hw: HwConfig, mem: Any, expand: Any) -> Any:

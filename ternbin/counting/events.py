@@ -8,7 +8,7 @@ timing and values.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from ternbin.contract.counters import COUNTERS
+from ternbin.contract.counters import countable
 from ternbin.contract.effects.table import counts
 from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, Instruction, Unit
 from ternbin.contract.program import Program
@@ -54,4 +54,4 @@ def call_events(
     known = {} if known is None else known
     known |= {id(i): counts(program.hw, i) for i in instructions if id(i) not in known}
     counted = add(known[id(i)] for i in instructions)
-    return dict.fromkeys(COUNTERS, 0) | counted | timed
+    return dict.fromkeys(countable(program.hw), 0) | counted | timed

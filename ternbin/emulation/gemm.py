@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ternbin.contract.hw import BYTE_PLANES
 from ternbin.contract.isa import Dest, Epilogue, Instruction, Kind, Mem
 from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.contract.rows import INT8_WEIGHTS, UINT8_WEIGHTS, int_bytes, scale_values, word_codes
@@ -25,12 +26,15 @@ def gemm(s: State, i: Instruction) -> None:
 
 def _operand(s: State, mem: Mem, i: Instruction, side: str, tiles: int) -> np.ndarray:
     """Integers ``[tiles*banks, chunks*lanes]``, bit planes put together."""
-    tile, plane = np.arange(tiles)[:, None, None], np.arange(i[f"{side}_planes"])[None, :, None]
-    words = i[f"{side}_addr"] + tile * i[f"{side}_stride"] + plane * i[f"{side}_plane"] + np.arange(i["chunks"])
-    s.touch(mem, words, False)
-    codes = word_codes(s.hw, s.memories[mem][:, words])  # [banks, tiles, planes, chunks, lanes]
+    count, apart = i[f"{side}_planes"], i[f"{side}_plane"]
+    whole = side == "col" and s.hw.whole_columns
+    planes, apart = (BYTE_PLANES, s.hw.plane_words) if whole else (count, apart)
+    tile, plane = np.arange(tiles)[:, None, None], np.arange(planes)[None, :, None]
+    words = i[f"{side}_addr"] + tile * i[f"{side}_stride"] + plane * apart + np.arange(i["chunks"])
+    bits = s.memories[mem][:, s.touch(mem, words, False)[:, :count]]  # [banks, tiles, planes, chunks, planes of a word, lanes]
+    codes = bits[..., 0, :].astype(np.int64) if whole and count > 1 else word_codes(s.hw, bits)
     weights = INT8_WEIGHTS if i[f"{side}_signed"] else UINT8_WEIGHTS
-    both = np.tensordot(codes, weights[: i[f"{side}_planes"]], axes=([2], [0])).swapaxes(0, 1)
+    both = np.tensordot(codes, weights[:count], axes=([2], [0])).swapaxes(0, 1)
     return np.ascontiguousarray(both.reshape(tiles * codes.shape[0], -1))
 
 

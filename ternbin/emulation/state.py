@@ -59,6 +59,7 @@ class State:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.memories = {mem: _garbage(self.hw, mem, rng) for mem in Mem}
+        self.settle(Mem.ABUF)
         self.bytes = np.frombuffer(self.dram, dtype=np.uint8)
         self.reset_units()
 
@@ -90,6 +91,12 @@ class State:
             if lane == 0:
                 self.memories[mem][bank, words] = 0
             self.memories[mem][bank, words, :, lane : lane + part.shape[-1]] = part.swapaxes(0, 1)
+        self.settle(mem)
+
+    def settle(self, mem: Mem) -> None:
+        """Words of ABUF behind ``plane_words`` have no negative plane."""
+        if mem == Mem.ABUF and self.hw.whole_columns:
+            self.memories[mem][:, self.hw.plane_words :, 1] = 0
 
     def code_bits(self, kind: int, codes: np.ndarray) -> np.ndarray:
         """Stored codes ``[..]`` to bits ``[8 or 1, planes, ..]``."""

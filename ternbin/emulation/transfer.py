@@ -34,6 +34,7 @@ def load(s: State, i: Instruction) -> None:
         else:
             loaded = (expand_row_words if i["expand"] else code_row_words)(s.hw, beats)[:, :count]
         s.memories[mem][banks[:, None], words[..., None]] = loaded.reshape(shape)
+        s.settle(mem)
     elif mem == Mem.IDBUF:
         ids = bytes_int(beats.reshape(*words.shape, s.hw.axi_bytes)[..., :4], 4)[..., 0] & ID_MASK
         s.memories[mem][words] = np.stack([ids, np.zeros_like(ids)], axis=-1)

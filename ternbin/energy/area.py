@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import banked
+from ternbin.contract.memories import made_of
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import size
 from ternbin.energy.flops import array_flops
@@ -60,7 +60,7 @@ def core_mm2(hw: HwConfig) -> dict[str, float]:
 
 
 def memories_mm2(hw: HwConfig) -> dict[str, float]:
-    return {name: m.banks * tables.sram(m.words, m.bits).area_mm2 for name, m in banked(hw).items()}
+    return {name: m.banks * tables.sram(m.words, m.bits).area_mm2 for name, m in made_of(hw).items()}
 
 
 def area_mm2(hw: HwConfig) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ternbin.contract.counters import DRAINED, UNITS, VECTOR_WORDS
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import banked
+from ternbin.contract.memories import made_of
 
 Terms = Mapping[str, float]  # counter -> how often an event happens for each of its counts
 Times = Callable[[HwConfig], float]
@@ -42,7 +42,7 @@ def _each(*counters: str, times: Times = _one) -> Callable[[HwConfig], Terms]:
 
 def _bits(kind: str) -> Callable[[HwConfig], Terms]:
     """Bits of the words that the memories give or take; ``kind``: reads, writes."""
-    return lambda hw: {f"{name}_{kind}": memory.bits for name, memory in banked(hw).items()}
+    return lambda hw: {f"{name}_{kind}": memory.bits for name, memory in made_of(hw).items()}
 
 
 CYCLES = "cycles"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ternbin.contract.hw import HwConfig
+from ternbin.contract.hw import KINDS, HwConfig
 from ternbin.counting.phases import Phase
 from ternbin.counting.workload import Work
 from ternbin.energy import figures as tables
@@ -179,7 +179,7 @@ def elements() -> list[dict[str, Any]]:
     square of the voltage."""
     volt = tables.characterisation()["provenance"]["volt"]
     result: list[dict[str, Any]] = []
-    for kind in (*tables.MAC_BITS, "ternary", "binary"):
+    for kind in (*tables.MAC_BITS, *KINDS):
         record, anchor = tables.block(kind), ANCHORS_FJ.get(kind)
         fj = _part(kind, "total", "glitch")
         result.append(

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import banked
+from ternbin.contract.memories import made_of
 from ternbin.energy import figures as tables
 
 ASSUMED_NS = 0.8  # of the cell library's facts (ternbin/energy/library.py)
@@ -50,6 +50,6 @@ def _core_ns(hw: HwConfig) -> float:
 
 
 def clock(hw: HwConfig) -> Clock:
-    access = {name: tables.sram(memory.words, memory.bits).access_ns for name, memory in banked(hw).items()}
+    access = {name: tables.sram(memory.words, memory.bits).access_ns for name, memory in made_of(hw).items()}
     slowest = max(access, key=access.__getitem__)
     return Clock(_core_ns(hw), slowest, access[slowest])

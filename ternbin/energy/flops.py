@@ -12,5 +12,5 @@ def array_flops(hw: HwConfig, precision: Precision) -> dict[str, int]:
         elements = hw.rows * hw.cols * hw.lanes // block["lanes"] * block["flip_flops"]["element"]
     else:
         elements = hw.rows * (hw.cols + 1) * 2 * hw.acc_bits
-    operands = hw.lanes * (hw.rows * precision.weight_bits + hw.cols * precision.act_bits)
+    operands = hw.lanes * (hw.rows * precision.weight_bits + hw.cols * precision.column_bits)
     return {"elements": int(elements / hw.step_cycles), "operands": int(operands / hw.step_cycles)}

@@ -17,11 +17,13 @@ Group = Literal["arithmetic", "on-chip", "external"]
 
 @dataclass(frozen=True)
 class Precision:
-    """What the array computes with: ``mac`` names a characterised block, bits of one weight and one activation operand."""
+    """What the array computes with: ``mac`` names a characterised block, bits of one weight and one activation as they are stored, and of
+    an activation in a column's operand register."""
 
     mac: str
     weight_bits: float
     act_bits: float
+    column_bits: float
 
     @property
     def whole(self) -> bool:
@@ -30,12 +32,12 @@ class Precision:
 
     @staticmethod
     def of(hw: HwConfig) -> "Precision":
-        return Precision(tables.ELEMENT.get(hw.kind, hw.kind), hw.weight_planes, hw.planes)
+        return Precision(tables.ELEMENT.get(hw.kind, hw.kind), hw.weight_planes, hw.planes, hw.column_word_bits / hw.lanes)
 
     @staticmethod
     def reference(name: str) -> "Precision":
         weight_bits, act_bits = tables.MAC_BITS[name]
-        return Precision(name, weight_bits, act_bits)
+        return Precision(name, weight_bits, act_bits, act_bits)
 
 
 @dataclass(frozen=True)

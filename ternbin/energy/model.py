@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ternbin.contract.counters import CODE_WORDS, COLUMNS, DRAINED, STEPS, single_plane
+from ternbin.contract.counters import CODE_WORDS, COLUMNS, DRAINED, FURTHER_PLANES, STEPS, single_plane
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import banked
+from ternbin.contract.memories import made_of
 from ternbin.counting.traffic import Traffic
 from ternbin.energy import figures as tables
 from ternbin.energy.area import array_mm2, memories_mm2
@@ -89,7 +89,7 @@ def _basis(counter: str) -> Basis:
 def _operand_bits(s: Setting) -> dict[str, float]:
     """Bits of operand registers that take a value: of all rows in a step, of each active column."""
     hw, precision = s.hw, s.precision
-    return {s.steps: hw.rows * hw.lanes * precision.weight_bits, s.columns: hw.lanes * precision.act_bits}
+    return {s.steps: hw.rows * hw.lanes * precision.weight_bits, s.columns: hw.lanes * precision.column_bits}
 
 
 def _row_sums(s: Setting) -> Terms:
@@ -219,7 +219,7 @@ def _memory(name: str) -> list[Row]:
     """Reads and writes of the banks of a memory, what their second port adds, the wires to them, and the leakage of all of them."""
 
     def bits(s: Setting) -> float:
-        return banked(s.hw)[name].bits * _wider(name, s)
+        return made_of(s.hw)[name].bits * _wider(name, s)
 
     def words(kind: str, s: Setting) -> Terms:
         if (name, kind) == (
@@ -227,11 +227,12 @@ def _memory(name: str) -> list[Row]:
             "write",
         ) and s.precision.whole:  # a weight that comes is written once, of whatever planes
             return {"weights": 8 * dict(s.scaled).get("weights", 1.0) / bits(s)}
-        return {s.words(f"{name}_{kind}s"): 1}
+        counter = f"{name}_{kind}s"
+        return {} if s.precision.whole and counter in FURTHER_PLANES else {s.words(counter): 1}
 
     def access(kind: str, event: str, port: str) -> Row:
         def figure(s: Setting) -> Figure:
-            memory, factor = banked(s.hw)[name], _wider(name, s)
+            memory, factor = made_of(s.hw)[name], _wider(name, s)
             figure: Figure = getattr(tables.sram(memory.words, memory.bits), port)
             return figure if factor == 1 else figure.times(factor, f"x {factor:g} for wider codes")
 
@@ -242,7 +243,7 @@ def _memory(name: str) -> list[Row]:
         return {counter: times * bits(s) for counter, times in accesses.items()}
 
     def leakage(s: Setting) -> Figure:
-        memory = banked(s.hw)[name]
+        memory = made_of(s.hw)[name]
         return tables.memory_leakage(memory.words, memory.bits, memory.banks, s.hw.clock_mhz)
 
     return [
@@ -289,7 +290,7 @@ def _rows(hw: HwConfig) -> Iterator[Row]:
     yield from CORE
     yield from BEAMS
     yield DECODER
-    for name in banked(hw):
+    for name in made_of(hw):
         yield from _memory(name)
     yield from EXTERNAL
 

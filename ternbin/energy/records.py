@@ -14,7 +14,7 @@ Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Some = Annotated[int, Field(ge=1, le=1 << 53)]
 
-ELEMENTS = ("ternary", "binary", "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
+ELEMENTS = ("ternary", "binary", "ternary8", "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
 UNITS = ("exp", "trits")  # a lane of the softmax, the decoder of packed trits
 
 

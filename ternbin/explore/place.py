@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
-from ternbin.contract.memories import banked
+from ternbin.contract.memories import made_of
 from ternbin.contract.program import Program
 from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
@@ -142,9 +142,12 @@ def candidates(case: Case, hw: HwConfig) -> list[HwConfig]:
     if case.reference:
         return [reference_config(hw, case.reference)]
     if case.weight_bits == 2:
-        return [replace(hw, weight_pack=pack) for pack in ("2bit", "5trit")]
+        kinds = ("ternary", "ternary8") if case.act_bits == 8 else ("ternary",)
+        return [replace(hw, kind=kind, weight_pack=pack) for kind in kinds for pack in ("2bit", "5trit")]
+    whole = [replace(hw, kind="ternary8", weight_pack="2bit")] if case.act_bits == 8 else []
     return [
         replace(hw, weight_pack="2bit"),
+        *whole,
         replace(hw, kind="binary", weight_pack="2bit", **with_code_bits(hw, 1 / hw.planes, 1 / hw.planes)),
     ]
 
@@ -180,9 +183,9 @@ def levels(mapped: Mapped, phase: Phase) -> dict[str, float]:
     hw, counters = mapped.hw, phase.counters
     bits: dict[str, float] = {f"external {name}": 8 * size for name, size in asdict(phase.traffic).items()}
     bits["external program"] = counters["axi_fetch_beats"] * hw.axi_data_bits  # beats past its end come too
-    for name, memory in banked(hw).items():
+    for name, memory in made_of(hw).items():
         bits |= {f"{name} {kind}": counters.get(f"{name}_{kind}", 0) * memory.bits for kind in ("reads", "writes")}
     precision = Precision.of(hw)
     steps, columns = counters["execute_array_active"], counters["execute_array_columns"]
-    bits["operand registers"] = hw.lanes * (steps * hw.rows * precision.weight_bits + columns * precision.act_bits)
+    bits["operand registers"] = hw.lanes * (steps * hw.rows * precision.weight_bits + columns * precision.column_bits)
     return bits

@@ -39,10 +39,7 @@ class Codes:
     lanes: Lanes
     words: int  # of one plane of one token
     stride: int
-
-    @property
-    def plane(self) -> int:
-        return self.words
+    plane: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class CallBuilder:
 
     def __post_init__(self) -> None:
         hw = self.hw
-        self.abuf, self.sbuf = Allocator("ABUF", hw.abuf_words), Allocator("SBUF", hw.sbuf_words)
+        self.abuf, self.sbuf = Allocator("ABUF", hw.plane_words), Allocator("SBUF", hw.sbuf_words)
         self.schedule = Schedule(hw.queue_depth)
         self.wbuf, self.pbuf = (Ring(mem.name, self.residents.ring(hw, mem)) for mem in (Mem.WBUF, Mem.PBUF))
         self.ids, self.lutv, self.lutx = Ring("IDBUF", hw.idbuf_words), Ring("LUTV", 1), Ring("LUTX", 1)
@@ -202,9 +199,10 @@ class CallBuilder:
         """Room for codes of tokens [first, stop); raises BlockError."""
         operand(self.hw, kind, op)
         words = words or ceil_div(lanes.extent, self.hw.lanes)
-        stride = words * KINDS[kind].planes
+        whole = self.hw.whole_columns  # then each plane lies in words of its own, which are taken at once
+        stride = words if whole else words * KINDS[kind].planes
         addr = self.abuf.take(ceil_div(stop - first, self.hw.cols) * stride, op)
-        return Codes(addr, first, stop, kind, lanes, words, stride)
+        return Codes(addr, first, stop, kind, lanes, words, stride, self.hw.plane_words if whole else words)
 
     def free(self, codes: Codes) -> None:
         self.abuf.free(codes.addr)
@@ -250,7 +248,8 @@ class CallBuilder:
             lead=bool(head),
         )
         start, tiles = (first - c.first) // self.hw.cols, ceil_div(stop - first, self.hw.cols)
-        region = Region(Mem.ABUF, c.addr + start * c.stride, tiles * c.stride, 0, self.hw.cols)
+        others = (KINDS[c.kind].planes - 1) * c.plane if self.hw.whole_columns else 0
+        region = Region(Mem.ABUF, c.addr + start * c.stride, tiles * c.stride + others, 0, self.hw.cols)
         part = (head[0], (first, stop), head[1]) if head else ((first, stop), (0, c.lanes.features))
         return Sight(node.name, region, view, part)
 

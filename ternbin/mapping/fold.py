@@ -38,7 +38,7 @@ def operand(hw: HwConfig, kind: str, where: str) -> Operand:
     code = KINDS[kind]
     signed = kind == "int8"
     if code.eight_bit:
-        if hw.kind == "ternary":
+        if hw.is_ternary:
             return Operand(1, 0, 8, signed, 0, 128 if signed else 255)
         # a bit plane of zeros counts as minus ones: value = 2*code - (sum of the plane weights)
         weights = -1 if signed else 255

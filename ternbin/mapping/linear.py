@@ -39,7 +39,7 @@ STORED_KIND = {
     "int8": Kind.INT8,
     "uint8": Kind.UINT8,
 }
-ARRAY_WEIGHTS = {"ternary": ("ternary", "binary", "odd8"), "binary": ("binary", "odd8")}
+ARRAY_WEIGHTS = dict.fromkeys(("ternary", "ternary8"), ("ternary", "binary", "odd8")) | {"binary": ("binary", "odd8")}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
     if kind not in ARRAY_WEIGHTS.get(hw.kind, ("ternary", "binary")):
         raise InputError(f"{where}: weight kind must suit a {hw.kind} array, not {kind}")
     weight, code = weights[op.weight].numpy(), qtypes.KINDS[kind]
-    chunks, expand = ceil_div(x.extent, hw.lanes), code.odd and hw.kind == "ternary"
+    chunks, expand = ceil_div(x.extent, hw.lanes), code.odd and hw.is_ternary
     folded = fold_product(
         hw, operand(hw, node.src[0].expect(Codes).kind, where), weight, code, chunks * hw.lanes, where
     )

@@ -162,7 +162,7 @@ def table_bytes(b: CallBuilder, node: Node[Embed | EmbedAt]) -> tuple[int, int, 
     if kind not in ("ternary", "binary") or (hw.kind == "binary" and kind == "ternary"):
         raise InputError(f"embed {node.name}: table kind must suit a {hw.kind} array, not {kind}")
     codes = b.weights[name].numpy()
-    chunks, expand = ceil_div(codes.shape[1], hw.lanes), kind == "binary" and hw.kind == "ternary"
+    chunks, expand = ceil_div(codes.shape[1], hw.lanes), kind == "binary" and hw.is_ternary
     inner = expand_words(hw, Mem.ABUF, chunks) if expand else chunks
 
     def make() -> np.ndarray:

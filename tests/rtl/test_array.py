@@ -19,6 +19,7 @@ WIDE = (16, 31, 32, 64, 100, 128, 256, 512)  # powers of two and others, random 
 CONFIGS = {
     "ternary": NAMED["tiny"],
     "binary": NAMED["tiny-binary"],
+    "ternary8": NAMED["tiny-ternary8"],
     "one-column": dataclasses.replace(NAMED["tiny"], cols=1, acc_bits=16),
 }
 
@@ -95,6 +96,14 @@ def value_of(hw, word: int) -> list[int]:
     return [(word >> lane & 1) * (1 - 2 * (word >> hw.lanes + lane & 1)) for lane in lanes]
 
 
+def column_of(hw, word: int) -> list[int]:
+    """Codes of a column's operand."""
+    if not hw.whole_columns:
+        return value_of(hw, word)
+    bits = [[word >> plane * hw.lanes + lane & 1 for plane in range(9)] for lane in range(hw.lanes)]
+    return [sum(bit << plane for plane, bit in enumerate(planes[:8])) - 256 * planes[8] for planes in bits]
+
+
 class ArrayModel:
     """The array as a few lists of integers; ``drive`` is told the inputs of every cycle."""
 
@@ -117,7 +126,7 @@ class ArrayModel:
                 if i["capture"] and i["capture_cols"] >> c & 1:
                     self.result[r][c] = self.acc[r][c]
                 if i["en"] >> c & 1:
-                    dot = sum(a * b for a, b in zip(row, value_of(hw, self.cols[c]), strict=True))
+                    dot = sum(a * b for a, b in zip(row, column_of(hw, self.cols[c]), strict=True))
                     before = 0 if i["first"] else self.acc[r][c] * (2 if i["double"] else 1)
                     self.acc[r][c] = drivers.signed(before + (-dot if i["subtract"] else dot), hw.acc_bits)
             if i["en"]:
@@ -126,8 +135,9 @@ class ArrayModel:
         word = (1 << hw.code_word_bits) - 1
         if i["row_load"]:
             self.rows = [i["row"] >> r * hw.code_word_bits & word for r in range(hw.rows)]
+        word = (1 << hw.column_word_bits) - 1
         self.cols = [
-            i["col"] >> c * hw.code_word_bits & word if i["col_load"] >> c & 1 else self.cols[c] for c in columns
+            i["col"] >> c * hw.column_word_bits & word if i["col_load"] >> c & 1 else self.cols[c] for c in columns
         ]
 
 
@@ -155,7 +165,7 @@ async def bench_array(dut):
     for cycle in range(500):
         inputs = {
             "row": random.getrandbits(hw.rows * hw.code_word_bits),
-            "col": random.getrandbits(hw.cols * hw.code_word_bits),
+            "col": random.getrandbits(hw.cols * hw.column_word_bits),
             "row_load": random.random() < 0.8,
             "col_load": random.getrandbits(hw.cols),
             "en": random.getrandbits(hw.cols),

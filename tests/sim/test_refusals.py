@@ -49,6 +49,7 @@ SMALL_IDS = 16  # entries of IDBUF that lead to rows within the memory
 CONFIGS = {
     "tiny": NAMED["tiny"],
     "tiny-binary": NAMED["tiny-binary"],
+    "tiny-ternary8": NAMED["tiny-ternary8"],
     "beams, packed trits": replace(NAMED["tiny"].searching(2), weight_pack="5trit"),
 }
 END = Instruction(Op.END)
@@ -89,14 +90,14 @@ def a_gemm(hw: HwConfig, rng: random.Random) -> dict[str, int]:
         fields |= {
             f"{side}_addr": rng.randrange(60),
             f"{side}_stride": rng.randrange(9),
-            f"{side}_plane": rng.randrange(9),
+            f"{side}_plane": rng.randrange(9) if side == "row" else _plane(hw, rng, rng.randrange(9)),
         }
         fields |= {f"{side}_planes": count, f"{side}_signed": int(count == 8 and rng.random() < 0.5)}
     fields |= {"row_kbuf": rng.randrange(2), "rowsum": int(planes == [1, 1] and rng.random() < 0.3)}
     fields |= {"acc_init": rng.randint(-99, 99), "epilogue": epilogue, "shift": rng.randrange(16)}
     fields |= {"param_addr": rng.randrange(99), "param_stride": rng.choice([0, 4, 5]), "lut": rng.randrange(2)}
-    to = CODES if epilogue in (Epilogue.CODES, Epilogue.CODES8) else rng.randrange(9)
-    fields |= {"dst_addr": to, "dst_stride": rng.randint(3, 5), "dst_plane": PLANE}
+    to = codes_at(hw) if epilogue in (Epilogue.CODES, Epilogue.CODES8) else rng.randrange(9)
+    fields |= {"dst_addr": to, "dst_stride": rng.randint(3, 5), "dst_plane": _plane(hw, rng, PLANE)}
     fields |= {"dest": rng.choice(list(Dest)), "lane": hw.rows * rng.randrange(9), "key": rng.randrange(12)}
     fields |= {
         "index": rng.randrange(99),
@@ -132,9 +133,9 @@ def a_layernorm(hw: HwConfig, rng: random.Random) -> dict[str, int]:
 def a_quant(hw: HwConfig, rng: random.Random) -> dict[str, int]:
     t0, t1 = sorted(rng.randint(-30000, 30000) for _ in range(2))
     fields = _rows(hw, rng) | {
-        "dst_addr": CODES,
+        "dst_addr": codes_at(hw),
         "dst_stride": rng.randint(2, 5),
-        "dst_plane": PLANE,
+        "dst_plane": _plane(hw, rng, PLANE),
         "shift": rng.randrange(30),
     }
     return fields | {"kind": rng.choice([_kind(hw, rng), Kind.INT8]), "t0": t0, "t1": t1, "mul": rng.randrange(1 << 23)}
@@ -157,7 +158,7 @@ def a_softmax(hw: HwConfig, rng: random.Random) -> dict[str, int]:
     }
     fields["granules"] = ceil_div(keys + (queries - 1) * causal, hw.rows) + rng.randrange(2)
     fields |= {"src_addr": rng.randrange(40), "src_stride": rng.randint(7, 9), "mask_addr": rng.randrange(99)}
-    fields |= {"dst_addr": CODES, "dst_stride": rng.randint(3, 5), "dst_plane": PLANE}
+    fields |= {"dst_addr": codes_at(hw), "dst_stride": rng.randint(3, 5), "dst_plane": _plane(hw, rng, PLANE)}
     fields |= {"power": rng.randrange(2), "mul": rng.randrange(1 << 16), "shift": rng.randrange(30)}
     return fields | {
         "c1": rng.randrange(1, 20000),
@@ -238,6 +239,15 @@ def can_break(hw: HwConfig, rule: tuple[Op, str]) -> bool:
     if "packed trits" in must:
         return op == Op.LOAD and hw.weight_pack == "5trit"
     return "of the array" not in must or hw.kind == "binary"
+
+
+def codes_at(hw: HwConfig) -> int:
+    return CODES if not hw.whole_columns else 90  # of plane_words
+
+
+def _plane(hw: HwConfig, rng: random.Random, plane: int) -> int:
+    """Words between planes: on an array that takes whole 8-bit codes mostly the one distance that it takes."""
+    return hw.plane_words if hw.whole_columns and rng.random() < 0.9 else plane
 
 
 def instructions(hw: HwConfig, seed: int, count: int) -> list[Instruction]:

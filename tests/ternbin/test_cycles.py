@@ -43,6 +43,7 @@ MEMORIES = [
         ("2-2", "tiny"),
         ("2-8", "tiny"),
         ("1-1", "tiny-binary"),
+        ("2-8", "tiny-ternary8"),
         ("2-2", "wide"),
         ("2-2", "external"),
         ("2-2", "weights that stay"),

@@ -70,6 +70,20 @@ def code_words(name: str, words: int, planes: int) -> dict[str, int]:
     return {name: words * planes, single_plane(name): words}
 
 
+def abuf_words(hw: HwConfig, kind: str, words: int, planes: int, times: int = 1) -> dict[str, int]:
+    """Counters of ``kind`` ("reads" or "writes") of ABUF for ``words`` codes of ``planes``, each ``times`` times."""
+    name, others = f"abuf_{kind}", planes - 1 if hw.whole_columns else 0
+    result = code_words(name, words, (planes - others) * times)
+    return result | ({f"abuf_planes_{kind}": words * others * times} if hw.whole_columns else {})
+
+
+def misplaced(hw: HwConfig, eight_bit: Any, plane: Any) -> list[Rule]:
+    """Of an array that reads whole 8-bit codes: their planes in ABUF must lie where it reads them."""
+    if not hw.whole_columns:
+        return []
+    return [Rule(f"planes of 8-bit codes must lie {hw.plane_words} words apart", eight_bit & (plane != hw.plane_words))]
+
+
 def no_ternary(hw: HwConfig, kind: Any) -> Any:
     """Whether codes of ``kind`` are ternary ones that the array does not have."""
     return (kind == Kind.TERNARY) & (hw.kind == "binary")

@@ -12,12 +12,14 @@ from ternbin.contract.effects.access import (
     Effect,
     Fields,
     Rule,
+    abuf_words,
     code_words,
     grid,
+    misplaced,
     no_ternary,
     planes,
 )
-from ternbin.contract.hw import HwConfig
+from ternbin.contract.hw import BYTE_PLANES, HwConfig
 from ternbin.contract.isa import Dest, Epilogue, Instruction, Kind, Mem
 from ternbin.contract.memories import ceil_div
 from ternbin.contract.pipeline import SCALE_WORDS
@@ -61,6 +63,8 @@ def rules(hw: HwConfig, i: Fields) -> list[Rule]:
             (epilogue == Epilogue.RESIDUAL) & (tokens != 1) & (i["dst_stride"] < i["row_tiles"]),
         ),
     ]
+    result += misplaced(hw, i["col_planes"] == BYTE_PLANES, i["col_plane"])
+    result += misplaced(hw, codes8 & (i["dest"] == Dest.TOKENS), i["dst_plane"])
     if hw.beams > 1:
         top = epilogue == Epilogue.TOP
         result += [
@@ -73,6 +77,19 @@ def rules(hw: HwConfig, i: Fields) -> list[Rule]:
 def _operand(i: Instruction, mem: Mem, side: str, tiles: int) -> Access:
     axes = (tiles, i[f"{side}_stride"]), (i[f"{side}_planes"], i[f"{side}_plane"]), (i["chunks"], 1)
     return Access(mem, grid(i[f"{side}_addr"], *axes), READ)
+
+
+def _columns(hw: HwConfig, i: Instruction) -> Access:
+    """An array that reads whole 8-bit codes looks for one plane, too, where the first of eight lies."""
+    if not hw.whole_columns:
+        return _operand(i, Mem.ABUF, "col", i["col_tiles"])
+    axes = (i["col_tiles"], i["col_stride"]), (BYTE_PLANES, hw.plane_words), (i["chunks"], 1)
+    return Access(Mem.ABUF, grid(i["col_addr"], *axes), READ)
+
+
+def column_planes(hw: HwConfig, i: Instruction) -> int:
+    """Planes of columns' codes that take steps of their own."""
+    return 1 if hw.whole_columns else i["col_planes"]
 
 
 def result_words(hw: HwConfig, i: Instruction) -> int:
@@ -88,7 +105,7 @@ def _parameters(i: Instruction) -> int:
 
 def touches(hw: HwConfig, i: Instruction) -> list[Access]:
     rows = _operand(i, Mem.KBUF if i["row_kbuf"] else Mem.WBUF, "row", i["row_tiles"])
-    result = [rows, _operand(i, Mem.ABUF, "col", i["col_tiles"])]
+    result = [rows, _columns(hw, i)]
     if i["epilogue"] != Epilogue.SCORES:
         axes = (i["row_tiles"], i["param_stride"]), (_parameters(i), 1)
         result.append(Access(Mem.PBUF, grid(i["param_addr"], *axes), READ))
@@ -124,7 +141,7 @@ def _code_writes(hw: HwConfig, i: Instruction) -> Access:
 
 def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
     single = i["row_tiles"] * i["chunks"]
-    steps, columns, pairs = single * i["col_tiles"], single * i["tokens"], i["row_planes"] * i["col_planes"]
+    steps, columns, pairs = single * i["col_tiles"], single * i["tokens"], i["row_planes"] * column_planes(hw, i)
     epilogue, drained = Epilogue(i["epilogue"]), i["row_tiles"] * i["tokens"]
     result = {
         STEPS: steps,
@@ -133,7 +150,7 @@ def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
         "execute_array_columns": columns * pairs,
         "execute_rowsum_active": steps * i["rowsum"],
         **code_words(("kbuf" if i["row_kbuf"] else "wbuf") + "_reads", steps * hw.rows, pairs),
-        **code_words("abuf_reads", columns, pairs),
+        **abuf_words(hw, "reads", columns, i["col_planes"], i["row_planes"]),
         f"execute_drained_{'argmax' if epilogue == Epilogue.TOP else epilogue.name.lower()}": drained,
     }
     if epilogue == Epilogue.SCORES:
@@ -144,7 +161,7 @@ def counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
     if epilogue in (Epilogue.ARGMAX, Epilogue.TOP):
         return result | {"idbuf_writes": result_words(hw, i)}
     if i["dest"] == Dest.TOKENS:
-        return result | code_words("abuf_writes", drained, planes(i["kind"]))
+        return result | abuf_words(hw, "writes", drained, planes(i["kind"]))
     words = drained * (hw.rows if i["dest"] == Dest.TRANSPOSED else 1)
     return result | code_words("kbuf_writes", words, planes(i["kind"]))
 

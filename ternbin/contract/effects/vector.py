@@ -9,8 +9,9 @@ from ternbin.contract.effects.access import (
     Effect,
     Fields,
     Rule,
-    code_words,
+    abuf_words,
     grid,
+    misplaced,
     no_ternary,
     planes,
 )
@@ -40,9 +41,17 @@ def _codes(hw: HwConfig, i: Instruction, tokens: int, granules: int) -> Access:
     return Access(Mem.ABUF, grid(i["dst_addr"], (ceil_div(tokens, hw.cols), i["dst_stride"]), words, each), WRITE)
 
 
-def _code_counts(i: Instruction, granules: int) -> dict[str, int]:
+def _code_rules(hw: HwConfig, i: Fields) -> list[Rule]:
+    eight_bit = (i["kind"] == Kind.INT8) | (i["kind"] == Kind.UINT8)
+    return [
+        Rule("kind must be one of the array", no_ternary(hw, i["kind"])),
+        *misplaced(hw, eight_bit, i["dst_plane"]),
+    ]
+
+
+def _code_counts(hw: HwConfig, i: Instruction, granules: int) -> dict[str, int]:
     writes = planes(i["kind"])
-    return code_words("abuf_writes", granules, writes) | {"vector_plane_writes": granules * writes * (writes > 1)}
+    return abuf_words(hw, "writes", granules, writes) | {"vector_plane_writes": granules * writes * (writes > 1)}
 
 
 # ---- LAYERNORM --------------------------------------------------------------------------------------------------------
@@ -82,7 +91,7 @@ def _softmax_rules(hw: HwConfig, i: Fields) -> list[Rule]:
         Rule("granules must cover the keys of the last query", causal & (keys + queries > covered + 1)),
         Rule("masked must be with beams, and not causal", i["masked"] & (causal | (hw.beams == 1))),
         Rule("kind must be TERNARY, BINARY or UINT8", i["kind"] == Kind.INT8),
-        Rule("kind must be one of the array", no_ternary(hw, i["kind"])),
+        *_code_rules(hw, i),
     ]
 
 
@@ -110,7 +119,7 @@ def _softmax_counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
         "sbuf_writes": words,
         "pbuf_reads": 2 * words * i["masked"],
         "vector_divides": i["queries"] * (i["kind"] == Kind.UINT8),
-        **_code_counts(i, granules),
+        **_code_counts(hw, i, granules),
     }
 
 
@@ -121,13 +130,13 @@ def _quant_rules(hw: HwConfig, i: Fields) -> list[Rule]:
     return [
         *_rows_rules(hw, i),
         Rule("kind must be TERNARY, BINARY or INT8", i["kind"] == Kind.UINT8),
-        Rule("kind must be one of the array", no_ternary(hw, i["kind"])),
+        *_code_rules(hw, i),
     ]
 
 
 def _quant_counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
     words = i["tokens"] * i["words"]
-    return {"vector_quant_words": words, "rbuf_reads": words, **_code_counts(i, words)}
+    return {"vector_quant_words": words, "rbuf_reads": words, **_code_counts(hw, i, words)}
 
 
 # ---- EMBED ------------------------------------------------------------------------------------------------------------

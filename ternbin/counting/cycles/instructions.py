@@ -73,7 +73,8 @@ def _work(hw: HwConfig, op: Op, field: Callable[[str], Ints]) -> Sequence[Work]:
         words = np.where(
             epilogue == Epilogue.CODES, field("thresholds"), np.where(epilogue == Epilogue.SCORES, 0, SCALE_WORDS)
         )
-        steps = np.ceil(field("chunks") * field("row_planes") * field("col_planes") * hw.step_cycles).astype(np.int64)
+        planes = field("row_planes") * (1 if hw.whole_columns else field("col_planes"))
+        steps = np.ceil(field("chunks") * planes * hw.step_cycles).astype(np.int64)
         lookups = field("lut") * (hw.rows // max(1, hw.rows // 8))
         columns = [
             epilogue,

@@ -8,7 +8,7 @@ from typing import Any
 from amaranth.back import verilog
 from amaranth.lib.wiring import Component
 
-from ternbin.contract.hw import NAMED, HwConfig
+from ternbin.contract.hw import KINDS, NAMED, HwConfig
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
 from ternbin.rtl.parts.primitives import primitives
@@ -74,22 +74,21 @@ class Block:
 
 def _array_element(kind: str, lanes: int):
     hw = HwConfig(name="characterised", kind=kind, lanes=lanes)
-    return ProcessingElement(hw), hw.planes, hw.acc_bits
+    return ProcessingElement(hw), hw.planes, hw.column_word_bits // lanes, hw.acc_bits
 
 
 @cache
 def mac_block(kind: str, lanes: int) -> Block:
-    """``kind``: ternary, binary, or one of the references' elements."""
-    if kind in ("ternary", "binary"):
-        element, row, result = _array_element(kind, lanes)
-        col = row
+    """``kind``: of the array, or one of the references' elements."""
+    if kind in KINDS:
+        element, row, col, result = _array_element(kind, lanes)
     elif kind in FORMATS:
         element, result = FloatElement(FORMATS[kind], lanes), 32
         row = col = FORMATS[kind].bits
     else:
         row, col = INTEGERS[kind]
         element, result = IntElement(row, col, lanes), 32
-    module = PE_MODULE if kind in ("ternary", "binary") else f"{kind}_element"
+    module = PE_MODULE if kind in KINDS else f"{kind}_element"
     name, top = f"{kind} x{lanes}", f"wrapped_{kind}_{lanes}"
     return _wrapped(element, Block(name, kind, lanes, row * lanes, col * lanes, result, module, top, {}))
 
@@ -155,6 +154,9 @@ MAC_BLOCKS = (
     ("ternary", 32),
     ("ternary", 64),
     ("binary", 64),
+    ("ternary8", 16),
+    ("ternary8", 32),
+    ("ternary8", 64),
     ("int8", 16),
     ("int4x8", 16),
     ("fp8", 16),

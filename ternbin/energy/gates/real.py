@@ -8,6 +8,7 @@ from ternbin.energy.gates.blocks import Block
 from ternbin.energy.gates.stimuli import forms, normalised, rows_of
 
 Matrix = Sequence[Sequence[float]]
+_CODES = ("ternary", "binary")  # forms of operands that the model's codes are
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,11 @@ class RealTensors:
         Binary blocks get the signs of the ternary codes; the wide kinds the model's real-valued tensors, integers on a grid
         by the largest magnitude.
         """
-        weights: Matrix = self.weights
-        activations: Matrix = self.activations
+        row, col = forms(block.kind)
+        weights: Matrix = self.weights if row in _CODES else self.table
+        activations: Matrix = self.activations if col in _CODES else self.hidden
         if block.kind == "binary":
             weights, activations = ([[1 if c >= 0 else -1 for c in row] for row in m] for m in (weights, activations))
-        elif block.kind != "ternary":
-            weights, activations = self.table, self.hidden
-        row, col = forms(block.kind)
         return rows_of(block, row, _grid(row, weights), rng), rows_of(block, col, _grid(col, activations), rng)
 
 
@@ -41,7 +40,7 @@ def _grid(form: str, matrix: Matrix) -> Matrix:
     """Integers by the largest magnitude, of 4-bit operands by that of each row; others as they are."""
     if form == "int4":
         return [[round(v * 7 / max(map(abs, row))) for v in row] for row in matrix]
-    if form != "int8":
+    if form not in ("int8", "planes"):
         return matrix
     top = max(abs(v) for row in matrix for v in row)
     return [[round(v * 127 / top) for v in row] for row in matrix]

@@ -21,9 +21,13 @@ def ternary_word(codes: Sequence[float]) -> int:
 
 
 def words(form: str, values: Sequence[float]) -> int:
-    """One operand word from its lanes' values: codes, integers or floats. ``form``: ternary, binary, int4, int8, fp8, bf16 or fp32."""
+    """One operand word from its lanes' values: codes, integers or floats. ``form``: ternary, binary, int4, int8, planes (of 8-bit codes in
+    two's complement of nine), fp8, bf16 or fp32."""
     if form == "ternary":
         return ternary_word(values)
+    if form == "planes":
+        lanes = len(values)
+        return sum((int(v) >> plane & 1) << plane * lanes + i for i, v in enumerate(values) for plane in range(9))
     pattern, bits = _PATTERNS[form]
     return sum(pattern(value) << bits * i for i, value in enumerate(values))
 
@@ -55,7 +59,7 @@ _PATTERNS: dict[str, tuple[Callable[[float], int], int]] = {
     "bf16": (_bf16, 16),
     "fp32": (_fp32, 32),
 }
-FORMS = {"int4x8": ("int4", "int8")}  # kind of a block -> row and column operand, where they are not of its name
+FORMS = {"int4x8": ("int4", "int8"), "ternary8": ("ternary", "planes")}  # kind of a block -> row and column operand, where they are not of its name
 
 
 def forms(kind: str) -> tuple[str, str]:
@@ -70,6 +74,7 @@ def random_values(form: str, rng: random.Random) -> Source:
         "binary": lambda: rng.choice((-1, 1)),
         "int4": lambda: rng.randint(-7, 7),
         "int8": lambda: rng.randint(-127, 127),
+        "planes": lambda: rng.randint(-127, 127),
     }.get(form, lambda: rng.gauss(0, 1))
 
 
