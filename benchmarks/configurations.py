@@ -22,11 +22,13 @@ HEAD = (
     "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
 )
 
+MODELS = {"ternary": "2-2", "binary": "1-1", "ternary8": "2-8"}
+
 
 def row(name: str, source: int, new: int) -> str:
-    """A configuration with its own weights: binary ones where the array is binary."""
+    """A configuration with the model that its array is for."""
     hw = NAMED[name]
-    bits = "1-1" if hw.kind == "binary" else "2-2"
+    bits = MODELS[hw.kind]
     hardware = {field: value for field, value in asdict(hw).items() if field in HARDWARE and field != "kv_external"}
     record = evaluate(Point.of({"bits": bits, "source_len": source, "new_tokens": new} | hardware))
     if "figures" not in record:

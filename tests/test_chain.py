@@ -91,7 +91,9 @@ def test_random_hardware_differs_in_everything():
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("hw", [NAMED["tiny"], NAMED["tiny-binary"], NAMED["tiny-ternary8"], *WIDE_BUS.values()], ids=lambda hw: hw.name)
+@pytest.mark.parametrize(
+    "hw", [NAMED["tiny"], NAMED["tiny-binary"], NAMED["tiny-ternary8"], *WIDE_BUS.values()], ids=lambda hw: hw.name
+)
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_soak(seed, hw):
     _assert_exact_if_it_fits(seed, hw)

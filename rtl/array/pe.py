@@ -185,7 +185,9 @@ def simulated(hw: HwConfig) -> str:
             sums.append(f"2 * $countones(row{part})")
         else:
             neg = f"[{min(low + _POPCOUNT_BITS, lanes) - 1 + lanes}:{low + lanes}]"
-            dots += _planes(hw, low) if hw.whole_columns else [_ternary(f"row{part} & col{part}", f"row{neg} ^ col{neg}")]
+            dots += (
+                _planes(hw, low) if hw.whole_columns else [_ternary(f"row{part} & col{part}", f"row{neg} ^ col{neg}")]
+            )
             sums.append(f"$countones(row{part}) - 2 * $countones(row{part} & row{neg})")
     zeros = [f"{lanes}"] if hw.kind == "binary" else []
     init = f"init[{bits - 1}:0]" if bits <= 24 else f"{{{{{bits - 24}{{init[23]}}}}, init}}"

@@ -32,7 +32,9 @@ class Precision:
 
     @staticmethod
     def of(hw: HwConfig) -> "Precision":
-        return Precision(tables.ELEMENT.get(hw.kind, hw.kind), hw.weight_planes, hw.planes, hw.column_word_bits / hw.lanes)
+        return Precision(
+            tables.ELEMENT.get(hw.kind, hw.kind), hw.weight_planes, hw.planes, hw.column_word_bits / hw.lanes
+        )
 
     @staticmethod
     def reference(name: str) -> "Precision":

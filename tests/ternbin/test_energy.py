@@ -258,7 +258,9 @@ def test_parts_of_the_core_use_the_events_fitted_to_gates():
 
 
 def test_a_line_counts_one_counter_and_names_a_record():
-    counters = {name: 3 + n for n, name in enumerate({**dict.fromkeys(countable(NAMED["tiny"])), **dict.fromkeys(_OTHER)})}
+    counters = {
+        name: 3 + n for n, name in enumerate({**dict.fromkeys(countable(NAMED["tiny"])), **dict.fromkeys(_OTHER)})
+    }
     traffic = Traffic(1, 2, 3, 4, 5, 6)
     for precision in (None, Precision.reference("fp32")):
         for hw in (HW, HW.searching(2), NAMED["small-binary"]):

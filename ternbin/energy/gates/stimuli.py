@@ -59,7 +59,10 @@ _PATTERNS: dict[str, tuple[Callable[[float], int], int]] = {
     "bf16": (_bf16, 16),
     "fp32": (_fp32, 32),
 }
-FORMS = {"int4x8": ("int4", "int8"), "ternary8": ("ternary", "planes")}  # kind of a block -> row and column operand, where they are not of its name
+FORMS = {
+    "int4x8": ("int4", "int8"),
+    "ternary8": ("ternary", "planes"),
+}  # kind of a block -> row and column operand, where they are not of its name
 
 
 def forms(kind: str) -> tuple[str, str]:
