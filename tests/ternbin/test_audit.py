@@ -63,9 +63,9 @@ def report() -> dict:
 
 
 def test_references_are_no_hardware():
-    with pytest.raises(InputError, match="kind must be one of ternary, binary, not 'fp32'"):
+    with pytest.raises(InputError, match="kind must be one of ternary, binary, ternary8, not 'fp32'"):
         HwConfig(kind="fp32")
-    with pytest.raises(InputError, match="kind must be one of ternary, binary for Verilog, not 'fp32'"):
+    with pytest.raises(InputError, match="kind must be one of ternary, binary, ternary8 for Verilog, not 'fp32'"):
         generate(reference_config(NAMED["tiny"], "fp32"))
 
 

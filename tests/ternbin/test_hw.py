@@ -13,7 +13,7 @@ def test_named_instances_load_by_name():
     ("field", "value", "message"),
     [
         ("rows", 12, "hardware configuration: rows must be a power of two from 4 to 64, not 12"),
-        ("kind", "fp8", "hardware configuration: kind must be one of ternary, binary, not 'fp8'"),
+        ("kind", "fp8", "hardware configuration: kind must be one of ternary, binary, ternary8, not 'fp8'"),
         ("acc_bits", 64, "hardware configuration: acc_bits must be from 16 to 32, not 64"),
         ("axi_data_bits", 512, "hardware configuration: axi_data_bits must be at most rows x 16 (256), not 512"),
         ("weight_pack", "3bit", "hardware configuration: weight_pack must be '2bit' or '5trit', not '3bit'"),
@@ -30,6 +30,14 @@ def test_a_binary_array_packs_no_trits():
     with pytest.raises(InputError) as caught:
         HwConfig(kind="binary", weight_pack="5trit")
     assert str(caught.value) == "hardware configuration: weight_pack must be 2bit on a binary array, not '5trit'"
+
+
+def test_planes_of_whole_codes_need_words_that_divide():
+    with pytest.raises(InputError) as caught:
+        HwConfig(kind="ternary8", abuf_words=1000)
+    assert str(caught.value) == (
+        "hardware configuration: abuf_words must be a power of two from 128 to 262144 for a ternary8 array, not 1000"
+    )
 
 
 def test_toml(tmp_path):
