@@ -72,8 +72,8 @@ def test_every_verb_has_help(capsys):
         (["run", "--ids", "1,4096"], "ternbin run: --ids must be from 0 to 4095, not 4096"),
         (
             ["run", "--hw", "huge"],
-            "ternbin run: --hw must be one of tiny, small, tiny-ternary8, small-ternary8, tiny-binary, small-binary, base, micro, small-resident, base-resident "
-            "or a .toml file, not 'huge'",
+            "ternbin run: --hw must be one of tiny, small, tiny-ternary8, small-ternary8, tiny-binary, small-binary, base, micro, "
+            "small-resident, base-resident or a .toml file, not 'huge'",
         ),
         (["run", "--latency", "0"], "ternbin run: --latency must be a whole number from 1 to 1000000, not 0"),
         (["run", "--latency", "1e3"], "ternbin run: --latency must be a whole number from 1 to 1000000, not '1e3'"),

@@ -111,6 +111,24 @@ def test_int_matmul_at_the_edge_of_float32():
     assert golden.int_matmul(a, b).item() == (1 << 24) + 1
 
 
+@pytest.mark.parametrize(("low", "high"), [(-128, 127), (0, 255), (-1, 1), (-129, 255), (-5000, 5000)])
+@pytest.mark.parametrize("shape", [(1, 1, 9), (3, 1, 4), (1, 2, 1), (5, 67, 3), (1, 768, 33)])
+def test_products_with_int8_weights_are_exact(low, high, shape):
+    rows, depth, out = shape
+    weight = ints(2, (out, depth), -golden.SMALL, golden.SMALL).to(torch.int8)
+    weight[0] = golden.SMALL  # with the largest operands: sums of pairs at the edge of 16 bits
+    x = ints(3, (2, rows, depth), low, high)
+    x[0], x[1, 0] = high, low
+    want = x @ weight.to(torch.int64).T
+    assert torch.equal(golden.linear_acc(x, weight), want)
+    assert torch.equal(golden.linear_acc(x[0], weight), want[0])
+
+
+def test_only_small_codes_are_multiplied_as_int8():
+    codes = torch.tensor([[golden.SMALL, -golden.SMALL]], dtype=torch.int8)
+    assert golden.small(codes) and not golden.small(codes - 1) and not golden.small(codes.to(torch.int16))
+
+
 # ---- rules ----------------------------------------------------------------------------------------------------------
 
 

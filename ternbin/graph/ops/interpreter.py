@@ -30,11 +30,7 @@ class Interpreter:
         self.graph, self.nodes, self.keep = graph, graph.nodes(), keep
         self.saturation: dict[str, golden.Saturation] = {}
         factors = {node.op.weight for node in self.nodes if isinstance(node.op, Product)}
-        # codes that are multiplied become float32 once, ready for the exact products; an embedding's table does not
-        self.weights = {
-            name: weights[name].to(device, torch.float32 if name in factors else weights[name].dtype)
-            for name in set(weight_names(graph))
-        }
+        self.weights = {name: _ready(weights[name].to(device), name in factors) for name in set(weight_names(graph))}
         self.last_use = {source: node for node in self.nodes for source in node.src}
 
     def __call__(
@@ -80,6 +76,11 @@ class Interpreter:
     def named(self, values: Values) -> dict[str, Tensor]:
         """The kept tensors by node name: all that a program would write."""
         return {node.op.label: value for node, value in values.items() if node.op.label is not None}
+
+
+def _ready(weight: Tensor, factor: bool) -> Tensor:
+    """Codes that are multiplied, ready for the exact products: as int8 where these are made of such, else float32 once and for all."""
+    return weight.to(torch.float32) if factor and not golden.small(weight) else weight
 
 
 @dataclass(frozen=True)
