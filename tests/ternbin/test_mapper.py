@@ -10,7 +10,7 @@ from mapped import START, differences, lowered, mapped, reference, source_ids
 
 from ternbin.contract.effects.table import touches
 from ternbin.contract.hw import NAMED, HwConfig
-from ternbin.contract.isa import UNIT_OF, Mem, Op
+from ternbin.contract.isa import UNIT_OF, Epilogue, Mem, Op
 from ternbin.contract.memories import TABLES, memories
 from ternbin.counting.traffic import traffic
 from ternbin.emulation.machine import Machine, MachineError, run_program
@@ -25,6 +25,7 @@ ODD = dict(d_model=21, heads=3, ffn=37, vocab=83)
 WIDE = HwConfig(rows=8, cols=8, lanes=64, axi_data_bits=64, kind="binary")
 BEAT_OF_4 = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128)
 BEAT_OF_2_BINARY = HwConfig(rows=8, cols=2, lanes=32, axi_data_bits=64, kind="binary")
+ATTENTIVE = HwConfig(rows=4, cols=4, lanes=32, axi_data_bits=64)  # of few vector lanes
 COLUMN = HwConfig(rows=4, cols=1, lanes=16, axi_data_bits=32, res_bits=18)
 
 CASES = {
@@ -264,6 +265,37 @@ def test_weights_load_while_the_array_works():
     first = {name: names.index(name) for name in names}
     gemm = next(i for i, n in enumerate(names) if n == "enc.0.self.out" and instructions[i].op == Op.GEMM)
     assert first["enc.0.fc1"] < gemm
+
+
+@pytest.mark.parametrize("vocab, parts", [(83, [11, 10]), (300, [8, 15, 15, 15, 14, 8])])
+def test_the_array_is_done_soon_after_the_last_weights_came(vocab, parts):
+    """A large LM head begins and ends with few row tiles."""
+    model, program = mapped("2-2", TINY, new=1, vocab=vocab)
+    head = [i for i in program.instructions(1) if i["epilogue"] == Epilogue.ARGMAX]
+    assert [i["row_tiles"] for i in head] == parts
+    assert not differences(model, program, source_ids(model, 7))[0]
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+@pytest.mark.parametrize(
+    ("hw", "beneath"),
+    [
+        (replace(ATTENTIVE, abuf_words=60), True),  # tokens must go by in blocks
+        (replace(ATTENTIVE, abuf_words=300, cols=1), False),
+    ],
+    ids=["many columns", "one column"],
+)
+def test_a_feed_forward_runs_beneath_the_attention_of_the_next_tokens(family, hw, beneath):
+    """Where the vector unit has more to do for attention than the array."""
+    model, program = mapped("2-2", hw, source_len=60, new=1, layers=2, family=family)
+    names = [program.names[op] for op in program.calls[0].ops]
+    for layer in ("enc.0", "enc.1"):
+        last = len(names) - names[::-1].index(f"{layer}.self.probs")
+        assert (names.index(f"{layer}.fc2") < last) == beneath
+    ids = source_ids(model, 60)
+    assert not differences(model, program, ids)[0]
+    assert not differences(model, program, ids, random.Random(0))[0]
+    assert not _races(program, ids, lambda instructions: instructions)
 
 
 @pytest.mark.parametrize(
