@@ -40,7 +40,7 @@ from ternbin.mapping.sync import insert_tokens
 from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, load_stream, logit_shift, quantized, store_stream
 
 BLOCKS, BLOCK_TILES = 4, 4  # of overlapped layers, where all tokens would fit; column tiles of one, at least
-SLACK = 1.02  # an overlapped call may take so much longer by the estimate, which knows nothing of waits between stages
+GAIN = 0.97  # of the time that the estimate says an overlapped call must take at most
 MAX_TOKENS = 4095  # what the instruction fields hold
 Projected = tuple[
     Node[Projection], Keys, Node[Cache] | None
@@ -340,7 +340,7 @@ class _Mapping:
         except BlockError:
             return found
         time = busy(self.hw, other.schedule.items(), names).overlapped
-        return other if time <= SLACK * usual.stages else found
+        return other if time <= GAIN * usual.stages else found
 
     def _stack(self, b: CallBuilder, graph: Graph, at: dict[str, int], start: int = 0) -> None:
         """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``at``: where in

@@ -46,8 +46,13 @@ def layer(
 
 
 def _quantize(b: CallBuilder, query: Node[Projection], first: int, stop: int) -> None:
-    """Codes of queries before they are needed, if there is room."""
+    """Codes of queries before they are needed, if there is room. Codes of all tokens, of which keys or values were made too, are given up
+    when only queries of later blocks are still to be made of them: those of a block take less room."""
+    source = query.src[0]
+    others = [user for user in b.users[source] if user is not query]
+    if others and min(b.progress.get(user, 0) for user in others) == b.tokens and b.progress.get(query, 0) == first:
+        b.release(source, b.tokens)
     try:
-        quantized(b, query.src[0], first, stop)
+        quantized(b, source, first, stop)
     except BlockError:
         pass
