@@ -236,8 +236,9 @@ class Follow:
         for quant in self.quants:
             out = self._room(quant)
             self.b.check_held(quant, quant.src[0], 0, stop)
-            for piece in self.b.pieces(0, stop) if out else ():
-                quantize(self.b, quant, out, *piece)
+            if out is not None:
+                for piece in self.b.pieces(0, stop):
+                    quantize(self.b, quant, out, *piece)
 
     def __call__(self, first: int, stop: int) -> None:
         b = self.b

@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -303,7 +304,8 @@ def _beneath(program):
 
 @pytest.mark.parametrize(("tokens", "beneath"), [(512, False), (1024, True)])
 def test_long_texts_overlap_where_that_is_faster(tokens, beneath):
-    model = shape_model("2-2", **BART_BASE | dict(layers=1, vocab=500))
+    shape: dict[str, Any] = BART_BASE | dict(layers=1, vocab=500)
+    model = shape_model("2-2", **shape)
     assert _beneath(map_model(model, NAMED["base"], tokens, 1, contents=False)) == beneath
 
 
