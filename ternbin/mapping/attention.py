@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,15 @@ from ternbin.mapping.tokenwise import Follow, ToCodes, linear_to_stream, quantiz
 
 Projection = LinearCodes | LinearCodes8
 ContextOp = ContextCodes | ContextCodes8
-Product = tuple[ToCodes, Callable[[], None] | None]  # and what follows its last step
+
+
+@dataclass(frozen=True)
+class Product:
+    """A projection of tokens in ``pieces``, head by head; ``finish`` follows the last of them."""
+
+    to: ToCodes
+    pieces: list[tuple[int, int]]
+    finish: Callable[[], None] | None = None
 
 
 def to_keys(
@@ -60,7 +69,8 @@ def project_keys(
 ) -> None:
     """Keys or values of tokens [first, stop), all heads; ``offset`` as in :func:`to_keys`."""
     product = to_keys(b, node, out, first, stop, cache, offset)
-    b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(node, first))
+    for step in b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(node, first)):
+        step()
     b.passed(node, stop)
 
 
@@ -94,6 +104,7 @@ def _rows(b: CallBuilder, keys: Keys, first: int, stop: int, home: int) -> dict[
 
 
 GROUP_STEPS = 128  # array steps, at least, of the product of a group of heads with a piece of the tokens
+LEAD = 2  # softmaxes of which the steps beneath go ahead: at first the vector unit has a LayerNorm to end
 LIVE_SCORES, LIVE_LEASES = 3, 4  # pieces of scores, and parameters of groups, that there should be room for at a time
 
 
@@ -114,18 +125,18 @@ def attention(
 
     ``new``: keys and values still to be projected, from the tokens of this call in one block.
     """
-    b.check_stream(node, node.src[1])
-    for first, stop in b.each_block("attention"):
-        follow = _Heads(b, node, keys, values, count, new, first, stop).run()
-        if stop == b.tokens:
-            follow.finish()
+    for block in b.each_block("attention"):
+        heads = Heads(b, node, keys, values, count, new, *block)
+        heads.attend()
+        heads.project(Follow(b, node, (0, b.tokens)))
 
 
-class _Heads:
+class Heads:
     """One block of queries [first, stop): projections, scores, softmax and context, then the output projection.
 
     Heads are projected in groups. While the softmax of a piece of queries of one head runs, the array works on projections of the
-    next group, the scores of the next piece and the context of the one before; at the end on the output projection.
+    next group, the scores of the next piece and the context of the one before, and on steps of other ops that are given for that; at
+    the end on the output projection.
     """
 
     def __init__(
@@ -152,7 +163,7 @@ class _Heads:
         self.softmax = as_op(self.context.src[0], SoftmaxCodes)
         self.scores = as_op(self.softmax.src[0], Scores)
         self.heads = self.context.op.heads
-        query = as_op(self.scores.src[0], LinearCodes, LinearCodes8)
+        self.query = query = as_op(self.scores.src[0], LinearCodes, LinearCodes8)
         if b.hw.kind == "binary" and max(KINDS[kind].planes for kind in (keys.kind, query.op.kind)) > 1:
             raise InputError(
                 f"scores {self.scores.name}: 8-bit attention must run on a ternary array, not on a binary one"
@@ -161,43 +172,55 @@ class _Heads:
             MOST_PARTS,
             ceil_div(LIVE_SCORES * ceil_div(stop - first, b.hw.cols) * ceil_div(count, b.hw.rows), b.hw.sbuf_words),
         )
+        b.check_stream(node, node.src[1], first, stop)
         self.pieces, self.fresh = b.pieces(first, stop, self.most), b.is_first(query, first)
         self.params, self.fields = _context_params(b, self.context, values, count)
         product, self.q = to_codes(b, query, first, stop, self.heads)
-        self.products: list[Product] = [(product, None)]  # of queries, keys, values
-        self.products += [(to_keys(b, each.node, each.keys, first, stop, each.cache), each.finish) for each in new]
+        # of a group of heads queries and keys are there before its scores, values before its contexts
+        self.projected, self.others = [Product(product, self.pieces)], list[Product]()
+        whole = b.pieces(0, b.tokens, self.most)
+        for each in new:
+            of = Product(to_keys(b, each.node, each.keys, 0, b.tokens, each.cache), whole, each.finish)
+            (self.others if each.keys.transposed else self.projected).append(of)
         self.group = self._group()
         self.waiting: list[tuple[int, Codes]] = []  # probabilities, and their head, that wait for the context
 
-    def run(self) -> Follow:
+    def attend(self, beneath: Steps | None = None) -> None:
+        """All heads; the steps ``beneath`` are spread over their softmax."""
         b, context = self.b, self.context
-        for step in self._steps(self.products[:2], 0):
+        for step in self._steps(self.projected, 0):
             step()
         distances = 2 * self.scores.expect(Ints).limit + 1  # of two scores
         entries = 256 if self.softmax.op.power else min(256, distances)
         self.lut = b.table(self.softmax.name, Mem.LUTV, self.softmax.op.lut, entries)
         lanes = Lanes(self.heads, self.values.lanes.width, self.values.lanes.pitch)
         self.out = b.new_codes(context.where, context.op.kind, lanes, self.first, self.stop)
+        spread = _Spread(beneath or [], self.heads * len(self.pieces))
         for start in range(0, self.heads, self.group):
-            self._attend(start)
+            self._attend(start, spread)
         b.free(self.q)
-        follow = linear_to_stream(b, self.node, self.out, self.first, self.stop, before=self._contexts, most=self.most)
-        b.free(self.out)
-        return follow
 
-    def _attend(self, start: int) -> None:
+    def project(self, follow: Follow) -> None:
+        """The output projection."""
+        b, stop = self.b, self.stop
+        pieces: dict[str, Any] = dict(before=self._contexts, most=self.most)
+        for step in linear_to_stream(b, self.node, self.out, self.first, stop, follow, **pieces):
+            step()
+        b.free(self.out)
+        if stop == b.tokens:
+            follow.finish()
+
+    def _attend(self, start: int, beneath: "_Spread") -> None:
         """Scores and softmax of a group of heads; among them its values, the next group's queries and keys, and contexts."""
         end = min(start + self.group, self.heads)
-        values = self._steps(self.products[2:], start)
-        steps, issued = values + self._steps(self.products[:2], end), 0
+        values = self._steps(self.others, start)
         work = [(head, piece) for head in range(start, end) for piece in self.pieces]
+        own = _Spread(values + self._steps(self.projected, end), len(work))
         for number, (head, piece) in enumerate(work):
             probabilities = _probabilities(self.b, self.softmax, self.q, piece, self.keys, self.count, head, self.lut)
             self.waiting.append((head, probabilities))
-            due = max(len(steps) * (number + 1) // len(work), len(values) if number else 0)
-            for step in steps[issued:due]:
-                step()
-            issued = max(issued, due)
+            own.go(number + 1, len(values) if number else 0)
+            beneath.go(start * len(self.pieces) + number + 1 + LEAD)
             if len(self.waiting) > 1 and (self.waiting[0][0] < self.heads - 1 or not self.b.pipelined):
                 self._context()
 
@@ -214,26 +237,41 @@ class _Heads:
     def _steps(self, products: list[Product], start: int) -> Steps:
         """The products of the group of heads from ``start`` on, in pieces where that lets other units begin."""
         b, steps, end = self.b, [], min(start + self.group, self.heads)
-        pieces = self.pieces if self.fresh or self.group < self.heads else [(self.first, self.stop)]
-        for product, finish in products if start < end else ():
-            tiles = product.plan.tiles_per_group
-            for part in b.parts(product.plan, (start * tiles, end * tiles)):
-                steps += b.steps(product.plan, product.x, part, pieces, product.to)
+        for product in products if start < end else ():
+            to, whole = product.to, [(product.pieces[0][0], product.pieces[-1][1])]
+            pieces = product.pieces if self.fresh or self.group < self.heads else whole
+            tiles = to.plan.tiles_per_group
+            for part in b.parts(to.plan, (start * tiles, end * tiles)):
+                steps += b.steps(to.plan, to.x, part, pieces, to.to)
             if end == self.heads:
-                steps += [partial(b.passed, product.node, self.stop), *([finish] if finish else [])]
+                steps += [partial(b.passed, to.node, whole[0][1]), *([product.finish] if product.finish else [])]
         return steps
 
     def _group(self) -> int:
         """Heads that are projected together: few, but all where there is little to overlap or little room for weights."""
         if len(self.pieces) == 1:
             return self.heads
-        plans = [product.plan for product, _ in self.products]
+        plans = [product.to.plan for product in self.projected + self.others]
         tiles = ceil_div(self.pieces[0][1] - self.pieces[0][0], self.b.hw.cols)
         group = max(ceil_div(GROUP_STEPS, plan.tiles_per_group * plan.chunks * tiles) for plan in plans)
         words = LIVE_LEASES * max(
             group * plan.tiles_per_group * plan.params.words + len(self.pieces) * self.params.words for plan in plans
         )
         return group if words <= self.b.pbuf.words else self.heads
+
+
+class _Spread:
+    """Steps spread evenly over ``work`` units of other work."""
+
+    def __init__(self, steps: Steps, work: int):
+        self.steps, self.work, self.issued = steps, work, 0
+
+    def go(self, number: int, least: int = 0) -> None:
+        """Steps that are due once ``number`` units have gone by, or ``least`` if that is more."""
+        due = max(len(self.steps) * min(number, self.work) // self.work, least)
+        while self.issued < due:
+            self.steps[self.issued]()
+            self.issued += 1
 
 
 def _probabilities(

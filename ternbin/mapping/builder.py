@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, islice, pairwise
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Dest, Instruction, Mem, Op
@@ -23,6 +23,7 @@ from ternbin.mapping.resident import NOTHING, Constant, Residents, Seen
 from ternbin.mapping.schedule import Item, Lease, Ring, Schedule, Sight
 
 MOST_PARTS, PART_TILES = 4, 8  # a projection is loaded in up to 4 parts of at least 8 row tiles
+MANY_TILES = 64  # row tiles of a linear op of which the first and last parts may be small
 PIECE_TILES = 2
 STAGES: tuple[str, ...] = ("embed", "keys", "attention", "feed_forward")
 Steps = list[Callable[[], None]]
@@ -96,9 +97,11 @@ class CallBuilder:
     residents: Residents = NOTHING
     fills: bool = False
     pipelined: bool = True  # quantize a piece of tokens for its users as soon as it is normalized
+    overlapped: bool = False  # attention to a block of tokens over the feed-forward of the one before
     stage: str = ""
     codes: dict[Node[GraphOp], list[Codes]] = field(default_factory=dict)
-    held: dict[bool, Node[GraphOp]] = field(default_factory=dict)  # whose value the stream and the rows beside it hold
+    # whose values the stream and the rows beside it hold, token by token
+    held: dict[bool, list[Node[GraphOp] | None]] = field(default_factory=dict)
     progress: dict[Node[GraphOp], int] = field(default_factory=dict)  # tokens that a linear op has read
     done: set[Node[GraphOp]] = field(default_factory=set)  # LayerNorms that were computed with what is before them
     seen: Seen = field(default_factory=Seen)
@@ -307,19 +310,20 @@ class CallBuilder:
         region = Region(Mem.RBUF, self.residual_addr(node, first), (stop - first) * words)
         return Sight(node.name, region, View("residual", stop - first, width, words), ((first, stop), (0, width)))
 
-    def hold(self, node: Node[GraphOp]) -> None:
-        """The rows of ``node`` hold its value from now on, of all tokens."""
-        self.held[self.beside(node)] = node
-        self.done.add(node)
+    def hold(self, node: Node[GraphOp], first: int, stop: int) -> None:
+        """The rows of ``node`` hold its value of tokens [first, stop) from now on."""
+        rows = self.held.setdefault(self.beside(node), [None] * self.tokens)
+        rows[first:stop] = [node] * (stop - first)
 
-    def check_held(self, node: Node[GraphOp], source: Node) -> None:
-        """Rows are written again and again: what they hold must be the value that ``node`` reads."""
-        if self.held.get(self.beside(source)) is not source:
+    def check_held(self, node: Node[GraphOp], source: Node, first: int, stop: int) -> None:
+        """Rows are written again and again: those of tokens [first, stop) must hold the value that ``node`` reads."""
+        rows = self.held.get(self.beside(source), [None] * self.tokens)
+        if any(each is not source for each in rows[first:stop]):
             raise InputError(f"{node.where}: residual source must be the stream, not {source.name}")
 
-    def check_stream(self, node: Node[GraphOp], source: Node) -> None:
+    def check_stream(self, node: Node[GraphOp], source: Node, first: int, stop: int) -> None:
         """``node`` updates the stream in place: it must hold the value that ``node`` adds to."""
-        self.check_held(node, source)
+        self.check_held(node, source, first, stop)
         self.check_bits(node)
 
     def check_bits(self, node: Node[GraphOp]) -> None:
@@ -365,30 +369,48 @@ class CallBuilder:
         before: Callable[[int], None] | None = None,
         after: Callable[[int, int], None] | None = None,
         most: int = MOST_PARTS,
-    ) -> None:
+        fine: int = 0,
+        tapered: bool = False,
+    ) -> Steps:
         """GEMMs of one linear op on tokens [first, stop), as many weight tiles at a time as half of WBUF and PBUF hold.
 
         Where ``x`` is ``fresh`` (arrives piece by piece) the first tiles, and where there is an ``after`` the last ones, are
         multiplied in up to ``most`` pieces; ``before(stop)`` goes before tokens up to ``stop`` are read, ``after(first, stop)``
-        follows each piece that is complete.
+        follows each piece that is complete. With ``fine`` no GEMM takes many more steps than that; ``tapered``: see :meth:`parts`.
         """
-        for tiles in self.parts(plan, (0, plan.tiles)):
+        result: Steps = []
+        for tiles in self.parts(plan, (0, plan.tiles), tapered=tapered):
             follow = after if tiles[1] == plan.tiles else None
             pieces = self.pieces(first, stop, most) if follow or (fresh and tiles[0] == 0) else [(first, stop)]
-            for piece, step in zip(pieces, self.steps(plan, x, tiles, pieces, to, tables), strict=True):
-                if before:
-                    before(piece[1])
-                step()
-                if follow:
-                    follow(*piece)
+            cost = (tiles[1] - tiles[0]) * self.steps_of(plan, x)  # of a column tile
+            small = [self._small(*piece, fine // cost) if fine else [piece] for piece in pieces]
+            steps = iter(self.steps(plan, x, tiles, [each for own in small for each in own], to, tables))
+            for piece, own in zip(pieces, small, strict=True):
+                result += [partial(before, piece[1])] if before else []
+                result += islice(steps, len(own))
+                result += [partial(follow, *piece)] if follow else []
+        return result
 
-    def parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
-        """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together; what stays apart from what does not."""
+    def steps_of(self, plan: Plan, x: Codes) -> int:
+        """Steps of the array for a row tile and a column tile of a linear op."""
+        return plan.chunks * plan.fields["row_planes"] * KINDS[x.kind].planes
+
+    def _small(self, first: int, stop: int, tiles: int) -> list[tuple[int, int]]:
+        """Parts of a token range of ``tiles`` column tiles, at least one."""
+        size = max(1, tiles) * self.hw.cols
+        return [(start, min(start + size, stop)) for start in range(first, stop, size)]
+
+    def parts(self, plan: Plan, tiles: tuple[int, int], *, tapered: bool = False) -> list[tuple[int, int]]:
+        """Row tiles [tiles[0], tiles[1]) of a linear op, as many at a time as are loaded together; what stays apart from what does not.
+
+        ``tapered``: the first and the last ones are small where there are many: the array begins early, and ends soon after the last
+        weights came.
+        """
         ends = (self.residents.tiles(constant) for constant in (plan.weights, plan.params))
         cuts = sorted({*tiles, *(end for end in ends if tiles[0] < end < tiles[1])})
-        return [part for piece in pairwise(cuts) for part in self._parts(plan, piece)]
+        return [part for piece in pairwise(cuts) for part in self._parts(plan, piece, tapered)]
 
-    def _parts(self, plan: Plan, tiles: tuple[int, int]) -> list[tuple[int, int]]:
+    def _parts(self, plan: Plan, tiles: tuple[int, int], tapered: bool) -> list[tuple[int, int]]:
         around = [
             (ring, constant.words)
             for ring, constant in ((self.wbuf, plan.weights), (self.pbuf, plan.params))
@@ -409,8 +431,10 @@ class CallBuilder:
             )
         # parts even where all fits at once, so that the array need not wait for the last row of weights
         parts = max(ceil_div(count, size), min(MOST_PARTS, count // PART_TILES))
-        size = ceil_div(count, parts)
-        return [(tile, min(tile + size, tiles[1])) for tile in range(*tiles, size)]
+        cut = _tapered if tapered and count >= MANY_TILES else _equal
+        sizes = cut(count, ceil_div(count, parts))
+        ends = list(accumulate(sizes, initial=tiles[0]))
+        return list(pairwise(ends))
 
     def steps(
         self,
@@ -514,6 +538,20 @@ class CallBuilder:
             return lane // hw.lanes, lane % hw.lanes
 
         return place, plan.tiles if contiguous else per_group
+
+
+def _equal(count: int, size: int) -> list[int]:
+    """Parts of ``size``, the last of what is left."""
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def _tapered(count: int, size: int) -> list[int]:
+    """Parts of at most ``size`` that double from PART_TILES on, and halve down to it at the end."""
+    ends: list[int] = []
+    while PART_TILES << len(ends) < size and 2 * (PART_TILES << len(ends) + 1) <= count:
+        ends.append(PART_TILES << len(ends))
+        count -= 2 * ends[-1]
+    return [*ends, *_equal(count, ceil_div(count, ceil_div(count, size))), *reversed(ends)]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ docs/instruction-set.md says what the instructions do; ternbin/mapping/ holds th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,16 @@ from ternbin.graph.shape import NEXT, generates, places, shape
 from ternbin.mapping.allocator import Allocator, BlockError, CapacityError, Image
 from ternbin.mapping.attention import NewKeys, Projection, attention, fetch_keys, project_keys, store_keys
 from ternbin.mapping.builder import STAGES, CallBuilder, Keys, keys_shape
+from ternbin.mapping.estimate import busy
+from ternbin.mapping.overlap import layer
 from ternbin.mapping.resident import NOTHING, Residents, choose
 from ternbin.mapping.room import refusal
 from ternbin.mapping.schedule import Item, Sight
 from ternbin.mapping.sync import insert_tokens
-from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, load_stream, logit_shift, store_stream
+from ternbin.mapping.tokenwise import embed, feed_forward, lm_head, load_stream, logit_shift, quantized, store_stream
 
+BLOCKS, BLOCK_TILES = 4, 4  # of overlapped layers, where all tokens would fit; column tiles of one, at least
+GAIN = 0.97  # of the time that the estimate says an overlapped call must take at most
 MAX_TOKENS = 4095  # what the instruction fields hold
 Projected = tuple[
     Node[Projection], Keys, Node[Cache] | None
@@ -295,11 +300,12 @@ class _Mapping:
         *,
         fills: bool = False,
     ) -> CallBuilder:
-        """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all."""
+        """Build a call with as few token blocks per stage as fit; without codes made in advance if they do not fit at all. Where attention
+        is split, layers are overlapped if that fits."""
         users = graph.users()
-        pipelined, blocks = True, dict.fromkeys(STAGES, 1)
-        while True:
-            b = CallBuilder(
+
+        def builder(blocks: dict[str, int], pipelined: bool, overlapped: bool) -> CallBuilder:
+            return CallBuilder(
                 self.hw,
                 self.image,
                 self.lowered.weights,
@@ -313,21 +319,33 @@ class _Mapping:
                 residents,
                 fills,
                 pipelined,
+                overlapped,
             )
-            try:
-                build(b)
-                return b
-            except BlockError:
-                if b.can_split(b.stage):
-                    blocks[b.stage] += 1
-                elif pipelined:
-                    pipelined, blocks = False, dict.fromkeys(STAGES, 1)
-                else:
-                    raise
+
+        found, layers = _split(builder, build, dict.fromkeys(STAGES, 1), overlapped=False), _layers(graph)
+        blocks = found.blocks["attention"]
+        if blocks == 1:
+            blocks = min(BLOCKS, ceil_div(tokens, self.hw.cols) // BLOCK_TILES)
+        if blocks <= 1 or not found.pipelined or not layers:
+            return found
+        of_keys = (
+            2 if found.blocks["attention"] == found.blocks["keys"] == 1 else 0
+        )  # are they projected along with attention?
+        names = {x.name for node in layers for x in _projections(node)[: 1 + of_keys]}
+        usual = busy(self.hw, found.schedule.items(), names)
+        if usual.softmax <= usual.attention:
+            return found
+        try:
+            other = _split(builder, build, found.blocks | {"attention": blocks}, overlapped=True)
+        except BlockError:
+            return found
+        time = busy(self.hw, other.schedule.items(), names).overlapped
+        return other if time <= GAIN * usual.stages else found
 
     def _stack(self, b: CallBuilder, graph: Graph, at: dict[str, int], start: int = 0) -> None:
         """The instructions of a graph: every op that changes the residual stream or ends a chain pulls in its sources. ``at``: where in
         external memory the host's rows of an input or output are; ``start``: of this text among the source tokens of all."""
+        layers = _layers(graph) if b.overlapped else {}
         for node in graph.nodes():
             if is_op(node, Embed, EmbedAt):
                 embed(b, node, at)
@@ -337,8 +355,8 @@ class _Mapping:
                 raise InputError(f"{node.where}: source must be the residual stream, not {node.src[0].name}")
             elif is_op(node, LinearResidual):
                 if is_op(node.src[0], ContextCodes, ContextCodes8):
-                    self._attention(b, node, node.src[0])
-                else:
+                    self._attention(b, node, node.src[0], layers.get(node))
+                elif node not in b.done:
                     feed_forward(b, node)
             elif is_op(node, Output) and isinstance(node.type, Codes):
                 self._cross(b, node, start)
@@ -359,8 +377,13 @@ class _Mapping:
             b.kbuf.free(keys.addr)
 
     def _attention(
-        self, b: CallBuilder, node: Node[LinearResidual], context: Node[ContextCodes | ContextCodes8]
+        self,
+        b: CallBuilder,
+        node: Node[LinearResidual],
+        context: Node[ContextCodes | ContextCodes8],
+        second: Node[LinearResidual] | None,
     ) -> None:
+        """Attention; of an overlapped layer also the feed-forward, which ends with ``second``."""
         scores = as_op(as_op(context.src[0], SoftmaxCodes).src[0], Scores)
         k, v = scores.src[1], context.src[1]
         if is_op(k, Input) and is_op(v, Input):
@@ -376,7 +399,11 @@ class _Mapping:
                 b.new_keys(f"keys and values {x.name}", _keys_shape(self.hw, x, context.op.heads, b.tokens, transposed))
                 for x, transposed in ((of_k, False), (of_v, True))
             )
-            self._projected(b, node, (of_k, keys, None), (of_v, values, None), b.tokens)
+            k_new, v_new = (of_k, keys, None), (of_v, values, None)
+            if second:
+                self._layer(b, node, second, k_new, v_new)
+            else:
+                self._projected(b, node, k_new, v_new, b.tokens)
         if self.hw.kv_external or not is_op(k, Input, Cache):
             b.kbuf.free(keys.addr)
             b.kbuf.free(values.addr)
@@ -402,10 +429,71 @@ class _Mapping:
                     b.release(source.src[0], stop)
         attention(b, node, k[1], v[1], count)
 
+    def _layer(
+        self, b: CallBuilder, node: Node[LinearResidual], second: Node[LinearResidual], k: Projected, v: Projected
+    ) -> None:
+        """Keys, and values too where codes to make them of do not fit as a whole; then the rest of the layer."""
+        (of_k, keys, _), (of_v, values, _) = k, v
+        for first, stop in b.each_block("keys"):
+            project_keys(b, of_k, keys, first, stop)
+            if b.blocks["keys"] > 1:
+                b.release(of_k.src[0], stop)
+        try:
+            quantized(b, of_v.src[0], 0, b.tokens)
+            new = [NewKeys(*v, partial(self._stored, b, v, 0, b.tokens))]
+        except BlockError:
+            new = []
+            for first, stop in b.each_block("keys"):
+                project_keys(b, of_v, values, first, stop)
+                if b.blocks["keys"] > 1:
+                    b.release(of_v.src[0], stop)
+        layer(b, node, second, keys, values, new)
+
     def _stored(self, b: CallBuilder, each: Projected, first: int, stop: int) -> None:
         _, keys, cache = each
         if cache:
             self._store(b, cache.name, keys, b.past + first, b.past + stop)
+
+
+def _layers(graph: Graph) -> dict[Node[LinearResidual], Node[LinearResidual]]:
+    """Output projections of attention to the call's own tokens -> fc2 of the feed-forward that comes next."""
+    residuals = [node for node in graph.nodes() if is_op(node, LinearResidual)]
+    result: dict[Node[LinearResidual], Node[LinearResidual]] = {}
+    for node, second in pairwise(residuals):
+        if is_op(node.src[0], ContextCodes, ContextCodes8) and not is_op(second.src[0], ContextCodes, ContextCodes8):
+            if not is_op(node.src[0].src[1], Input, Cache):
+                result[node] = second
+    return result
+
+
+def _projections(node: Node[LinearResidual]) -> list[Node[GraphOp]]:
+    """Queries, keys and values of the attention that ends with ``node``."""
+    context = as_op(node.src[0], ContextCodes, ContextCodes8)
+    scores = as_op(as_op(context.src[0], SoftmaxCodes).src[0], Scores)
+    return [*scores.src, context.src[1]]
+
+
+def _split(
+    builder: Callable[[dict[str, int], bool, bool], CallBuilder],
+    build: Callable[[CallBuilder], None],
+    blocks: dict[str, int],
+    *,
+    overlapped: bool,
+) -> CallBuilder:
+    """The call in as few blocks per stage, from ``blocks`` on, as fit. Raises BlockError."""
+    pipelined = True
+    while True:
+        b = builder(blocks, pipelined, overlapped)
+        try:
+            build(b)
+            return b
+        except BlockError:
+            if b.can_split(b.stage):
+                blocks[b.stage] += 1
+            elif pipelined and not overlapped:
+                pipelined, blocks = False, dict.fromkeys(STAGES, 1)
+            else:
+                raise
 
 
 def _keys_shape(hw: HwConfig, x: Node[GraphOp], heads: int, capacity: int, transposed: bool) -> Keys:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,19 @@ from ternbin.graph.golden import NATS_BITS
 from ternbin.graph.ir import Codes as CodesType
 from ternbin.graph.ir import Node, as_op, features, is_op
 from ternbin.graph.ir import Op as GraphOp
+from ternbin.graph.ops.attention import ContextCodes, ContextCodes8, Scores
 from ternbin.graph.ops.codes import LinearCodes, LinearCodes8, Quant
 from ternbin.graph.ops.ends import Embed, EmbedAt, Input, LmHead, Output
 from ternbin.graph.ops.stream import Layernorm, LinearResidual
 from ternbin.mapping.allocator import BlockError
-from ternbin.mapping.builder import CallBuilder, Codes, Destination
+from ternbin.mapping.builder import CallBuilder, Codes, Destination, Steps
 from ternbin.mapping.fold import operand
 from ternbin.mapping.linear import STORED_KIND, Lanes, Plan, plain
 from ternbin.mapping.resident import parameters
 from ternbin.mapping.schedule import Lease, Sight
 
 Projection = LinearCodes | LinearCodes8
+EARLY = 8  # tokens whose rows are worth loads of their own
 
 
 def embed(b: CallBuilder, node: Node[Embed | EmbedAt], at: Mapping[str, int]) -> None:
@@ -41,6 +44,7 @@ def embed(b: CallBuilder, node: Node[Embed | EmbedAt], at: Mapping[str, int]) ->
     table, inner, expand = table_bytes(b, node)
     pos, scale = positions(b, node, words), scales(b, node)
     size_pos = row_bytes(hw, Mem.RBUF, words)
+    follow = Follow(b, node, (0, b.tokens))
     for first, stop in b.each_block("embed"):
         count = stop - first
         limit = min(hw.idbuf_words if is_op(node, Embed) else b.ids.most, b.pbuf.most)
@@ -54,46 +58,40 @@ def embed(b: CallBuilder, node: Node[Embed | EmbedAt], at: Mapping[str, int]) ->
         lease, *chosen = (_ids(b, node.name, address, first, count) for address in (ids_addr, *more))
         size = row_bytes(hw, Mem.ABUF, inner, expand)
         addr = b.abuf.take(ceil_div(count, hw.cols) * inner, f"embed {node.name}")
-        b.load(
-            node.name,
-            None,
-            mem=Mem.ABUF,
-            addr=addr,
-            inner=inner,
-            outer=count,
-            dram=table,
-            stride=size,
-            indirect=1,
-            index=lease.addr,
-            expand=expand,
-        )
-        rows = dict(inner=1, outer=count, dram=scale, stride=hw.axi_bytes, indirect=1, index=lease.addr)
-        params = b.params(node.name, count, None, **rows)
-        follow = Follow(b, node)
-        for start, end in b.pieces(first, stop):
-            if is_op(node, Embed):
-                rows = _rows_in_order(b, node, pos, size_pos, words, start, end)
-            else:
-                index = chosen[0].addr + start - first
-                rows = dict(inner=words, outer=end - start, dram=pos, stride=size_pos, indirect=1, index=index)
-            b.load(node.name, None, mem=Mem.RBUF, addr=start * words, **rows)
-            b.compute(
-                Op.EMBED,
-                node.name,
-                lease,
-                *chosen,
-                params,
-                sights=[b.residual_sight(node, start, end)],
-                src_addr=addr + (start - first) // hw.cols * inner,
-                src_stride=inner,
-                tokens=end - start,
-                words=words,
-                features=d,
-                scale_addr=params.addr + start - first,
-                dst_addr=start * words,
-                dst_stride=words,
-            )
-            follow(start, end)
+        pieces = b.pieces(first, stop)
+        alone = int(pieces[0][1] - first >= EARLY)  # the first rows, so that the vector unit begins early
+        for together in filter(None, (pieces[:alone], pieces[alone:])):
+            start, end = together[0][0], together[-1][1]
+            picked = dict(outer=end - start, indirect=1, index=lease.addr + start - first)
+            place = dict(mem=Mem.ABUF, addr=addr + (start - first) // hw.cols * inner, inner=inner)
+            b.load(node.name, None, **place, dram=table, stride=size, expand=expand, **picked)
+            params = b.params(node.name, end - start, None, inner=1, dram=scale, stride=hw.axi_bytes, **picked)
+            for piece in together:
+                if is_op(node, Embed):
+                    rows = _rows_in_order(b, node, pos, size_pos, words, *piece)
+                else:
+                    index = chosen[0].addr + piece[0] - first
+                    rows = dict(
+                        inner=words, outer=piece[1] - piece[0], dram=pos, stride=size_pos, indirect=1, index=index
+                    )
+                b.load(node.name, None, mem=Mem.RBUF, addr=piece[0] * words, **rows)
+                b.compute(
+                    Op.EMBED,
+                    node.name,
+                    lease,
+                    *chosen,
+                    params,
+                    sights=[b.residual_sight(node, *piece)],
+                    src_addr=addr + (piece[0] - first) // hw.cols * inner,
+                    src_stride=inner,
+                    tokens=piece[1] - piece[0],
+                    words=words,
+                    features=d,
+                    scale_addr=params.addr + piece[0] - start,
+                    dst_addr=piece[0] * words,
+                    dst_stride=words,
+                )
+                follow(*piece)
         b.abuf.free(addr)
         if stop == b.tokens:
             follow.finish()
@@ -120,7 +118,7 @@ def _rows_in_order(
 def load_stream(b: CallBuilder, node: Node[Input], address: int) -> None:
     """Rows of the residual stream, which the host put at ``address`` in external memory."""
     words = b.residual_words(features(node.type))
-    size, follow = row_bytes(b.hw, Mem.RBUF, words), Follow(b, node)
+    size, follow = row_bytes(b.hw, Mem.RBUF, words), Follow(b, node, (0, b.tokens))
     b.check_bits(node)
     for first, stop in b.pieces(0, b.tokens):
         b.load(
@@ -140,7 +138,7 @@ def load_stream(b: CallBuilder, node: Node[Input], address: int) -> None:
 def store_stream(b: CallBuilder, node: Node[Output], address: int) -> None:
     """Rows of the residual stream to ``address`` in external memory, where the host finds them."""
     source, words = node.src[0], b.residual_words(features(node.type))
-    b.check_held(node, source)
+    b.check_held(node, source, 0, b.tokens)
     b.compute(
         Op.STORE,
         source.name,
@@ -219,43 +217,70 @@ class Follow:
 
     Call it with the token range of each piece; ``finish`` when all tokens of the call have gone by. A LayerNorm that alone reads the
     stream takes its place (post-norm); another one goes beside it, for quantizers only (pre-norm).
+
+    ``codes``: tokens of which codes are made along with it, where there is room (None: of no token); those below the first piece are
+    made by ``prepare``.
     """
 
-    def __init__(self, b: CallBuilder, node: Node[GraphOp]):
-        self.b, self.node = b, node
+    def __init__(self, b: CallBuilder, node: Node[GraphOp], codes: tuple[int, int] | None):
+        self.b, self.node, self.codes = b, node, codes
         self.params: Lease | None = None
         self.norm = norm_of(b, node)
         replaced = self.norm is not None and not b.beside(self.norm)
         read = [each for each in (None if replaced else node, self.norm) if each]
-        self.quants = [u for each in read for u in b.users[each] if is_op(u, Quant)] if b.pipelined else []
+        quants = [u for each in read for u in b.users[each] if is_op(u, Quant)] if b.pipelined and codes else []
+        self.quants = [quant for quant in quants if not b.overlapped or read_whole(b, quant)]
+
+    def prepare(self, stop: int) -> None:
+        """Codes of the tokens below ``stop``, which hold their last value already."""
+        for quant in self.quants:
+            out = self._room(quant)
+            self.b.check_held(quant, quant.src[0], 0, stop)
+            if out is not None:
+                for piece in self.b.pieces(0, stop):
+                    quantize(self.b, quant, out, *piece)
 
     def __call__(self, first: int, stop: int) -> None:
+        b = self.b
+        b.hold(self.node, first, stop)
         if self.norm is not None:
             if self.params is None or self.params.gone:
-                self.params = layernorm_params(self.b, self.norm)
-            layernorm(self.b, self.norm, self.params, first, stop)
+                self.params = layernorm_params(b, self.norm)
+            layernorm(b, self.norm, self.params, first, stop)
+            b.hold(self.norm, first, stop)
         for quant in self.quants:
-            out = self.b.kept(quant, first, stop)
-            if out is None and first == 0:
-                try:
-                    out = new_quantized(self.b, quant, 0, self.b.tokens)
-                except BlockError:
-                    pass
-            if out is None:  # later, then, where it is needed
-                continue
-            quantize(self.b, quant, out, first, stop)
+            out = b.kept(quant, first, stop)
+            if out is None and self.codes and first == self.codes[0]:
+                out = self._room(quant)
+            if out is not None:  # else later, where it is needed
+                quantize(b, quant, out, first, stop)
+
+    def _room(self, quant: Node[Quant]) -> Codes | None:
+        try:
+            return new_quantized(self.b, quant, *self.codes) if self.codes else None
+        except BlockError:
+            return None
 
     def finish(self) -> None:
         b = self.b
-        b.hold(self.node)
+        b.done |= {each for each in (self.node, self.norm) if each}
         if self.norm is None:
             return
-        b.hold(self.norm)
         if not b.beside(self.norm) and norm_of(b, self.norm) is not None:  # once the first is done with all tokens
-            following = Follow(b, self.norm)
+            following = Follow(b, self.norm, (0, b.tokens))
             for piece in b.pieces(0, b.tokens):
                 following(*piece)
             following.finish()
+
+
+def read_whole(b: CallBuilder, node: Node[Quant]) -> bool:
+    """Whether anything but queries and values, which are projected block by block of the tokens or head by head, is made of the codes."""
+
+    def within(projection: Node[GraphOp]) -> bool:
+        users = b.users[projection]
+        return all(is_op(u, ContextCodes, ContextCodes8) or is_op(u, Scores) and u.src[0] is projection for u in users)
+
+    return not all(within(user) for user in b.users[node])
 
 
 def norm_of(b: CallBuilder, node: Node[GraphOp]) -> Node[Layernorm] | None:
@@ -348,7 +373,7 @@ def quantized(b: CallBuilder, source: Node[GraphOp], first: int, stop: int) -> C
     node = as_op(source, Quant)
     out = b.kept(node, first, stop)
     if out is None:
-        b.check_held(node, node.src[0])
+        b.check_held(node, node.src[0], first, stop)
         out = new_quantized(b, node, first, stop)
         for piece in b.pieces(first, stop):
             quantize(b, node, out, *piece)
@@ -379,26 +404,33 @@ def to_codes(b: CallBuilder, node: Node[Projection], first: int, stop: int, grou
 
 
 def linear_to_stream(
-    b: CallBuilder, node: Node[LinearResidual], x: Codes, first: int, stop: int, **pieces: Any
-) -> Follow:
+    b: CallBuilder, node: Node[LinearResidual], x: Codes, first: int, stop: int, follow: Follow, **pieces: Any
+) -> Steps:
     """A projection of codes added to the residual stream in place (rule 2), and what follows it."""
-    plan, follow = b.plan(node, x.lanes), Follow(b, node)
-    b.linear(plan, x, first, stop, b.to_stream(plan, node), after=follow, **pieces)
-    return follow
+    plan = b.plan(node, x.lanes)
+    return b.linear(plan, x, first, stop, b.to_stream(plan, node), after=follow, **pieces)
 
 
 def feed_forward(b: CallBuilder, node: Node[LinearResidual]) -> None:
     """fc1, activation, fc2, added to the stream; ``node`` is fc2's."""
-    fc1 = as_op(node.src[0], LinearCodes, LinearCodes8)
-    b.check_stream(node, node.src[1])
     for first, stop in b.each_block("feed_forward"):
-        product, hidden = to_codes(b, fc1, first, stop)
-        b.linear(product.plan, product.x, first, stop, product.to, fresh=b.is_first(fc1, first), tables=product.tables)
-        b.passed(fc1, stop)
-        follow = linear_to_stream(b, node, hidden, first, stop)
-        b.free(hidden)
-        if stop == b.tokens:
-            follow.finish()
+        for step in feed_forward_block(b, node, first, stop, Follow(b, node, (0, b.tokens))):
+            step()
+
+
+def feed_forward_block(
+    b: CallBuilder, node: Node[LinearResidual], first: int, stop: int, follow: Follow, fine: int = 0
+) -> Steps:
+    """The same of tokens [first, stop); ``fine`` as in :meth:`CallBuilder.linear`."""
+    fc1 = as_op(node.src[0], LinearCodes, LinearCodes8)
+    b.check_stream(node, node.src[1], first, stop)
+    product, hidden = to_codes(b, fc1, first, stop)
+    fresh = b.is_first(fc1, first)
+    steps = b.linear(product.plan, product.x, first, stop, product.to, fresh=fresh, tables=product.tables, fine=fine)
+    steps.append(partial(b.passed, fc1, stop))
+    steps += linear_to_stream(b, node, hidden, first, stop, follow, fine=fine)
+    steps.append(partial(b.free, hidden))
+    return [*steps, follow.finish] if stop == b.tokens else steps
 
 
 def lm_head(b: CallBuilder, node: Node[LmHead], result_addr: int) -> None:
@@ -423,17 +455,13 @@ def lm_head(b: CallBuilder, node: Node[LmHead], result_addr: int) -> None:
         plan = replace(plan, fields=plan.fields | dict(epilogue=Epilogue.TOP, shift=scale + doubled, features=vocab))
     slot = hw.idbuf_words - count
     sight = Sight(node.name, Region(Mem.IDBUF, slot, count), view, part)
-    b.linear(
-        plan,
-        x,
-        0,
-        b.tokens,
-        Destination(
-            lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
-            plan.tiles,
-            lambda first, stop: [sight],
-        ),
+    to = Destination(
+        lambda tile, token: dict(dst_addr=slot, index=tile * hw.rows, first=tile == 0),
+        plan.tiles,
+        lambda first, stop: [sight],
     )
+    for step in b.linear(plan, x, 0, b.tokens, to, tapered=True):
+        step()
     b.schedule.tasks[-1].instruction.fields["last"] = 1
     b.release(node.src[0], b.tokens)
     b.compute(Op.STORE, node.name, mem=Mem.IDBUF, addr=slot, inner=count, outer=1, dram=result_addr)

@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,21 +11,24 @@ from mapped import START, differences, lowered, mapped, reference, source_ids
 
 from ternbin.contract.effects.table import touches
 from ternbin.contract.hw import NAMED, HwConfig
-from ternbin.contract.isa import UNIT_OF, Mem, Op
+from ternbin.contract.isa import UNIT_OF, Epilogue, Mem, Op
 from ternbin.contract.memories import TABLES, memories
 from ternbin.counting.traffic import traffic
 from ternbin.emulation.machine import Machine, MachineError, run_program
 from ternbin.errors import InputError
 from ternbin.graph.activations import FUNCTIONS
 from ternbin.graph.ops.registry import typed
+from ternbin.mapping import mapper
 from ternbin.mapping.mapper import map_model
 from ternbin.mapping.sync import find_races, insert_tokens
+from ternbin.models.bart.shape import BART_BASE, shape_model
 
 TINY, TINY_BINARY, SMALL = NAMED["tiny"], NAMED["tiny-binary"], NAMED["small"]
 ODD = dict(d_model=21, heads=3, ffn=37, vocab=83)
 WIDE = HwConfig(rows=8, cols=8, lanes=64, axi_data_bits=64, kind="binary")
 BEAT_OF_4 = HwConfig(rows=8, cols=2, lanes=16, axi_data_bits=128)
 BEAT_OF_2_BINARY = HwConfig(rows=8, cols=2, lanes=32, axi_data_bits=64, kind="binary")
+ATTENTIVE = HwConfig(rows=4, cols=4, lanes=32, axi_data_bits=64)  # of few vector lanes
 COLUMN = HwConfig(rows=4, cols=1, lanes=16, axi_data_bits=32, res_bits=18)
 
 CASES = {
@@ -264,6 +268,45 @@ def test_weights_load_while_the_array_works():
     first = {name: names.index(name) for name in names}
     gemm = next(i for i, n in enumerate(names) if n == "enc.0.self.out" and instructions[i].op == Op.GEMM)
     assert first["enc.0.fc1"] < gemm
+
+
+@pytest.mark.parametrize("vocab, parts", [(83, [11, 10]), (300, [8, 15, 15, 15, 14, 8])])
+def test_the_array_is_done_soon_after_the_last_weights_came(vocab, parts):
+    """A large LM head begins and ends with few row tiles."""
+    model, program = mapped("2-2", TINY, new=1, vocab=vocab)
+    head = [i for i in program.instructions(1) if i["epilogue"] == Epilogue.ARGMAX]
+    assert [i["row_tiles"] for i in head] == parts
+    assert not differences(model, program, source_ids(model, 7))[0]
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+@pytest.mark.parametrize(
+    ("hw", "beneath"),
+    [(replace(ATTENTIVE, abuf_words=60), True), (ATTENTIVE, True), (replace(ATTENTIVE, abuf_words=300, cols=1), False)],
+    ids=["blocks", "room", "one column"],
+)
+def test_a_feed_forward_runs_beneath_the_attention_of_the_next_tokens(monkeypatch, family, hw, beneath):
+    """Where the vector unit has more to do for attention than the array; here, whatever the estimate says of the rest."""
+    monkeypatch.setattr(mapper, "GAIN", 9)
+    model, program = mapped("2-2", hw, source_len=60, new=1, family=family)
+    assert _beneath(program) == beneath
+    ids = source_ids(model, 60)
+    assert not differences(model, program, ids)[0]
+    assert not differences(model, program, ids, random.Random(0))[0]
+    assert not _races(program, ids, lambda instructions: instructions)
+
+
+def _beneath(program):
+    """Whether the first layer's feed-forward begins before its last softmax."""
+    names = [program.names[op] for op in program.calls[0].ops]
+    return names.index("enc.0.fc2") < len(names) - names[::-1].index("enc.0.self.probs")
+
+
+@pytest.mark.parametrize(("tokens", "beneath"), [(512, False), (1024, True)])
+def test_long_texts_overlap_where_that_is_faster(tokens, beneath):
+    shape: dict[str, Any] = BART_BASE | dict(layers=1, vocab=500)
+    model = shape_model("2-2", **shape)
+    assert _beneath(map_model(model, NAMED["base"], tokens, 1, contents=False)) == beneath
 
 
 @pytest.mark.parametrize(
