@@ -30,14 +30,12 @@ def differing(gold: Mapping[str, str], gate: Mapping[str, str], stubs: Mapping[s
     assert texts[0].keys() == texts[1].keys()
     names = [name for name in texts[0] if texts[0][name] != texts[1][name]]
     steps: list[str] = []
-    for side, files in (("gold", gold), ("gate", gate)):
+    for side, own in (("gold", gold), ("gate", gate)):
         (folder / side).mkdir()
-        for name, text in (files | stubs).items():
+        for name, text in {**own, **stubs}.items():
             (folder / side / name).write_text(text, encoding="utf-8")
-        steps += [
-            f"read_verilog -sv -D SYNTHESIS {'-lib ' if name in stubs else ''}{folder / side / name}"
-            for name in files | stubs
-        ]
+            library = "-lib " if name in stubs else ""
+            steps.append(f"read_verilog -sv -D SYNTHESIS {library}{folder / side / name}")
         steps += [*_CUT, f"design -save {side}", "design -reset"]
     for number, name in enumerate(names):
         module = name if name.startswith("\\") else f"\\{name}"

@@ -186,3 +186,25 @@ def test_random_lists(lowered, drivers, beams, texts):
         assert found == wanted, (seed, changed, most)
         longest |= {len(tokens) for tokens in wanted}
     assert len(longest) > 4
+
+
+def test_refusals(lowered, drivers):
+    python, c = drivers
+    program = map_model(lowered, NAMED["tiny"].searching(1, 2), [2, 3], 4)
+    memory, image = np.zeros(BASE + len(program.image), np.uint8), image_of(program)
+    registers, buffer = Lists(program, memory[BASE:], 1), memory[BASE:].view(Buffer)
+    core = python.Accelerator(registers, buffer, image)
+    with pytest.raises(ValueError, match="^ids must be 2 and 3, not 5$"):
+        core.generate([1, 2, 3, 4, 5])
+    with pytest.raises(ValueError, match="^max_new_tokens must be from 1 to 4, not 5$"):
+        core.generate_texts([[1, 2], [3, 4, 5]], 5)
+    io, own = io_of(registers, buffer), Core()
+    assert c.ternbin_open(ctypes.byref(own), ctypes.byref(io), image, len(image)) == 0
+    for texts, most in (([[1, 2], [3]], 4), ([[1, 2], [3, 4, 5]], 5), ([[1, 2], [3, 4, 1 << 20]], 4)):
+        status, tokens = generate_texts(c, own, texts, most)
+        assert c.ternbin_text(status) == b"bad input" and tokens == [[], []]
+    ids, tokens, found = (ctypes.c_uint32 * 5)(), (ctypes.c_uint32 * 4)(), ctypes.c_size_t()
+    alone = c.ternbin_generate(
+        ctypes.byref(own), ids, ctypes.c_size_t(5), tokens, ctypes.c_size_t(4), ctypes.byref(found)
+    )
+    assert c.ternbin_text(alone) == b"bad input"  # a batch needs the other function
