@@ -275,7 +275,8 @@ class Lowering:
         return Path(path)
 
     def image(self) -> bytes:
-        """What the drivers of an accelerator take (docs/integration.md). Raises InputError where it is not one text, decoded greedily."""
+        """What the drivers of an accelerator take (docs/integration.md). Raises InputError for what they do not run: rules,
+        inputs that are no text, models that do not generate."""
         from ternbin.integration.image import image
 
         return image(self.program)

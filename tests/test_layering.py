@@ -69,7 +69,7 @@ ALLOWED = {
     "fpga": "contract errors formats progress rtl rtl.board rtl.verilog storage version",
     "graph": "errors graph.ops storage numpy onnx torch",
     "graph.ops": "errors graph torch",
-    "integration": "contract decoding errors formats rtl.verilog version",
+    "integration": "contract decoding errors formats graph rtl.verilog version",
     "integration.drivers": "integration",
     "mapping": "contract contract.effects errors graph graph.ops numpy",
     "models": "decoding errors formats graph graph.ops progress schema storage torch transformers",

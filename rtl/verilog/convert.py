@@ -20,7 +20,7 @@ def convert(parts: Mapping[str, Elaboratable]) -> str:
     collecting = gc.isenabled()
     gc.disable()  # millions of objects that live to the end: looking for garbage among them takes a third of the time
     try:
-        return started(without_initial_values(clocked(renumbered(_convert(parts)))))
+        return started(without_initial_values(clocked(without_idle_attributes(renumbered(_convert(parts))))))
     finally:
         if collecting:
             gc.enable()
@@ -49,6 +49,12 @@ def renumbered(text: str) -> str:
     when a change elsewhere moves those cells, and compiled simulators stay valid."""
     numbers: dict[str, str] = {}
     return re.sub(r"(?<=\\port\$)\d+", lambda cell: numbers.setdefault(cell[0], str(len(numbers))), text)
+
+
+def without_idle_attributes(text: str) -> str:
+    """``text`` without attributes of cases that are none: Yosys leaves an empty line for a switch without branches, and what stands above
+    it would be said of the next statement, such as that a reset is always there."""
+    return re.sub(r"^ *\(\* [^\n]* \*\)\n *\n", "", text, flags=re.M)
 
 
 def without_initial_values(text: str) -> str:

@@ -15,14 +15,13 @@ from ternbin.contract.hw import top_tokens
 from ternbin.decoding.greedy import Batched, reference_run
 from ternbin.decoding.lists import candidates
 from ternbin.decoding.rules import Candidates
-from ternbin.decoding.search import Fed, Found, Policy, Search
+from ternbin.decoding.search import DEAD, Fed, Found, Policy, Search
 from ternbin.errors import InputError
 from ternbin.graph.given import IDS, Given
 from ternbin.graph.ir import Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.shape import NEXT, check_source, shape
 
-DEAD = -1e9  # score of a beam that is none
 Step = Callable[[Sequence[int], Sequence[int], int], list[Candidates]]
 
 

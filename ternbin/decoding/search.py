@@ -9,7 +9,9 @@ from ternbin.decoding.rules import Candidate, Candidates, Rules, rules, rules_of
 from ternbin.errors import InputError
 from ternbin.graph.given import most_new_tokens
 
-__all__ = ["Candidate", "Candidates", "Fed", "Found", "Policy", "Search", "beams_of", "columns"]
+__all__ = ["DEAD", "Candidate", "Candidates", "Fed", "Found", "Policy", "Search", "beams_of", "columns"]
+
+DEAD = -1e9  # score of a beam that is none
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ _CONSTANTS = constants.__name__
 
 
 def drivers() -> dict[str, str]:
-    """File name -> text: ``ternbin.h`` and ``ternbin.c`` with ``ternbin_constants.h``, ``ternbin_uio.h`` and ``ternbin_uio.c``, and
-    ``ternbin_driver.py``, which needs nothing but Python."""
+    """File name -> text: ``ternbin.h`` and ``ternbin.c`` with ``ternbin_image.h`` and ``ternbin_constants.h``; ``ternbin_search.h`` and
+    ``ternbin_search.c`` for batches and beams; ``ternbin_uio.h`` and ``ternbin_uio.c``; and ``ternbin_driver.py``, which needs nothing but
+    Python."""
     own = {path.name: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("ternbin*.*"))}
     return {name: _alone(text) if name.endswith(".py") else text for name, text in own.items()} | {
         "ternbin_constants.h": header()

@@ -1,19 +1,17 @@
 """The drivers, in Python and in C, run programs on the RTL over its buses, from memory that does not begin at 0."""
 
 import ctypes
-import importlib.util
 import json
 import os
 import struct
-import subprocess
 import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from driven import BASE, READ, Core, Io, accelerator, compiled, imported, io_of, put
 
 from ternbin.contract.hw import NAMED
 from ternbin.contract.program import Program
@@ -24,27 +22,17 @@ from ternbin.errors import InputError
 from ternbin.graph.ir import Lowered
 from ternbin.integration import constants
 from ternbin.integration.image import image as image_of
-from ternbin.integration.software import drivers
 from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.bench import run_bench
-from ternbin.sim.build import build
 from ternbin.sim.generated import generated
 from ternbin.sim.runner import run
-from ternbin.sim.simulator import Simulator
 
 torch.set_num_threads(1)
 TEXTS = [3, 7, 9, 11, 5], [12, 4, 4, 30, 8]
 NEW = 3
-BASE = 0x5000
-
-
-class Buffer(np.ndarray):
-    """As pynq.allocate gives it: an array that knows where the accelerator finds it."""
-
-    device_address = BASE
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +48,17 @@ def image(job) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("drivers")
-    for name, text in drivers().items():
-        (folder / name).write_text(text)
-    return folder
+    return put(tmp_path_factory.mktemp("drivers"))
 
 
 @pytest.fixture(scope="module")
 def python(folder):
-    """The driver in Python as it is handed out: without ternbin."""
-    assert "ternbin.integration" not in (folder / "ternbin_driver.py").read_text()
-    spec = importlib.util.spec_from_file_location("ternbin_driver", folder / "ternbin_driver.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(folder / "ternbin_driver.py")
+
+
+@pytest.fixture(scope="module")
+def c(folder):
+    return compiled(folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +71,8 @@ def cycles(job) -> int:
 
 @pytest.fixture
 def core(job, cycles):
-    """The simulated accelerator with memory on both sides of BASE, and the part of it that is the driver's."""
-    memory = bytearray(BASE + len(job[1].image) + 0x1000)
-    with Simulator(NAMED["tiny"], build(NAMED["tiny"]), memory, MemoryModel(latency=4)) as simulator:
-        buffer = np.frombuffer(memory, np.uint8)[BASE : BASE + len(job[1].image)].view(Buffer)
-        yield simulator, buffer
-    assert not any(memory[:BASE]) and not any(memory[-0x1000:])
+    with accelerator(job[1]) as found:
+        yield found
 
 
 def test_python(job, image, python, core, cycles):
@@ -140,48 +120,6 @@ def test_python_refuses(image, python, core):
             python.Accelerator(simulator, buffer, image)
 
 
-READ = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
-WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
-
-
-class Io(ctypes.Structure):
-    _fields_ = [
-        ("context", ctypes.c_void_p),
-        ("read32", READ),
-        ("write32", WRITE),
-        ("wait", ctypes.c_void_p),
-        ("flush", ctypes.c_void_p),
-        ("invalidate", ctypes.c_void_p),
-        ("memory", ctypes.c_void_p),
-        ("address", ctypes.c_uint64),
-        ("bytes", ctypes.c_size_t),
-    ]
-
-
-class Core(ctypes.Structure):
-    _fields_ = [("io", Io), ("image", ctypes.c_void_p), ("error_address", ctypes.c_uint64)]
-
-
-@pytest.fixture(scope="module")
-def c(folder):
-    """The driver in C, compiled as strictly as a project may."""
-    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Werror"]
-    command = ["cc", *flags, "-fPIC", "-shared", "-o", "driver.so", "ternbin.c", "ternbin_uio.c"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    library = ctypes.CDLL(str(folder / "driver.so"))
-    library.ternbin_memory_bytes.restype = library.ternbin_counter.restype = ctypes.c_uint64
-    library.ternbin_memory_bytes.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
-    library.ternbin_open.argtypes = [ctypes.POINTER(Core), ctypes.POINTER(Io), ctypes.c_char_p, ctypes.c_size_t]
-    library.ternbin_text.restype = ctypes.c_char_p
-    return library
-
-
-def _io(simulator, buffer) -> Io:
-    read, write = READ(lambda _, offset: simulator.read(offset)), WRITE(lambda _, *what: simulator.write(*what))
-    return Io(None, read, write, None, None, None, buffer.ctypes.data, BASE, len(buffer))
-
-
 def _generate(library, core: Core, ids: list[int], most: int = NEW) -> tuple[int, list[int]]:
     tokens, found = (ctypes.c_uint32 * most)(), ctypes.c_size_t()
     given = (ctypes.c_uint32 * len(ids))(*ids)
@@ -196,7 +134,7 @@ def test_c(job, image, c, core, cycles):
     lowered, program = job
     simulator, buffer = core
     assert c.ternbin_memory_bytes(image, len(image)) == len(program.image)
-    io, own = _io(simulator, buffer), Core()
+    io, own = io_of(simulator, buffer), Core()
     assert c.ternbin_open(ctypes.byref(own), ctypes.byref(io), image, len(image)) == 0
     for ids in TEXTS:
         assert _generate(c, own, ids) == (0, reference_run(lowered, ids, NEW)[0])
@@ -212,7 +150,7 @@ def test_c(job, image, c, core, cycles):
 
 @pytest.mark.build
 def test_c_refuses(image, c, core):
-    io, own = _io(*core), Core()
+    io, own = io_of(*core), Core()
 
     def opened(data: bytes = image, **changes: object) -> bytes:
         changed = Io.from_buffer_copy(io)
@@ -284,8 +222,6 @@ def test_python_with_the_interrupt(tmp_path, folder):
 
 def test_what_has_no_image(job):
     lowered, program = job
-    with pytest.raises(InputError, match="^program of an image must be of one text and one beam, not 1 and 2$"):
-        image_of(replace(program, beams=2))
     with pytest.raises(InputError, match="^program of an image must decode without rules, not with min_length$"):
         image_of(replace(program, info=program.info | {"search": {"min_length": 3}}))
     with pytest.raises(InputError, match="^program of an image must read token ids alone, not ids$"):

@@ -4,7 +4,7 @@
  *     if (ternbin_open(&core, &io, image, image_bytes) == TERNBIN_OK)
  *         status = ternbin_generate(&core, ids, count, tokens, max_new_tokens, &found);
  *
- * An image is a file that `ternbin lower --image` writes. */
+ * An image is a file that `ternbin lower --image` writes. For one of several texts or of a search with beams see ternbin_search.h. */
 #ifndef TERNBIN_H
 #define TERNBIN_H
 
@@ -51,7 +51,7 @@ uint64_t ternbin_memory_bytes(const uint8_t *image, size_t bytes);
 /* Check image, memory and registers, and copy the program to memory. The image must stay where it is. */
 int ternbin_open(struct ternbin *core, const struct ternbin_io *io, const uint8_t *image, size_t bytes);
 
-/* Tokens after the start token for a text of `count` ids, at most `max_new_tokens`: room for as many must be at `tokens`. */
+/* Tokens after the start token, decoded greedily, for a text of `count` ids, at most `max_new_tokens`: room for as many must be at `tokens`. */
 int ternbin_generate(struct ternbin *core, const uint32_t *ids, size_t count, uint32_t *tokens, size_t max_new_tokens,
                      size_t *found);
 
