@@ -1,11 +1,12 @@
-"""The accelerator in a SoC of LiteX: the driver in Python runs a model through LiteX's bus, from LiteX's memory, in simulation."""
+"""The accelerator in a SoC of LiteX: the drivers, in Python and C, run a model through its bus, from its memory, in simulation."""
 
 import contextlib
-import importlib.util
+import ctypes
 import io
 import json
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from cocotb.clock import Clock
 from cocotb.task import bridge, resume
 from cocotb.triggers import ClockCycles, RisingEdge
+from driven import READ, WRITE, Core, Io, compiled, generate_texts, imported, put
 
 from ternbin import api
 from ternbin.contract.hw import NAMED
@@ -23,7 +25,6 @@ from ternbin.decoding.greedy import reference_run
 from ternbin.graph.ir import Lowered
 from ternbin.integration.image import image as image_of
 from ternbin.integration.litex import module
-from ternbin.integration.software import drivers
 from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
@@ -38,14 +39,6 @@ pytest.importorskip("litex")
 torch.set_num_threads(1)
 HW = NAMED["tiny"]
 MEMORY, REGISTERS = 0x4000_0000, 0x9000_0000
-
-
-def imported(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 # ---- in the simulation ------------------------------------------------------------------------------------------------------
@@ -121,10 +114,7 @@ class Mmio:
         await self.host.write(REGISTERS + offset, value.to_bytes(4, "little"))
 
 
-@cocotb.test()
-async def bench_soc(dut):
-    given = parameters()
-    driver, image = imported(Path(given["driver"])), Path(given["image"]).read_bytes()
+async def begin(dut) -> Host:
     Clock(dut.clk, 10, unit="ns").start()
     for name in inputs():
         getattr(dut, name).value = 0
@@ -132,7 +122,31 @@ async def bench_soc(dut):
     await ClockCycles(dut.clk, 5)
     dut.rst.value = 0
     await ClockCycles(dut.clk, 5)
-    host = Host(dut)
+    return Host(dut)
+
+
+@cocotb.test()
+async def bench_processor(dut):
+    """Nothing but to wait until the processor has left its tokens in memory."""
+    given, words = parameters(), []
+    host = await begin(dut)
+
+    async def word(number: int) -> int:
+        return int.from_bytes(await host.read(given["at"] + 4 * number), "little")
+
+    for _ in range(given["polls"]):
+        await ClockCycles(dut.clk, 10_000)
+        if count := await word(0):
+            words = [await word(1 + number) for number in range(count)]
+            break
+    Path(given["result"]).write_text(json.dumps(words))
+
+
+@cocotb.test()
+async def bench_soc(dut):
+    given = parameters()
+    driver, image = imported(Path(given["driver"])), Path(given["image"]).read_bytes()
+    host = await begin(dut)
 
     @resume
     async def interrupt() -> None:
@@ -140,18 +154,36 @@ async def bench_soc(dut):
             await RisingEdge(dut.irq)
         await RisingEdge(dut.clk)
 
-    def work() -> list[int]:
+    def work() -> list[list[int]]:
         buffer = Buffer(Path(given["memory"]).read_bytes(), host, tuple(given["tokens"]))
-        return driver.Accelerator(Mmio(host), buffer, image, interrupt).generate(given["ids"])
+        python = driver.Accelerator(Mmio(host), buffer, image, interrupt).generate(given["ids"])
+        return [python, c_driver(Path(given["driver"]).parent, host, buffer, image, interrupt, given)]
 
     Path(given["result"]).write_text(json.dumps(await bridge(work)()))
+
+
+def c_driver(
+    folder: Path, host: Host, buffer: Buffer, image: bytes, interrupt: Any, given: dict[str, Any]
+) -> list[int]:
+    """Tokens by the driver in C, a program on the host of the SoC."""
+    hook, mmio, library = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p), Mmio(host), compiled(folder)
+    hooks = [hook(lambda _, call=call: call() or 0) for call in (interrupt, buffer.flush, buffer.invalidate)]
+    registers = READ(lambda _, offset: mmio.read(offset)), WRITE(lambda _, *what: mmio.write(*what))
+    memory = ctypes.addressof((ctypes.c_ubyte * len(buffer)).from_buffer(buffer))
+    called = [ctypes.cast(each, ctypes.c_void_p).value for each in hooks]
+    own, io_own = Core(), Io(None, *registers, *called, memory, MEMORY, len(buffer))
+    assert library.ternbin_open(ctypes.byref(own), ctypes.byref(io_own), image, len(image)) == 0
+    status, (tokens,) = generate_texts(library, own, [given["ids"]], given["new"])
+    assert library.ternbin_text(status) == b"good"
+    return tokens
 
 
 # ---- outside ----------------------------------------------------------------------------------------------------------------
 
 
-def soc(folder: Path, memory: bytes) -> dict[str, str]:
-    """Verilog of a SoC: no CPU but a host at its pins, a RAM that begins with ``memory``, the accelerator of the package in ``folder``."""
+def soc(folder: Path, memory: bytes, firmware: bytes = b"") -> dict[str, str]:
+    """Verilog of a SoC: a host at its pins, a RAM that begins with ``memory``, the accelerator of the package in ``folder``; and, where
+    there is ``firmware``, a RISC-V processor (VexRiscv, without a cache of data) that runs it from a ROM."""
     from litex.build.generic_platform import Pins
     from litex.build.io import CRG
     from litex.build.sim import SimPlatform
@@ -162,7 +194,8 @@ def soc(folder: Path, memory: bytes) -> dict[str, str]:
     size = 1 << (len(memory) - 1).bit_length()
     platform: Any = SimPlatform("SIM", [(name, 0, Pins(1)) for name in ("clk", "rst", "irq")])
     with contextlib.redirect_stderr(io.StringIO()):
-        design: Any = SoCMini(platform, 100e6, integrated_main_ram_size=size, integrated_main_ram_init=list(words))
+        ram = {"integrated_main_ram_size": size, "integrated_main_ram_init": list(words)}
+        design: Any = SoCMini(platform, 100e6, **ram, **(_processor(firmware) if firmware else {}))
         design.crg = CRG(platform.request("clk"), platform.request("rst"))
         host = axi.AXILiteInterface(32, 32)
         platform.add_extension(host.get_ios("host"))
@@ -183,9 +216,16 @@ def soc(folder: Path, memory: bytes) -> dict[str, str]:
     return {"soc.v": text} | {Path(source[0]).name: Path(source[0]).read_text() for source in platform.sources}
 
 
+def _processor(firmware: bytes) -> dict[str, Any]:
+    words = struct.unpack(f"<{len(firmware) // 4}I", firmware)
+    rom = {"integrated_rom_size": len(firmware), "integrated_rom_init": list(words), "integrated_sram_size": 0x2000}
+    return {"cpu_type": "vexriscv", "cpu_variant": "lite", **rom}
+
+
 def put_package(folder: Path) -> None:
     found = generated(HW)
-    files = found.verilog | found.beside | drivers() | {"ternbin_litex.py": module(found.manifest, found.verilog, TOP)}
+    put(folder)
+    files = found.verilog | found.beside | {"ternbin_litex.py": module(found.manifest, found.verilog, TOP)}
     for name, text in files.items():
         (folder / name).write_text(text)
 
@@ -199,11 +239,13 @@ def run(folder: Path, lowered: Lowered, program: Program, ids: list[int], new: i
         "image": str(folder / "program.img"),
         "memory": str(folder / "memory"),
         "ids": ids,
+        "new": new,
         "tokens": [program.slot_addr(0), program.slot_addr(new + 1)],
         "result": str(folder / "result.json"),
     }
-    run_bench(soc(folder, program.image), __name__, name="soc", parameters=given)
-    assert json.loads((folder / "result.json").read_text()) == reference_run(lowered, ids, new)[0]
+    run_bench(soc(folder, program.image), __name__, name="soc", parameters=given, testcase="bench_soc")
+    tokens = reference_run(lowered, ids, new)[0]
+    assert json.loads((folder / "result.json").read_text()) == [tokens, tokens]
 
 
 def test_soc_is_clean(tmp_path):
@@ -237,3 +279,49 @@ def test_the_bundled_translation_in_a_soc(tmp_path):
     ids, new = [5, 17, 9, 2], 3
     made = api.lower(len(ids), model="translation", hw=HW, max_new_tokens=new)
     run(tmp_path, made.model, made.program, ids, new)
+
+
+# ---- with a processor -------------------------------------------------------------------------------------------------------
+
+FIRMWARE = Path(__file__).parent / "firmware"
+TARGET = ["-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m", "-std=c11", "-Os", "-ffreestanding"]
+
+
+def firmware(folder: Path, program: Program, ids: list[int], new: int, result: int) -> bytes:
+    """The driver in C, an image and what to run, for a RISC-V processor without a system."""
+    zig = [sys.executable, "-m", "ziglang"]
+    given = {
+        "IDS": "{" + ", ".join(map(str, ids)) + "}",
+        "NEW": new,
+        "REGISTERS": f"{REGISTERS:#x}u",
+        "MEMORY": f"{MEMORY:#x}u",
+        "BYTES": f"{len(program.image)}u",
+        "RESULT": f"{result:#x}u",
+    }
+    (folder / "given.h").write_text("".join(f"#define {name} {value}\n" for name, value in given.items()))
+    (folder / "program.img").write_bytes(image_of(program))
+    sources = [str(FIRMWARE / "start.S"), str(FIRMWARE / "main.c"), "ternbin.c"]
+    options = ["-fno-builtin", "-fno-sanitize=undefined", f"-I{FIRMWARE}", "-I.", "-T", str(FIRMWARE / "link.ld")]
+    for command in (
+        [*zig, "cc", *TARGET, *options, *sources, "-o", "firmware.elf"],
+        [*zig, "objcopy", "-O", "binary", "firmware.elf", "firmware.bin"],
+    ):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    data = (folder / "firmware.bin").read_bytes()
+    return data + bytes(-len(data) % 4)
+
+
+@pytest.mark.soak
+def test_a_processor_runs_the_driver(tmp_path):
+    """Seven minutes, most for the checksum of the image."""
+    for name, what in {"pythondata_cpu_vexriscv": "a processor", "ziglang": "a compiler for it"}.items():
+        pytest.importorskip(name, reason=f"{name} is {what}: pip install 'ternbin[processor]'")
+    lowered, ids, new = fold(lower(random_quant_bart("2-2"))), [3, 7, 9], 2
+    program = map_model(lowered, HW, len(ids), new)
+    put_package(tmp_path)
+    room = len(program.image) + -len(program.image) % 64
+    code = firmware(tmp_path, program, ids, new, MEMORY + room)
+    given = {"at": MEMORY + room, "polls": 3000, "result": str(tmp_path / "result.json")}
+    run_bench(soc(tmp_path, bytes(room + 64), code), __name__, name="soc", parameters=given, testcase="bench_processor")
+    assert json.loads((tmp_path / "result.json").read_text()) == [0, *reference_run(lowered, ids, new)[0]]
