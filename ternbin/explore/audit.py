@@ -18,7 +18,7 @@ from ternbin.energy.provenance import named, sources
 from ternbin.energy.published import published
 from ternbin.energy.uncertainty import Spread
 from ternbin.explore.place import CASES, MIB, Case, Mapped, Subject, best, levels
-from ternbin.explore.quality import UNQUANTIZED, quality
+from ternbin.explore.quality import quality
 from ternbin.explore.references import Choice, arrangements, chosen
 from ternbin.explore.subjects import SUBJECTS
 from ternbin.explore.sweeps import kept_in_fp32, sweep_record, sweeps
@@ -192,7 +192,7 @@ def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str
         "ratios_equal_latency": found["latency"],
         "ratios_equal_area": found["area"],
         "headline": headline(tables["latency"]),
-        "quality": _quality(subject, tables["latency"], chosen.throughput["W2A2"], dram, step),
+        "quality": quality(subject.scores, tables["latency"]),
         "kept_in_fp32": _kept(chosen.latency["W2A2"], tables["latency"]["FP32"], dram),
         "break_even": _break_even(subject, chosen.latency, dram, step),
     }
@@ -216,22 +216,6 @@ def headline(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
                 | {"sources": {source: moved[source] for source in widest}}
             )
     return result
-
-
-def _quality(
-    subject: Subject, records: dict[str, dict[str, Any]], ours: list[Choice], dram: str, step: Step
-) -> list[dict[str, Any]]:
-    """Scores beside energy, of smaller models at the precisions at which they can be what a quantized one competes with."""
-    rows = quality(subject.scores, records)
-    for other in subject.smaller:
-        found: dict[str, dict[str, Any]] = {}
-        for case in CASES:
-            if case.name in UNQUANTIZED:
-                step(f"{other.name} {case.name}")
-                whole = arrangements(other, case)
-                found[case.name] = record(other, [chosen(whole, n, own, dram)[1] for n, own in enumerate(ours)])
-        rows += quality(other.scores, found)
-    return sorted(rows, key=lambda row: row["nats"])
 
 
 def _kept(ternary: list[Choice], reference: dict[str, Any], dram: str) -> list[dict[str, Any]]:

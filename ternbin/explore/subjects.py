@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from transformers import BartConfig
@@ -24,7 +23,7 @@ def bundled() -> Subject:
         json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "bart"}
     )
     ids = prepare.encode_text(prepare.load_tokenizer(folder), prepare.default_text(), config.max_position_embeddings)
-    subject = Subject(
+    return Subject(
         "bundled model",
         cache(lambda bits: prepare.lowered_model(folder, bits)),
         NAMED["small"],
@@ -33,27 +32,6 @@ def bundled() -> Subject:
         (16, len(ids), 64, 96),
         (0.5, 1, 2, 4),
         count(on_meta(config)),
-        scores=scores(folder),
-    )
-    return replace(subject, smaller=(_smaller(folder / "smaller", subject),))
-
-
-def _smaller(folder: Path, subject: Subject) -> Subject:
-    """The full-precision model whose config and evaluation are in ``folder``, where ``subject`` runs."""
-    config = BartConfig.from_pretrained(folder)
-    dims = {
-        "d_model": config.d_model,
-        "heads": config.encoder_attention_heads,
-        "ffn": config.encoder_ffn_dim,
-        "layers": config.encoder_layers,
-        "vocab": config.vocab_size,
-        "positions": config.max_position_embeddings,
-    }
-    return replace(
-        subject,
-        name=f"BART d {config.d_model}",
-        model=cache(lambda bits: shape_model(bits, **dims)),
-        parameters=count(on_meta(config)),
         scores=scores(folder),
     )
 
