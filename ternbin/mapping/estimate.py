@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ternbin.contract.effects.gemm import column_planes
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Epilogue, Instruction, Kind, Mem, Op
 from ternbin.contract.memories import ceil_div
@@ -43,7 +44,7 @@ def busy(hw: HwConfig, items: Sequence[Item], projections: Collection[str]) -> B
         if i.op == Op.LOAD:
             loads += LOAD_CYCLES + _beats(hw, i)
         elif i.op == Op.GEMM:
-            steps = GEMM_CYCLES + _steps(i)
+            steps = GEMM_CYCLES + _steps(hw, i)
             array += steps
             attention += steps if i["row_kbuf"] or item.op in projections else 0
             softmax += i["row_tiles"] * i["col_tiles"] if i["epilogue"] == Epilogue.SCORES else 0  # both write SBUF
@@ -59,8 +60,8 @@ def _beats(hw: HwConfig, i: Instruction) -> int:
     return rows * size // hw.axi_bytes
 
 
-def _steps(i: Instruction) -> int:
-    return i["row_tiles"] * i["col_tiles"] * i["chunks"] * i["row_planes"] * i["col_planes"]
+def _steps(hw: HwConfig, i: Instruction) -> int:
+    return i["row_tiles"] * i["col_tiles"] * i["chunks"] * i["row_planes"] * column_planes(hw, i)
 
 
 def _words(i: Instruction) -> int:
