@@ -142,8 +142,8 @@ class Top(wiring.Component):
         for name, (unit, port) in TRANSPOSED.items():
             wiring.connect(m, getattr(getattr(self._units, unit), port), getattr(self._banked[name], f"t_{unit}"))
         units = self._units
-        if self.hw.whole_columns:
-            m.d.comb += self._banked[WHOLE_CODES].whole_codes.eq(units.execute.abuf_whole)
+        if isinstance(whole := self._banked[WHOLE_CODES], PlaneMemory):
+            m.d.comb += whole.whole_codes.eq(units.execute.abuf_whole)
         for port in SCORES:
             wiring.connect(m, getattr(units.vector, port), getattr(self._scores, port))
         wiring.connect(m, units.execute.sbuf_w, self._scores.tile)

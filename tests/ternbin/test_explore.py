@@ -172,7 +172,7 @@ REFUSED = [
     ("colz = [1]", "", "unknown field 'space.colz'"),
     ("cols = [3]", "", "space.cols[0] must be a power of two from 1 to 64, not 3"),
     ("cols = [1, 1]", "", "space.cols must have each value once, not 1 twice"),
-    ('kind = "fp32"', "", "space.kind must be of ternary, binary, not 'fp32'"),
+    ('kind = "fp32"', "", "space.kind must be of ternary, binary, ternary8, not 'fp32'"),
     ("cols = { low = 4, high = 2, times = 2 }", "", "space.cols.high must be at least low (4), not 2"),
     ("cols = { low = 1, high = 2 }", "", "space.cols must have a step or times, one of them"),
     ("", "[constraints]\nms = { min = 2, max = 1 }", "constraints.ms.max must be at least min (2), not 1"),

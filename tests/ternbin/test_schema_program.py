@@ -122,7 +122,8 @@ def test_any_header_is_refused_or_a_program(saved, tmp_path_factory, data):
         assert str(error).startswith(f"{target}: ") and "\n" not in str(error)
         return
     assert files.listing(program)
-    assert len(program.with_ids([0] * program.source_len, 0)) == len(image)
+    ids = {port.name: [0] * program.source_len for port in program.inputs}
+    assert len(program.with_ids(ids, 0)) == len(image)
 
 
 def test_a_header_that_is_no_json_is_refused(saved, tmp_path):
