@@ -17,13 +17,12 @@ from ternbin.energy.lines import Line, spreads, total_pj
 from ternbin.energy.provenance import named, sources
 from ternbin.energy.published import published
 from ternbin.energy.uncertainty import Spread
-from ternbin.explore.place import CASES, MIB, Case, Mapped, Subject, best, levels
+from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels
 from ternbin.explore.quality import quality
 from ternbin.explore.references import Choice, arrangements, chosen
 from ternbin.explore.subjects import SUBJECTS
 from ternbin.explore.sweeps import kept_in_fp32, sweep_record, sweeps
 from ternbin.models.task.paper import Parameters, operation_factor, size_mib
-from ternbin.processes import forked
 
 Step = Callable[[str], None]  # is told what comes next
 
@@ -150,27 +149,26 @@ class Chosen:
 
 
 def choose(subject: Subject, dram: str, step: Step) -> Chosen:
-    def own(case: Case) -> list[Choice]:
-        mapped = best(subject, case, dram)
-        return [Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]
-
-    def reference(case: Case) -> list[tuple[Choice, Choice, Choice]]:
-        whole = arrangements(subject, case)
-        return [chosen(whole, number, own, dram) for number, own in enumerate(ours)]
-
     found = Chosen({}, {}, {})
-    tables = found.throughput, found.latency, found.area
-    quantized, references = ([case for case in CASES if bool(case.reference) == kind] for kind in (False, True))
-    for case, picked in zip(quantized, forked(own, quantized), strict=True):
-        step(f"{subject.name} {case.name}")
-        for table in tables:
-            table[case.name] = picked
+    for case in CASES:
+        if not case.reference:
+            step(f"{subject.name} {case.name}")
+            mapped = best(subject, case, dram)
+            own = [Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]
+            for table in (found.throughput, found.latency, found.area):
+                table[case.name] = own
     ours = found.throughput["W2A2"]
-    for case, phases in zip(references, forked(reference, references), strict=True):
-        step(f"{subject.name} {case.name}")
-        for table, picked in zip(tables, zip(*phases, strict=True), strict=True):
-            table[case.name] = list(picked)
-    return Chosen(*({case.name: table[case.name] for case in CASES} for table in tables))
+    for case in CASES:
+        if case.reference:
+            step(f"{subject.name} {case.name}")
+            whole = arrangements(subject, case)
+            tables = (found.throughput, found.latency, found.area)
+            phases = [chosen(whole, number, own, dram) for number, own in enumerate(ours)]
+            for table, picked in zip(tables, zip(*phases, strict=True), strict=True):
+                table[case.name] = list(picked)
+    return Chosen(
+        *({case.name: table[case.name] for case in CASES} for table in (found.throughput, found.latency, found.area))
+    )
 
 
 def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from ternbin.errors import InputError
 from ternbin.explore.place import MIB, Mapped, Subject, with_code_bits
 from ternbin.explore.references import Choice, tiled
 from ternbin.graph.ir import HEAD
-from ternbin.processes import forked
 
 # FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
 # subtract, exponential by six of them, sum, scale.
@@ -159,8 +158,9 @@ class Sweep:
 def sweep_record(sweep: Sweep, level: float, step: Callable[[str], None]) -> dict[str, Any]:
     """The sweep's points, ratios to W2A2, and where these meet the paper's ``level``."""
     points: list[dict[str, Any]] = []
-    for value, found in zip(sweep.values, forked(sweep.energy, sweep.values), strict=True):
+    for value in sweep.values:
         step(f"{sweep.name} {value:g}")
+        found = sweep.energy(value)
         fits = {name: energy for name, energy in found.items() if not isinstance(energy, str)}
         impossible = {name: found[name] for name in found if name not in fits}
         points.append({"value": value, "per_token_pj": fits, "impossible": impossible})

@@ -256,7 +256,7 @@ def run(name: str, testcase: str, **parameters) -> None:
 
 @pytest.mark.parametrize("name, stall", [("tiny", 0.0), *((name, 0.4) for name in CONFIGS)])
 def test_random(name, stall):
-    run(name, "bench_random", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 20)))
+    run(name, "bench_random", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 12)))
 
 
 @pytest.mark.parametrize("name, stall", [("tiny", 0.0), ("wide", 0.0), ("binary", 0.3), ("beams", 0.2)])
