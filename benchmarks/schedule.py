@@ -22,6 +22,7 @@ import json
 from ternbin.contract.hw import load_hw
 from ternbin.contract.isa import UNIT_OF, Unit
 from ternbin.counting.cycles import predict
+from ternbin.counting.events import busy
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.workload import call_work
 from ternbin.mapping.mapper import map_model
@@ -34,11 +35,8 @@ def shares(program, prediction, number):
     own, cycles = program.instructions(number), prediction.calls[number]
     result = {}
     for unit in Unit:
-        busy = end = 0
         spans = ((cycles.start[i], cycles.done[i]) for i, each in enumerate(own) if UNIT_OF.get(each.op) == unit)
-        for first, done in sorted((int(first), int(done)) for first, done in spans):
-            busy, end = busy + max(0, done - max(first, end)), max(done, end)
-        result[unit.name.lower()] = busy / cycles.cycles
+        result[unit.name.lower()] = busy(sorted((int(first), int(done)) for first, done in spans)) / cycles.cycles
     return result
 
 figures = {}

@@ -10,12 +10,10 @@ from amaranth.utils import exact_log2
 from ternbin.contract.counters import memory_events
 from ternbin.contract.hw import BYTE_PLANES, HwConfig
 from ternbin.contract.isa import Mem, Unit
-from ternbin.contract.memories import made_of, memories
+from ternbin.contract.memories import PLANES, made_of, memories
 from ternbin.rtl.parts.banks import BankedMemory, Grant
 from ternbin.rtl.parts.interfaces import ReadPort, events_signature
 from ternbin.rtl.parts.primitives import popcount
-
-PLANES = "abuf_planes"  # of ``contract.memories.made_of``
 
 
 class PlaneMemory(BankedMemory):

@@ -6,6 +6,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Instance, Modu
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+PLANE_RAM = "ternbin_plane_ram.v"  # of an array that takes whole 8-bit codes
 _FOLDER = Path(__file__).parent / "primitives"
 
 

@@ -17,7 +17,7 @@ from ternbin.contract.memories import banked
 from ternbin.errors import InputError
 from ternbin.processes import begin_worker
 from ternbin.rtl.control.counters import COUNTER_BITS
-from ternbin.rtl.parts.primitives import primitives
+from ternbin.rtl.parts.primitives import PLANE_RAM, primitives
 from ternbin.rtl.top import APART, UNITS, Top, top_ports
 from ternbin.rtl.verilog.convert import convert
 from ternbin.rtl.verilog.shared import shared_verilog
@@ -25,7 +25,6 @@ from ternbin.version import __version__
 
 TOP = "ternbin"
 FORMS = ("asic", "fpga")
-PLANE_RAM = "ternbin_plane_ram.v"  # of an array that takes whole 8-bit codes
 _WAIVERS = Path(__file__).parents[1] / "lint.vlt"
 
 

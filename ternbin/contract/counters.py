@@ -8,7 +8,7 @@ from functools import cache
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Unit
-from ternbin.contract.memories import Memory, made_of
+from ternbin.contract.memories import PLANES, Memory, made_of
 
 UNITS = tuple(unit.name.lower() for unit in Unit)
 _COLUMNS = 7  # bits of a number of columns or lanes: up to 64
@@ -93,7 +93,8 @@ CODE_WORDS = (
     "abuf_writes",
 )  # a word for each bit plane of codes
 
-FURTHER_PLANES = ("abuf_planes_reads", "abuf_planes_writes")  # words that codes without bit planes do not have
+# Words that codes without bit planes do not have.
+FURTHER_PLANES = tuple(f"{PLANES}_{event}" for event in MEMORY_EVENTS)
 
 
 def single_plane(name: str) -> str:

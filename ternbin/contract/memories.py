@@ -11,6 +11,7 @@ TABLES = (
     Mem.LUTV,
     Mem.LUTX,
 )  # registers of the units that look up; not made of RAM banks, their accesses are not counted
+PLANES = "abuf_planes"  # what holds the further planes of 8-bit codes, where an array reads them whole
 TABLE_ENTRIES, TABLE_BITS = 256, 16
 ID_BITS, LOGIT_BITS = 32, 64  # of a word of IDBUF
 ID_WORD_BITS = ID_BITS + LOGIT_BITS
@@ -65,12 +66,12 @@ def memories(hw: HwConfig) -> dict[Mem, Memory]:
 @cache
 def made_of(hw: HwConfig) -> dict[str, Memory]:
     """What the memories are made of, by the name of their counters: as ``banked``, but ABUF of an array that reads whole 8-bit codes is
-    ``cols`` banks of ``plane_words`` code words, and ``abuf_planes``, as many for each further plane, of one bit a lane."""
+    ``cols`` banks of ``plane_words`` code words, and ``PLANES``, as many for each further plane, of one bit a lane."""
     result = dict(banked(hw))
     if hw.whole_columns:
         words, others = hw.plane_words, hw.cols * (BYTE_PLANES - 1)
         result["abuf"] = replace(result["abuf"], words=words)
-        result["abuf_planes"] = Memory(banks=others, words=words, bits=hw.lanes, elements=hw.lanes)
+        result[PLANES] = Memory(banks=others, words=words, bits=hw.lanes, elements=hw.lanes)
     return result
 
 

@@ -31,9 +31,8 @@ def _operand(s: State, mem: Mem, i: Instruction, side: str, tiles: int) -> np.nd
     planes, apart = (BYTE_PLANES, s.hw.plane_words) if whole else (count, apart)
     tile, plane = np.arange(tiles)[:, None, None], np.arange(planes)[None, :, None]
     words = i[f"{side}_addr"] + tile * i[f"{side}_stride"] + plane * apart + np.arange(i["chunks"])
-    bits = s.memories[mem][
-        :, s.touch(mem, words, False)[:, :count]
-    ]  # [banks, tiles, planes, chunks, planes of a word, lanes]
+    read = s.touch(mem, words, False)[:, :count]
+    bits = s.memories[mem][:, read]  # [banks, tiles, planes, chunks, planes of a word, lanes]
     codes = bits[..., 0, :].astype(np.int64) if whole and count > 1 else word_codes(s.hw, bits)
     weights = INT8_WEIGHTS if i[f"{side}_signed"] else UINT8_WEIGHTS
     both = np.tensordot(codes, weights[:count], axes=([2], [0])).swapaxes(0, 1)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, NotRequired, cast
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
+from ternbin.contract.hw import KINDS
 from ternbin.energy.block_events import EVENTS
 from ternbin.formats import ENERGY
 from ternbin.schema import OneOf
@@ -14,7 +15,7 @@ Number = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Some = Annotated[int, Field(ge=1, le=1 << 53)]
 
-ELEMENTS = ("ternary", "binary", "ternary8", "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
+ELEMENTS = (*KINDS, "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
 UNITS = ("exp", "trits")  # a lane of the softmax, the decoder of packed trits
 
 

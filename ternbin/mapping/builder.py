@@ -251,8 +251,8 @@ class CallBuilder:
             lead=bool(head),
         )
         start, tiles = (first - c.first) // self.hw.cols, ceil_div(stop - first, self.hw.cols)
-        others = (KINDS[c.kind].planes - 1) * c.plane if self.hw.whole_columns else 0
-        region = Region(Mem.ABUF, c.addr + start * c.stride, tiles * c.stride + others, 0, self.hw.cols)
+        words = (tiles - 1) * c.stride + (KINDS[c.kind].planes - 1) * c.plane + c.words
+        region = Region(Mem.ABUF, c.addr + start * c.stride, words, 0, self.hw.cols)
         part = (head[0], (first, stop), head[1]) if head else ((first, stop), (0, c.lanes.features))
         return Sight(node.name, region, view, part)
 

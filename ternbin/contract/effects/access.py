@@ -9,6 +9,7 @@ import numpy as np
 from ternbin.contract.counters import single_plane
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Instruction, Kind, Mem
+from ternbin.contract.memories import PLANES
 
 READ, WRITE = 0, 1
 
@@ -74,7 +75,7 @@ def abuf_words(hw: HwConfig, kind: str, words: int, planes: int, times: int = 1)
     """Counters of ``kind`` ("reads" or "writes") of ABUF for ``words`` codes of ``planes``, each ``times`` times."""
     name, others = f"abuf_{kind}", planes - 1 if hw.whole_columns else 0
     result = code_words(name, words, (planes - others) * times)
-    return result | ({f"abuf_planes_{kind}": words * others * times} if hw.whole_columns else {})
+    return result | ({f"{PLANES}_{kind}": words * others * times} if hw.whole_columns else {})
 
 
 def misplaced(hw: HwConfig, eight_bit: Any, plane: Any) -> list[Rule]:

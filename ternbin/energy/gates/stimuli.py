@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 
+from ternbin.contract.hw import BYTE_PLANES
 from ternbin.energy.gates.blocks import Block
 
 CHUNK = 16  # steps of one sum: a reduction over 16 x lanes features
@@ -27,7 +28,9 @@ def words(form: str, values: Sequence[float]) -> int:
         return ternary_word(values)
     if form == "planes":
         lanes = len(values)
-        return sum((int(v) >> plane & 1) << plane * lanes + i for i, v in enumerate(values) for plane in range(9))
+        return sum(
+            (int(v) >> plane & 1) << plane * lanes + i for i, v in enumerate(values) for plane in range(BYTE_PLANES + 1)
+        )
     pattern, bits = _PATTERNS[form]
     return sum(pattern(value) << bits * i for i, value in enumerate(values))
 

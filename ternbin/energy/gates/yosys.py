@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ternbin.errors import InputError, MissingToolError
-from ternbin.rtl.parts.primitives import primitives
+from ternbin.rtl.parts.primitives import PLANE_RAM, primitives
 
 # Memory banks stay black boxes: a macro takes their place.
 _RAM = """
@@ -28,7 +28,7 @@ endmodule
 
 def sources(verilog: Mapping[str, str]) -> dict[str, str]:
     """``verilog`` (file name -> text) with memory banks and clock gates as black boxes; one with planes is made of such banks."""
-    planes = {name: primitives("fpga")[name] for name in ("ternbin_plane_ram.v",) if name in verilog}
+    planes = {name: primitives("fpga")[name] for name in (PLANE_RAM,) if name in verilog}
     return {**verilog, **planes, "ternbin_ram.v": _RAM, "ternbin_clock_gate.v": _CLOCK_GATE}
 
 
