@@ -1,7 +1,7 @@
 """A fingerprint of generated hardware that names and the order of the text have no part in.
 
-Renaming a signal, moving Python sources or another numbering of Amaranth's unnamed nets leave it as it is; another gate, width,
-constant or wire does not.
+Renaming a signal, moving Python sources, another numbering of Amaranth's unnamed nets or a gate that only doubles another leave it as it
+is; another gate, width, constant or wire does not.
 """
 
 import hashlib
@@ -15,13 +15,14 @@ from ternbin.storage import cache_dir, working_folder, write_text
 
 Modules = dict[str, dict[str, Any]]  # by name, as Yosys's JSON has them
 Bit = int | str  # the number of a net, or a constant
+_PASSES = ("proc", "opt_merge", "opt_clean")  # equal gates with equal inputs count once, as synthesis has them
 _ROUNDS = 4  # steps over cells that a difference spreads, and so is told from one elsewhere
 
 
 def structure(verilog: Mapping[str, str], top: str) -> str:
     """Of module ``top`` of ``verilog`` (file name -> text), its ports by name. Cached. Raises MissingToolError without pyosys."""
     texts = sources(verilog)
-    key = hashlib.sha256(json.dumps([_ROUNDS, top, texts], sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([_PASSES, _ROUNDS, top, texts], sort_keys=True).encode()).hexdigest()
     kept = cache_dir() / f"structure-{key[:24]}.txt"
     if not kept.exists():
         found = _Structure(_words(texts, top)).top(top)
@@ -35,7 +36,7 @@ def _words(texts: Mapping[str, str], top: str) -> Modules:
         for file, text in texts.items():
             (folder / file).write_text(text, encoding="utf-8")
         read = f"read_verilog -sv -DSYNTHESIS {' '.join(sorted(texts))}"
-        run_passes([read, f"hierarchy -check -top {top}", "proc", "opt_clean", "write_json words.json"], folder)
+        run_passes([read, f"hierarchy -check -top {top}", *_PASSES, "write_json words.json"], folder)
         return json.loads((folder / "words.json").read_text(encoding="utf-8"))["modules"]
 
 
