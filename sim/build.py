@@ -34,6 +34,10 @@ def wrapper(top: str, ports: Sequence[Mapping]) -> str:
     return "\n".join([*lines, f"    {top} {top} ({', '.join(pins)});", "endmodule", ""])
 
 
+# Verilator would make `c ? x : 0` into `x & {n{c}}`, and so compute x always. As it stands, a unit's logic behind its enable is not
+# evaluated without it.
+_LAZY = tuple(f"-fno-dfg-peephole-replace-cond-with-{branch}-branch-zero" for branch in ("then", "else"))
+
 # The ports of the core, as the bench drives and sees them.
 _PORTS = 'public_flat_rd -module "bench" -var "*"\n'
 
@@ -76,6 +80,7 @@ def model_spec(
             "--savable",
             "--compiler-include",
             "popcount.h",
+            *_LAZY,
             *trace,
         ),
         cxx_flags=(

@@ -172,13 +172,15 @@ class BankedMemory(wiring.Component):
             return words, mask
         port = ports[-1]
         mine, first = Signal(name="transposed"), Signal(name="first_lane")
+        others = Signal.like(port.codes, name="other_lanes")  # a signal: of an expression, every lane of every bank had gates of its own
         m.d.comb += [mine.eq(~_any_of([p.valid for p in normal])), first.eq(port.lane == 0)]
+        m.d.comb += others.eq(Mux(first, 0, port.codes))
         with m.If(mine):
             m.d.comb += mask.eq(Mux(first, ~0, 1 << port.lane))
 
         def word_of(bank: int) -> Value:
-            codes = [port.codes[plane * memory.banks + bank] for plane in range(memory.planes)]
-            return Cat(Cat(code, (code & ~first).replicate(memory.elements - 1)) for code in codes)
+            places = [plane * memory.banks + bank for plane in range(memory.planes)]
+            return Cat(Cat(port.codes[i], others[i].replicate(memory.elements - 1)) for i in places)
 
         return [Mux(mine, word_of(bank), word) for bank in range(memory.banks)], mask
 
