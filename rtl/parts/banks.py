@@ -172,7 +172,8 @@ class BankedMemory(wiring.Component):
             return words, mask
         port = ports[-1]
         mine, first = Signal(name="transposed"), Signal(name="first_lane")
-        others = Signal.like(port.codes, name="other_lanes")  # a signal: of an expression, every lane of every bank had gates of its own
+        # A signal: an expression would give every lane of every bank gates of its own.
+        others = Signal.like(port.codes, name="other_lanes")
         m.d.comb += [mine.eq(~_any_of([p.valid for p in normal])), first.eq(port.lane == 0)]
         m.d.comb += others.eq(Mux(first, 0, port.codes))
         with m.If(mine):
