@@ -37,6 +37,9 @@ def wrapper(top: str, ports: Sequence[Mapping]) -> str:
 # What Verilator's files and the bench include, that is the same for every model.
 _HEADERS = ("algorithm", "chrono", "cstdio", "deque", "functional", "memory", "stdexcept", "string")
 _HEADERS += ("verilated.h", "verilated_dpi.h", "verilated_save.h")
+# Verilator would make `c ? x : 0` into `x & {n{c}}`, and so compute x always. As it stands, a unit's logic behind its enable is not
+# evaluated without it.
+_LAZY = tuple(f"-fno-dfg-peephole-replace-cond-with-{branch}-branch-zero" for branch in ("then", "else"))
 
 # The ports of the core, as the bench drives and sees them.
 _PORTS = 'public_flat_rd -module "bench" -var "*"\n'
@@ -81,6 +84,7 @@ def model_spec(
             "--savable",
             "--compiler-include",
             "popcount.h",
+            *_LAZY,
             *trace,
         ),
         cxx_flags=(

@@ -141,21 +141,25 @@ class RowSum(wiring.Component):
 _SIMULATED = """
 module {pe} (input clk, rst, en, first, double, subtract, capture, input [{word}:0] row, {col}output reg [{acc}:0] result);
   reg [{acc}:0] acc;
+  /* verilator lint_off BLKSEQ */
   always @(posedge clk) begin
-    if (en) acc <= (first ? 0 : double ? acc << 1 : acc) + (({dot} ^ {{{bits}{{subtract}}}}) + subtract);
     if (capture) result <= acc;
+    if (en) acc = (first ? 0 : double ? acc << 1 : acc) + (({dot} ^ {{{bits}{{subtract}}}}) + subtract);
   end
+  /* verilator lint_on BLKSEQ */
 endmodule
 
 module {rowsum} (input clk, rst, en, first, enable, capture, input [23:0] init, input [{word}:0] row, output reg [{acc}:0] result);
   reg [{acc}:0] acc;
+  /* verilator lint_off BLKSEQ */
   always @(posedge clk) begin
-    if (en) begin
-      if (enable) acc <= (first ? {init} : acc) + {sum};
-      else if (first) acc <= {init};
-    end
     if (capture) result <= acc;
+    if (en) begin
+      if (enable) acc = (first ? {init} : acc) + {sum};
+      else if (first) acc = {init};
+    end
   end
+  /* verilator lint_on BLKSEQ */
 endmodule
 """
 _POPCOUNT_BITS = 64  # what a simulator's host counts at once
@@ -175,7 +179,8 @@ def _planes(hw: HwConfig, low: int) -> list[str]:
 
 
 def simulated(hw: HwConfig) -> str:
-    """Both modules as a simulator likes them: nothing is evaluated without its enable, no value has a variable of its own."""
+    """Both modules as a simulator likes them: nothing is evaluated without its enable, no value has a variable of its own; the accumulator,
+    which nothing else reads, is written at once, after it was captured."""
     bits, lanes = hw.acc_bits, hw.lanes
     dots, sums = [], []
     for low in range(0, lanes, _POPCOUNT_BITS):

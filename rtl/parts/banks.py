@@ -173,12 +173,16 @@ class BankedMemory(wiring.Component):
         port = ports[-1]
         mine, first = Signal(name="transposed"), Signal(name="first_lane")
         m.d.comb += [mine.eq(~_any_of([p.valid for p in normal])), first.eq(port.lane == 0)]
+        codes = list(port.codes)
+        # Signals: as expressions, every lane of every bank had a gate of its own.
+        others = [Signal(name=f"other_lanes{i}") for i, _ in enumerate(codes)]
+        m.d.comb += [other.eq(code & ~first) for other, code in zip(others, codes, strict=True)]
         with m.If(mine):
             m.d.comb += mask.eq(Mux(first, ~0, 1 << port.lane))
 
         def word_of(bank: int) -> Value:
-            codes = [port.codes[plane * memory.banks + bank] for plane in range(memory.planes)]
-            return Cat(Cat(code, (code & ~first).replicate(memory.elements - 1)) for code in codes)
+            places = [plane * memory.banks + bank for plane in range(memory.planes)]
+            return Cat(Cat(codes[i], others[i].replicate(memory.elements - 1)) for i in places)
 
         return [Mux(mine, word_of(bank), word) for bank in range(memory.banks)], mask
 

@@ -28,6 +28,21 @@ module ternbin_ram #(
             spread[part * PART +: PART] = {PART{mask[part % ELEMENTS]}};
     endfunction
 
+`ifdef VERILATOR
+    // The same, as it simulates fast: nothing is evaluated without its enable, for every operand is used once and within the process, and
+    // a word is written at once, after it was read.
+    reg [WIDTH-1:0] word;
+    /* verilator lint_off BLKSEQ */
+    always @(posedge clk) begin
+        if (ren) rdata <= mem[raddr];
+        if (wen) begin
+            word = wdata;
+            if (!(&wmask)) word = (mem[waddr] & ~spread(wmask)) | (word & spread(wmask));
+            mem[waddr] = word;
+        end
+    end
+    /* verilator lint_on BLKSEQ */
+`else
     wire [WIDTH-1:0] bits;
     generate
         if (PART == 1) begin : g_bits
@@ -44,4 +59,5 @@ module ternbin_ram #(
             else mem[waddr] <= (mem[waddr] & ~bits) | (wdata & bits);
         end
     end
+`endif
 endmodule

@@ -15,7 +15,8 @@ from ternbin.storage import cache_dir, working_folder, write_text
 
 Modules = dict[str, dict[str, Any]]  # by name, as Yosys's JSON has them
 Bit = int | str  # the number of a net, or a constant
-_PASSES = ("proc", "opt_merge", "opt_clean")  # equal gates with equal inputs count once, as synthesis has them
+# No ROMs, whose names have numbers; equal gates with equal inputs count once, as synthesis has them.
+_PASSES = ("proc -norom", "opt_merge", "opt_clean")
 _ROUNDS = 4  # steps over cells that a difference spreads, and so is told from one elsewhere
 
 
