@@ -34,6 +34,10 @@ def wrapper(top: str, ports: Sequence[Mapping]) -> str:
     return "\n".join([*lines, f"    {top} {top} ({', '.join(pins)});", "endmodule", ""])
 
 
+# What Verilator's files and the bench include, that is the same for every model.
+_HEADERS = ("algorithm", "chrono", "cstdio", "deque", "functional", "memory", "stdexcept", "string")
+_HEADERS += ("verilated.h", "verilated_dpi.h", "verilated_save.h")
+
 # The ports of the core, as the bench drives and sees them.
 _PORTS = 'public_flat_rd -module "bench" -var "*"\n'
 
@@ -67,6 +71,7 @@ def model_spec(
             "axi_bytes.h": f"#define AXI_BYTES {axi_bytes}\n"
         },  # no flag: Verilator's run time is the same for every width
         output="simulator.so",
+        headers=_HEADERS + {None: (), "vcd": ("verilated_vcd_c.h",), "fst": ("verilated_fst_c.h",)}[waves],
         verilator_flags=(
             "-O3",
             "--x-assign",

@@ -26,7 +26,11 @@ MINIMUM = (5, 36)  # what cocotb 2.1 asks for
 JOBS = 2
 PREFIX = "Vtop"
 NATIVE = "-march=native"  # code for the processor at hand, and for no other
-_HEADER = "common.h"
+_COMMON = "common"
+_HEADERS = {
+    "OPT_FAST": f"{_COMMON}_fast.h",
+    "OPT_SLOW": f"{_COMMON}_slow.h",
+}  # by the flags that they are compiled with
 _LINK = "verilator"  # in the folder of a build: a link to the root of Verilator
 
 
@@ -50,9 +54,9 @@ class ModelSpec:
     """Everything that decides the bits of a compiled model; its fingerprint is the name in the cache.
 
     ``verilog``: file name -> text. ``top``: module. ``control``: text of a Verilator control file (visibility of signals).
-    ``cpp``: file name -> text of C++ sources compiled with the model. ``headers``: compiled once for all small models with the same
-    flags (90 MB in the cache). ``verilator_flags``, ``cxx_flags``, ``link_flags``: extra arguments. ``fast``, ``slow``: optimisation of
-    hot and of rarely executed code. ``output``: file name of the result.
+    ``cpp``: file name -> text of C++ sources compiled with the model. ``headers``: compiled once for all models with the same flags
+    (180 MB in the cache), for hot and for rarely executed code. ``verilator_flags``, ``cxx_flags``, ``link_flags``: extra
+    arguments. ``fast``, ``slow``: optimisation of hot and of rarely executed code. ``output``: file name of the result.
     """
 
     verilog: Mapping[str, str]
@@ -194,9 +198,16 @@ def _verilate(folder: Path, spec: ModelSpec) -> None:
 
 
 def _make(folder: Path, spec: ModelSpec, *goals: str, include: str | None = None) -> None:
-    """Run make; ``include``: the compiled headers, seen from obj; a model of several files compiles headers of its own instead."""
+    """Run make; ``include``: where the compiled headers are, seen from obj."""
     compiler = _tool("g++", "g++")
-    use = include is not None and spec.headers and not _is_split(folder)
+    own = {}
+    if include is not None and spec.headers:
+        own = {kind: f" -include {include}/{name}" for kind, name in _HEADERS.items()}
+        for kind in (
+            "fast",
+            "slow",
+        ):  # Verilator's own, of a model of several files, take longer than they save beside these
+            (folder / "obj" / f"{PREFIX}__pch.h.{kind}.gch").touch()
     settings = {
         "CXX": shlex.quote(compiler),
         "LINK": shlex.quote(compiler),
@@ -206,16 +217,13 @@ def _make(folder: Path, spec: ModelSpec, *goals: str, include: str | None = None
         "CURDIR": "obj",  # Verilator's makefile refuses a path with a space there; nothing uses it
         "CFG_CXXFLAGS_PCH_I": "-include",
         "CFG_LDLIBS_THREADS": "-pthread",
-        "OPT_FAST": f"{spec.fast} -include {include}" if use else spec.fast,
-        "OPT_SLOW": spec.slow,
+        "OPT_FAST": spec.fast + own.get("OPT_FAST", ""),
+        "OPT_SLOW": spec.slow + own.get("OPT_SLOW", ""),
         "OPT_GLOBAL": spec.fast,
     }
+    settings |= {"VK_PCH_I_FAST": "", "VK_PCH_I_SLOW": ""} if own else {}
     command = [_tool("make", "make"), f"-j{JOBS}", "-C", "obj", "-f", f"{PREFIX}.mk"]
     _run(command + [f"{name}={value}" for name, value in settings.items()] + [*goals], folder, "make")
-
-
-def _is_split(folder: Path) -> bool:
-    return "VM_PARALLEL_BUILDS = 1" in (folder / "obj" / f"{PREFIX}_classes.mk").read_text(encoding="utf-8")
 
 
 def _runtime(spec: ModelSpec) -> Path:
@@ -225,6 +233,7 @@ def _runtime(spec: ModelSpec) -> Path:
         str(verilator().root),
         compiler_version(),
         spec.fast,
+        spec.slow,
         *spec.headers,
         *spec.verilator_flags,
         *spec.cxx_flags,
@@ -234,11 +243,13 @@ def _runtime(spec: ModelSpec) -> Path:
 
 
 def _compile_headers(folder: Path, spec: ModelSpec) -> None:
-    """obj/common.h and obj/common.h.gch: most of compiling a small model is reading the headers of C++ and of Verilator."""
+    """The headers in obj, and each compiled: most of compiling a small model is reading the headers of C++ and of Verilator."""
     lines = [f'#include "{header}"\n' for header in spec.headers]
-    (folder / "obj" / _HEADER).write_text("".join(lines), encoding="utf-8")
-    rule = f"{_HEADER}.gch: ; $(CXX) $(OPT_FAST) $(CXXFLAGS) $(CPPFLAGS) -x c++-header -o $@ {_HEADER}"
-    _make(folder, spec, f"--eval={rule}", f"{_HEADER}.gch")
+    rules: list[str] = []
+    for flags, name in _HEADERS.items():
+        (folder / "obj" / name).write_text("".join(lines), encoding="utf-8")
+        rules.append(f"--eval={name}.gch: ; $(CXX) $({flags}) $(CXXFLAGS) $(CPPFLAGS) -x c++-header -o $@ {name}")
+    _make(folder, spec, *rules, *(f"{name}.gch" for name in _HEADERS.values()))
 
 
 def _build(folder: Path, spec: ModelSpec) -> None:
@@ -251,17 +262,18 @@ def _build(folder: Path, spec: ModelSpec) -> None:
             return
     for path in runtime.glob("*.o"):
         shutil.copy(path, folder / "obj")  # newer than the makefile, so make takes them as they are
-    _make(folder, spec, include=f"../runtime/{_HEADER}")
+    _make(folder, spec, include="../runtime")
 
 
 def _build_runtime(folder: Path, spec: ModelSpec, runtime: Path) -> None:
     """Build a model from nothing, and keep what others can use of it."""
     if spec.headers:  # before there is a program in the folder, which may be called <array>
         _compile_headers(folder, spec)
-    _make(folder, spec, include=_HEADER)
+    _make(folder, spec, include=".")
     fresh = folder / "shared"
     fresh.mkdir()
-    for path in (*(folder / "obj").glob("verilated*.o"), *(folder / "obj").glob(f"{_HEADER}*")):
+    kept = [*(folder / "obj").glob("verilated*.o"), *(folder / "obj").glob(f"{_COMMON}*")]
+    for path in kept:
         shutil.copy(path, fresh)
     fresh.rename(runtime)
 

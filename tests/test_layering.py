@@ -51,7 +51,7 @@ ALLOWED = {
     "energy": "contract counting errors formats graph schema numpy pydantic",
     "energy.gates": (
         "contract counting energy errors graph graph.ops mapping models models.families "
-        "models.prepare passes rtl.array rtl.parts rtl.transfer rtl.vector rtl.verilog sim storage version "
+        "models.prepare passes rtl.array rtl.parts rtl.transfer rtl.epilogue rtl.verilog sim storage version "
         "amaranth numpy scipy torch"
     ),
     "errors": "",

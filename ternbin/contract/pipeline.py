@@ -16,6 +16,7 @@ OUTSTANDING = 16  # bursts of one unit that were asked for and not answered
 READ_AHEAD = 4  # words that STORE reads ahead
 
 # compute units
-ENGINES = 2  # columns of TOP that are worked through at the same time: beam b's by engine b % ENGINES
+ENGINES = 4  # columns of TOP that are worked through at the same time: beam b's by engine b % ENGINES
+LOGITS = 2  # of such a column that are, in a cycle
 NORM_GROUP = 4  # tokens of LAYERNORM that share a fetch of parameters
 SLOTS = 4  # queries between two passes of SOFTMAX

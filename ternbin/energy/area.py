@@ -3,9 +3,11 @@ not in it."""
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.memories import made_of
+from ternbin.contract.pipeline import ENGINES
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import size
 from ternbin.energy.flops import array_flops
@@ -59,10 +61,24 @@ def core_mm2(hw: HwConfig) -> dict[str, float]:
     return {part: tables.core_size(part, size(part, hw), "area_um2") * MM2 for part in parts}
 
 
+def _lists_mm2(hw: HwConfig) -> dict[str, float]:
+    """What lists the best tokens of beams: an engine each of up to ``ENGINES`` beams, its column of ``rows`` logits."""
+    if hw.beams == 1:
+        return {}
+
+    def um2(record: dict[str, Any]) -> float:
+        column = (
+            record["flip_flops"]["operands"] * register_um2()
+        )  # as many flip-flops as in the operand registers outside
+        return record["area_um2"] - column + (hw.rows / tables.COLUMN_LOGITS - 1) * column
+
+    return {"lists of the best tokens": min(ENGINES, hw.beams) * tables.best_token_lists(hw.top, um2) * MM2}
+
+
 def memories_mm2(hw: HwConfig) -> dict[str, float]:
     return {name: m.banks * tables.sram(m.words, m.bits).area_mm2 for name, m in made_of(hw).items()}
 
 
 def area_mm2(hw: HwConfig) -> dict[str, float]:
     """Part -> mm2."""
-    return array_mm2(hw) | core_mm2(hw) | memories_mm2(hw)
+    return array_mm2(hw) | core_mm2(hw) | _lists_mm2(hw) | memories_mm2(hw)

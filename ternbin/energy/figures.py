@@ -6,7 +6,7 @@ Gates at the node of the characterised library (the stored one: 45 nm), memories
 """
 
 import csv
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -141,15 +141,6 @@ def operand_bit(kind: str, lanes: int | None = None) -> Figure:
     return _spread(block(kind, lanes), "operand_bit", "operand registers")
 
 
-def lane(kind: str) -> Figure:
-    """One result of a lane of the vector unit (``exp``: the softmax's exponential): datapath and the registers in front, no clock."""
-    record = block(kind)
-    held = record["fj_per_event"]["operand held"]
-    pj, low = ((held[mode]["element"] + held[mode]["operands"]) / 1e3 for mode in ("glitch", "zero_delay"))
-    source = f"gate level: {record['name']}, data in the ranges of the numerics, parameters held for 16 results"
-    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), "parts of the core")
-
-
 def trit_decoder() -> Figure:
     """A byte of packed trits decoded: datapath, and the clock pins of the registers that hold the trits."""
     record = block("trits")
@@ -158,6 +149,42 @@ def trit_decoder() -> Figure:
     pj, low = ((held[mode]["element"] + clock) / 1e3 for mode in ("glitch", "zero_delay"))
     source = f"gate level: {record['name']} of {record['lanes']} bytes a beat, each of five random trits"
     return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(record), "parts of the core")
+
+
+COLUMN_LOGITS = 32  # of the columns that the characterised lists of best tokens work through
+
+
+def best_token_lists(top: int, figure: Callable[[dict[str, Any]], float]) -> float:
+    """What ``figure`` gives for a list of ``top`` places: on the line through the shortest and the longest that are characterised."""
+    found = [b for b in characterisation()["blocks"] if b["kind"] == "top"]
+    short, long = (pick(found, key=lambda b: b["entries"]) for pick in (min, max))
+    share = (top - short["entries"]) / (long["entries"] - short["entries"])
+    return figure(short) + share * (figure(long) - figure(short))
+
+
+def best_tokens(top: int) -> Figure:
+    """A logit of a beam in a list of ``top`` places and a sum of exponentials: datapath and clock pins; those of the column that is
+    worked through once for all of its logits."""
+
+    def spent(mode: str) -> Callable[[dict[str, Any]], float]:
+        def of(record: dict[str, Any]) -> float:
+            flops = record["flip_flops"]
+            clocked = (flops["element"] - flops["operands"]) / record["lanes"] + flops["operands"] / COLUMN_LOGITS
+            return record["fj_per_event"]["operand held"][mode]["element"] + record["clock_fj_per_flop"] * clocked
+
+        return of
+
+    pj, low = (best_token_lists(top, spent(mode)) / 1e3 for mode in ("glitch", "zero_delay"))
+    source = f"gate level: engines of best tokens, list of {top} on a line through two; columns of {COLUMN_LOGITS} logits of 2.5 nats"
+    return Figure(pj, min(pj, low), 2 * pj, "measured", source, gates(block("top")), "parts of the core")
+
+
+def best_tokens_leakage(top: int, engines: int, clock_mhz: float) -> Figure:
+    """Leakage of ``engines`` of them in one cycle."""
+    nanowatts = engines * best_token_lists(top, lambda record: record["element_leakage_nw"])
+    pj = nanowatts * 1e-3 / clock_mhz
+    source = f"gate level: {engines} engines of best tokens; {nanowatts / 1e6:.3g} mW at {clock_mhz:g} MHz"
+    return Figure(pj, pj / 2, pj * 2, "derived", source, gates(block("top")), LEAKAGE)
 
 
 CLOCK = "clock"
@@ -233,17 +260,6 @@ def core_leakage(part: str, size: float, clock_mhz: float) -> Figure:
 MAC_BITS = {"fp32": (32, 32), "bf16": (16, 16), "fp8": (8, 8), "int8": (8, 8), "int4x8": (4, 8)}
 # Reference precisions whose element has another name: weights become BF16 on their way into the array.
 ELEMENT = {"w8a16": "bf16", "w4a16": "bf16", "w4a8": "int4x8"}
-
-INT32_ADD = Figure(
-    0.1, 0.1 / 3, 0.3, "table", f"{HOROWITZ}: 32-bit add 0.1 pJ", Record("literature", "integer add, 32 bits"), "adders"
-)
-
-
-def add(bits: int) -> Figure:
-    """Integer adder or comparator: Horowitz's 32 bits scaled linearly."""
-    pj = INT32_ADD.pj * bits / 32
-    return Figure(pj, pj / 3, pj * 3, "derived", f"{INT32_ADD.source} x {bits}/32", INT32_ADD.record, "adders")
-
 
 DRAM_SOURCES = {
     "lpddr4": "device 5.4 pJ a bit from the currents of LPDDR3-1600 x32 (DRAMsim3, IDD4R less IDD3N at 1.2 V; LPDDR4 has 1.1 V), "

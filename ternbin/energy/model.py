@@ -18,6 +18,7 @@ from pathlib import Path
 from ternbin.contract.counters import CODE_WORDS, COLUMNS, DRAINED, FURTHER_PLANES, STEPS, single_plane
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.memories import made_of
+from ternbin.contract.pipeline import ENGINES
 from ternbin.counting.traffic import Traffic
 from ternbin.energy import figures as tables
 from ternbin.energy.area import array_mm2, memories_mm2
@@ -173,17 +174,16 @@ def _logits(s: Setting) -> Terms:
     return {"execute_drained_argmax": s.hw.rows} if s.hw.beams > 1 else {}
 
 
-# What a logit costs there beyond the arg-max: a comparison more for each place of the list, and an exponential that is added up.
+# What a logit costs there beyond the arg-max, and what lists it, while it leaks.
 BEAMS = (
+    Row("execute", "logit of a beam listed", "on-chip", _logits, lambda s: tables.best_tokens(s.hw.top)),
     Row(
         "execute",
-        "comparisons of a beam's logit",
+        "leakage of lists of the best tokens",
         "on-chip",
-        _logits,
-        lambda s: tables.add(49).times(s.hw.top, f"{s.hw.top} comparisons"),
+        lambda s: _cycle(s) if s.hw.beams > 1 else {},
+        lambda s: tables.best_tokens_leakage(s.hw.top, min(ENGINES, s.hw.beams), s.hw.clock_mhz),
     ),
-    Row("execute", "exponential of a beam's logit", "on-chip", _logits, lambda _: tables.lane("exp")),
-    Row("execute", "sum of a beam's exponentials", "on-chip", _logits, lambda _: tables.add(56)),
 )
 
 

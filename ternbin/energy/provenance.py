@@ -40,7 +40,7 @@ def sources(records: Iterable[Record]) -> dict[str, Any]:
         },
         "compared": [{name: row[name] for name in COMPARED_FIELDS} for row in accuracy.compared()],
         "dram": _figures(tables.DRAM.values()),
-        "literature": _figures([tables.INT32_ADD, tables.wire_figure()]),
+        "literature": _figures([tables.wire_figure()]),
     }
 
 

@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Some = Annotated[int, Field(ge=1, le=1 << 53)]
 
 ELEMENTS = (*KINDS, "int8", "int4x8", "fp8", "bf16", "fp32")  # with operands of their own
-UNITS = ("exp", "trits")  # a lane of the softmax, the decoder of packed trits
+UNITS = ("trits", "top")  # the decoder of packed trits, what lists the best tokens of beams
 
 
 class Parts(TypedDict):
@@ -67,7 +67,9 @@ class Element(_Block):
 
 
 class Measured(_Block):
+    entries: NotRequired[Some]
     flip_flops: FlipFlops
+    element_leakage_nw: Amount
     clock_fj_per_flop: Amount
     fj_per_event: UnitEvents
 

@@ -10,7 +10,7 @@ import pytest
 from ternbin.cli import main
 from ternbin.contract.hw import HwConfig
 from ternbin.energy import figures
-from ternbin.energy.gates.blocks import exp_block, mac_block, trits_block
+from ternbin.energy.gates.blocks import mac_block, trits_block
 from ternbin.energy.gates.cells import Cell, Gate, Table
 from ternbin.energy.gates.engine import Simulator, pack, unpack
 from ternbin.energy.gates.fingerprint import structure
@@ -283,7 +283,7 @@ def operands(block, rng):
 
 
 @pytest.mark.build
-@pytest.mark.parametrize("block", [mac_block("ternary", 16), exp_block(), trits_block()], ids=lambda block: block.kind)
+@pytest.mark.parametrize("block", [mac_block("ternary", 16), trits_block()], ids=lambda block: block.kind)
 def test_a_block_on_a_library_without_adder_and_gate_equals_its_rtl(block):
     """Synthesis, every output in every cycle, energy."""
     measured, energy = _energies(PLAIN, block, operands(block, random.Random(1)))
@@ -326,9 +326,7 @@ def test_gated_flip_flops_behind_a_built_gate_equal_their_rtl():
 
 @pytest.mark.soak
 @pytest.mark.skipif(not OSU.exists(), reason="apt-get install qflow-tech-osu035")
-@pytest.mark.parametrize(
-    "block", [*(mac_block(kind, 16) for kind in ("ternary", "int8", "bf16")), exp_block(), trits_block()]
-)
+@pytest.mark.parametrize("block", [*(mac_block(kind, 16) for kind in ("ternary", "int8", "bf16")), trits_block()])
 def test_blocks_on_a_second_real_library(block):
     found = roles(open_library(OSU)).described()
     assert found == {

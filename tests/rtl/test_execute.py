@@ -33,7 +33,7 @@ CONFIGS = {
     "tiny": dataclasses.replace(NAMED["tiny"], **SMALL),
     "binary": dataclasses.replace(NAMED["tiny-binary"], **SMALL),
     "square": HwConfig(name="square", rows=16, cols=1, lanes=16, axi_data_bits=32, res_bits=20, **SMALL),
-    "beams": dataclasses.replace(NAMED["tiny"], **SMALL | {"idbuf_words": 160}).searching(3),
+    "beams": dataclasses.replace(NAMED["tiny"], **SMALL).searching(5),
     "wide": HwConfig(name="wide", rows=8, cols=4, lanes=32, axi_data_bits=64, acc_bits=22, res_bits=8, **SMALL),
 }
 GOOD = {
@@ -135,7 +135,8 @@ async def bench_faults(dut):
         bad.append(GOOD | CODES | {"kind": Kind.TERNARY})
     if config().beams > 1:
         bad[bad.index(GOOD | {"epilogue": Epilogue.TOP})] = GOOD | {"epilogue": Epilogue.TOP, "shift": 16}
-        bad.append(GOOD | {"epilogue": Epilogue.TOP, "tokens": 4, "col_tiles": 2})
+        tokens = config().beams + 1
+        bad.append(GOOD | {"epilogue": Epilogue.TOP, "tokens": tokens, "col_tiles": -(-tokens // config().cols)})
     for fields in bad:
         await bench.issue(gemm(fields))
         await drivers.until(dut, lambda: drivers.get(dut, "port__fault") == 1, limit=4)

@@ -18,7 +18,7 @@ from ternbin.counting.traffic import Traffic
 from ternbin.counting.workload import Work
 from ternbin.energy import accuracy
 from ternbin.energy import figures as tables
-from ternbin.energy.area import array_mm2, memories_mm2
+from ternbin.energy.area import area_mm2, array_mm2, memories_mm2, register_um2
 from ternbin.energy.block_events import EVENTS
 from ternbin.energy.claim import audit, claim_report, operation_factor
 from ternbin.energy.clock import clock
@@ -91,6 +91,36 @@ def test_packed_trits_are_decoded_byte_by_byte():
     others = [*fp32, *account(_counters(), Traffic(weights=80), packed, weight_bits=1)]
     others += account(_counters(), Traffic(weights=80), HW, weight_bits=2)
     assert not [line for line in others if line.event == name]
+
+
+def test_lists_of_the_best_tokens_by_hand():
+    """Records are of 2 and of 8 beams; 5 beams' list of 14 lies half way."""
+
+    def listed(hw: HwConfig) -> list[Line]:
+        lines = account(_counters(execute_drained_argmax=3, cycles=7), Traffic(), hw, weight_bits=2)
+        return [
+            line for line in lines if line.event in ("logit of a beam listed", "leakage of lists of the best tokens")
+        ]
+
+    short, long = (record for record in tables.characterisation()["blocks"] if record["kind"] == "top")
+    assert (short["entries"], long["entries"]) == (8, 20) and not listed(HW)
+    spent, areas = [], []
+    for record in (short, long):
+        element, column = record["flip_flops"]["element"], record["flip_flops"]["operands"]
+        clocked = (element - column) / 2 + column / 32
+        spent.append(
+            record["fj_per_event"]["operand held"]["glitch"]["element"] + record["clock_fj_per_flop"] * clocked
+        )
+        areas.append(record["area_um2"] - column * register_um2())
+    for beams, engines, expected in ((2, 2, spent[0]), (5, 4, sum(spent) / 2), (8, 4, spent[1])):
+        logit, leak = listed(HW.searching(beams))
+        assert (logit.count, leak.count) == (3 * HW.rows, 7)
+        assert logit.energy.pj == pytest.approx(expected / 1e3)
+        assert leak.energy.pj == tables.best_tokens_leakage(2 * beams + 4, engines, HW.clock_mhz).pj
+    wide, name = NAMED["base"], "lists of the best tokens"
+    assert name not in area_mm2(wide)
+    more = long["flip_flops"]["operands"] * register_um2()  # columns of 64 logits, not of 32
+    assert area_mm2(wide.searching(8))[name] == pytest.approx(4 * (areas[1] + more) / 1e6)
 
 
 def test_memory_energy_counts_accesses():

@@ -8,7 +8,7 @@ import numpy as np
 
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Epilogue
-from ternbin.contract.pipeline import ENGINES
+from ternbin.contract.pipeline import ENGINES, LOGITS
 from ternbin.counting.cycles.ports import CODES, PARAMETERS, PORTS, READS, SCORES, WRITES, free_cycle, mark
 
 
@@ -96,7 +96,7 @@ def gemm(
     stages = hw.rows.bit_length() // 2  # of the arg-max: two levels of comparison each
     done = tiles.popped[-1] + 3 + stages + g.last if g.epilogue == Epilogue.ARGMAX else tiles.written + 1
     if g.epilogue == Epilogue.TOP:
-        done = tiles.taken[-1] + hw.rows + 4 + g.last * (3 * tiles.tokens * (hw.top + 1) + 1)
+        done = tiles.taken[-1] + hw.rows // LOGITS + 7 + g.last * (3 * tiles.tokens * (hw.top + 1) + 1)
     last, before_last = tiles.freed[1], tiles.freed[0]
     late = period * repeats
     return GemmTimes(
@@ -171,11 +171,11 @@ class _Tiles:
         return pop
 
     def _top(self, pop: int) -> int:
-        """A logit of each engine's column a cycle."""
+        """Some logits of each engine's column a cycle."""
         engine = self.beam % ENGINES
         self.beam = (self.beam + 1) % self.tokens
         pop = max(pop, self.taken[0])
-        self.worked[engine] = max(pop + 2, self.taken[1] + 1, self.worked[engine] + self.hw.rows)
+        self.worked[engine] = max(pop + 2, self.taken[1] + 1, self.worked[engine] + self.hw.rows // LOGITS)
         self.taken = [self.taken[1], self.worked[engine]]
         return pop
 

@@ -1,5 +1,5 @@
-"""The blocks that are compared, each behind operand registers: the multiply-accumulate elements of every kind, a lane of the softmax, the
-decoder of packed trits."""
+"""The blocks that are compared, each behind operand registers: the multiply-accumulate elements of every kind, the decoder of packed
+trits, what lists the best tokens of beams."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,11 +9,15 @@ from amaranth.back import verilog
 from amaranth.lib.wiring import Component
 
 from ternbin.contract.hw import KINDS, NAMED, HwConfig
+from ternbin.contract.memories import ID_BITS
+from ternbin.contract.pipeline import LOGITS
+from ternbin.energy.figures import COLUMN_LOGITS
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
+from ternbin.rtl.epilogue.epilogue import sum_bits
+from ternbin.rtl.epilogue.topengine import TopEngine
 from ternbin.rtl.parts.primitives import primitives
 from ternbin.rtl.transfer.trits import Unpack
-from ternbin.rtl.vector.softmax_lanes import ENTRY_BITS, EXP_LANE, ExpLane
 
 CONTROLS = ("rst", "row_load", "col_load", "en", "first", "double", "subtract", "capture")
 ELEMENT = "element"  # instance name; its module is kept apart from the wrapper
@@ -33,19 +37,20 @@ endmodule
 """
 _ARRAY_PINS = """.en(en), .first(first), .double(double), .subtract(subtract), .capture(capture),
       .row(row_register), .col(col_register), .result(result)"""
-_EXP_PINS = """.advance(en), .take(en), .multiply(en), .keep(1'b1), .keep2(1'b1), .power(1'b1),
-      .maximum(row_register[{high}:0]), .mul(row_register[{mul}:{bits}]), .shift(row_register[{row}:{shift}]),
-      .score(col_register[{high}:0]), .entry(col_register[{mul}:{bits}]), .index(result[7:0]), .exponential(result[23:8])"""
-
 _TRITS_PINS = (
     """.i__payload(col_register), .i__valid(en), .o__ready(1'b1), .drop(1'b0), .last(1'b0), .o__payload(result)"""
 )
+_TOP_PINS = (
+    """.take(capture), .restart(1'b0), .shift(4'd{shift}), .features({{{ids}{{1'b1}}}}), .ident(row_register[{ids}-1:0]), {own}"""
+    """.values(col_register), .best(result[{best}-1:0]), .sums(result[{result}-1:{best}])"""
+)
+TOP_SHIFT = 4  # of its logits: they have 20 fractional bits
 
 
 @dataclass(frozen=True)
 class Block:
     """One wrapped element: ``lanes`` results (products of ``bits``-bit operands; planes of 1-bit words for binary and ternary) a step.
-    ``event``: what one of them is called."""
+    ``event``: what one of them is called; ``entries``: of the list that it keeps."""
 
     name: str
     kind: str
@@ -57,6 +62,7 @@ class Block:
     top: str
     verilog: dict[str, str]
     event: str = "multiply-accumulate"
+    entries: int = 0
 
     @property
     def operand_bits(self) -> int:
@@ -94,21 +100,6 @@ def mac_block(kind: str, lanes: int) -> Block:
 
 
 @cache
-def exp_block() -> Block:
-    """The lane of the softmax that computes an exponential, as the RTL has it (rtl/vector/softmax.py). Row operand: maximum, factor and
-    shift; column operand: score and the table's entry."""
-    hw = HwConfig(name="characterised")
-    bits, entry = hw.acc_bits, ENTRY_BITS
-    return _wrapped(
-        ExpLane(hw),
-        Block(
-            "exp lane", "exp", 1, bits + entry + 6, bits + entry, 8 + entry, EXP_LANE, "wrapped_exp_lane", {}, "result"
-        ),
-        _EXP_PINS.format(bits=bits, high=bits - 1, mul=bits + entry - 1, shift=bits + entry, row=bits + entry + 5),
-    )
-
-
-@cache
 def trits_block() -> Block:
     """The decoder of packed trits in the load path of ``small`` (rtl/transfer/trits.py), a beat a cycle. Column operand: the beat; it has
     no parameters."""
@@ -127,6 +118,35 @@ def trits_block() -> Block:
         "byte",
     )
     return _wrapped(Unpack(hw), block, _TRITS_PINS)
+
+
+TOP_BEAMS = (2, 8)  # the fewest and the most that a search has: lists of 8 and of 20
+
+
+@cache
+def top_block(beams: int) -> Block:
+    """What works through columns of logits for a search of ``beams`` (rtl/epilogue/topengine.py), ``LOGITS`` of them a cycle. Column
+    operand: a column of ``COLUMN_LOGITS``; row operand: the id of the first one, and whose column it is."""
+    hw = HwConfig(name="characterised", rows=COLUMN_LOGITS).searching(beams)
+    engine = TopEngine(hw, bits := sum_bits(hw))
+    best, sums = (len(engine_port.as_value()) for engine_port in (engine.best, engine.sums))
+    own = f".own(row_register[{ID_BITS}]), " if len(engine.own) else ""
+    block = Block(
+        f"best tokens x{hw.top}",
+        "top",
+        LOGITS,
+        ID_BITS + len(engine.own),
+        hw.rows * bits,
+        best + sums,
+        "top_engine",
+        f"wrapped_top_engine_{hw.top}",
+        {},
+        "logit",
+        hw.top,
+    )
+    return _wrapped(
+        engine, block, _TOP_PINS.format(shift=TOP_SHIFT, ids=ID_BITS, own=own, best=best, result=best + sums)
+    )
 
 
 def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -> Block:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from ternbin.energy.figures import SCHEMA
-from ternbin.energy.gates.blocks import MAC_BLOCKS, Block, exp_block, mac_block, trits_block
+from ternbin.energy.gates.blocks import MAC_BLOCKS, TOP_BEAMS, Block, mac_block, top_block, trits_block
 from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import WARMUP, Energy, Measured
@@ -110,6 +110,7 @@ def measure_block(block: Block, library: Library, real: RealTensors, progress: C
         "kind": block.kind,
         "event": block.event,
         "lanes": block.lanes,
+        **({"entries": block.entries} if block.entries else {}),
         "area_um2": netlist.area,
         "area_by_class": netlist.area_by_class(),
         "critical_path_ns": measured.timing.critical_path * library.time_unit * 1e9,
@@ -137,7 +138,7 @@ def rounded(value: Any) -> Any:
 
 def blocks() -> list[Block]:
     """All that are measured."""
-    return [*(mac_block(*which) for which in MAC_BLOCKS), exp_block(), trits_block()]
+    return [*(mac_block(*which) for which in MAC_BLOCKS), trits_block(), *map(top_block, TOP_BEAMS)]
 
 
 def characterise(

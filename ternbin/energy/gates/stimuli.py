@@ -4,10 +4,13 @@ import math
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat
+from itertools import count, repeat
 
 from ternbin.contract.hw import BYTE_PLANES
-from ternbin.energy.gates.blocks import Block
+from ternbin.contract.memories import ID_BITS
+from ternbin.contract.pipeline import LOGITS
+from ternbin.energy.figures import COLUMN_LOGITS
+from ternbin.energy.gates.blocks import TOP_SHIFT, Block
 
 CHUNK = 16  # steps of one sum: a reduction over 16 x lanes features
 
@@ -171,21 +174,6 @@ def normalised(values: list[float]) -> list[float]:
     return [v / scale for v in values]
 
 
-def exp_rows(_: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
-    """Parameters (maximum, factor, shift) and data (score, table entry) of the softmax's lane in the ranges that the numerics give them."""
-
-    def data() -> Iterator[int]:
-        while True:
-            score = 60 - abs(round(rng.gauss(0, 40)))
-            yield score & 0xFFFFFF | rng.randrange(1 << 15) << 24
-
-    def parameters() -> Iterator[int]:
-        while True:
-            yield 60 | rng.randrange(1 << 15, 1 << 16) << 24 | 12 << 40
-
-    return parameters(), data()
-
-
 def trit_rows(block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
     """No parameters, and beats of bytes with five trits each."""
 
@@ -196,4 +184,25 @@ def trit_rows(block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator
     return repeat(0), beats()
 
 
-UNITS = {"exp": exp_rows, "trits": trit_rows}  # kinds of blocks that are no multiply-accumulate: their operands
+def top_rows(block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+    """Ids and columns of logits, normal ones of 2.5 nats, a column as long as it is worked through; of two beams in turn where there are
+    two."""
+    beams = block.row_bits - ID_BITS + 1
+    bits, cycles = block.col_bits // COLUMN_LOGITS, COLUMN_LOGITS // LOGITS
+
+    def columns() -> Iterator[int]:
+        while True:
+            values = [round(rng.gauss(0, 2.5) * 2.0 ** (16 + TOP_SHIFT)) for _ in range(COLUMN_LOGITS)]
+            yield from repeat(sum((v & (1 << bits) - 1) << bits * i for i, v in enumerate(values)), cycles)
+
+    def ids() -> Iterator[int]:
+        for number in count():
+            yield from repeat(number // beams * COLUMN_LOGITS | number % beams << ID_BITS, cycles)
+
+    return ids(), columns()
+
+
+UNITS = {
+    "trits": trit_rows,
+    "top": top_rows,
+}  # kinds of blocks that are no multiply-accumulate: their operands
