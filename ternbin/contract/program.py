@@ -137,7 +137,7 @@ class Program:
     """
 
     hw: HwConfig
-    image: bytes = field(repr=False)
+    image: bytes | memoryview = field(repr=False)  # a view where it was mapped without contents
     calls: tuple[Call, ...] = field(repr=False)
     names: tuple[str, ...] = field(repr=False)
     probes: tuple[Probe, ...] = field(repr=False)

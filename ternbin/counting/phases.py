@@ -75,41 +75,40 @@ def simulated_phases(program: Program, lowered: Lowered, run: RunResult) -> list
         ran = executed(program, number, instructions, call)
         return Seen(call.cycles, _checked(number, call.counters, ran), tuple(ran))
 
-    return _phases(program, lowered, len(run.calls), run.steps, see)
+    return [
+        _phase(name, program, lowered, numbers, tokens, run.steps, see)
+        for name, tokens, numbers in zip(
+            PHASES, (program.source_len, sum(run.steps)), phase_calls(program, len(run.calls)), strict=False
+        )
+    ]
 
 
 def predicted_phases(program: Program, lowered: Lowered, timing: Sequence[CallPrediction]) -> list[Phase]:
     """The same without a simulation: all calls that ``timing`` has, every text going on to the last."""
-
-    steps = [len(timing) - program.encoders] * program.encoders
-    return _phases(program, lowered, len(timing), steps, _predicted(program, timing))
-
-
-def predicted_call(program: Program, lowered: Lowered, timing: Sequence[CallPrediction], number: int) -> Phase:
-    """Decoder call ``number`` alone, as a phase of its own, every text going on to the last."""
-    steps = [len(timing) - program.encoders] * program.encoders
-    calls = range(number, number + 1)
-    return _phase(PHASES[1], program, lowered, calls, program.encoders, steps, _predicted(program, timing))
+    return [
+        predicted_phase(program, lowered, numbers, timing[numbers.start : numbers.stop])
+        for numbers in phase_calls(program, len(timing))
+    ]
 
 
-def _predicted(program: Program, timing: Sequence[CallPrediction]) -> See:
+def predicted_phase(program: Program, lowered: Lowered, numbers: range, timing: Sequence[CallPrediction]) -> Phase:
+    """The calls ``numbers`` of one phase, ``timing`` of each, every text going on to the last of them."""
+    decoding = numbers.start >= program.encoders
     known: dict[int, dict[str, int]] = {}
 
     def see(number: int, instructions: list[Instruction]) -> Seen:
-        return Seen(timing[number].cycles, call_events(program, number, timing[number], instructions, known))
+        own = timing[number - numbers.start]
+        return Seen(own.cycles, call_events(program, number, own, instructions, known))
 
-    return see
+    tokens = len(numbers) * program.encoders if decoding else program.source_len
+    steps = [numbers.stop - program.encoders] * program.encoders
+    return _phase(PHASES[decoding], program, lowered, numbers, tokens, steps, see)
 
 
-def _phases(program: Program, lowered: Lowered, calls: int, steps: Sequence[int], see: See) -> list[Phase]:
+def phase_calls(program: Program, calls: int) -> list[range]:
+    """The first ``calls`` calls: those of prefill and, of a model that generates, those of decoding."""
     first = program.encoders
-    groups = [(range(first), program.source_len)]
-    if program.generates:
-        groups.append((range(first, calls), sum(steps)))
-    return [
-        _phase(name, program, lowered, numbers, tokens, steps, see)
-        for name, (numbers, tokens) in zip(PHASES, groups, strict=False)
-    ]
+    return [range(first), range(first, calls)] if program.generates else [range(first)]
 
 
 def _phase(

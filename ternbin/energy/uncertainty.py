@@ -73,6 +73,13 @@ def ratio(theirs: Spreads, ours: Spreads) -> dict[str, float]:
     return {"value": value, "low": low, "high": high}
 
 
+def between(below: Spreads, above: Spreads, part: float, ours: Spreads) -> dict[str, float]:
+    """A total ``part`` of the way from one to another, on the logarithm, over a third, with its interval."""
+    low, high = interval(values(below) ** (1 - part) * values(above) ** part / values(ours))
+    at = [sum(own.pj for own in side.values()) for side in (below, above, ours)]
+    return {"value": at[0] ** (1 - part) * at[1] ** part / at[2], "low": low, "high": high}
+
+
 def leading(theirs: Spreads, ours: Spreads) -> dict[str, dict[str, float]]:
     """What each source alone does to a ratio: its interval where all others have their values."""
     result: dict[str, dict[str, float]] = {}

@@ -17,9 +17,11 @@ from ternbin.energy.lines import Line, spreads, total_pj
 from ternbin.energy.provenance import named, sources
 from ternbin.energy.published import published
 from ternbin.energy.uncertainty import Spread
+from ternbin.errors import InputError
+from ternbin.explore.equal_quality import equal_quality
 from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels
-from ternbin.explore.quality import quality
-from ternbin.explore.references import Choice, arrangements, chosen
+from ternbin.explore.quality import UNQUANTIZED, Records, Scored, quality
+from ternbin.explore.references import Choice, Reference, Tried
 from ternbin.explore.subjects import SUBJECTS
 from ternbin.explore.sweeps import kept_in_fp32, sweep_record, sweeps
 from ternbin.models.task.paper import Parameters, operation_factor, size_mib
@@ -158,12 +160,13 @@ def choose(subject: Subject, dram: str, step: Step) -> Chosen:
             for table in (found.throughput, found.latency, found.area):
                 table[case.name] = own
     ours = found.throughput["W2A2"]
+    mapped: dict[tuple[int, int], dict[Tried, Mapped | InputError]] = {}  # by bits
     for case in CASES:
         if case.reference:
             step(f"{subject.name} {case.name}")
-            whole = arrangements(subject, case)
+            reference = Reference(subject, case, dram, mapped.setdefault((case.weight_bits, case.act_bits), {}))
             tables = (found.throughput, found.latency, found.area)
-            phases = [chosen(whole, number, own, dram) for number, own in enumerate(ours)]
+            phases = [reference.chosen(number, own) for number, own in enumerate(ours)]
             for table, picked in zip(tables, zip(*phases, strict=True), strict=True):
                 table[case.name] = list(picked)
     return Chosen(
@@ -171,11 +174,25 @@ def choose(subject: Subject, dram: str, step: Step) -> Chosen:
     )
 
 
+def unquantized(subject: Subject, ours: Sequence[Choice], dram: str, step: Step) -> Records:
+    """A model at the precisions that a full-precision score is taken for, each as it needs least energy for its latency; ``ours``: the
+    accelerator beside which it stands, a choice for each phase."""
+    found: Records = {}
+    for case in CASES:
+        if case.name in UNQUANTIZED:
+            step(f"{subject.name} {case.name}")
+            reference = Reference(subject, case, dram)
+            found[case.name] = record(subject, [reference.chosen(number, own)[1] for number, own in enumerate(ours)])
+    return found
+
+
 def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str, Any]:
     """The audit of one model as data."""
     chosen = choose(subject, dram, step)
     tables = {name: {case: record(subject, own) for case, own in table.items()} for name, table in vars(chosen).items()}
     found = {name: all_ratios(table) for name, table in tables.items()}
+    models: list[Scored] = [(subject.scores, tables["latency"])]
+    models += [(one.scores, unquantized(one, chosen.latency["W2A2"], dram, step)) for one in subject.smaller]
     return {
         "name": subject.name,
         "source_len": subject.source_len,
@@ -190,7 +207,8 @@ def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str
         "ratios_equal_latency": found["latency"],
         "ratios_equal_area": found["area"],
         "headline": headline(tables["latency"]),
-        "quality": quality(subject.scores, tables["latency"]),
+        "quality": quality(models),
+        "equal_quality": equal_quality(models),
         "kept_in_fp32": _kept(chosen.latency["W2A2"], tables["latency"]["FP32"], dram),
         "break_even": _break_even(subject, chosen.latency, dram, step),
     }

@@ -1,16 +1,16 @@
 """One configuration for one model: which hardware, mapped and counted."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ternbin.contract.hw import REFERENCE_BITS, HwConfig, ReferenceConfig
 from ternbin.contract.memories import made_of
 from ternbin.contract.program import Program
-from ternbin.counting.cycles import predict
+from ternbin.counting.cycles import predict_calls
 from ternbin.counting.external import MemoryModel
-from ternbin.counting.phases import Phase, predicted_call, predicted_phases
+from ternbin.counting.phases import Phase, phase_calls, predicted_phase
 from ternbin.energy.lines import Line, Precision, value_pj
 from ternbin.energy.model import account
 from ternbin.errors import InputError
@@ -56,7 +56,7 @@ CASES = (
 class Subject:
     """What is audited: a model by its bits, on ``hw``, ``source_len`` tokens in and ``new_tokens`` out. ``lengths`` and ``capacities``
     (times those of ``hw``) are the values of the break-even curves, ``parameters`` the paper's count, ``scores`` what is known of its
-    quality."""
+    quality, ``smaller`` models of the same task that are scored in full precision only."""
 
     name: str
     model: Callable[[str], Lowered]
@@ -68,11 +68,13 @@ class Subject:
     parameters: Parameters
     memory: MemoryModel = MemoryModel()
     scores: tuple[Score, ...] = ()
+    smaller: tuple["Subject", ...] = ()
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A case on a configuration: its program and what that does. ``slices``: of the hidden layer of each FFN, one after the other."""
+    """A case on a configuration: its program and what that does. ``slices``: of the hidden layer of each FFN, one after the other.
+    ``known``: phases of the program by cycles of a step and number, also of what is made of it with ``dataclasses.replace``."""
 
     case: Case
     hw: HwConfig
@@ -80,12 +82,24 @@ class Mapped:
     lowered: Lowered
     memory: MemoryModel
     slices: int = 1
+    known: dict[tuple[float, int], Phase] = field(
+        default_factory=dict[tuple[float, int], Phase], repr=False, compare=False
+    )
 
-    @cached_property
+    def phase(self, number: int) -> Phase:
+        """What the program does in prefill (0) or decoding (1), counted from its instructions and timed by the cycle model, once."""
+        key = self.hw.step_cycles, number
+        if key not in self.known:
+            phase = self._of(phase_calls(self.program, len(self.program.calls))[number])
+            self.known[key] = phase if number else self._with_partial_sums(phase)
+        return self.known[key]
+
+    def _of(self, calls: range) -> Phase:
+        return predicted_phase(self.program, self.lowered, calls, predict_calls(self.program, self.memory, calls))
+
+    @property
     def phases(self) -> list[Phase]:
-        """What the program does, counted from its instructions and timed by the cycle model."""
-        prefill, *decode = predicted_phases(self.program, self.lowered, predict(self.program, self.memory).calls)
-        return [self._with_partial_sums(prefill), *decode]
+        return [self.phase(number) for number, _ in enumerate(phase_calls(self.program, len(self.program.calls)))]
 
     def _with_partial_sums(self, phase: Phase) -> Phase:
         """Sums of 32 bits wait in RBUF between the slices of an FFN: each is read and written once for every slice but one."""
@@ -101,8 +115,8 @@ class Mapped:
     @cached_property
     def last(self) -> Phase:
         """Of the phases the last call alone: a token, however many came before."""
-        calls = predict(self.program, self.memory).calls
-        return predicted_call(self.program, self.lowered, calls, len(calls) - 1)
+        count = len(self.program.calls)
+        return self._of(range(count - 1, count))
 
     def lines(self, phase: Phase, dram: str) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=min(self.case.weight_bits, 2), dram=dram)
@@ -152,15 +166,17 @@ def candidates(case: Case, hw: HwConfig) -> list[HwConfig]:
     ]
 
 
-def place(subject: Subject, case: Case, hw: HwConfig) -> Mapped:
-    """``case`` on ``hw``, keys and values of decoding in external memory if they do not fit. Raises InputError where it cannot run."""
+def place(subject: Subject, case: Case, hw: HwConfig, *, sizes: bool = True) -> Mapped:
+    """``case`` on ``hw``, keys and values of decoding in external memory if they do not fit. Raises InputError where it cannot run, with
+    ``sizes`` that would do."""
     lowered = subject.model(case.model)
     lowered = whole_codes(lowered) if case.reference else lowered
+    given = subject.source_len, subject.new_tokens
     try:
-        program = map_model(lowered, hw, subject.source_len, subject.new_tokens, contents=False)
+        program = map_model(lowered, hw, *given, contents=False, sizes=False)
     except InputError:
         hw = replace(hw, kv_external=True)
-        program = map_model(lowered, hw, subject.source_len, subject.new_tokens, contents=False)
+        program = map_model(lowered, hw, *given, contents=False, sizes=sizes)
     return Mapped(case, hw, program, lowered, subject.memory)
 
 

@@ -1,10 +1,12 @@
 """How well each precision of a subject scores, from the evaluations beside its checkpoint."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ternbin.errors import InputError
 from ternbin.schema import DATA_BYTES, read_json
 
 _STUDENT = re.compile(r"W\dA\d")
@@ -18,11 +20,12 @@ UNQUANTIZED = {
 
 @dataclass(frozen=True)
 class Score:
-    """``nats`` a token and ROUGE-L of greedy decoding on held-out texts. ``tier``: projected where another precision was scored."""
+    """``nats`` a token and ROUGE-1 and -L of greedy decoding on held-out texts. ``tier``: projected where another precision was scored."""
 
     system: str
     precision: str
     nats: float
+    rouge_1: float
     rouge_l: float
     tier: str
 
@@ -49,24 +52,56 @@ def scores(folder: Path) -> tuple[Score, ...]:
 def _of(system: str, own: dict[str, Any]) -> list[Score]:
     student = _STUDENT.search(system)
     best = own.get("integer") or {"nll": own["nll"], **own["model"]}
-    nats, rouge_l = best["nll"]["test"], best["greedy"]["rougeL"]
+    figures = best["nll"]["test"], best["greedy"]["rouge1"], best["greedy"]["rougeL"]
     if student:
-        return [Score(system, student[0], nats, rouge_l, "measured")]
-    return [Score(system, precision, nats, rouge_l, tier) for precision, tier in UNQUANTIZED.items()]
+        return [Score(system, student[0], *figures, "measured")]
+    return [Score(system, precision, *figures, tier) for precision, tier in UNQUANTIZED.items()]
 
 
-def quality(scored: tuple[Score, ...], records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Scores beside the energy of a token in each phase, best first."""
-    rows = [
+@dataclass(frozen=True)
+class Smaller:
+    """A smaller full-precision model of the same task: ``config``, fields of a BART configuration that differ from the subject's."""
+
+    name: str
+    config: dict[str, Any]
+    scores: tuple[Score, ...]
+
+
+def smaller(folder: Path) -> tuple[Smaller, ...]:
+    """Those that ``smaller.json`` beside a checkpoint lists, their scores as :func:`scores` gives a teacher's. Raises InputError for scores
+    on another number of texts than the checkpoint's own, which do not compare."""
+    path = folder / "smaller.json"
+    if not path.exists():
+        return ()
+    data, own = read_json(path, DATA_BYTES), read_json(folder / "eval.json", DATA_BYTES)
+    if data["texts"] != own["texts"]:
+        raise InputError(f"{path}: texts must be {own['texts']}, not {data['texts']}")
+    return tuple(Smaller(name, model["config"], tuple(_of(name, model))) for name, model in data["models"].items())
+
+
+Records = dict[str, dict[str, Any]]  # of a model, by precision
+Scored = tuple[tuple[Score, ...], Records]  # a model's scores, and what it needs
+
+
+def quality(models: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Scores of a model, and of smaller ones, beside the energy of a token in each phase, best first."""
+    rows = [row for scored, records in models for row in _rows(scored, records)]
+    order = list(models[0][1])
+    return sorted(rows, key=lambda row: (row["nats"], order.index(row["precision"])))
+
+
+def _rows(scored: tuple[Score, ...], records: Records) -> list[dict[str, Any]]:
+    return [
         {
             "system": score.system,
             "precision": score.precision,
             "nats": score.nats,
+            "rouge_1": score.rouge_1,
             "rouge_l": score.rouge_l,
             "tier": score.tier,
             "per_token_pj": {p["name"]: p["per_token_pj"] for p in records[score.precision]["phases"]},
+            "hardware": {p["name"]: p["hardware"] for p in records[score.precision]["phases"]},
         }
         for score in scored
         if score.precision in records
     ]
-    return sorted(rows, key=lambda row: (row["nats"], list(records).index(row["precision"])))

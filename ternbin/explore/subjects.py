@@ -9,7 +9,7 @@ from transformers import BartConfig
 
 from ternbin.contract.hw import NAMED
 from ternbin.explore.place import Subject
-from ternbin.explore.quality import scores
+from ternbin.explore.quality import Smaller, scores, smaller
 from ternbin.models import prepare
 from ternbin.models.bart.shape import BART_BASE, shape_model
 from ternbin.models.task.paper import bart_base as paper_bart_base
@@ -23,7 +23,7 @@ def bundled() -> Subject:
         json.loads((folder / "config.json").read_text(encoding="utf-8")) | {"model_type": "bart"}
     )
     ids = prepare.encode_text(prepare.load_tokenizer(folder), prepare.default_text(), config.max_position_embeddings)
-    return Subject(
+    subject = Subject(
         "bundled model",
         cache(lambda bits: prepare.lowered_model(folder, bits)),
         NAMED["small"],
@@ -34,6 +34,24 @@ def bundled() -> Subject:
         count(on_meta(config)),
         scores=scores(folder),
     )
+    return replace(subject, smaller=tuple(of_shape(subject, config, one) for one in smaller(folder)))
+
+
+def of_shape(subject: Subject, config: BartConfig, one: Smaller) -> Subject:
+    """A smaller model in the place of ``subject``, whose configuration is ``config``: what it needs follows from its shape."""
+    own = BartConfig.from_dict(config.to_dict() | one.config)
+    dims: dict[str, Any] = {
+        "d_model": own.d_model,
+        "heads": own.encoder_attention_heads,
+        "ffn": own.encoder_ffn_dim,
+        "layers": own.encoder_layers,
+        "vocab": own.vocab_size,
+        "activation": own.activation_function,
+        "positions": own.max_position_embeddings,
+        "scale_embedding": own.scale_embedding,
+    }
+    model = cache(lambda bits: shape_model(bits, **dims))
+    return replace(subject, name=one.name, model=model, parameters=count(on_meta(own)), scores=one.scores)
 
 
 def bart_base() -> Subject:

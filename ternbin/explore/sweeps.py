@@ -14,7 +14,7 @@ from ternbin.energy.block_events import BEATS, BUSY, CYCLES
 from ternbin.energy.lines import Line, value_pj
 from ternbin.errors import InputError
 from ternbin.explore.place import MIB, Mapped, Subject, with_code_bits
-from ternbin.explore.references import Choice, tiled
+from ternbin.explore.references import Choice, fewer_lanes, of_lanes, tiled
 from ternbin.graph.ir import HEAD
 
 # FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
@@ -189,7 +189,8 @@ RESIDENT_MIB = tuple(4.0**n for n in range(-1, 5))
 
 @dataclass(frozen=True)
 class Sweeper:
-    """The swept cases of a subject, each phase as ``chosen``."""
+    """The swept cases of a subject, each phase as ``chosen``, or with W2A2's rows where that alone can be mapped, or where nothing is
+    mapped anew and it needs less."""
 
     subject: Subject
     chosen: Mapping[str, Sequence[Choice]]
@@ -208,19 +209,22 @@ class Sweeper:
     def _anew(self, name: str, subject: Subject, changed: Callable[[HwConfig], HwConfig]) -> dict[str, float] | str:
         """Mapped anew where that changes anything; why it cannot be where it cannot."""
         result: dict[str, float] = {}
-        mapped: dict[tuple[HwConfig, int], Mapped] = {}
+        known: dict[tuple[HwConfig, int], Mapped] = {}
+
+        def mapped(own: Mapped) -> Mapped:
+            hw = changed(own.hw)
+            if (subject.source_len, hw) == (self.subject.source_len, own.hw):
+                return own
+            key = (of_lanes(replace(hw, kv_external=False), 1), own.slices)
+            if key not in known:
+                known[key] = tiled(subject, own.case, *key)
+            return fewer_lanes(known[key], hw.step_cycles)
+
         for number, choice in enumerate(self.chosen[name]):
-            own = choice.mapped
-            try:
-                hw = changed(own.hw)
-                if (subject.source_len, hw) != (self.subject.source_len, own.hw):
-                    key = (replace(hw, kv_external=False), own.slices)
-                    if key not in mapped:
-                        mapped[key] = tiled(subject, own.case, *key)
-                    own = mapped[key]
-            except InputError as error:
-                return str(error)
-            phase = own.phases[number]
+            own = _first(mapped, choice)
+            if isinstance(own, str):
+                return own
+            phase = own.phase(number)
             result[phase.name] = value_pj(own.lines(phase, self.dram)) / phase.tokens
         return result
 
@@ -228,7 +232,9 @@ class Sweeper:
         kind = KINDS[pj]
         return {
             name: {
-                one.phase.name: value_pj(one.mapped.lines(one.phase, kind)) / one.phase.tokens
+                one.phase.name: min(
+                    value_pj(own.mapped.lines(own.phase, kind)) / own.phase.tokens for own in one.options
+                )
                 for one in self.chosen[name]
             }
             for name in SWEPT
@@ -237,22 +243,35 @@ class Sweeper:
     def batches(self, texts: float) -> dict[str, dict[str, float]]:
         decoding = {name: self.chosen[name][1] for name in SWEPT}
         return {
-            name: {PHASES[1]: batched(one.mapped, one.phase, self.dram, int(texts))} for name, one in decoding.items()
+            name: {PHASES[1]: min(batched(own.mapped, own.phase, self.dram, int(texts)) for own in one.options)}
+            for name, one in decoding.items()
         }
 
     def residents(self, mib: float) -> dict[str, dict[str, float] | str]:
         """Of a token after the first, which loads what stays."""
         found: dict[str, dict[str, float] | str] = {}
+
+        def mapped(own: Mapped) -> Mapped:
+            return tiled(self.subject, own.case, replace(resident(own.hw, mib), kv_external=False), own.slices)
+
         for name in SWEPT:
-            own = self.chosen[name][1].mapped
-            try:
-                hw = replace(resident(own.hw, mib), kv_external=False)
-                mapped = tiled(self.subject, own.case, hw, own.slices)
-            except InputError as error:
-                found[name] = str(error)
+            own = _first(mapped, self.chosen[name][1])
+            if isinstance(own, str):
+                found[name] = own
             else:
-                found[name] = {PHASES[1]: value_pj(mapped.lines(mapped.last, self.dram)) / mapped.last.tokens}
+                found[name] = {PHASES[1]: value_pj(own.lines(own.last, self.dram)) / own.last.tokens}
         return found
+
+
+def _first(mapped: Callable[[Mapped], Mapped], choice: Choice) -> Mapped | str:
+    """The first option of ``choice`` that can be mapped, or why the first cannot."""
+    reasons: list[str] = []
+    for option in choice.options:
+        try:
+            return mapped(option.mapped)
+        except InputError as error:
+            reasons.append(str(error))
+    return reasons[0]
 
 
 KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}

@@ -75,7 +75,7 @@ class Image:
     Without ``contents``, blocks whose size is told are left zero: such an image has the addresses of the real one, and instructions.
     """
 
-    parts: list[bytes] = field(default_factory=list)
+    parts: list[bytes | int] = field(default_factory=list)  # one after the other; a number: so many bytes of zeros
     size: int = 0
     places: dict[object, int] = field(default_factory=dict)
     plans: dict[Any, Any] = field(default_factory=dict)
@@ -83,21 +83,31 @@ class Image:
 
     def reserve(self, size: int) -> int:
         """Address of ``size`` zero bytes."""
-        return self._append(bytes(size))
+        return self._append(size)
 
     def put(self, key: object, make: Callable[[], "bytes | np.ndarray"], size: int = 0) -> int:
         """Address of the bytes ``make()`` (bytes or a uint8 array; ``size`` of them, where that is told), entered once under ``key``."""
         if key not in self.places:
-            data = make() if self.contents or not size else bytes(size)
+            data = make() if self.contents or not size else size
             self.places[key] = self._append(data.tobytes() if isinstance(data, np.ndarray) else data)
         return self.places[key]
 
-    def _append(self, data: bytes) -> int:
+    def _append(self, data: bytes | int) -> int:
         address = self.size
-        padding = -len(data) % ALIGNMENT
-        self.parts.append(data + bytes(padding))
-        self.size += len(data) + padding
+        size = data if isinstance(data, int) else len(data)
+        padding = -size % ALIGNMENT
+        self.parts += [data, padding]
+        self.size += size + padding
         return address
 
-    def bytes(self) -> bytes:
-        return b"".join(self.parts)
+    def bytes(self) -> bytes | memoryview:
+        """All of it. Without contents a view of zeros that take no memory where nothing else is written."""
+        if self.contents:
+            return b"".join(bytes(part) if isinstance(part, int) else part for part in self.parts)
+        image, at = np.zeros(self.size, np.uint8).data, 0
+        for part in self.parts:
+            size = part if isinstance(part, int) else len(part)
+            if not isinstance(part, int):
+                image[at : at + size] = part
+            at += size
+        return image

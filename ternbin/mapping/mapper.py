@@ -55,21 +55,22 @@ def map_model(
     beams: int = 1,
     *,
     contents: bool = True,
+    sizes: bool = True,
 ) -> Program:
     """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``; given
     several lengths, for as many texts together. Of a model that does not generate ``max_new_tokens`` and ``beams`` say nothing.
 
     Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
-    Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute; where larger memories help, sizes that
-    are enough.
+    Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute; where larger memories help, ``sizes``
+    that are enough, which takes mapping again for each.
     """
     lengths = (source_len,) if isinstance(source_len, int) else tuple(source_len)
     writes = generates(lowered)
     if not writes:
         max_new_tokens, beams = 0, 1
     positions = {"source_len": lowered.meta["max_positions"], "max_new_tokens": most_new_tokens(lowered.meta)}
-    sizes = [("source_len", length) for length in lengths]
-    for name, value in (*sizes, ("max_new_tokens", max_new_tokens)) if writes else sizes:
+    asked = [("source_len", length) for length in lengths]
+    for name, value in (*asked, ("max_new_tokens", max_new_tokens)) if writes else asked:
         limit, whose = min((positions[name], "positions of the model"), (MAX_TOKENS, "tokens of an instruction"))
         if not 1 <= value <= limit:
             raise InputError(f"{name} must be from 1 to {limit} ({whose}), not {value}")
@@ -88,6 +89,8 @@ def map_model(
     try:
         return _Mapping(lowered, hw, lengths, max_new_tokens, beams, image).run()
     except CapacityError as error:
+        if not sizes:
+            raise
         image.contents = False
         raise refusal(
             hw, error, lambda other: _Mapping(lowered, other, lengths, max_new_tokens, beams, image).fits()

@@ -152,7 +152,7 @@ def _headline(subject: dict) -> str:
         for row in subject["headline"]
     ]
     return (
-        "<p class=muted>Every reference in the shape and with the lanes that need least energy, within 5% of its own shortest time. "
+        "<p class=muted>Every reference in the shape, with the rows and lanes that need least energy, within 5% of its own shortest time. "
         "In brackets 90% of draws: one factor for each source of uncertainty, shared by both sides "
         "(docs/energy.md, 'Uncertainty').</p>"
         + table(header, rows)
@@ -253,13 +253,14 @@ def quality_rows(subject: dict) -> list[list[str]]:
     """System, precision, scores and energy a token; header first."""
     phases = [phase["name"] for phase in subject["precisions"][0]["phases"]]
     return [
-        ["system", "precision", "score is", "nats a token", "ROUGE-L", *phases],
+        ["system", "precision", "score is", "nats a token", "ROUGE-1", "ROUGE-L", *phases],
         *(
             [
                 row["system"],
                 row["precision"],
                 row["tier"],
                 f"{row['nats']:.3f}",
+                f"{row['rouge_1']:.2f}",
                 f"{row['rouge_l']:.2f}",
                 *(energy_text(row["per_token_pj"][phase]["pj"]) for phase in phases),
             ]
@@ -268,15 +269,44 @@ def quality_rows(subject: dict) -> list[list[str]]:
     ]
 
 
+METRICS = {"nats": "nats a token", "rouge_1": "ROUGE-1"}  # of equal quality
+
+
+def equal_quality_rows(subject: dict) -> list[list[str]]:
+    """A quantized setting each: what models of a reference precision need that score as it does, over what it needs; header first."""
+    phases = [phase["name"] for phase in subject["precisions"][0]["phases"]]
+    rows = [["at equal quality", "by", "score", "between", *phases]]
+    found: dict[tuple[str, str], list[dict]] = {}
+    for own in subject["equal_quality"]:
+        found.setdefault((own["case"], own["metric"]), []).append(own)
+    for (case, metric), each in found.items():
+        first = each[0]
+        ratios = [f"{own['bound']} {_ratio(own)}".strip() for own in each]
+        name = f"{first['reference']} over {case}"
+        rows.append([name, METRICS[metric], f"{first['score']:.4g}", " and ".join(first["between"]), *ratios])
+    return rows
+
+
 def _quality(subject: dict) -> str:
     header, *rows = quality_rows(subject)
     if not rows:
         return ""
-    return (
+    text = (
         "<h3>Energy beside quality</h3><p class=muted>Scores of the evaluations beside the checkpoints, greedy, on held-out "
         "texts; BF16 and INT8 as if they kept all of FP32's (projected). The ratios above are at equal shape, not at equal "
         "quality: a smaller model in INT8 may score as a ternary one does, and is then what it competes with.</p>"
         + table(header, rows, 3)
+        + audit_plots.quality(subject)
+    )
+    if not subject["equal_quality"]:
+        return text
+    header, *rows = equal_quality_rows(subject)
+    return (
+        text
+        + "<p class=muted>At equal quality: energy of an INT8 model whose size is such that it scores as the quantized model does, over "
+        "that model's. Between two sizes the logarithm of the energy is a straight line over the score. Intervals are of energy alone, "
+        "not of scores; 'at most': the smallest model scores better, so that a still smaller one would do.</p>"
+        + table(header, rows, 4)
     )
 
 
@@ -467,6 +497,8 @@ def _subject_lines(subject: dict) -> list[str]:
         lines += ["", aligned(_terminal_rows(subject, number))]
     if subject["quality"]:
         lines += ["", aligned(quality_rows(subject))]
+    if subject["equal_quality"]:
+        lines += ["", aligned(equal_quality_rows(subject))]
     for phase in subject["kept_in_fp32"]:
         steps = ", ".join(
             f"{s['kept']} {s['operation_ratio']:.1f}x / {phase['reference_pj'] / s['system_pj']:.1f}x"

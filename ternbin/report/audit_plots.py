@@ -47,6 +47,27 @@ def energy_by_precision(subject: dict) -> str:
 
 
 @styled
+def quality(subject: dict) -> str:
+    """Energy a token against ROUGE-1 and nats a token, by phase; sizes of a precision that was not trained for are joined."""
+    phases = [phase["name"] for phase in subject["precisions"][0]["phases"]]
+    precisions = list(dict.fromkeys(row["precision"] for row in subject["quality"]))
+    figure, axes = subplots(len(phases), 2, figsize=(10, 3.4 * len(phases)), squeeze=False)
+    for phase, pair in zip(phases, axes, strict=True):
+        for axis, (metric, label) in zip(pair, (("rouge_1", "ROUGE-1"), ("nats", "nats a token")), strict=True):
+            for color, precision in zip(COLORS, precisions, strict=False):
+                rows = [row for row in subject["quality"] if row["precision"] == precision]
+                points = sorted((row["per_token_pj"][phase]["pj"] / 1e6, row[metric]) for row in rows)
+                axis.plot(
+                    *zip(*points, strict=True), "o-" if len(points) > 1 else "s", ms=5, color=color, label=precision
+                )
+            axis.set(xscale="log", xlabel="uJ a token, system", ylabel=label, title=phase)
+            if metric == "nats":
+                axis.invert_yaxis()
+    axes[0][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return svg(figure)
+
+
+@styled
 def kept_in_fp32(subject: dict) -> str:
     """FP32 over W2A2, in operations and in energy of the system, as parts of the model stay in full precision."""
     figure, axes = subplots(1, len(subject["kept_in_fp32"]), figsize=(10, 2.6), squeeze=False)

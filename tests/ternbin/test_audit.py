@@ -10,6 +10,7 @@ import pytest
 import torch
 from accounts import check_counts, check_links, check_records
 from mapped import lowered
+from transformers import BartConfig
 
 from ternbin.cli import main
 from ternbin.contract.counters import TIMED
@@ -24,13 +25,16 @@ from ternbin.energy.lines import value_pj
 from ternbin.energy.model import MULTIPLY
 from ternbin.energy.published import predicted_fj, published
 from ternbin.energy.silicon import read_measured
+from ternbin.energy.uncertainty import Spread
 from ternbin.errors import InputError
 from ternbin.explore import audit as audits
 from ternbin.explore import references
 from ternbin.explore.audit import audit_subject
+from ternbin.explore.equal_quality import Size, at_equal_score, equal_quality, frontier
 from ternbin.explore.place import CASES, Subject, best, place, reference_config, whole_codes
-from ternbin.explore.quality import quality, scores
-from ternbin.explore.references import Choice, arrangements, chosen, fewer_lanes, tiled
+from ternbin.explore.quality import quality, scores, smaller
+from ternbin.explore.references import Choice, Reference, fewer_lanes, of_rows, tiled
+from ternbin.explore.subjects import of_shape
 from ternbin.explore.sweeps import batched, crossing
 from ternbin.graph.ir import as_op
 from ternbin.graph.ops.codes import Quant
@@ -39,7 +43,8 @@ from ternbin.models import prepare
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.models.bart.shape import shape_model
 from ternbin.models.task.paper import bart_base, count, paper_table
-from ternbin.report.audit import TABLES, page, terminal
+from ternbin.report import audit_plots
+from ternbin.report.audit import TABLES, equal_quality_rows, page, quality_rows, terminal
 from ternbin.rtl.verilog.generate import generate
 
 torch.set_num_threads(1)
@@ -56,6 +61,7 @@ def mapped():
 def report() -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(references, "FEWER", (16,))
+        patch.setattr(references, "ROWS", (0.5,))
         subject = audit_subject(SUBJECT, "lpddr4")
     found = audits.audit_sources([subject])
     whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": published(), "sources": found}
@@ -180,11 +186,32 @@ def test_references_are_chosen_for_least_energy_within_latency_and_area(mapped):
     ours = mapped["W2A2"]
     for number, phase in enumerate(ours.phases):
         own = Choice(ours, phase, ours.lines(phase, "lpddr4"))
-        whole = arrangements(SUBJECT, CASE["FP32"])
-        full, latency, area = chosen(whole, number, own, "lpddr4")
+        full, latency, area = Reference(SUBJECT, CASE["FP32"], "lpddr4").chosen(number, own)
         assert latency.pj <= full.pj and latency.seconds <= 1.05 * full.seconds
         assert area.area_mm2 <= 1.25 * own.area_mm2 or area.mapped.hw.step_cycles == 64
         assert area.area_mm2 == sum(area_mm2(area.mapped.hw).values())
+
+
+@pytest.mark.parametrize("times, array", [(0.5, (8, 4, 64)), (2, (32, 2, 32))])
+def test_other_rows_have_the_same_peak_and_room(times, array):
+    own = reference_config(NAMED["small"], "int8")
+    other = of_rows(own, times)
+    assert (other.rows, other.cols, other.lanes) == array and other.peak_macs == own.peak_macs
+    for name, memory in banked(other).items():
+        had, has = (m.banks * m.words * m.bits for m in (banked(own)[name], memory))
+        assert has == had if name != "sbuf" else has / other.cols == had / own.cols
+    with pytest.raises(InputError, match="rows must be a power of two from 4 to 64, not 128"):
+        of_rows(own, 8)
+
+
+def test_precisions_of_as_many_bits_share_what_was_mapped(mapped):
+    known: dict = {}
+    one, other = (Reference(SUBJECT, CASE[name], "lpddr4", known) for name in ("FP8", "INT8"))
+    count = len(one.arrangements) and len(known)
+    assert len(other.arrangements) == len(one.arrangements) and len(known) == count
+    assert [mapped.hw.kind for mapped in other.arrangements] == ["int8"] * len(other.arrangements)
+    apart = Reference(SUBJECT, CASE["INT8"], "lpddr4").arrangements[0]
+    assert apart.hw == other.arrangements[0].hw and apart.phases == other.arrangements[0].phases
 
 
 def test_projections_begin_at_what_was_counted(mapped):
@@ -318,10 +345,56 @@ def test_scores_of_the_bundled_model_stand_beside_energy(report):
     assert {precision for _, precision in found} == {"FP32", "BF16", "INT8", "W2A8", "W1A8", "W2A2", "W1A1"}
     (subject,) = report["subjects"]
     records = {record["name"]: record for record in subject["equal_latency"]}
-    rows = quality(tuple(found.values()), records)
+    rows = quality([(tuple(found.values()), records)])
     assert [row["nats"] for row in rows] == sorted(row["nats"] for row in rows)
     own = next(row for row in rows if row["precision"] == "W2A2")
     assert own["per_token_pj"]["decode"] == records["W2A2"]["phases"][1]["per_token_pj"]
+    assert own["hardware"]["decode"] == records["W2A2"]["phases"][1]["hardware"]
+
+
+def test_equal_quality_lies_between_two_sizes_on_the_logarithm_of_energy():
+    def size(system: str, score: float, pj: float, source: str = "shared") -> Size:
+        return Size(system, score, {source: Spread(pj, pj / 2, 2 * pj)})
+
+    sizes = frontier([size("large", 40, 16), size("small", 30, 4), size("poor", 20, 8), size("tie", 30, 5)])
+    assert [one.system for one in sizes] == ["small", "large"]
+    found = at_equal_score(size("own", 35, 2), sizes)
+    assert found == {"bound": "", "between": ["small", "large"], "value": pytest.approx(4)} | {
+        end: pytest.approx(4) for end in ("low", "high")
+    }  # what both sides share cancels
+    apart = at_equal_score(size("own", 35, 2, "another"), sizes)
+    assert apart["value"] == pytest.approx(4) and apart["low"] < 3 and apart["high"] > 6
+    below, above = at_equal_score(size("own", 10, 2), sizes), at_equal_score(size("own", 50, 2), sizes)
+    assert (below["bound"], below["between"], below["value"]) == ("at most", ["small"], pytest.approx(2))
+    assert (above["bound"], above["between"], above["value"]) == ("at least", ["large"], pytest.approx(8))
+
+
+def test_smaller_models_are_what_a_file_beside_the_checkpoint_lists(report, tmp_path):
+    folder = prepare.bundled_dir()
+    config = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "vocab_size": 99}
+    scored = {"model": {"greedy": {"rouge1": 20.0, "rougeL": 18.0}}, "nll": {"test": 3.5}}
+    (tmp_path / "eval.json").write_text((folder / "eval.json").read_text())
+    assert smaller(tmp_path) == ()
+    path = tmp_path / "smaller.json"
+    path.write_text(json.dumps({"texts": 1000, "models": {"d 32 (FP32)": {"config": config} | scored}}))
+    (one,) = smaller(tmp_path)
+    assert [(score.precision, score.rouge_1, score.tier) for score in one.scores] == [
+        ("FP32", 20.0, "measured"),
+        ("BF16", 20.0, "projected"),
+        ("INT8", 20.0, "projected"),
+    ]
+    subject = of_shape(SUBJECT, BartConfig(activation_function="relu"), one)
+    assert subject.name == "d 32 (FP32)" and subject.hw == SUBJECT.hw
+    assert (64, 32) in {tuple(w.shape) for name, w in subject.model("2-2").weights.items() if "fc1" in name}
+    records = {record["name"]: record for record in report["subjects"][0]["equal_latency"]}
+    models = [(scores(folder), records), (one.scores, records)]
+    own = report["subjects"][0] | {"quality": quality(models), "equal_quality": equal_quality(models)}
+    assert {row["metric"] for row in own["equal_quality"]} == {"nats", "rouge_1"}
+    assert "INT8 over W2A2" in {row[0] for row in equal_quality_rows(own)}
+    assert "d 32 (FP32)" in {row[0] for row in quality_rows(own)} and "<svg" in audit_plots.quality(own)
+    path.write_text(json.dumps({"texts": 200, "models": {}}))
+    with pytest.raises(InputError, match="smaller.json: texts must be 1000, not 200"):
+        smaller(tmp_path)
 
 
 def test_measured_energy_stands_beside_the_model_s(report, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ternbin.contract.isa import Unit
 from ternbin.contract.program import Program
-from ternbin.counting.cycles.bus import known_transfer, transfer
+from ternbin.counting.cycles.bus import Advances, known_transfer, transfer
 from ternbin.counting.cycles.call import Call
 from ternbin.counting.cycles.gemm import known_gemm, undisturbed
 from ternbin.counting.cycles.instructions import Decoded, Key
@@ -119,17 +119,23 @@ def predict(program: Program, memory: MemoryModel, calls: int | None = None) -> 
 
     Raises InputError for a damaged instruction, CheckError for a program that waits for ever.
     """
+    return Prediction(program, predict_calls(program, memory, range(len(program.calls) if calls is None else calls)))
+
+
+def predict_calls(program: Program, memory: MemoryModel, numbers: range) -> list[CallPrediction]:
+    """The same of the calls ``numbers`` alone."""
     known: dict[Key, CallPrediction] = {}  # calls for other positions often differ in nothing that takes time
+    advances: Advances = {}
     result: list[CallPrediction] = []
-    for number in range(len(program.calls) if calls is None else calls):
+    for number in numbers:
         decoded = Decoded(program, number)
         key = decoded.key()
         if key not in known:
-            call = Call(program.hw, memory, decoded)
+            call = Call(program.hw, memory, decoded, advances)
             try:
                 cycles = call.run()
             except CheckError as error:
                 raise CheckError(f"call {number}: {error}") from None
             known[key] = CallPrediction(cycles, len(call.arrived), np.array(call.start), np.array(call.done))
         result.append(known[key])
-    return Prediction(program, result)
+    return result

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -129,14 +130,20 @@ State = tuple[
 ]
 
 
+Advances = dict[
+    tuple[float, ...], tuple[float, ...]
+]  # state of a ReadChannel -> what an advance makes of it, both from a cycle on
+
+
 class ReadChannel:
     """The bursts of loads and fetch on their way to external memory and back, in order.
 
-    Loads are advanced no further than what is sure: a request of fetch goes before all bursts not yet asked for.
+    Loads are advanced no further than what is sure: a request of fetch goes before all bursts not yet asked for. ``known``: advances
+    that were computed; the same from another cycle on is the same later.
     """
 
-    def __init__(self, memory: MemoryModel):
-        self.memory = memory
+    def __init__(self, memory: MemoryModel, known: Advances):
+        self.memory, self.known = memory, known
         self.ends: deque[float] = deque([-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS)  # last beats of the last bursts
         self.dues: deque[float] = deque(
             [-NEVER] * OPEN_BURSTS, maxlen=OPEN_BURSTS
@@ -155,7 +162,48 @@ class ReadChannel:
         self.change, self.same = 0, 0
 
     def advance(self, limit: int) -> int:
-        """Ask for bursts of the load under way before cycle ``limit``. Returns the cycle of the last one if that was its last."""
+        """Ask for bursts of the load under way before cycle ``limit``. Returns the cycle of the last one if that was its last, else 0."""
+        load, at = self.load, self.accepted
+        if load.port >= 0 or load.spacing % 1:  # its beats are listed; sums of fractions are not the same later
+            return self._advance(limit)
+        key = (id(load), limit if limit == NEVER else limit - at, *self._relative(at))
+        if key not in self.known:
+            asked = self._advance(limit)
+            self.known[key] = (asked and asked - at, asked > 0, *self._relative(at))
+            return asked
+        asked, over, *state = self.known[key]
+        self._restore(at, state)
+        if not over:
+            return 0
+        self.load_done = int(self.taken + load.tail)
+        self.runs = ()
+        return int(asked + at)
+
+    def _relative(self, at: float) -> tuple[float, ...]:
+        """All that advancing depends on and changes, as seen from cycle ``at`` on."""
+        due = at * self.memory.beats
+        return (
+            self.position,
+            self.left,
+            self.length,
+            self.same,
+            self.change,
+            self.accepted - at,
+            self.wanted - at,
+            self.taken - at,
+            *[end - at for end in self.ends],
+            *[each - due for each in self.dues],
+        )
+
+    def _restore(self, at: float, state: Sequence[float]) -> None:
+        position, left, length, same, self.change, accepted, wanted, taken, *others = state
+        self.position, self.left, self.length, self.same = int(position), int(left), int(length), int(same)
+        self.accepted, self.wanted, self.taken = accepted + at, wanted + at, taken + at
+        due = at * self.memory.beats
+        self.ends = deque([end + at for end in others[:OPEN_BURSTS]], maxlen=OPEN_BURSTS)
+        self.dues = deque([each + due for each in others[OPEN_BURSTS:]], maxlen=OPEN_BURSTS)
+
+    def _advance(self, limit: int) -> int:
         while True:
             asked = max(self.wanted, self.accepted)
             if asked >= limit:

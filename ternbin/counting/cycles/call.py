@@ -9,7 +9,7 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BYTES, Unit
 from ternbin.contract.memories import ceil_div
 from ternbin.contract.pipeline import DESCRIPTORS, IN_FLIGHT, PREFETCH
-from ternbin.counting.cycles.bus import NEVER, ReadChannel, State, Transfer, WriteChannel
+from ternbin.counting.cycles.bus import NEVER, Advances, ReadChannel, State, Transfer, WriteChannel
 from ternbin.counting.cycles.gemm import Gemm, GemmTimes, gemm, undisturbed
 from ternbin.counting.cycles.instructions import Decoded
 from ternbin.counting.cycles.ports import NOBODY, Held, Spans
@@ -27,12 +27,12 @@ _FETCHED, _DISPATCH, _QUEUED, _DONE, _READY, _ASKED, _ENDING = range(7)  # in a 
 class Call:
     """The events of a call. An event is (cycle from which its effect is seen, kind, unit or version)."""
 
-    def __init__(self, hw: HwConfig, memory: MemoryModel, decoded: Decoded):
+    def __init__(self, hw: HwConfig, memory: MemoryModel, decoded: Decoded, known: Advances):
         self.hw, self.d = hw, decoded
         count = len(decoded.units)
         self.start, self.done = [0] * count, [0] * count
         self.events: list[tuple[int, int, int]] = []
-        self.channel, self.writes = ReadChannel(memory), WriteChannel(memory)
+        self.channel, self.writes = ReadChannel(memory, known), WriteChannel(memory)
         self.waiting = [deque[int]() for _ in Unit]  # queues
         self.queued = [0] * len(Unit)
         self.left = [-1] * len(Unit)  # cycle in which the queue was last left
