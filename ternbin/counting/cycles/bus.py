@@ -130,9 +130,8 @@ State = tuple[
 ]
 
 
-Advances = dict[
-    tuple[float, ...], tuple[float, ...]
-]  # state of a ReadChannel -> what an advance makes of it, both from a cycle on
+# State of a ReadChannel -> what an advance makes of it, both from a cycle on.
+Advances = dict[tuple[float, ...], tuple[float, ...]]
 
 
 class ReadChannel:
@@ -166,6 +165,7 @@ class ReadChannel:
         load, at = self.load, self.accepted
         if load.port >= 0 or load.spacing % 1:  # its beats are listed; sums of fractions are not the same later
             return self._advance(limit)
+        # `known_transfer` keeps the load as long as these advances live, so no other has its id.
         key = (id(load), limit if limit == NEVER else limit - at, *self._relative(at))
         if key not in self.known:
             asked = self._advance(limit)
