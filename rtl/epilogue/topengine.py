@@ -67,7 +67,7 @@ class TopEngine(wiring.Component):
                 "take": In(1),
                 "values": In(data.ArrayLayout(signed(bits), hw.rows)),
                 "ident": In(ID_BITS),
-                "own": In(range(self._own)),
+                "own": In(range(max(2, self._own))),
                 "restart": In(1),
                 "features": In(ID_BITS),
                 "shift": In(4),

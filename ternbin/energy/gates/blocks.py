@@ -10,7 +10,7 @@ from amaranth.lib.wiring import Component
 
 from ternbin.contract.hw import KINDS, NAMED, HwConfig
 from ternbin.contract.memories import ID_BITS
-from ternbin.contract.pipeline import LOGITS
+from ternbin.contract.pipeline import ENGINES, LOGITS
 from ternbin.energy.figures import COLUMN_LOGITS
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
@@ -130,12 +130,14 @@ def top_block(beams: int) -> Block:
     hw = HwConfig(name="characterised", rows=COLUMN_LOGITS).searching(beams)
     engine = TopEngine(hw, bits := sum_bits(hw))
     best, sums = (len(engine_port.as_value()) for engine_port in (engine.best, engine.sums))
-    own = f".own(row_register[{ID_BITS}]), " if len(engine.own) else ""
+    two = beams > ENGINES  # of them to an engine
+    which = f"row_register[{ID_BITS}]" if two else "1'b0"
+    own = f".own({which}), "
     block = Block(
         f"best tokens x{hw.top}",
         "top",
         LOGITS,
-        ID_BITS + len(engine.own),
+        ID_BITS + two,
         hw.rows * bits,
         best + sums,
         "top_engine",
