@@ -25,7 +25,7 @@ import shlex
 import shutil
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cocotb_tools.config
@@ -96,7 +96,7 @@ def run_bench(
     name: str,
     parameters: Mapping | None = None,
     env: Mapping[str, str] | None = None,
-    testcase: str | None = None,
+    testcase: str | Sequence[str] | None = None,
     seed: int | None = None,
     waves: str | Path | None = None,
     fast: str = "-O1",
@@ -104,7 +104,7 @@ def run_bench(
     """Run the cocotb tests of ``test_module`` on ``component``; returns when all passed.
 
     component: an Amaranth component, or Verilog texts (file name -> text) that contain module ``name``.
-    test_module: importable name of the bench (``__name__`` for the calling file). testcase: only this one.
+    test_module: importable name of the bench (``__name__`` for the calling file). testcase: only this one, or these.
     name: of the top module; lower case, not a Verilog keyword. parameters: JSON-able values for ``drivers.parameters()``.
     seed: of ``random`` in the bench; default $TERNBIN_SEED, else SEED. waves: path for a VCD file (slower, built separately).
     fast: compiler optimisation of the model; "-O0" pays for large blocks that run for a few thousand cycles.
@@ -141,8 +141,11 @@ def run_bench(
         count, failed = _failures(results)
         if waves is not None and (Path(folder) / "dump.vcd").exists():
             shutil.copy(Path(folder) / "dump.vcd", waves)
+        wanted = [testcase] if isinstance(testcase, str) else testcase
         if count == 0:
             failed.append(f"{test_module} must contain a cocotb test")
+        elif wanted is not None and count != len(wanted):
+            failed.append(f"{test_module} must contain {', '.join(wanted)}")
         if failed or crash:
             tail = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
             raise AssertionError("\n".join([*failed, crash, f"seed {seed}", "end of the log:", tail]))

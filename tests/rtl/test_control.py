@@ -316,6 +316,6 @@ async def bench_registers(dut):
     assert await host.read(isa.REG_PROGRAM) == 0x12345678
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", ["wide", pytest.param("narrow", marks=pytest.mark.soak)])
 def test_control(config):
     run_bench(ControlBench(CONFIGS[config], WATCHDOG), __name__, name="control_bench", parameters={"config": config})

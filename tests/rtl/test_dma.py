@@ -240,6 +240,10 @@ async def bench_streams(dut):
     bench.check_external()
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+# What these do the others do too, apart from each other.
+SOAK = ("wide", "trits", "trits, words of 2 beats", "4 words a beat", "8 binary words a beat")
+
+
+@pytest.mark.parametrize("config", [pytest.param(c, marks=[pytest.mark.soak] * (c in SOAK)) for c in CONFIGS])
 def test_dma(config):
     run_bench(DmaBench(CONFIGS[config]), __name__, name="dma", parameters={"config": config})

@@ -251,30 +251,27 @@ def texts(name: str) -> dict[str, str]:
     return to_verilog(ExecuteUnit(CONFIGS[name]), "execute") | shared_verilog(CONFIGS[name])
 
 
-def run(name: str, testcase: str, **parameters) -> None:
-    run_bench(texts(name), __name__, name="execute", testcase=testcase, parameters={"config": name, **parameters})
+# Benches of each configuration, run in one simulation: importing the toolkit into it takes longer than most of them.
+BENCHES = {
+    "tiny": ("random", "overlap", "faults", "speed", "torch"),
+    "binary": ("random", "overlap", "faults", "speed", "torch"),
+    "square": ("random", "speed", "torch"),
+    "beams": ("random", "overlap", "faults", "speed", "torch"),
+    "wide": ("random", "overlap", "speed", "torch"),
+}
 
 
-@pytest.mark.parametrize("name, stall", [("tiny", 0.0), *((name, 0.4) for name in CONFIGS)])
-def test_random(name, stall):
-    run(name, "bench_random", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 12)))
+def run(name: str, benches: tuple[str, ...], stall: float) -> None:
+    parameters = {"config": name, "stall": stall, "count": int(os.environ.get("TERNBIN_COUNT", 10))}
+    cases = [f"bench_{bench}" for bench in benches]
+    run_bench(texts(name), __name__, name="execute", testcase=cases, parameters=parameters)
 
 
-@pytest.mark.parametrize("name, stall", [("tiny", 0.0), ("wide", 0.0), ("binary", 0.3), ("beams", 0.2)])
-def test_overlap(name, stall):
-    run(name, "bench_overlap", stall=stall, count=int(os.environ.get("TERNBIN_COUNT", 8)))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.soak] * (n == "square")) for n in BENCHES])
+def test_all_benches(name):
+    run(name, BENCHES[name], stall=0.4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "binary", "beams"])
-def test_faults(name):
-    run(name, "bench_faults")
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_speed(name):
-    run(name, "bench_speed")
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_against_torch(name):
-    run(name, "bench_torch")
+@pytest.mark.parametrize("name", ["tiny", "wide"])
+def test_without_stalls(name):
+    run(name, ("random", "overlap"), stall=0.0)

@@ -228,6 +228,6 @@ async def bench_errors_in_flight(dut):
         await product.check()
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", ["tiny", pytest.param("tiny-binary", marks=pytest.mark.soak)])
 def test_top(config):
     run_bench(generate(CONFIGS[config]), __name__, name=TOP, parameters={"config": config}, fast="-O0")

@@ -49,7 +49,8 @@ def run(config: str, testcase: str, **parameters) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", ["ternary", "binary", "wide", "beams", pytest.param("narrow", marks=pytest.mark.soak)]
+    "config",
+    ["ternary", "binary", "beams", *(pytest.param(name, marks=pytest.mark.soak) for name in ("wide", "narrow"))],
 )
 def test_random_instructions(config):
     run(config, "bench_random")

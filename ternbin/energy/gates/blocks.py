@@ -15,7 +15,7 @@ from ternbin.energy.figures import COLUMN_LOGITS
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
 from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
 from ternbin.rtl.epilogue.epilogue import sum_bits
-from ternbin.rtl.epilogue.topengine import TopEngine
+from ternbin.rtl.epilogue.topengine import SUM_LAYOUT, TopEngine, entry_layout
 from ternbin.rtl.parts.primitives import primitives
 from ternbin.rtl.transfer.trits import Unpack
 
@@ -129,8 +129,8 @@ def top_block(beams: int) -> Block:
     operand: a column of ``COLUMN_LOGITS``; row operand: the id of the first one, and whose column it is."""
     hw = HwConfig(name="characterised", rows=COLUMN_LOGITS).searching(beams)
     engine = TopEngine(hw, bits := sum_bits(hw))
-    best, sums = (len(engine_port.as_value()) for engine_port in (engine.best, engine.sums))
     two = beams > ENGINES  # of them to an engine
+    best, sums = (1 + two) * hw.top * entry_layout(bits).size, (1 + two) * SUM_LAYOUT.size
     which = f"row_register[{ID_BITS}]" if two else "1'b0"
     own = f".own({which}), "
     block = Block(
