@@ -160,11 +160,11 @@ def choose(subject: Subject, dram: str, step: Step) -> Chosen:
             for table in (found.throughput, found.latency, found.area):
                 table[case.name] = own
     ours = found.throughput["W2A2"]
-    mapped: dict[tuple[int, int], dict[Tried, Mapped | InputError]] = {}  # by bits
+    tried: dict[tuple[int, int], dict[Tried, Mapped | InputError]] = {}  # by bits
     for case in CASES:
         if case.reference:
             step(f"{subject.name} {case.name}")
-            reference = Reference(subject, case, dram, mapped.setdefault((case.weight_bits, case.act_bits), {}))
+            reference = Reference(subject, case, dram, tried.setdefault((case.weight_bits, case.act_bits), {}))
             tables = (found.throughput, found.latency, found.area)
             phases = [reference.chosen(number, own) for number, own in enumerate(ours)]
             for table, picked in zip(tables, zip(*phases, strict=True), strict=True):

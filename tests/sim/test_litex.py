@@ -243,7 +243,7 @@ def run(folder: Path, lowered: Lowered, program: Program, ids: list[int], new: i
         "tokens": [program.slot_addr(0), program.slot_addr(new + 1)],
         "result": str(folder / "result.json"),
     }
-    run_bench(soc(folder, program.image), __name__, name="soc", parameters=given, testcase="bench_soc")
+    run_bench(soc(folder, bytes(program.image)), __name__, name="soc", parameters=given, testcase="bench_soc")
     tokens = reference_run(lowered, ids, new)[0]
     assert json.loads((folder / "result.json").read_text()) == [tokens, tokens]
 

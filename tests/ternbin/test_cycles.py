@@ -146,8 +146,9 @@ def test_a_wrong_prediction_is_seen(job):
 def changed(program: Program, number: int, word: int) -> Program:
     """The program with another instruction ``number`` in call 0."""
     at = program.calls[0].address + number * INSTRUCTION_BYTES
-    image = program.image[:at] + word.to_bytes(INSTRUCTION_BYTES, "little") + program.image[at + INSTRUCTION_BYTES :]
-    return dataclasses.replace(program, image=image)
+    image = bytearray(program.image)
+    image[at : at + INSTRUCTION_BYTES] = word.to_bytes(INSTRUCTION_BYTES, "little")
+    return dataclasses.replace(program, image=bytes(image))
 
 
 def test_a_damaged_instruction_is_named(job):
