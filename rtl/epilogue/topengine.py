@@ -177,7 +177,7 @@ class TopEngine(wiring.Component):
             m.d.sync += stage.eq(before)
         for before, owner in zip([pair.own, *owners], owners, strict=False):
             m.d.sync += owner.eq(before)
-        exponents, terms = zip(*(self._exponential(m, f"{i}", pair, i, stages) for i in range(LOGITS)), strict=True)
+        exponents, terms = zip(*(self._exponential(m, pair, i, stages) for i in range(LOGITS)), strict=True)
 
         _, fresh, *counts = stages[2]
         largest = [Signal(signed(EXPONENT), name=f"m{b}", init=fixedpoint.NO_EXPONENT) for b in range(self._own)]
@@ -226,14 +226,14 @@ class TopEngine(wiring.Component):
             m.d.comb += [self.sums[b].m.eq(largest[b]), self.sums[b].s.eq(kept)]
         return Cat(stage[0] for stage in stages).any()
 
-    def _exponential(self, m: Module, name: str, pair: Pair, i: int, stages: list[Signal]) -> tuple[Signal, Signal]:
+    def _exponential(self, m: Module, pair: Pair, i: int, stages: list[Signal]) -> tuple[Signal, Signal]:
         """Exponent and term of logit ``i``, three stages later."""
-        nats = Signal(signed(NATS), reset_less=True, name=f"nats{name}")
-        octaves = Signal(signed(OCTAVES), reset_less=True, name=f"octaves{name}")
-        exponent = Signal(signed(EXPONENT), reset_less=True, name=f"exponent{name}")
-        term = Signal(TERM_BITS, reset_less=True, name=f"term{name}")
-        product = Signal(signed(NATS + fixedpoint.LOG2_E.bit_length() + 1), name=f"product{name}")
-        power = Signal(2 * TERM_BITS, name=f"power{name}")
+        nats = Signal(signed(NATS), reset_less=True, name=f"nats{i}")
+        octaves = Signal(signed(OCTAVES), reset_less=True, name=f"octaves{i}")
+        exponent = Signal(signed(EXPONENT), reset_less=True, name=f"exponent{i}")
+        term = Signal(TERM_BITS, reset_less=True, name=f"term{i}")
+        product = Signal(signed(NATS + fixedpoint.LOG2_E.bit_length() + 1), name=f"product{i}")
+        power = Signal(2 * TERM_BITS, name=f"power{i}")
         high, low = (Array(C(int(entry), TERM_BITS) for entry in lut) for lut in fixedpoint.exp2_luts())
         m.d.comb += [
             product.eq(nats * fixedpoint.LOG2_E),

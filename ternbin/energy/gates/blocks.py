@@ -41,7 +41,7 @@ _TRITS_PINS = (
     """.i__payload(col_register), .i__valid(en), .o__ready(1'b1), .drop(1'b0), .last(1'b0), .o__payload(result)"""
 )
 _TOP_PINS = (
-    """.take(capture), .restart(1'b0), .shift(4'd{shift}), .features({{{ids}{{1'b1}}}}), .ident(row_register[{ids}-1:0]), {own}"""
+    """.take(capture), .restart(1'b0), .shift(4'd{shift}), .features({{{ids}{{1'b1}}}}), .ident(row_register[{ids}-1:0]), .own({own}), """
     """.values(col_register), .best(result[{best}-1:0]), .sums(result[{result}-1:{best}])"""
 )
 TOP_SHIFT = 4  # of its logits: they have 20 fractional bits
@@ -131,8 +131,7 @@ def top_block(beams: int) -> Block:
     engine = TopEngine(hw, bits := sum_bits(hw))
     two = beams > ENGINES  # of them to an engine
     best, sums = (1 + two) * hw.top * entry_layout(bits).size, (1 + two) * SUM_LAYOUT.size
-    which = f"row_register[{ID_BITS}]" if two else "1'b0"
-    own = f".own({which}), "
+    own = f"row_register[{ID_BITS}]" if two else "1'b0"
     block = Block(
         f"best tokens x{hw.top}",
         "top",
