@@ -216,7 +216,7 @@ def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:
 
 def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Tensor:
     weight, scale = linear.weight_parts()  # quantized_weight() would be kept, for all layers
-    return F.linear(_value(codes, quantizer), weight.mul_(scale), linear.bias)
+    return F.linear(_value(codes, quantizer), weight * scale, linear.bias)
 
 
 def _codes(x: Tensor, quantizer: ActQuantizer) -> tuple[Tensor, Tensor]:

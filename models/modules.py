@@ -74,10 +74,10 @@ class QuantWeight(nn.Module):
 
     @torch.no_grad()
     def weight_parts(self) -> tuple[Tensor, Tensor]:
-        """Codes (floating-point integers) and row scales [rows, 1]."""
+        """Codes (once packed, the integers that are kept; else in the weight's type) and row scales [rows, 1]."""
         latent = self.latent
         if latent is None:
-            return self.codes.to(self.row_scale.dtype), self.row_scale
+            return self.codes, self.row_scale
         return weight_codes(latent, self.bits, self.center)
 
     def set_packed(self, codes: Tensor, row_scale: Tensor) -> None:

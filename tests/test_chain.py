@@ -34,22 +34,30 @@ WIDE_BUS = {  # 4, 2 and 2 code words a beat
 }
 
 
+def together(hw: str) -> pytest.MarkDecorator:
+    """Of the tests on one accelerator: in one process, for another would wait for its simulator to be built."""
+    return pytest.mark.xdist_group(f"chain on {hw}")
+
+
 def _assert_exact(seed: int, hw: HwConfig) -> None:
     record = verify_case(seed, hw)
     assert record["bit_exact"], f"seed {seed} on {hw.name}: {record['case']}: {record['first_divergence']}"
     assert record["tensors_checked"] > 10
 
 
+@together("tiny")
 @pytest.mark.parametrize("seed", TINY)
 def test_random_models_on_a_ternary_array(seed):
     _assert_exact(seed, NAMED["tiny"])
 
 
+@together("tiny-binary")
 @pytest.mark.parametrize("seed", TINY_BINARY)
 def test_random_models_on_a_binary_array(seed):
     _assert_exact(seed, NAMED["tiny-binary"])
 
 
+@together("tiny-ternary8")
 @pytest.mark.parametrize("seed", (0, 5, 7))
 def test_random_models_on_an_array_that_takes_whole_codes(seed):
     _assert_exact(seed, NAMED["tiny-ternary8"])
@@ -58,14 +66,9 @@ def test_random_models_on_an_array_that_takes_whole_codes(seed):
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [
-        ("ternary", 1),
-        ("ternary", 2),
-        ("ternary", 5),
-        ("binary", 1),
-        ("binary", 3),
-        ("packed", 1),
-        ("packed", 2),
-        ("packed", 6),
+        pytest.param(kind, seed, marks=together(kind))
+        for kind, seeds in (("ternary", (1, 2, 5)), ("binary", (1, 3)), ("packed", (1, 2, 6)))
+        for seed in seeds
     ],
 )
 @pytest.mark.parametrize("kv_external", [False, True], ids=["on chip", "external"])

@@ -71,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit code: 0 good, 1 bits differ, 2 bad input or usage, 3 missing tool, 70 a fault of ternbin or of a
     tool, 128 and the number of a signal where one ended it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is ever fetched from a hub
+    # Threads of PyTorch that wait for one another give their core away: where another process wants it, spinning costs some
+    # milliseconds an operation. PyTorch reads this when it is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     verb = ""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # not a stream of the system

@@ -27,15 +27,16 @@ class Builder:
 
     def weight(self, name: str, tensor: Tensor) -> WeightName:
         """Enter a tensor of real numbers, which must be finite, as float64. Returns ``name``."""
-        return self._enter(name, tensor.detach().cpu().double())
+        real = tensor.detach().cpu().double()
+        if not bool(real.isfinite().all()):
+            raise InputError(f"{name} must be finite, not inf or nan")
+        return self._enter(name, real)
 
     def codes(self, name: str, codes: Tensor, kind: str) -> WeightName:
         """Enter codes (integers in any type) of ``kind``. Returns ``name``."""
         return self._enter(name, codes.detach().cpu().to(code_type(kind)))
 
     def _enter(self, name: str, tensor: Tensor) -> WeightName:
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"{name} must be finite, not inf or nan")
         if name in self.weights and not torch.equal(self.weights[name], tensor):
             raise InputError(f"weight name must be new, not {name!r}")
         self.weights[name] = tensor
@@ -71,8 +72,9 @@ class Builder:
         ``codes`` [out, in] of ``kind``, value ``alpha_w[r]*codes``; ``bias`` [out]. Weights are entered under ``name``.
         """
         alpha_w = alpha_w.detach().double().flatten().cpu()
-        shift = zero_x * alpha_w * codes.detach().cpu().sum(1, dtype=torch.float64)
-        total = shift if bias is None else bias.detach().double().cpu() + shift
+        total = torch.zeros_like(alpha_w) if bias is None else bias.detach().double().cpu()
+        if zero_x:
+            total = total + zero_x * alpha_w * codes.detach().cpu().sum(1, dtype=torch.float64)
         acc = self.add(Matmul(weight=self.codes(f"{name}.weight", codes, kind), weight_kind=kind), x)
         return self.affine(acc, name, alpha_w * (float(alpha_x) * extra), total * extra)
 
