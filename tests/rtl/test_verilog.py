@@ -20,7 +20,7 @@ TINY = {
 }
 
 
-@pytest.fixture(params=TINY)
+@pytest.fixture(scope="module", params=TINY)
 def texts(request):
     return generate(TINY[request.param])
 
@@ -103,9 +103,7 @@ def test_outputs_are_known_after_reset_in_a_simulator_of_four_states(texts, tmp_
 
 
 def test_same_text_every_time():
-    first = dict(generate(NAMED["tiny"]))
-    generate.cache_clear()
-    assert generate(NAMED["tiny"]) == first
+    assert generate.__wrapped__(NAMED["tiny"]) == generate(NAMED["tiny"])  # not what was kept
 
 
 def test_unnamed_ports_are_numbered_in_order_of_appearance():

@@ -14,10 +14,10 @@ def test_mapped_or_refused_with_sizes_that_map(seed):
 
 
 def test_nothing_depends_on_assertions():
-    run = [sys.executable, "-O", str(Path(capacities.__file__)), "12", "18"]
+    run = [sys.executable, "-O", str(Path(capacities.__file__)), "12", "14"]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 6
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("words", [64, 96, 112, 128])

@@ -2,13 +2,12 @@
 
 import importlib.util
 import json
-import os
 import random
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from deadly import Deadly
 from pyarrow import parquet
 
 from ternbin import api
@@ -248,29 +247,14 @@ def test_every_engine_and_every_interruption_gives_the_same_records(space_of, tm
 
 def test_a_lost_worker_costs_nothing_and_a_deadly_point_is_named(space_of, tmp_path):
     points = [point for batch in sampler_of(space_of(VARIED)).batches() for point in batch]
-    engine = engines.Processes(2, _Deadly(tmp_path / "once", 1))
+    engine = engines.Processes(2, Deadly(tmp_path / "once", 1))
     found = [record["id"] for got in engine.run([[point] for point in points]) for record in got]
     engine.close()
     assert sorted(found) == sorted(point.id for point in points) and (tmp_path / "once1").exists()
-    engine = engines.Processes(1, _Deadly(tmp_path / "always", 99))
+    engine = engines.Processes(1, Deadly(tmp_path / "always", 99))
     with pytest.raises(InputError, match="workers must not die, and 3 did"):
         list(engine.run([[points[0]]]))
     engine.close()
-
-
-class _Deadly:
-    """Kills the worker the first ``times`` times."""
-
-    def __init__(self, mark: Path, times: int):
-        self.mark, self.times = mark, times
-
-    def __call__(self, points: list[Point]) -> list[dict]:
-        for number in range(1, self.times + 1):
-            path = Path(f"{self.mark}{number}")
-            if not path.exists():
-                path.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return [{"id": point.id} for point in points]
 
 
 def test_record_files_of_others_are_refused_and_left_alone(space_of, tmp_path):
