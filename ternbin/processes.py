@@ -4,6 +4,9 @@ import contextlib
 import ctypes
 import signal
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
@@ -17,3 +20,28 @@ def begin_worker() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
+
+
+def start(workers: int, *modules: str) -> ProcessPoolExecutor:
+    """So many workers; each has ``modules`` imported from the start."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
+
+
+def end(pool: ProcessPoolExecutor) -> None:
+    """Ends the workers, whatever they are at."""
+    workers = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.terminate()
+
+
+@contextlib.contextmanager
+def started(workers: int, *modules: str) -> Iterator[ProcessPoolExecutor]:
+    """As :func:`start`; they end with the block."""
+    pool = start(workers, *modules)
+    try:
+        yield pool
+    finally:
+        end(pool)

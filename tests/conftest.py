@@ -8,6 +8,7 @@ test that builds without the marker fails and says so.
 """
 
 import functools
+import gc
 import inspect
 import os
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+gc.set_threshold(100_000, 20, 100)  # as the command line
 
 from ternbin.sim import toolchain  # noqa: E402  after the number of threads
 

@@ -7,11 +7,14 @@ fields.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ternbin import processes
 from ternbin.contract.isa import INSTRUCTION_BYTES
-from ternbin.energy import uncertainty
+from ternbin.energy import figures, uncertainty
 from ternbin.energy.area import area_mm2
 from ternbin.energy.lines import Line, spreads, total_pj
 from ternbin.energy.provenance import named, sources
@@ -255,9 +258,26 @@ def _break_even(subject: Subject, chosen: dict[str, list[Choice]], dram: str, st
 
 
 def audit(names: Sequence[str], dram: str, step: Step = _silent) -> dict[str, Any]:
-    """The audits of the named subjects, published accelerators, and the sources of all figures."""
-    subjects = [audit_subject(SUBJECTS[name](), dram, step) for name in names]
+    """The audits of the named subjects, published accelerators, and the sources of all figures. Those before the last are made in
+    processes of their own: ``step`` is told of the last."""
+    subjects: list[dict[str, Any]] = []
+    if names:
+        *others, last = (SUBJECTS[name] for name in names)
+        with processes.started(max(1, len(others)), __name__) as pool:
+            running = [pool.submit(_made, subject, dram, figures.chosen()) for subject in others]
+            own = audit_subject(last(), dram, step)
+            step(" and ".join(names))
+            try:
+                subjects = [*(future.result() for future in running), own]
+            except BrokenProcessPool:
+                text = f"processes that audit {' and '.join(names[:-1])} must not die, and one did (out of memory?): one model at a time"
+                raise InputError(text) from None
     return {"subjects": subjects, "published": published(), "sources": audit_sources(subjects)}
+
+
+def _made(subject: Callable[[], Subject], dram: str, characterisation: Path) -> dict[str, Any]:
+    with figures.using(characterisation):
+        return audit_subject(subject(), dram)
 
 
 def audit_sources(subjects: Sequence[dict[str, Any]]) -> dict[str, Any]:

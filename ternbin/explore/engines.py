@@ -8,14 +8,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
+from ternbin import processes
 from ternbin.errors import InputError, MissingToolError
 from ternbin.explore.evaluate import Record, evaluate
 from ternbin.explore.point import Point
-from ternbin.processes import begin_worker
 from ternbin.version import __version__
 
 Group = list[Point]
@@ -64,10 +63,8 @@ class Processes:
         self._pool = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
-        context = get_context("forkserver")
-        context.set_forkserver_preload([evaluate.__module__])
         with _one_thread():
-            return ProcessPoolExecutor(self.workers, mp_context=context, initializer=begin_worker)
+            return processes.start(self.workers, evaluate.__module__)
 
     def run(self, groups: Iterable[Group]) -> Iterator[list[Record]]:
         waiting, losses = iter(groups), dict[int, int]()
@@ -111,10 +108,7 @@ class Processes:
 
     def close(self) -> None:
         """Ends the workers, whatever they are at."""
-        workers = list((getattr(self._pool, "_processes", None) or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.terminate()
+        processes.end(self._pool)
 
 
 class Dask:

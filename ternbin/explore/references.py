@@ -89,12 +89,12 @@ def _on(mapped: Mapped, hw: HwConfig) -> Mapped:
     return replace(mapped, hw=hw, program=replace(mapped.program, hw=hw))
 
 
-def tiled(subject: Subject, case: Case, hw: HwConfig, tiles: int, *, sizes: bool = True) -> Mapped:
+def tiled(subject: Subject, case: Case, hw: HwConfig, tiles: int) -> Mapped:
     """``case`` on ``hw`` with its FFN in ``tiles`` slices: mapped with room for all of the hidden layer, priced as it is. Raises
-    InputError as :func:`place` does."""
+    InputError as :func:`place` does, without sizes that would do."""
     if tiles == 1:
-        return place(subject, case, hw, sizes=sizes)
-    mapped = place(subject, case, replace(hw, abuf_words=hw.abuf_words * tiles), sizes=sizes)
+        return place(subject, case, hw, sizes=False)
+    mapped = place(subject, case, replace(hw, abuf_words=hw.abuf_words * tiles), sizes=False)
     return replace(_on(mapped, replace(mapped.hw, abuf_words=hw.abuf_words)), slices=tiles)
 
 
@@ -113,7 +113,7 @@ class Reference:
         key = replace(hw, kind=_SAME[REFERENCE_BITS[hw.kind]], kv_external=False), tiles
         if key not in self.known:
             try:
-                self.known[key] = tiled(self.subject, self.case, replace(hw, kv_external=False), tiles, sizes=False)
+                self.known[key] = tiled(self.subject, self.case, replace(hw, kv_external=False), tiles)
             except InputError as error:
                 self.known[key] = error
         found = self.known[key]

@@ -565,4 +565,4 @@ class Destination:
 
 
 def _ints(fields: dict[str, int]) -> dict[str, int]:
-    return {name: int(value) for name, value in fields.items()}
+    return {name: +value for name, value in fields.items()}  # of an enumeration and of a truth value, too

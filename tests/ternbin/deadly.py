@@ -1,9 +1,11 @@
-"""A job that kills its worker, in a module of its own: every worker that is begun imports it."""
+"""What goes wrong in a worker, in a module of its own: every worker that is begun imports it."""
 
 import os
 import signal
 from pathlib import Path
+from typing import NoReturn
 
+from ternbin.errors import InputError
 from ternbin.explore.point import Point
 
 
@@ -20,3 +22,14 @@ class Deadly:
                 path.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return [{"id": point.id} for point in points]
+
+
+def refused() -> NoReturn:
+    """Of a subject of the audit."""
+    raise InputError("this model cannot be audited")
+
+
+def killed() -> NoReturn:
+    """As if memory had run out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise SystemExit

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accounts import check_counts, check_links, check_records
+from deadly import killed, refused
 from mapped import lowered
 from transformers import BartConfig
 
@@ -66,6 +67,18 @@ def report() -> dict:
     found = audits.audit_sources([subject])
     whole = claim_report(paper_table(), []) | {"subjects": [subject], "published": published(), "sources": found}
     return json.loads(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [(refused, "this model cannot be audited"), (killed, "processes that audit first must not die, and one did")],
+)
+def test_what_goes_wrong_in_the_process_of_another_model_is_said(monkeypatch, subject, said):
+    own = dict.fromkeys(("precisions", "equal_latency", "equal_area"), [])
+    monkeypatch.setattr(audits, "SUBJECTS", {"first": subject, "last": lambda: None})
+    monkeypatch.setattr(audits, "audit_subject", lambda *arguments: own)
+    with pytest.raises(InputError, match=said):
+        audits.audit(["first", "last"], "lpddr4")
 
 
 def test_references_are_no_hardware():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -55,7 +56,12 @@ class Effect:
 
 def grid(base: int, *axes: tuple[int, int]) -> np.ndarray:
     """Addresses ``base + sum of i*stride`` over all i of each axis (count, stride)."""
-    total = np.array([base])
+    return base + _offsets(axes)
+
+
+@lru_cache(maxsize=4096)  # few patterns, at many bases
+def _offsets(axes: tuple[tuple[int, int], ...]) -> np.ndarray:
+    total = np.zeros(1, dtype=np.int64)
     for count, stride in axes:
         total = (total[:, None] + np.arange(count) * stride).reshape(-1)
     return total
