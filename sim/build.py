@@ -8,7 +8,13 @@ from ternbin.errors import InputError, MissingToolError
 from ternbin.sim.generated import generated
 from ternbin.sim.toolchain import NATIVE, ModelSpec, compile_model, has_fst
 
-WAVES = (None, "vcd", "fst")
+# Of waves: what Verilator is told, and the header that its files then include.
+_TRACE = {
+    None: ((), ()),
+    "vcd": (("--trace-vcd",), ("verilated_vcd_c.h",)),
+    "fst": (("--trace-fst",), ("verilated_fst_c.h",)),
+}
+WAVES = tuple(_TRACE)
 _HARNESS = Path(__file__).parent / "harness"
 
 # What the bench reads inside the model; everything else may be optimised away.
@@ -60,7 +66,7 @@ def model_spec(
         raise MissingToolError(
             "fst waves need the headers of zlib and lz4: apt-get install zlib1g-dev liblz4-dev, or write vcd"
         )
-    trace = {None: (), "vcd": ("--trace-vcd",), "fst": ("--trace-fst",)}[waves]
+    trace, traced = _TRACE[waves]
     return ModelSpec(
         verilog={**verilog, "bench.v": wrapper(manifest["top"], manifest["ports"])},
         top="bench",
@@ -74,7 +80,7 @@ def model_spec(
             "axi_bytes.h": f"#define AXI_BYTES {axi_bytes}\n"
         },  # no flag: Verilator's run time is the same for every width
         output="simulator.so",
-        headers=_HEADERS + {None: (), "vcd": ("verilated_vcd_c.h",), "fst": ("verilated_fst_c.h",)}[waves],
+        headers=_HEADERS + traced,
         verilator_flags=(
             "-O3",
             "--x-assign",

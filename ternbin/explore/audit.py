@@ -154,27 +154,21 @@ class Chosen:
 
 
 def choose(subject: Subject, dram: str, step: Step) -> Chosen:
-    found = Chosen({}, {}, {})
+    found: dict[str, list[list[Choice]]] = {}  # the choices for each phase, as each field of Chosen has them
     for case in CASES:
         if not case.reference:
             step(f"{subject.name} {case.name}")
             mapped = best(subject, case, dram)
-            own = [Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]
-            for table in (found.throughput, found.latency, found.area):
-                table[case.name] = own
-    ours = found.throughput["W2A2"]
+            found[case.name] = [[Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]] * 3
+    ours = found["W2A2"][0]
     tried: dict[tuple[int, int], dict[Tried, Mapped | InputError]] = {}  # by bits
     for case in CASES:
         if case.reference:
             step(f"{subject.name} {case.name}")
             reference = Reference(subject, case, dram, tried.setdefault((case.weight_bits, case.act_bits), {}))
-            tables = (found.throughput, found.latency, found.area)
             phases = [reference.chosen(number, own) for number, own in enumerate(ours)]
-            for table, picked in zip(tables, zip(*phases, strict=True), strict=True):
-                table[case.name] = list(picked)
-    return Chosen(
-        *({case.name: table[case.name] for case in CASES} for table in (found.throughput, found.latency, found.area))
-    )
+            found[case.name] = [list(picked) for picked in zip(*phases, strict=True)]
+    return Chosen(*({case.name: found[case.name][number] for case in CASES} for number in range(3)))
 
 
 def unquantized(subject: Subject, ours: Sequence[Choice], dram: str, step: Step) -> Records:
