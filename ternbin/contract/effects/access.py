@@ -59,7 +59,7 @@ def grid(base: int, *axes: tuple[int, int]) -> np.ndarray:
     return base + _offsets(axes)
 
 
-@lru_cache(maxsize=4096)  # few patterns, at many bases
+@lru_cache(maxsize=256)  # few patterns, at many bases
 def _offsets(axes: tuple[tuple[int, int], ...]) -> np.ndarray:
     total = np.zeros(1, dtype=np.int64)
     for count, stride in axes:
