@@ -38,36 +38,33 @@ def texts(config: str) -> dict[str, str]:
     return to_verilog(VectorUnit(hw), "vector") | shared_verilog(hw)
 
 
-def run(config: str, testcase: str, **parameters) -> None:
+# Of the benches under stalls, those beside random instructions.
+MORE = {"ternary": ("bench_faults", "bench_table_bounds"), "binary": ("bench_faults",)}
+
+
+def run(config: str, *benches: str, **parameters) -> None:
     run_bench(
         texts(config),
         "benches.vector",
         name="vector",
-        testcase=testcase,
+        testcase=benches,
         parameters={"hw": CONFIGS[config], "stall": 0.3, "count": 6, "ops": OPS} | parameters,
     )
 
 
 @pytest.mark.parametrize(
     "config",
-    ["ternary", "binary", "beams", *(pytest.param(name, marks=pytest.mark.soak) for name in ("wide", "narrow"))],
+    [
+        pytest.param("ternary", marks=pytest.mark.xdist_group("vector")),
+        "binary",
+        "beams",
+        *(pytest.param(name, marks=pytest.mark.soak) for name in ("wide", "narrow")),
+    ],
 )
-def test_random_instructions(config):
-    run(config, "bench_random")
+def test_under_stalls(config):
+    run(config, "bench_random", *MORE.get(config, ()))
 
 
-@pytest.mark.parametrize("config", ["ternary", "binary"])
-def test_faults(config):
-    run(config, "bench_faults")
-
-
-def test_table_bounds():
-    run("ternary", "bench_table_bounds")
-
-
-def test_throughput():
-    run("ternary", "bench_throughput", stall=0.0)
-
-
+@pytest.mark.xdist_group("vector")
 def test_without_stalls():
-    run("ternary", "bench_random", stall=0.0, count=4)
+    run("ternary", "bench_random", "bench_throughput", stall=0.0, count=4)
