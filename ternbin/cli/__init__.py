@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     # Threads of PyTorch that wait for one another give their core away: where another process wants it, spinning costs some
     # milliseconds an operation. PyTorch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Programs are millions of small objects that live on: looking among them for circles took a quarter of mapping.
+    # Programs are millions of small objects that live on: looking among them for circles took a tenth of mapping.
     gc.set_threshold(100_000, 20, 100)
     verb = ""
     for stream in (sys.stdout, sys.stderr):
