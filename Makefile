@@ -15,7 +15,7 @@ run: setup
 test: lint
 	$(PYTEST)
 
-# What needs no compiler and no type checker, in about three minutes.
+# What needs no compiler and no type checker, in about eight minutes.
 quick: lint
 	$(PYTEST) -m "not build and not types and not soak and not real"
 
