@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.contract.hw import HwConfig
-from ternbin.contract.memories import ID_BITS
+from ternbin.contract.memories import ID_BITS, ceil_div
 from ternbin.contract.pipeline import ENGINES, LOGITS
 from ternbin.graph import fixedpoint
 from ternbin.rtl.parts.arithmetic import clip
@@ -61,7 +61,7 @@ class TopEngine(wiring.Component):
     sums: data.View
 
     def __init__(self, hw: HwConfig, bits: int):
-        self._hw, self._bits, self._own = hw, bits, -(-hw.beams // ENGINES)
+        self._hw, self._bits, self._own = hw, bits, ceil_div(hw.beams, ENGINES)
         super().__init__(
             {
                 "take": In(1),

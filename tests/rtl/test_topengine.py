@@ -7,6 +7,7 @@ import torch
 from amaranth.sim import Simulator
 
 from ternbin.contract.hw import HwConfig
+from ternbin.contract.memories import ceil_div
 from ternbin.contract.pipeline import ENGINES, LOGITS
 from ternbin.graph import golden
 from ternbin.graph.fixedpoint import NO_EXPONENT
@@ -22,7 +23,7 @@ def columns(hw, rng, shift, count, ties):
     few, ident = [*ENDS, *(rng.randint(-3, 3) << rng.choice((0, 16, 30)) for _ in range(4))], 0
     for _ in range(count):
         values = [rng.choice(few) if ties else round(rng.gauss(0, 2.5) * 2 ** (16 + shift)) for _ in range(hw.rows)]
-        yield values, ident, rng.randrange(-(-hw.beams // ENGINES)), rng.random() < 0.1
+        yield values, ident, rng.randrange(ceil_div(hw.beams, ENGINES)), rng.random() < 0.1
         ident += rng.choice((0, hw.rows))
 
 
@@ -68,7 +69,7 @@ def test_lists_and_sums(rows, beams, shift, ties):
             ctx.set(unit.take, 0)
         while ctx.get(unit.busy):
             await ctx.tick()
-        for own in range(-(-beams // ENGINES)):
+        for own in range(ceil_div(beams, ENGINES)):
             entries = [(ctx.get(unit.best[own][k].logit), ctx.get(unit.best[own][k].id)) for k in range(hw.top)]
             found[own] = entries, (ctx.get(unit.sums[own].m), ctx.get(unit.sums[own].s))
 
@@ -76,7 +77,6 @@ def test_lists_and_sums(rows, beams, shift, ties):
     simulator.add_clock(1e-6)
     simulator.add_testbench(drive)
     simulator.run()
-    assert found == {own: expected(hw, given, features, shift, own) for own in found} and len(found) == -(
-        -beams // ENGINES
-    )
+    assert found == {own: expected(hw, given, features, shift, own) for own in found}
+    assert len(found) == ceil_div(beams, ENGINES)
     assert max(waits) == rows // LOGITS - 1
