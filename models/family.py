@@ -141,8 +141,10 @@ class Family(ABC, Generic[Model]):
         return describe_generation(model.config, model.generation_config) if self.generates else {}
 
     def requantize(self, model: Model, bits: str) -> Model:
-        """The model's weights in another bit setting, steps and grids unset."""
-        return self.quantize(self.stock(model), replace(model.quant_config, bits=bits, fracs={}))
+        """The model's weights in another bit setting, steps and grids unset; packed ones of as many bits stay what they are."""
+        new = self.quantize(self.stock(model), replace(model.quant_config, bits=bits, fracs={}))
+        packed.keep_codes(model, new)
+        return new
 
     def calibrate(self, model: Model, batches: Iterable[dict]) -> None:
         """Set the steps that are unset, and the residual grids."""

@@ -23,6 +23,7 @@ from ternbin.models import files
 from ternbin.models.files import PACKED_FILE
 from ternbin.models.model import QuantModel
 from ternbin.models.modules import QuantWeight
+from ternbin.models.quantizers import latent_weight
 from ternbin.models.tensors import Tensors, assign, format_of
 from ternbin.storage import replacing
 
@@ -100,6 +101,20 @@ def weight_values(model: QuantModel) -> dict[str, Tensor]:
     values = {name: module.value for name, module in stored.items() if name not in model.tied}
     finer = [name for name in stored if name in model.tied and stored[name].bits > stored[model.tied[name]].bits]
     return values | {model.tied[name]: stored[name].value for name in finer}
+
+
+@torch.no_grad()
+def keep_codes(old: QuantModel, new: QuantModel) -> None:
+    """Give `new`, made of the weights of `old`, such latent weights that what is packed in `old` has its codes and scales again.
+
+    Weights of another number of bits, or centred, are left: what they were quantized from is gone.
+    """
+    stored = stored_weights(old)
+    for name, module in stored_weights(new).items():
+        known = stored.get(name)
+        if known is not None and known.is_packed and module.latent is not None and name not in new.tied:
+            if known.bits == module.bits and not module.center:
+                module.latent.copy_(latent_weight(known.codes, known.row_scale, module.bits))
 
 
 def _packed_tensors(model: QuantModel) -> Iterator[tuple[str, Tensor]]:

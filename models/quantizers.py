@@ -140,6 +140,18 @@ def weight_codes(weight: torch.Tensor, bits: int, center: bool = False) -> tuple
     return weight.sign() * (magnitude > scale / 2), scale
 
 
+def latent_weight(codes: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+    """Weights of which :func:`weight_codes` makes these codes [rows, width] and scales [rows, 1], but for rounding.
+
+    Ternary: 4/3 of their mean magnitude is the scale, so those that are not 0 are larger than it the fewer they are.
+    """
+    weight = codes * scale
+    if bits != 2:
+        return weight
+    share = codes.abs().to(scale.dtype).mean(-1, keepdim=True)
+    return weight * (3 / 4) / share.clamp_min(1 / codes.shape[-1])
+
+
 # -- activations -------------------------------------------------------------------------------
 
 

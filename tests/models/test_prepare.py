@@ -23,12 +23,14 @@ def test_a_packed_model_runs_in_other_bits(tmp_path, bits):
     assert 1 <= len(tokens) <= 3
 
 
-def test_requantizing_to_the_same_weight_bits_keeps_the_codes():
-    packed = random_quant_bart("2-2").pack()
-    again = family_of(packed).requantize(packed, "2-8")
-    layers = (stacks(m)[0].layers[0].fc1 for m in (packed, again))
-    first, second = (torch.sign(layer.quantized_weight()) for layer in layers)
-    assert torch.equal(first, second)
+@pytest.mark.parametrize(("bits", "other"), [("2-2", "2-8"), ("2-8", "2-2"), ("1-1", "1-8")])
+def test_requantizing_to_the_same_weight_bits_keeps_codes_and_scales(bits, other):
+    packed = random_quant_bart(bits).pack()
+    again = dict(family_of(packed).requantize(packed, other).weights())
+    for name, module in packed.weights():
+        codes, scale = again[name].weight_parts()
+        assert torch.equal(codes.to(module.codes.dtype), module.codes), name
+        torch.testing.assert_close(scale, module.row_scale, msg=name)
 
 
 def test_a_stock_folder_is_quantized_and_calibrated(tmp_path):
