@@ -4,10 +4,13 @@ import contextlib
 import ctypes
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import TypeVar
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -45,3 +48,16 @@ def started(workers: int, *modules: str) -> Iterator[ProcessPoolExecutor]:
         yield pool
     finally:
         end(pool)
+
+
+def shared(
+    pool: ProcessPoolExecutor, there: Callable[[Task], Result], here: Callable[[Task], Result], tasks: Sequence[Task]
+) -> list[Result]:
+    """What each task gives, in order: the workers begin with the first, this process with the last, until they meet."""
+    given = [pool.submit(there, task) for task in tasks]
+    own: dict[int, Result] = {}
+    for number in reversed(range(len(tasks))):
+        if not given[number].cancel():
+            break
+        own[number] = here(tasks[number])
+    return [own[number] if number in own else future.result() for number, future in enumerate(given)]

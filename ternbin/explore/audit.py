@@ -9,6 +9,7 @@ fields.
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels
 from ternbin.explore.quality import UNQUANTIZED, Records, Scored, quality
 from ternbin.explore.references import Choice, Reference, Tried
 from ternbin.explore.subjects import SUBJECTS
-from ternbin.explore.sweeps import kept_in_fp32, sweep_record, sweeps
+from ternbin.explore.sweeps import Energy, Point, Sweeper, kept_in_fp32, mapped_anew, sweep_record
 from ternbin.models.task.paper import Parameters, operation_factor, size_mib
 
 Step = Callable[[str], None]  # is told what comes next
+Anew = Callable[[Sequence[Point]], list[Energy]]
 
 
 GROUPS = ("arithmetic", "on-chip", "external")
@@ -183,8 +185,12 @@ def unquantized(subject: Subject, ours: Sequence[Choice], dram: str, step: Step)
     return found
 
 
-def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str, Any]:
-    """The audit of one model as data."""
+def audit_subject(subject: Subject, dram: str, step: Step = _silent, anew: Anew | None = None) -> dict[str, Any]:
+    """The audit of one model as data. ``anew``: does the points of its sweeps; without it they are done here."""
+
+    def here(points: Sequence[Point]) -> list[Energy]:
+        return [_told(subject, point, step) for point in points]
+
     chosen = choose(subject, dram, step)
     tables = {name: {case: record(subject, own) for case, own in table.items()} for name, table in vars(chosen).items()}
     found = {name: all_ratios(table) for name, table in tables.items()}
@@ -207,7 +213,7 @@ def audit_subject(subject: Subject, dram: str, step: Step = _silent) -> dict[str
         "quality": quality(models),
         "equal_quality": equal_quality(models),
         "kept_in_fp32": _kept(chosen.latency["W2A2"], tables["latency"]["FP32"], dram),
-        "break_even": _break_even(subject, chosen.latency, dram, step),
+        "break_even": _break_even(Sweeper(subject, chosen.latency, dram, anew or here)),
     }
 
 
@@ -242,31 +248,49 @@ def _kept(ternary: list[Choice], reference: dict[str, Any], dram: str) -> list[d
     ]
 
 
-def _break_even(subject: Subject, chosen: dict[str, list[Choice]], dram: str, step: Step) -> list[dict[str, Any]]:
-    ternary = chosen["W2A2"][0].mapped.case
+def _break_even(sweeper: Sweeper) -> list[dict[str, Any]]:
+    ternary = sweeper.chosen["W2A2"][0].mapped.case
     level = 64 / (ternary.weight_bits * ternary.act_bits)
-    return [
-        sweep_record(sweep, level, lambda what: step(f"{subject.name} {what}"))
-        for sweep in sweeps(subject, chosen, dram)
-    ]
+    return [sweep_record(sweep, level) for sweep in sweeper.sweeps()]
+
+
+def _told(subject: Subject, point: Point, step: Step) -> Energy:
+    step(f"{subject.name} {point.sweep} {point.value:g} {point.case.name}")
+    return mapped_anew(subject, point)
 
 
 def audit(names: Sequence[str], dram: str, step: Step = _silent) -> dict[str, Any]:
     """The audits of the named subjects, published accelerators, and the sources of all figures. Those before the last are made in
-    processes of their own: ``step`` is told of the last."""
+    processes of their own, which then help with the last: ``step`` is told of what is done here."""
     subjects: list[dict[str, Any]] = []
     if names:
         *others, last = (SUBJECTS[name] for name in names)
         with processes.started(max(1, len(others)), __name__) as pool:
             running = [pool.submit(_made, subject, dram, figures.chosen()) for subject in others]
-            own = audit_subject(last(), dram, step)
-            step(" and ".join(names))
+            subject = _built(last)
+
+            def anew(points: Sequence[Point]) -> list[Energy]:
+                there = partial(_elsewhere, last, figures.chosen())
+                return processes.shared(pool, there, lambda point: _told(subject, point, step), points)
+
             try:
+                own = audit_subject(subject, dram, step, anew)
+                step(" and ".join(names))
                 subjects = [*(future.result() for future in running), own]
             except BrokenProcessPool:
-                text = f"processes that audit {' and '.join(names[:-1])} must not die, and one did (out of memory?): one model at a time"
-                raise InputError(text) from None
+                what = f"processes that audit {' and '.join(names[:-1] or names)}"
+                raise InputError(f"{what} must not die, and one did (out of memory?): one model at a time") from None
     return {"subjects": subjects, "published": published(), "sources": audit_sources(subjects)}
+
+
+@cache
+def _built(subject: Callable[[], Subject]) -> Subject:
+    return subject()
+
+
+def _elsewhere(subject: Callable[[], Subject], characterisation: Path, point: Point) -> Energy:
+    with figures.using(characterisation):
+        return mapped_anew(_built(subject), point)
 
 
 def _made(subject: Callable[[], Subject], dram: str, characterisation: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Sweeps of a model's energy: batch, bits, length; and what parts in FP32 cost."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -13,8 +13,8 @@ from ternbin.energy import figures as tables
 from ternbin.energy.block_events import BEATS, BUSY, CYCLES
 from ternbin.energy.lines import Line, value_pj
 from ternbin.errors import InputError
-from ternbin.explore.place import MIB, Mapped, Subject, with_code_bits
-from ternbin.explore.references import Choice, fewer_lanes, of_lanes, tiled
+from ternbin.explore.place import MIB, Case, Mapped, Subject, with_code_bits
+from ternbin.explore.references import Choice, Tried, fewer_lanes, of_lanes, tiled
 from ternbin.graph.ir import HEAD
 
 # FP32 multiply-accumulates an element, or what takes as much: sum, square and sum, subtract and scale, gamma and beta; maximum,
@@ -143,24 +143,24 @@ def resident(hw: HwConfig, capacity_mib: float) -> HwConfig:
     )
 
 
+Energy = dict[str, float] | str
+"""Phase -> picojoules a token, or why a case cannot run."""
+
+
 @dataclass(frozen=True)
 class Sweep:
-    """A parameter, its values, and what it does to energy: ``energy(value)`` gives case -> phase -> picojoules a token, or case -> the
-    reason for which it cannot run."""
+    """A parameter and what it does to energy: value -> case -> energy."""
 
     name: str
     unit: str
     tier: str
-    values: tuple[float, ...]
-    energy: Callable[[float], Mapping[str, dict[str, float] | str]]
+    energies: Mapping[float, Mapping[str, Energy]]
 
 
-def sweep_record(sweep: Sweep, level: float, step: Callable[[str], None]) -> dict[str, Any]:
+def sweep_record(sweep: Sweep, level: float) -> dict[str, Any]:
     """The sweep's points, ratios to W2A2, and where these meet the paper's ``level``."""
     points: list[dict[str, Any]] = []
-    for value in sweep.values:
-        step(f"{sweep.name} {value:g}")
-        found = sweep.energy(value)
+    for value, found in sweep.energies.items():
         fits = {name: energy for name, energy in found.items() if not isinstance(energy, str)}
         impossible = {name: found[name] for name in found if name not in fits}
         points.append({"value": value, "per_token_pj": fits, "impossible": impossible})
@@ -187,49 +187,122 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 RESIDENT_MIB = tuple(4.0**n for n in range(-1, 5))
 
 
+Change = Callable[[Subject, HwConfig, float], tuple[Subject, HwConfig]]
+
+
+@dataclass(frozen=True)
+class Remap:
+    """A sweep that maps anew. ``change``: model and configuration at a value; ``chosen``: the value at which nothing changes, if any;
+    ``later``: of decoding alone, a token after the first."""
+
+    name: str
+    unit: str
+    values: Callable[[Subject], tuple[float, ...]]
+    change: Change
+    chosen: Callable[[Subject], float | None]
+    later: bool = False
+
+
+def _longer(subject: Subject, hw: HwConfig, length: float) -> tuple[Subject, HwConfig]:
+    return replace(subject, source_len=int(length)), hw
+
+
+def _larger(subject: Subject, hw: HwConfig, factor: float) -> tuple[Subject, HwConfig]:
+    return subject, replace(hw, **with_code_bits(hw, 1 / factor, 1 / factor))
+
+
+def _staying(subject: Subject, hw: HwConfig, mib: float) -> tuple[Subject, HwConfig]:
+    return subject, resident(hw, mib)
+
+
+LENGTH = Remap("source length", "tokens", lambda subject: subject.lengths, _longer, lambda subject: subject.source_len)
+CAPACITY = Remap("capacity of the code memories", "times", lambda subject: subject.capacities, _larger, lambda _: 1)
+RESIDENT = Remap("weights kept on chip", "MiB", lambda _: RESIDENT_MIB, _staying, lambda _: None, later=True)
+REMAPS = {remap.name: remap for remap in (LENGTH, CAPACITY, RESIDENT)}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A case at a value of a sweep that maps it anew: small, so that any process can work it out. ``tried``: for each phase what it is
+    mapped on there, first its choice, then what may do where that cannot."""
+
+    sweep: str
+    value: float
+    case: Case
+    tried: tuple[tuple[Tried, ...], ...]
+    dram: str
+
+
+def mapped_anew(subject: Subject, point: Point) -> Energy:
+    remap = REMAPS[point.sweep]
+    known: dict[Tried, Mapped] = {}
+
+    def mapped(hw: HwConfig, slices: int) -> Mapped:
+        other, changed = remap.change(subject, hw, point.value)
+        key = of_lanes(replace(changed, kv_external=False), 1), slices
+        if key not in known:
+            known[key] = tiled(other, point.case, *key)
+        return fewer_lanes(known[key], hw.step_cycles)
+
+    result: dict[str, float] = {}
+    for number, tried in enumerate(point.tried):
+        if number == 0 and remap.later:
+            continue
+        own = _first(mapped, tried)
+        if isinstance(own, str):
+            return own
+        phase = own.last if remap.later else own.phase(number)
+        result[PHASES[number]] = value_pj(own.lines(phase, point.dram)) / phase.tokens
+    return result
+
+
+def _first(mapped: Callable[[HwConfig, int], Mapped], tried: Sequence[Tried]) -> Mapped | str:
+    """The first that can be mapped, or why the first cannot."""
+    reasons: list[str] = []
+    for hw, slices in tried:
+        try:
+            return mapped(hw, slices)
+        except InputError as error:
+            reasons.append(str(error))
+    return reasons[0]
+
+
+KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}
+
+
 @dataclass(frozen=True)
 class Sweeper:
     """The swept cases of a subject, each phase as ``chosen``, or with W2A2's rows where that alone can be mapped, or where nothing is
-    mapped anew and it needs less."""
+    mapped anew and it needs less. ``anew``: :func:`mapped_anew` of many points, wherever that is done."""
 
     subject: Subject
     chosen: Mapping[str, Sequence[Choice]]
     dram: str
+    anew: Callable[[Sequence[Point]], Sequence[Energy]]
 
-    def lengths(self, length: float) -> dict[str, dict[str, float] | str]:
-        subject = replace(self.subject, source_len=int(length))
-        return {name: self._anew(name, subject, lambda hw: hw) for name in SWEPT}
+    def remapped(self) -> dict[str, dict[float, dict[str, Energy]]]:
+        """Sweep -> value -> case -> energy of all :data:`REMAPS`."""
+        found: dict[str, dict[float, dict[str, Energy]]] = {}
+        points: list[Point] = []
+        for remap in REMAPS.values():
+            found[remap.name] = {value: {} for value in remap.values(self.subject)}
+            for value, energies in found[remap.name].items():
+                for name in SWEPT:
+                    if value == remap.chosen(self.subject):
+                        energies[name] = {one.phase.name: one.pj / one.phase.tokens for one in self.chosen[name]}
+                    else:
+                        points.append(self._point(remap, value, name))
+        for point, energy in zip(points, self.anew(points), strict=True):
+            found[point.sweep][point.value][point.case.name] = energy
+        return found
 
-    def capacities(self, factor: float) -> dict[str, dict[str, float] | str]:
-        def resized(hw: HwConfig) -> HwConfig:
-            return replace(hw, **with_code_bits(hw, 1 / factor, 1 / factor))
+    def _point(self, remap: Remap, value: float, name: str) -> Point:
+        tried = tuple(
+            tuple((option.mapped.hw, option.mapped.slices) for option in one.options) for one in self.chosen[name]
+        )
+        return Point(remap.name, value, self.chosen[name][0].mapped.case, tried, self.dram)
 
-        return {name: self._anew(name, self.subject, resized) for name in SWEPT}
-
-    def _anew(self, name: str, subject: Subject, changed: Callable[[HwConfig], HwConfig]) -> dict[str, float] | str:
-        """Mapped anew where that changes anything; why it cannot be where it cannot."""
-        result: dict[str, float] = {}
-        known: dict[tuple[HwConfig, int], Mapped] = {}
-
-        def mapped(own: Mapped) -> Mapped:
-            hw = changed(own.hw)
-            if (subject.source_len, hw) == (self.subject.source_len, own.hw):
-                return own
-            key = (of_lanes(replace(hw, kv_external=False), 1), own.slices)
-            if key not in known:
-                known[key] = tiled(subject, own.case, *key)
-            return fewer_lanes(known[key], hw.step_cycles)
-
-        for number, choice in enumerate(self.chosen[name]):
-            own = _first(mapped, choice)
-            if isinstance(own, str):
-                return own
-            phase = own.phase(number)
-            result[phase.name] = value_pj(own.lines(phase, self.dram)) / phase.tokens
-        return result
-
-    def memories(self, pj: float) -> dict[str, dict[str, float]]:
-        kind = KINDS[pj]
+    def memories(self, kind: str) -> dict[str, Energy]:
         return {
             name: {
                 one.phase.name: min(
@@ -240,48 +313,25 @@ class Sweeper:
             for name in SWEPT
         }
 
-    def batches(self, texts: float) -> dict[str, dict[str, float]]:
+    def batches(self, texts: int) -> dict[str, Energy]:
         decoding = {name: self.chosen[name][1] for name in SWEPT}
         return {
-            name: {PHASES[1]: min(batched(own.mapped, own.phase, self.dram, int(texts)) for own in one.options)}
+            name: {PHASES[1]: min(batched(own.mapped, own.phase, self.dram, texts) for own in one.options)}
             for name, one in decoding.items()
         }
 
-    def residents(self, mib: float) -> dict[str, dict[str, float] | str]:
-        """Of a token after the first, which loads what stays."""
-        found: dict[str, dict[str, float] | str] = {}
-
-        def mapped(own: Mapped) -> Mapped:
-            return tiled(self.subject, own.case, replace(resident(own.hw, mib), kv_external=False), own.slices)
-
-        for name in SWEPT:
-            own = _first(mapped, self.chosen[name][1])
-            if isinstance(own, str):
-                found[name] = own
-            else:
-                found[name] = {PHASES[1]: value_pj(own.lines(own.last, self.dram)) / own.last.tokens}
-        return found
-
-
-def _first(mapped: Callable[[Mapped], Mapped], choice: Choice) -> Mapped | str:
-    """The first option of ``choice`` that can be mapped, or why the first cannot."""
-    reasons: list[str] = []
-    for option in choice.options:
-        try:
-            return mapped(option.mapped)
-        except InputError as error:
-            reasons.append(str(error))
-    return reasons[0]
-
-
-KINDS = {figure.pj: name for name, figure in sorted(tables.DRAM.items(), key=lambda item: item[1].pj)}
-
-
-def sweeps(subject: Subject, chosen: Mapping[str, Sequence[Choice]], dram: str) -> Iterator[Sweep]:
-    """Source length, capacity of the code memories and weights that stay (mapped anew), external memory and batch (from ``chosen``)."""
-    by = Sweeper(subject, chosen, dram)
-    yield Sweep("source length", "tokens", "derived", subject.lengths, by.lengths)
-    yield Sweep("capacity of the code memories", "times", "derived", subject.capacities, by.capacities)
-    yield Sweep(f"external memory: {', '.join(KINDS.values())}", "pJ a bit", "derived", tuple(KINDS), by.memories)
-    yield Sweep("batch", "texts", "projected", BATCHES, by.batches)
-    yield Sweep("weights kept on chip", "MiB", "derived", RESIDENT_MIB, by.residents)
+    def sweeps(self) -> list[Sweep]:
+        """Source length, capacity of the code memories and weights that stay (mapped anew), external memory and batch (as chosen)."""
+        remapped = self.remapped()
+        length, capacity, stays = (
+            Sweep(each.name, each.unit, "derived", remapped[each.name]) for each in REMAPS.values()
+        )
+        memories = {pj: self.memories(kind) for pj, kind in KINDS.items()}
+        batches: dict[float, dict[str, Energy]] = {texts: self.batches(texts) for texts in BATCHES}
+        return [
+            length,
+            capacity,
+            Sweep(f"external memory: {', '.join(KINDS.values())}", "pJ a bit", "derived", memories),
+            Sweep("batch", "texts", "projected", batches),
+            stays,
+        ]
