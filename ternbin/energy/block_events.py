@@ -9,6 +9,7 @@ from typing import Any
 
 from ternbin.contract.counters import DRAINED, UNITS, VECTOR_WORDS
 from ternbin.contract.hw import HwConfig
+from ternbin.contract.isa import INSTRUCTION_BYTES
 from ternbin.contract.memories import made_of
 
 Terms = Mapping[str, float]  # counter -> how often an event happens for each of its counts
@@ -25,6 +26,11 @@ def _row(hw: HwConfig) -> float:
 
 def _bus_bit(hw: HwConfig) -> float:
     return hw.axi_data_bits
+
+
+def _instruction_beats(hw: HwConfig) -> float:
+    """What the fetch buffer keeps of an instruction is clocked beat by beat."""
+    return INSTRUCTION_BYTES / hw.axi_bytes
 
 
 def _lane(hw: HwConfig) -> float:
@@ -97,16 +103,23 @@ EVENTS: dict[str, dict[str, Callable[[HwConfig], Terms]]] = {
     },
     "control": {
         "cycle": _each(CYCLES),
-        "fetched beat, a bus bit": _each("axi_fetch_beats", times=_bus_bit),
+        "cycle, a beat of an instruction": _each(CYCLES, times=_instruction_beats),
+        "fetched beat": _each("axi_fetch_beats"),
         "instruction": _each(*(f"{unit}_instructions" for unit in UNITS)),
     },
-    "counters": {"cycle": _each(CYCLES), "busy cycle of a unit": _each(*BUSY), "beat": _each(*BEATS)},
+    "counters": {
+        "cycle": _each(CYCLES),
+        **{f"busy cycle of {unit}": _each(f"{unit}_busy") for unit in UNITS},
+        "beat": _each(*BEATS),
+    },
     "memories": {"cycle": _each(CYCLES), "bit read": _bits("reads"), "bit written": _bits("writes")},
     "ports": {
         "cycle": _each(CYCLES),
         "bit read": _bits("reads"),
         "bit written": _bits("writes"),
-        "beat, a bus bit": _each(*BEATS, times=_bus_bit),
+        "loaded beat": _each("axi_load_beats"),
+        "loaded beat, a bus bit": _each("axi_load_beats", times=_bus_bit),
+        "fetched beat": _each("axi_fetch_beats"),
     },
 }
 

@@ -1,7 +1,8 @@
 """The clock that a configuration meets: static timing of the characterised cores, and the access of its slowest memory by the table.
 
-Derived: a core's own path grows with the logarithm of its rows times lanes, on the line through the characterised ones; it was timed with
-a memory access of ``ASSUMED_NS``, and what a bank takes longer comes on top. Without placement, of typical cells.
+Derived: a core's own path grows with the logarithm of its rows times lanes, on the line from the smallest characterised one to the
+largest; it was timed with a memory access of ``ASSUMED_NS``, and what a bank takes longer comes on top. Without placement, of typical
+cells.
 """
 
 import math
@@ -40,13 +41,17 @@ class Clock:
 
 
 def _core_ns(hw: HwConfig) -> float:
-    cores = tables.characterisation()["core"]["cores"]
-    sizes = [math.log2(core["hardware"]["rows"] * core["hardware"]["lanes"]) for core in cores]
-    paths = [core["critical_path_ns"] for core in cores]
-    mean_size, mean_path = sum(sizes) / len(sizes), sum(paths) / len(paths)
-    spread = sum((size - mean_size) ** 2 for size in sizes)
-    slope = sum((size - mean_size) * (path - mean_path) for size, path in zip(sizes, paths, strict=True)) / spread
-    return mean_path + slope * (math.log2(hw.rows * hw.lanes) - mean_size)
+    core = tables.characterisation()["core"]
+    timed = [
+        (_size(HwConfig(**one["hardware"])), one["critical_path_ns"])
+        for one in (*core["cores"], *core.get("blind", ()))
+    ]
+    (small, short), (large, long) = min(timed), max(timed)
+    return short + (long - short) * (_size(hw) - small) / (large - small)
+
+
+def _size(hw: HwConfig) -> float:
+    return math.log2(hw.rows * hw.lanes)
 
 
 def clock(hw: HwConfig) -> Clock:

@@ -9,7 +9,8 @@ import pytest
 from ternbin.contract.hw import HwConfig
 from ternbin.energy import figures as tables
 from ternbin.energy.block_events import events, size
-from ternbin.energy.gates.fitting import COMPONENTS, CORES, MODES, Measurement, comparison, digest, fit, predicted
+from ternbin.energy.gates.fitting import CORES, MODES, comparison, fit, predicted
+from ternbin.energy.gates.measured_core import COMPONENTS, Measurement, digest
 from ternbin.energy.gates.whole_core import PARTS
 from ternbin.rtl.top import counters
 
@@ -21,12 +22,14 @@ def _measurement(hw, energies, seed) -> Measurement:
     counted: Any = events(drawn, hw)
     energy: Any = {
         component: {
-            part: sum(n * own[part][name] for name, n in events_of.items()) for part, events_of in counted.items()
+            part: sum(n * own[part][name] for name, n in events_of.items())
+            for part, events_of in counted.items()
+            if part in own
         }
         for component, own in energies.items()
     }
     calls = [{name: int(steps[a:b].sum()) for name, steps in drawn.items()} for a, b in ((0, 20), (20, 60))]
-    return Measurement("random", hw.name, 60 * 256, [0, 20], counted, energy, calls)
+    return Measurement("random", hw, [0, 20], drawn, energy, calls)
 
 
 def test_the_fit_finds_the_energies_that_made_the_data():
@@ -47,6 +50,23 @@ def test_the_fit_finds_the_energies_that_made_the_data():
         sum(values.sum() for parts in other.energy.values() for values in parts.values()) / 1e3
     )
     assert encoder["counters"] == {name: count for name, count in other.counters[0].items() if count}
+
+
+def test_a_kept_measurement_is_the_one_that_was_made(tmp_path):
+    made = _measurement(CORES[0], {name: {} for name in COMPONENTS}, 3)
+    made.energy = {
+        name: {part: np.random.default_rng(i).random(60) for i, part in enumerate(PARTS)} for name in COMPONENTS
+    }
+    made.save(tmp_path / "kept.npz")
+    kept = Measurement.load(tmp_path / "kept.npz", "random", CORES[0])
+    assert (kept.calls, kept.counters) == (made.calls, made.counters)
+    for theirs, ours in (
+        (kept.windows, made.windows),
+        *((kept.energy[name], made.energy[name]) for name in COMPONENTS),
+    ):
+        assert theirs.keys() == ours.keys() and all(np.array_equal(theirs[key], ours[key]) for key in ours)
+    for part, own in made.events.items():
+        assert all(np.array_equal(kept.events[part][name], count) for name, count in own.items())
 
 
 def test_no_event_costs_more_without_glitches():

@@ -302,7 +302,12 @@ def test_a_line_counts_one_counter_and_names_a_record():
         (line.unit, line.event, line.counter): line.factor for line in account(counters, traffic, HW, weight_bits=2)
     }
     assert rates["store", "beat, a bus bit", "axi_write_beats"] == 64
-    assert [rates["ports", "beat, a bus bit", f"axi_{kind}_beats"] for kind in ("load", "fetch", "write")] == [64] * 3
+    ports = {key[1:]: factor for key, factor in rates.items() if key[0] == "ports" and key[2].endswith("beats")}
+    assert ports == {
+        ("loaded beat", "axi_load_beats"): 1,
+        ("loaded beat, a bus bit", "axi_load_beats"): 64,
+        ("fetched beat", "axi_fetch_beats"): 1,
+    }
     assert rates["array", "flip-flop clocked", "execute_array_active"] == 16 * 32 * 2
     assert rates["array", "flip-flop clocked", "execute_drained_codes"] == 16 * 24
     assert rates["external", "program bit", "axi_fetch_beats"] == 64 and rates["external", "writes bit", "writes"] == 8
@@ -363,8 +368,12 @@ def test_the_model_as_used_is_close_to_the_gates():
     rows = accuracy.compared()
     errors = [row["error"] for row in rows]
     array = [row["parts"]["array"]["model_pj"] / row["parts"]["array"]["gates_pj"] - 1 for row in rows]
-    assert (min(errors), max(errors)) == pytest.approx((-0.019, 0.060), abs=0.002)
+    assert (min(errors), max(errors)) == pytest.approx((-0.042, 0.014), abs=0.002)
     assert (min(array), max(array)) == pytest.approx((-0.122, 0.064), abs=0.002)
+    for row in rows:
+        for part, own in row["parts"].items():
+            if row["blind"] and own["gates_pj"] > 0.05 * row["gates_pj"]:
+                assert abs(own["model_pj"] / own["gates_pj"] - 1) < 0.15, part
     assert accuracy.gate_level_error() == max(map(abs, errors))
 
 
