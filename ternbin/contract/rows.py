@@ -67,10 +67,9 @@ def _padded(values: np.ndarray, count: int) -> np.ndarray:
 
 def word_codes(hw: HwConfig, words: np.ndarray) -> np.ndarray:
     """Words ``[.., planes, lanes]`` to the integers that the array multiplies, ``[.., lanes]``."""
-    words = words.astype(np.int64)
-    if hw.planes == 1:
-        return 2 * words[..., 0, :] - 1
-    return words[..., 0, :] * (1 - 2 * words[..., 1, :])
+    bits = words.astype(np.int8)
+    codes = 2 * bits[..., 0, :] - 1 if hw.planes == 1 else bits[..., 0, :] * (1 - 2 * bits[..., 1, :])
+    return codes.astype(np.int64)
 
 
 # ---- external memory ------------------------------------------------------------------------------------------------
