@@ -166,14 +166,14 @@ def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> 
     for number, call in enumerate(calls):
         probes = program.probes_of_call[number]
         tensors = expected[number]
-        seen = {name: torch.zeros(_shape(value), dtype=torch.bool) for name, value in tensors.items()}
+        seen = {name: np.zeros(_shape(value), dtype=bool) for name, value in tensors.items()}
         done = {(record.unit, record.index): record.done for record in call.records}
         differing: list[tuple[int, Divergence]] = []
         for probe, raw in zip(probes, call.raw, strict=True):
-            wanted = torch.from_numpy(expected_part(probe, tensors[probe.tensor]))
-            got = torch.from_numpy(decode_probe(program.hw, probe, raw))
-            wrong = wanted != got if wanted.shape == got.shape else torch.ones_like(wanted, dtype=torch.bool)
-            values += wanted.numel()
+            wanted = expected_part(probe, tensors[probe.tensor])
+            got = decode_probe(program.hw, probe, raw)
+            wrong = wanted != got if wanted.shape == got.shape else np.ones_like(wanted, dtype=bool)
+            values += wanted.size
             seen[probe.tensor][_slices(probe)] = True
             if wrong.any():
                 mismatches += int(wrong.sum())
@@ -193,8 +193,8 @@ def _slices(probe: Probe) -> tuple[slice, ...]:
     return tuple(slice(*part) for part in probe.part)
 
 
-def _divergence(call: int, probe: Probe, wanted: Tensor, got: Tensor, wrong: Tensor) -> Divergence:
-    place = tuple(int(i) for i in wrong.nonzero()[0])
+def _divergence(call: int, probe: Probe, wanted: np.ndarray, got: np.ndarray, wrong: np.ndarray) -> Divergence:
+    place = tuple(int(i) for i in np.argwhere(wrong)[0])
     index = tuple(i + start for i, (start, _) in zip(place, [*probe.part, *[(0, 0)] * len(place)], strict=False))
     actual = int(got[place]) if got.shape == wanted.shape else 0
     return Divergence(call, probe.tensor, index, int(wanted[place]), actual, Unit(probe.unit).name.lower(), probe.index)

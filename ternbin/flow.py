@@ -16,7 +16,6 @@ from tqdm import tqdm
 from ternbin import results
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.program import Program, listing
-from ternbin.counting.cycles import predict
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.phases import Phase, simulated_phases
 from ternbin.counting.runs import RunResult
@@ -356,6 +355,8 @@ def simulate(
 
 def _reporter(progress: tqdm, program: Program, memory: MemoryModel, calls: int) -> Callable[[int, int, int], None]:
     """Moves the bar by what is done of at most ``calls`` calls, beside the cycles predicted for them."""
+    from ternbin.counting.cycles import predict  # of a bar alone: most runs in scripts show none
+
     predicted = predict(program, memory, calls).calls
     forecast = Forecast([call.cycles for call in predicted], [call.count for call in program.calls[:calls]])
 

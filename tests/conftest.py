@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-gc.set_threshold(100_000, 20, 100)  # as the command line
+gc.set_threshold(100_000, 20, 100)  # far above 700, as on the command line
 
 from ternbin.sim import toolchain  # noqa: E402  after the number of threads
 

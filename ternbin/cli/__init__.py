@@ -1,6 +1,7 @@
 """The command line: one verb a file, typed errors become exit codes here and nowhere else."""
 
 import argparse
+import atexit
 import contextlib
 import gc
 import importlib
@@ -75,8 +76,11 @@ def main(argv: list[str] | None = None) -> int:
     # Threads of PyTorch that wait for one another give their core away: where another process wants it, spinning costs some
     # milliseconds an operation. PyTorch reads this when it is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Programs are millions of small objects that live on: looking among them for circles took a tenth of mapping.
-    gc.set_threshold(100_000, 20, 100)
+    # PyTorch, programs and designs are hundred thousands of small objects that live on, and circles are few: looking for them among so
+    # many took a tenth of mapping.
+    gc.set_threshold(1_000_000, 20, 100)
+    # A process that ends looks for circles twice more, through all of PyTorch too: half a second, for memory that goes anyway.
+    atexit.register(gc.freeze)
     verb = ""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # not a stream of the system

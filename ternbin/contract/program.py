@@ -313,27 +313,26 @@ def expected_part(probe: Probe, value: ArrayLike | tuple[ArrayLike, ...]) -> np.
     """The slice of the reference tensor that :func:`decode_probe` must equal, int64; ids and logits become columns."""
     if isinstance(value, tuple):
         value = np.stack([np.asarray(v, dtype=np.int64) for v in value], axis=-1)
-    return np.asarray(value)[tuple(slice(*p) for p in probe.part)].astype(np.int64)
+    return np.asarray(value)[tuple(slice(*p) for p in probe.part)].astype(np.int64, copy=False)
 
 
 def _decode_codes(hw: HwConfig, shape: Memory, view: View, raw: np.ndarray) -> np.ndarray:
     words = from_bytes(raw)[..., : shape.bits].reshape(*raw.shape[:2], hw.planes, hw.lanes)
     if kind_of(view.kind).eight_bit:
         weights = INT8_WEIGHTS if view.kind == "int8" else UINT8_WEIGHTS
-        planes = [int(w) * _gather(hw, view, words[..., 0, :], p * view.plane) for p, w in enumerate(weights)]
-        return np.sum(planes, axis=0)
-    return from_stored(_gather(hw, view, word_codes(hw, words), 0), view.kind)
+        return (weights[:, None, None] * _gather(hw, view, words[..., 0, :], len(weights))).sum(axis=0)
+    return from_stored(_gather(hw, view, word_codes(hw, words))[0], view.kind)
 
 
-def _gather(hw: HwConfig, view: View, codes: np.ndarray, offset: int) -> np.ndarray:
-    """Elements ``[rows, groups*width]`` of codes ``[banks, words, lanes]``."""
+def _gather(hw: HwConfig, view: View, codes: np.ndarray, planes: int = 1) -> np.ndarray:
+    """Elements ``[planes, rows, groups*width]`` of codes ``[banks, words, lanes]``."""
     row = view.first + np.arange(view.rows)[:, None]
     group, feature = np.divmod(np.arange(view.groups * view.width)[None, :], view.width)
     place = group * view.pitch + feature
     along, across = (row, place) if view.layout == "transposed" else (place, row)
     word = across // len(codes) * view.stride + along // hw.lanes
-    bank, lane = np.broadcast_arrays(across % len(codes), along % hw.lanes)
-    return codes[bank, word + offset, lane].astype(np.int64)
+    offsets = view.plane * np.arange(planes)[:, None, None]
+    return codes[across % len(codes), word + offsets, along % hw.lanes]
 
 
 def _decode_residual(hw: HwConfig, view: View, raw: np.ndarray) -> np.ndarray:

@@ -24,10 +24,14 @@ UINT8_WEIGHTS = np.array([1, 2, 4, 8, 16, 32, 64, 128], dtype=np.int64)
 
 def code_words(hw: HwConfig, stored: np.ndarray, words: int | None = None) -> np.ndarray:
     """Stored codes -1, 0, +1 ``[.., n]`` to words ``[.., words, planes, lanes]``; lanes beyond n are all-zero bits."""
-    n = stored.shape[-1]
-    words = ceil_div(n, hw.lanes) if words is None else words
-    planes = [stored != 0, stored < 0] if hw.planes == 2 else [stored > 0]
-    return np.stack([_lanes(hw, plane, words) for plane in planes], axis=-2)
+    placed = _lanes(hw, stored, ceil_div(stored.shape[-1], hw.lanes) if words is None else words)
+    out = np.empty((*placed.shape[:-1], hw.planes, hw.lanes), dtype=bool)
+    if hw.planes == 2:
+        np.not_equal(placed, 0, out=out[..., 0, :])
+        np.less(placed, 0, out=out[..., 1, :])
+    else:
+        np.greater(placed, 0, out=out[..., 0, :])
+    return out.view(np.uint8)
 
 
 def weight_planes(codes: np.ndarray, kind: Kind) -> np.ndarray:
@@ -42,23 +46,30 @@ def plane_words(hw: HwConfig, codes: np.ndarray, words: int | None = None) -> np
     """8-bit codes ``[.., n]`` to words ``[.., 8, words, planes, lanes]``."""
     codes = np.asarray(codes, dtype=np.int64)
     words = ceil_div(codes.shape[-1], hw.lanes) if words is None else words
-    bits = np.stack([_lanes(hw, codes >> p & 1, words) for p in range(8)], axis=-3)
+    bits = np.stack([_lanes(hw, (codes >> p & 1).astype(np.uint8), words) for p in range(8)], axis=-3)
     first = bits[..., None, :]
     return first if hw.planes == 1 else np.concatenate([first, np.zeros_like(first)], axis=-2)
 
 
 def _lanes(hw: HwConfig, values: np.ndarray, words: int) -> np.ndarray:
-    out = np.zeros((*values.shape[:-1], words * hw.lanes), dtype=np.uint8)
+    """Values ``[.., n]`` in the lanes of words, ``[.., words, lanes]``; zeros in those beyond n."""
+    return _padded(values, words * hw.lanes).reshape(*values.shape[:-1], words, hw.lanes)
+
+
+def _padded(values: np.ndarray, count: int) -> np.ndarray:
+    """Values ``[.., n]``, and zeros after them up to ``count``."""
+    if values.shape[-1] == count:
+        return values
+    out = np.zeros((*values.shape[:-1], count), dtype=values.dtype)
     out[..., : values.shape[-1]] = values
-    return out.reshape(*values.shape[:-1], words, hw.lanes)
+    return out
 
 
 def word_codes(hw: HwConfig, words: np.ndarray) -> np.ndarray:
     """Words ``[.., planes, lanes]`` to the integers that the array multiplies, ``[.., lanes]``."""
-    words = words.astype(np.int64)
-    if hw.planes == 1:
-        return 2 * words[..., 0, :] - 1
-    return words[..., 0, :] * (1 - 2 * words[..., 1, :])
+    bits = words.astype(np.int8)
+    codes = 2 * bits[..., 0, :] - 1 if hw.planes == 1 else bits[..., 0, :] * (1 - 2 * bits[..., 1, :])
+    return codes.astype(np.int64)
 
 
 # ---- external memory ------------------------------------------------------------------------------------------------
@@ -86,7 +97,7 @@ def code_row_bytes(hw: HwConfig, words: np.ndarray) -> np.ndarray:
     lead, part = words.shape[:-3], min(hw.axi_data_bits // hw.planes, hw.lanes)
     parts = words.reshape(*lead, words.shape[-3], hw.planes, hw.lanes // part, part).swapaxes(-3, -2)
     bits = parts.reshape(*lead, -1)
-    return to_bytes(np.pad(bits, [(0, 0)] * len(lead) + [(0, -bits.shape[-1] % hw.axi_data_bits)]))
+    return to_bytes(_padded(bits, ceil_div(bits.shape[-1], hw.axi_data_bits) * hw.axi_data_bits))
 
 
 def code_row_words(hw: HwConfig, data: np.ndarray) -> np.ndarray:

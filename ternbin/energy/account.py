@@ -14,8 +14,8 @@ from ternbin.counting.workload import Work
 from ternbin.energy.accuracy import checked_share
 from ternbin.energy.claim import REFERENCES, audit
 from ternbin.energy.clock import clock
-from ternbin.energy.lines import Line, Precision, total_pj, value_pj
-from ternbin.energy.model import account, rates, setting
+from ternbin.energy.lines import Line, Precision, total_pj
+from ternbin.energy.model import Setting, account, charges, rates, setting
 from ternbin.energy.provenance import sources
 
 Fields = dict[str, Any]  # fields of result.json: docs/result-schema.md
@@ -31,6 +31,10 @@ class Tariff:
     act_bits: int
     dram: str = "lpddr4"
     head_bits: int | None = None
+
+    @property
+    def setting(self) -> Setting:
+        return setting(self.hw, self.weight_bits, dram=self.dram)
 
     def lines(self, phase: Phase) -> list[Line]:
         return account(phase.counters, phase.traffic, self.hw, weight_bits=self.weight_bits, dram=self.dram)
@@ -106,13 +110,12 @@ def _op(phase: Phase, name: str, items: Sequence[Executed], tariff: Tariff) -> F
     cycles: Counter[str] = Counter()
     for item in items:
         cycles[item.unit] += item.end - item.start
-    lines = account(counters, moved, tariff.hw, weight_bits=tariff.weight_bits, dram=tariff.dram)
     return {
         "phase": phase.name,
         "name": name,
         "macs": phase.work.get(name, Work()).macs,
         "bytes": moved.total - moved.program,
-        "energy_pj": value_pj(lines),
+        "energy_pj": sum(rate.pj_of(counted) for rate, counted in charges(counters, moved, tariff.setting)),
         "cycles": dict(cycles),
     }
 

@@ -54,6 +54,10 @@ class Rate:
     factor: float
     energy: Figure
 
+    def pj_of(self, counted: float) -> float:
+        """Picojoules of a span in which the counter grew by ``counted``."""
+        return self.factor * counted * self.energy.pj
+
     def line(self, counted: float) -> "Line":
         """The energy line of a span in which the counter grew by ``counted``."""
         return Line(
@@ -78,7 +82,7 @@ class Line(Rate):
 
     @property
     def pj(self) -> float:
-        return self.count * self.energy.pj
+        return self.pj_of(self.counted)
 
     def asdict(self) -> dict[str, str | float]:
         """The fields of docs/result-schema.md."""

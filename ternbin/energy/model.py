@@ -316,6 +316,13 @@ def setting(
     return Setting(hw, precision, dram, weight_bits, (("weights", weights), ("embedding", embedding)))
 
 
+def charges(counters: Mapping[str, float], traffic: Traffic, setting: Setting) -> Iterator[tuple[Rate, float]]:
+    """Every kind of event of a setting, and what its counter counted: arguments as of :func:`account`."""
+    counted: dict[Basis, Mapping[str, float]] = {"counters": counters, "traffic": asdict(traffic)}
+    for rate in rates(setting):
+        yield rate, counted[rate.basis][rate.counter]
+
+
 def account(
     counters: Mapping[str, float],
     traffic: Traffic,
@@ -333,6 +340,5 @@ def account(
     ``hw.memory_bits``; embedding rows have ``weight_bits`` there). ``precision``: of the array, if not the hardware's. ``stored_bits``:
     what the weights that were loaded take in external memory, if not all of them ``hw.memory_bits``.
     """
-    counted: dict[Basis, Mapping[str, float]] = {"counters": counters, "traffic": asdict(traffic)}
-    table = rates(setting(hw, weight_bits, precision, dram, stored_bits))
-    return [rate.line(counted[rate.basis][rate.counter]) for rate in table]
+    charged = charges(counters, traffic, setting(hw, weight_bits, precision, dram, stored_bits))
+    return [rate.line(counted) for rate, counted in charged]

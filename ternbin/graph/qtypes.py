@@ -128,7 +128,7 @@ def pack_bits(plane: np.ndarray) -> np.ndarray:
 
 def unpack_bits(data: np.ndarray, n: int) -> np.ndarray:
     """Inverse of :func:`pack_bits`: the first ``n`` booleans of each row."""
-    return np.unpackbits(data, axis=-1, count=n, bitorder="little").astype(bool)
+    return np.unpackbits(data, axis=-1, count=n, bitorder="little").view(bool)
 
 
 def pack(codes: np.ndarray, name: str) -> np.ndarray:
@@ -151,7 +151,9 @@ def unpack(data: np.ndarray, name: str, n: int) -> np.ndarray:
         return 2 * data.astype(np.int64) - 255
     if kind.eight_bit:
         return data.view(np.int8 if name == "int8" else np.uint8).astype(np.int64)
-    stored = 1 if kind.bits == 1 else unpack_bits(data[..., : data.shape[-1] // 2], n).view(np.int8)
-    neg = unpack_bits(data if kind.bits == 1 else data[..., data.shape[-1] // 2 :], n).view(np.int8)
-    codes = stored - 2 * neg + np.int8(kind.sub)
+    codes = unpack_bits(data if kind.bits == 1 else data[..., data.shape[-1] // 2 :], n).view(np.int8)  # the neg plane
+    codes *= -2  # all in place: an embedding table has many
+    codes += 1 if kind.bits == 1 else unpack_bits(data[..., : data.shape[-1] // 2], n).view(np.int8)
+    if kind.sub:
+        codes += np.int8(kind.sub)
     return codes if kind.mul == 1 else codes // np.int8(kind.mul)

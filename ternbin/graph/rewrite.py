@@ -59,11 +59,11 @@ class Rule:
 
 
 def rewrite(graph: Graph, weights: Weights, rules: tuple[Rule, ...]) -> tuple[Graph, Weights]:
-    """Apply the first rule that fits to every node, sources first; returns a new graph and a new side table."""
+    """Apply the first rule that fits to every node of a valid graph, sources first; returns a new graph and a new side table."""
     table = dict(weights)
 
     def visit(node: Node[Op], src: tuple[Node[Op], ...]) -> Node[Op]:
-        node = typed(table, node.op, *src)
+        node = node if src == node.src else typed(table, node.op, *src)
         for rule in rules:
             match = rule.pattern.match(node)
             new = None if match is None else rule.build(match, table)

@@ -30,6 +30,7 @@ from ternbin.mapping.allocator import Image
 from ternbin.mapping.fold import Folded, fold_product, fold_scales, fold_thresholds, operand, pad_thresholds
 from ternbin.mapping.resident import Constant
 
+PIECE_TILES = 16  # row tiles that are packed at a time
 Linear = LinearCodes | LinearCodes8 | LinearResidual | LmHead
 STORED_KIND = {
     "ternary": Kind.TERNARY,
@@ -143,14 +144,24 @@ def _row_features(hw: HwConfig, features: int, groups: int) -> np.ndarray:
 def _weight_bytes(
     hw: HwConfig, weight: np.ndarray, code: qtypes.Kind, rows: np.ndarray, x: Lanes, inner: int, expand: bool
 ) -> np.ndarray:
+    """Row tiles in the order of their loads, [.., bytes]; some at a time, so that what lies between stays in a cache."""
+    size = PIECE_TILES * hw.rows
+    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return np.concatenate([_piece_bytes(hw, weight, code, piece, x, inner, expand) for piece in pieces])
+
+
+def _piece_bytes(
+    hw: HwConfig, weight: np.ndarray, code: qtypes.Kind, rows: np.ndarray, x: Lanes, inner: int, expand: bool
+) -> np.ndarray:
     width = ceil_div(x.extent, hw.lanes) * hw.lanes
     placed = np.full((len(rows), width), code.idle, dtype=weight.dtype)
-    picked = np.where((rows >= 0)[:, None], weight[rows], code.idle)
+    picked = weight[rows]
+    picked[rows < 0] = code.idle
     for group in range(x.groups):
         placed[:, group * x.pitch :][:, : x.width] = picked[:, group * x.width :][:, : x.width]
-    planes = np.zeros((len(rows), inner * hw.lanes), dtype=np.int8)
-    planes[:, : code.planes * width] = weight_planes(placed, code)
-    loaded = weight_rows(hw, planes)
+    planes = weight_planes(placed, code)
+    spare = inner * hw.lanes - planes.shape[1]
+    loaded = weight_rows(hw, np.pad(planes, [(0, 0), (0, spare)]) if spare else planes)
     if packs_trits(hw, Mem.WBUF, expand):
         return trit_row_bytes(hw, loaded.reshape(len(rows) // hw.rows, -1))
     return (

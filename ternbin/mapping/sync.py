@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ternbin.contract.effects.access import READ, WRITE, Access
+from ternbin.contract.effects.access import WRITE, Access
 from ternbin.contract.effects.table import touches
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import UNIT_OF, Instruction, Unit
@@ -20,47 +20,51 @@ from ternbin.contract.pipeline import MAX_TOKENS
 from ternbin.errors import InputError
 
 _UNITS = [frozenset(unit for unit in Unit if mask >> unit & 1) for mask in range(1 << len(Unit))]
+_NONE = np.zeros(0, dtype=np.int64)
 Clock = list[int]  # of each unit the last instruction, counted within it, that something is sure to follow; -1: none
 
 
 @dataclass(frozen=True)
 class Touched:
-    """Accesses of an instruction: words, of all memories one after the other, and external bytes (low, high, READ or WRITE)."""
+    """Accesses of an instruction, as places of a :class:`History`: what it must ``follow``, of which the first are writes of what it
+    ``reads``; what it ``leaves`` for later ones; and external bytes (low, high, READ or WRITE)."""
 
+    follow: np.ndarray
     reads: np.ndarray
-    writes: np.ndarray
+    leaves: np.ndarray
     external: list[tuple[int, int, int]]
 
 
 class History:
-    """For every word, the last instruction (counted within its unit) of each unit that read and that wrote it."""
+    """For every word, the last instruction (counted within its unit) of each unit that read and that wrote it.
+
+    A place is a word, of all memories one after the other, of reads; places of writes follow.
+    """
 
     def __init__(self, hw: HwConfig):
-        self.first, size = {}, 0
+        self.first, self.size = {}, 0
         for mem, memory in memories(hw).items():
-            self.first[mem], size = size, size + memory.words
-        self.last = np.full((2, len(Unit), size), -1, dtype=np.int32)
+            self.first[mem], self.size = self.size, self.size + memory.words
+        self.last = np.full((len(Unit), 2 * self.size), -1, dtype=np.int32)
         self.bytes: list[tuple[int, int, int, int, int]] = []  # low, high, kind, unit, number
 
     def touched(self, accesses: Iterable[Access]) -> Touched:
         """Of another history of the same configuration, too."""
-        own = [(access, access.words + self.first[access.mem]) for access in accesses if access.mem is not None]
-        none = np.zeros(0, dtype=np.int64)
-        reads, writes = (
-            np.concatenate([none, *(words for access, words in own if access.kind == kind)]) for kind in (READ, WRITE)
-        )
-        outside = (access for access in accesses if access.mem is None)
-        return Touched(reads, writes, [(int(a.words[0]), int(a.words[1]), a.kind) for a in outside])
+        reads, writes, external = [_NONE], [_NONE], []
+        for access in accesses:
+            if access.mem is None:
+                external.append((int(access.words[0]), int(access.words[1]), access.kind))
+            else:
+                (writes if access.kind == WRITE else reads).append(access.words + self.first[access.mem])
+        read, written = np.concatenate(reads), np.concatenate(writes)
+        follow = np.concatenate([read + self.size, written + self.size, written])
+        return Touched(follow, follow[: len(read)], np.concatenate([read, written + self.size]), external)
 
     def conflicts(self, touched: Touched, own: Unit) -> Clock:
         """Per unit the last instruction that one of unit ``own`` with these accesses must follow, -1 for none."""
-        latest = self.last[WRITE].take(touched.reads, axis=1).max(axis=1, initial=-1)
-        if touched.writes.size:
-            later = self.last.take(touched.writes, axis=2).max(axis=(0, 2))
-            if own == Unit.EXECUTE:
-                later[own] = -1
-            latest = np.maximum(latest, later)
-        result = latest.tolist()
+        result: Clock = np.maximum.reduce(self.last.take(touched.follow, axis=1), axis=1, initial=-1).tolist()
+        if own == Unit.EXECUTE:
+            result[own] = int(np.maximum.reduce(self.last[own].take(touched.reads), initial=-1))
         for first, end, access in touched.external:
             for low, high, kind, unit, number in self.bytes:
                 if (kind or access) and low < end and first < high:
@@ -69,8 +73,7 @@ class History:
 
     def note(self, touched: Touched, unit: Unit, number: int, constant: tuple[int, int] | None = None) -> None:
         """Enter the accesses of an instruction. Reads of the ``constant`` bytes need not be remembered."""
-        self.last[READ, unit][touched.reads] = number
-        self.last[WRITE, unit][touched.writes] = number
+        self.last[unit][touched.leaves] = number
         for low, high, kind in touched.external:
             if kind == WRITE or constant is None or low < constant[0] or high > constant[1]:
                 self.bytes.append((low, high, kind, unit, number))
@@ -93,7 +96,7 @@ def insert_tokens(
     after: list[list[Clock]] = [[] for _ in units]  # what is sure to be done once an instruction of a unit is done
     waits, signals = [0] * len(instructions), [0] * len(instructions)  # a bit a unit
     for position, instruction in enumerate(instructions):
-        key = instruction.op, *instruction.fields.items()
+        key = instruction.op, tuple(instruction.fields), tuple(instruction.fields.values())
         if key not in memo:
             memo[key] = history.touched(touches(hw, instruction))
         unit, touched = UNIT_OF[instruction.op], memo[key]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ternbin.errors import InputError
+from ternbin.graph.golden import linear_acc
 from ternbin.graph.golden import rne as rounded
 from ternbin.graph.ir import Weights
 from ternbin.graph.ops.linear import Affine
@@ -59,7 +60,8 @@ def fixed_scale(scale: Fraction) -> tuple[int, int]:
 
 def reach(weights: Weights, weight: str, magnitude: int) -> Tensor:
     """Largest magnitude of each row's sum (int64 [rows]) of codes ``weight`` with others of at most ``magnitude``."""
-    return weights[weight].abs().sum(1, dtype=torch.int64) * magnitude
+    magnitudes = weights[weight].abs()
+    return linear_acc(torch.ones(magnitudes.shape[1]), magnitudes) * magnitude
 
 
 def saturated(bias: Tensor, swing: Tensor | float, limit: int) -> Tensor:

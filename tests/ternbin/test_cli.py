@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from html import escape
 from pathlib import Path
@@ -46,6 +48,17 @@ def test_every_verb_has_help(capsys):
             main([verb, "--help"])
         assert stop.value.code == 0
         assert "usage:" in capsys.readouterr().out
+
+
+def test_a_process_ends_without_looking_for_circles_once_more():
+    script = """
+import atexit, gc
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 1000))
+from ternbin.cli import main
+main(["completion", "bash"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "frozen True"
 
 
 @pytest.mark.parametrize(
