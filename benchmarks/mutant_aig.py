@@ -68,9 +68,17 @@ class Aig:
     def fixed(self, literal: Literal, leaf: Literal, kept: dict[int, Literal]) -> Literal:
         """The literal where ``leaf`` is 1. ``kept``: what was found before, for the same leaf."""
         kept |= {0: 0, leaf >> 1: _TRUE}
-        for node in sorted(self.cone([literal]) - kept.keys()):
+        waiting = [literal >> 1]
+        while waiting:
+            node = waiting[-1]
             gate = self.gates[node]
-            kept[node] = self.both(*(kept[x >> 1] ^ x & 1 for x in gate)) if gate else 2 * node
+            before = [x >> 1 for x in gate or () if x >> 1 not in kept]
+            if node in kept or not before:
+                waiting.pop()
+                if node not in kept:
+                    kept[node] = self.both(*(kept[x >> 1] ^ x & 1 for x in gate)) if gate else 2 * node
+            else:
+                waiting += before
         return kept[literal >> 1] ^ literal & 1
 
 
@@ -273,7 +281,7 @@ class Pair:
         """A file (AIGER) whose outputs are ``wrong``. The registers ``apart`` are in it, and others within ``depth`` registers; what is
         further away is free. They begin as reset leaves them, and those that it does not set with any value, the same in both circuits."""
         aig, of = self.aig, {other: register for register, other in apart.items()}
-        after = {**self.following, **{other: follows[register] for register, other in of.items()}}
+        after = {**self.following, **{other: follows[register] for other, register in of.items()}}
         kept: dict[Literal, Literal] = {}
         seen = fresh = aig.leaves(wrong)
         while fresh:
