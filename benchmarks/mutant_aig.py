@@ -197,7 +197,7 @@ class Pair:
         gates = {clocked: awake(clocked) for clocked in {each[-1] for each in (*found, *writes)}}
         self._operations = list(_sorted([each for each in operations if not set(each.given) & latches.keys()]))
         self._registers = [Register(result, following, gates[at]) for result, following, at in found]
-        self._writes = [Written(*own, gates[at]) for *own, at in writes]
+        self._writes = [Written(*own, gates[at]) for *own, at in writes]  # pyright: ignore[reportCallIssue]
 
     def _next(self, register: Register, value: Any) -> Literal:
         following = value[register.following]

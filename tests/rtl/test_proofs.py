@@ -340,7 +340,7 @@ def counters_inside(names: Iterable[str]) -> dict[str, str]:
 
 def test_counters():
     names = {"a": 1, "b": 3, "c": 2, "d": 7, "e": 1}
-    check(Counters(names), lambda *parts: counts(*parts, names), counters_inside(names))
+    check(Counters(names), lambda h, m, dut: counts(h, m, dut, names), counters_inside(names))
 
 
 def test_fetch_asks_for_no_more_than_fits():
