@@ -4,6 +4,8 @@ What models compute is compared with the interpreter when it is first run, witho
 """
 
 import hashlib
+import mmap
+import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +17,11 @@ import torch
 
 from ternbin.contract import isa
 from ternbin.contract.counters import counters
+from ternbin.contract.effects.table import broken_rule
 from ternbin.contract.hw import NAMED
-from ternbin.contract.isa import INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Instruction, Mem, Op, Unit, encode
+from ternbin.contract.isa import FIELDS, INSTRUCTION_BYTES, UNIT_OF, ErrorCode, Instruction, Mem, Op, Unit, encode
 from ternbin.contract.memories import TABLES, memories
+from ternbin.contract.pipeline import MAX_TOKENS
 from ternbin.contract.program import Probe, Program, Region, View
 from ternbin.counting.external import MemoryModel
 from ternbin.counting.runs import CallRun, RunResult
@@ -33,7 +37,7 @@ from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.check import check
 from ternbin.sim.host import Host
-from ternbin.sim.simulator import CYCLE_LIMIT, CoreError, Simulator
+from ternbin.sim.simulator import CYCLE_LIMIT, CoreError, HostCycle, Simulator
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "sim"))
 import test_refusals as refusals  # noqa: E402  # pyright: ignore[reportMissingImports]  # found by the line above
@@ -41,6 +45,7 @@ import test_refusals as refusals  # noqa: E402  # pyright: ignore[reportMissingI
 # All that an accelerator can have: lists for beams, masks, packed weights.
 HW = replace(NAMED["tiny"].searching(2), weight_pack="5trit")
 IDS = [3, 7, 9, 11, 5]
+EXTREMES = (0x7FFF, 0x7FFF, 0x8000, 0x8000, 0x7FFE, 0x8001, 0x7F7F, 0x8080, 0xFFFF, 0, 1)  # 16-bit words
 BEAMS = Search(beams=2, no_repeat_ngram_size=2)
 
 
@@ -69,10 +74,11 @@ class Seen:
 
 
 class Watched:
-    """A simulator of which everything is seen that calls do."""
+    """A simulator of which everything is seen that calls do. ``parts``: the bytes of external memory that are looked at."""
 
-    def __init__(self, simulator: Simulator, seen: Seen, what: str):
+    def __init__(self, simulator: Simulator, seen: Seen, what: str, parts: Sequence[slice] = (slice(None),)):
         self.simulator, self.memory, self.seen, self.what = simulator, simulator.memory, seen, what
+        self.parts = parts
 
     def call(self, address: int, count: int, probes: Sequence[Probe] = (), **_: object) -> CallRun:
         limit = self.seen.limit()
@@ -82,7 +88,7 @@ class Watched:
             self.seen(self.what, (self.simulator.counters()["cycles"], error.code, error.address))
             raise
         digest = hashlib.sha256(repr((result.counters, result.records)).encode())
-        for part in (*result.raw, self.memory):
+        for part in (*result.raw, *(self.memory[each] for each in self.parts)):
             digest.update(part)
         self.seen(self.what, (result.cycles, digest.hexdigest()))
         return result
@@ -137,9 +143,13 @@ def _put(memory: bytearray, address: int, program: Sequence[Instruction | int]) 
     memory[address : address + len(data)] = data
 
 
-def _memory() -> bytearray:
-    """External memory as the tests of refusals begin with."""
-    memory = bytearray(np.random.default_rng(1).integers(0, 256, refusals.SIZE, dtype=np.uint8).tobytes())
+def _memory(extreme: bool = False) -> bytearray:
+    """External memory as the tests of refusals begin with. ``extreme``: of the largest and smallest 16-bit words, and some small ones."""
+    rng = np.random.default_rng(1)
+    if extreme:
+        memory = bytearray(rng.choice(EXTREMES, refusals.SIZE // 2).astype("<u2").tobytes())
+    else:
+        memory = bytearray(rng.integers(0, 256, refusals.SIZE, dtype=np.uint8).tobytes())
     ids = next(i["dram"] for i in refusals.fill(HW) if i["mem"] == Mem.IDBUF)
     for entry in range(refusals.SMALL_IDS):
         at = ids + entry * HW.axi_bytes
@@ -158,12 +168,14 @@ def all_memories(unit: Unit) -> list[Probe]:
 
 @dataclass(frozen=True)
 class Instructions:
-    """Random instructions, each a program of its own; after each every word of every memory is looked at."""
+    """Instructions, each a program of its own; after each every word of every memory is looked at."""
 
+    name: str
     chosen: tuple[Instruction, ...]
+    extreme: bool = False
 
     def __call__(self, library: Path, seen: Seen) -> None:
-        with Simulator(HW, library, _memory(), MemoryModel(latency=3)) as simulator:
+        with Simulator(HW, library, _memory(self.extreme), MemoryModel(latency=3)) as simulator:
             watched, program = Watched(simulator, seen, "all memories filled"), refusals.fill(HW)
             _put(simulator.memory, 0, program)
             watched.call(0, len(program), all_memories(UNIT_OF[program[-2].op]))
@@ -179,12 +191,12 @@ class Instructions:
                         simulator.memory[:] = kept[1]
 
 
-def _instructions(count: int) -> Instructions:
+def _defined(candidates: Sequence[Instruction], extreme: bool = False) -> tuple[Instruction, ...]:
     """Those whose outcome is defined."""
-    chosen, machine = [], Machine(HW, _memory())
+    chosen, machine = [], Machine(HW, _memory(extreme))
     machine.run(refusals.fill(HW))
     kept = bytes(machine.dram), {mem: value.copy() for mem, value in machine.memories.items()}
-    for i in refusals.instructions(HW, 1, count):
+    for i in candidates:
         machine.dram[:], machine.memories = kept[0], {mem: value.copy() for mem, value in kept[1].items()}
         machine.reset_units()
         try:
@@ -196,7 +208,23 @@ def _instructions(count: int) -> Instructions:
             continue
         if refusals.settled(HW, i):
             chosen.append(i)
-    return Instructions(tuple(chosen))
+    return tuple(chosen)
+
+
+def _each_bit(seed: int) -> list[Instruction]:
+    """Legal instructions of all operations with one bit of one field inverted: every bit of every field."""
+    rng, result = random.Random(seed), []
+    for op, make in refusals.LEGAL.items():
+        for name, width in FIELDS[op]:
+            for bit in range(abs(width)):
+                fields = {key: int(value) for key, value in make(HW, rng).items()}
+                value = fields.get(name, 0) ^ 1 << bit
+                if width < 0:
+                    value = (value + (1 << -width - 1)) % (1 << -width) - (1 << -width - 1)
+                i = Instruction(op, fields | {name: value})
+                if broken_rule(HW, i) or refusals.quick(i):
+                    result.append(i)
+    return result
 
 
 def registers(library: Path, seen: Seen) -> None:
@@ -308,14 +336,183 @@ def deadlock(library: Path, seen: Seen) -> None:
             pass
 
 
+def reach(library: Path, seen: Seen) -> None:
+    """Transfers and programs all over an external memory of 4 GB: every bit of an address, a stride and a sum of them."""
+    rng, size = random.Random(1), 1 << HW.axi_addr_bits
+    with mmap.mmap(-1, size) as memory, Simulator(HW, library, memory, MemoryModel(latency=2), seed=0) as simulator:  # type: ignore[arg-type]
+        watched = Watched(simulator, seen, "transfers far away")
+        places = [(1 << bit) - 24 for bit in range(14, HW.axi_addr_bits)] + [size - 72 - 4096 * n for n in range(3)]
+        for number in range(150):
+            rows, words = rng.randint(1, 4), rng.randint(1, 24)
+            bytes_of = words * 8
+            transfers = []
+            for op in (Op.LOAD, Op.STORE):
+                at = rng.choice(places) if rng.random() < 0.4 else rng.randrange(0x8000, size, 4) & ~3
+                room = (size - at - bytes_of) // max(1, rows - 1)
+                stride = (
+                    rng.choice([1 << bit for bit in range(2, 32)]) if rng.random() < 0.5 else rng.randrange(1 << 32)
+                )
+                stride = min(stride, max(0, room)) & ~3
+                if op == Op.STORE and stride < bytes_of:
+                    rows = 1
+                transfers.append((at, stride))
+            (source, step), (target, back) = transfers
+            fields = {"mem": Mem.RBUF, "inner": words, "outer": rows, "addr": rng.randrange(900)}
+            spots = [slice(source + row * step, source + row * step + bytes_of) for row in range(rows)]
+            if source + (rows - 1) * step + bytes_of > size or target + (rows - 1) * back + bytes_of > size:
+                continue
+            for spot in spots:
+                simulator.memory[spot] = rng.randbytes(bytes_of)
+            load = Instruction(Op.LOAD, fields | {"dram": source, "stride": step}, signal=frozenset({Unit.STORE}))
+            store = Instruction(Op.STORE, fields | {"dram": target, "stride": back}, wait=frozenset({Unit.LOAD}))
+            program: list[Instruction | int] = [load, store, refusals.END]
+            where = min(size - 3 * INSTRUCTION_BYTES, rng.choice([0x1000, *places]) & ~63)
+            if number % 5 == 4:
+                program[1] = encode(store) ^ 1 << 511  # the address of an error
+            _put(simulator.memory, where, program)
+            watched.parts = [slice(target + row * back, target + row * back + bytes_of) for row in range(rows)]
+            try:
+                watched.call(where, 3, all_memories(Unit.STORE))
+            except CoreError:
+                pass
+    with Simulator(HW, library, _memory(), MemoryModel(latency=2)) as simulator:
+        watched = Watched(simulator, seen, "programs far away")
+        for bit in range(16, 64):
+            for low in (0, rng.randrange(1 << bit) & ~63):
+                try:
+                    watched.call(1 << bit | low, 1)
+                except CoreError:
+                    pass
+
+
+def _one(unit: Unit, wait: Sequence[Unit] = (), signal: Sequence[Unit] = ()) -> Instruction:
+    """A short instruction of a unit."""
+    transfer = {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 0x4000}
+    rows = {"tokens": 1, "words": 1, "features": HW.rows, "src_stride": 1, "dst_addr": 8, "dst_stride": 1}
+    gemm = {"row_planes": 1, "col_planes": 1, "chunks": 1, "row_tiles": 1, "col_tiles": 1, "tokens": 1, "row_stride": 1}
+    op, fields = {
+        Unit.LOAD: (Op.LOAD, transfer),
+        Unit.STORE: (Op.STORE, transfer | {"dram": 0xC000}),
+        Unit.VECTOR: (Op.EMBED, rows),
+        Unit.EXECUTE: (Op.GEMM, gemm | {"epilogue": isa.Epilogue.SCORES, "row_kbuf": 1}),
+    }[unit]
+    return Instruction(op, fields, wait=frozenset(wait), signal=frozenset(signal))
+
+
+def tokens(library: Path, seen: Seen) -> None:
+    """Every unit gives every other tokens: a few, as many as there may be, one too many; several at once; waits for itself."""
+    with Simulator(HW, library, _memory(), MemoryModel(latency=1)) as simulator:
+        watched, fill = Watched(simulator, seen, "tokens"), refusals.fill(HW)
+        _put(simulator.memory, 0, fill)
+        watched.call(0, len(fill))
+
+        def run(program: list[Instruction]) -> None:
+            _put(simulator.memory, 0x1000, [*program, refusals.END])
+            try:
+                watched.call(0x1000, len(program) + 1)
+            except CoreError:
+                pass  # no token is left, as later runs show
+
+        pairs = [(giver, taker) for giver in Unit for taker in Unit if giver != taker]
+        for giver, taker in pairs:
+            give, take = _one(giver, signal=[taker]), _one(taker, wait=[giver])
+            for count in (1, 3, 9, 65):
+                run([give] * count + [take] * count)
+            run([give, take] * 9)
+            run([give] * 4 + [take, give] * 6 + [take] * 4)
+        for giver, taker in [*pairs, *pairs[:1]]:
+            run([_one(giver, signal=[taker])] * (MAX_TOKENS + 1))
+        rng = random.Random(1)
+        for _ in range(60):  # each token that is waited for was given before
+            there, program = dict.fromkeys(pairs, 0), []
+            for _ in range(rng.randint(4, 30)):
+                unit = rng.choice(list(Unit))
+                waits = [each for each in Unit if there.get((each, unit)) and rng.random() < 0.6]
+                gives = [each for each in Unit if each != unit and rng.random() < 0.4]
+                for each in waits:
+                    there[each, unit] -= 1
+                for each in gives:
+                    there[unit, each] += 1
+                waits += [unit] if rng.random() < 0.2 else []
+                program.append(_one(unit, waits, gives))
+            run(program)
+
+
+def host(library: Path, seen: Seen) -> None:
+    """The register port with requests and answers at odd times, while programs run: everything it shows in every cycle."""
+    rng, program = random.Random(1), refusals.fill(HW)
+    reads = [*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), 1, 0x802, 0xFFC]
+    with Simulator(HW, library, _memory(), MemoryModel(latency=3)) as simulator:
+        _put(simulator.memory, 0, program)
+        _put(simulator.memory, 0x1000, [encode(program[0]) ^ 1 << 511, refusals.END])
+        port = HostCycle()
+        for pace in (1.0, 0.7, 0.3, 0.7):
+            for number in range(6000):
+                if port.awvalid and port.awready:
+                    port.awvalid = 0
+                if port.wvalid and port.wready:
+                    port.wvalid = 0
+                if port.arvalid and port.arready:
+                    port.arvalid = 0
+                if not port.awvalid and not port.wvalid and rng.random() < pace / 3:
+                    values = {
+                        isa.REG_PROGRAM: rng.choice([0, 0, 0x1000, rng.randrange(1 << 32)]),
+                        isa.REG_PROGRAM_HI: rng.choice([0, 0, 0, rng.randrange(1 << 32)]),
+                        isa.REG_CTRL: rng.choice([3, 7, 2, 6, 0, rng.randrange(1 << 32)]),
+                        isa.REG_STATUS: rng.randrange(1 << 32),
+                        rng.choice(reads): rng.randrange(1 << 32),
+                    }
+                    port.awaddr, port.wdata = rng.choice(list(values.items()))
+                    port.wstrb = rng.choice([15, 15, 15, rng.randrange(16)])
+                    port.awvalid = port.wvalid = 1
+                if not port.arvalid and rng.random() < pace:
+                    port.araddr = rng.choice(reads)
+                    port.arvalid = 1
+                port.bready, port.rready = rng.random() < pace, rng.random() < pace
+                simulator.host_cycle(port)
+                seen(
+                    "the register port",
+                    (
+                        number,
+                        port.awready,
+                        port.wready,
+                        port.arready,
+                        port.bvalid and 4 + port.bresp,
+                        port.rvalid and (port.rresp, port.rdata),
+                        port.irq,
+                    ),
+                )
+            simulator.reset(3)
+            port = HostCycle()
+
+
 Step = Callable[[Path, Seen], None]
+
+
+def name(step: Step) -> str:
+    return step.name if isinstance(step, Model | Instructions) else step.__name__
 
 
 def suite(instructions: int) -> list[Step]:
     """The steps, those that are quick first."""
     torch.set_num_threads(1)
-    many, models = _instructions(instructions), _models()
-    return [registers, errors, far, Instructions(many.chosen[: instructions // 8]), *models, many, resets, deadlock]
+    many, models = _defined(refusals.instructions(HW, 1, instructions)), _models()
+    return [
+        registers,
+        errors,
+        far,
+        Instructions("some instructions", many[: instructions // 8]),
+        *models,
+        Instructions("instructions", many),
+        resets,
+        deadlock,
+        host,
+        reach,
+        Instructions("extreme words", _defined(refusals.instructions(HW, 3, 2 * instructions), True), True),
+        Instructions("more instructions", _defined(refusals.instructions(HW, 2, 2 * instructions))),
+        Instructions("every bit of every field", _defined(_each_bit(1))),
+        tokens,
+    ]
 
 
 def outcome(step: Step, library: Path, expected: list[Any]) -> str:

@@ -2,8 +2,9 @@
 
     python benchmarks/mutants.py --mutants 1000
 
-One simulator holds all mutants (benchmarks/mutant_design.py); compiling it takes some minutes. Verdicts are kept in ``--work``: a later
-call goes on where an earlier one stopped. ``--survivors`` lists those that nothing noticed.
+One simulator holds all mutants (benchmarks/mutant_design.py); compiling it takes some minutes. Verdicts are kept in ``--work``, one for
+each step of the suite: a later call goes on where an earlier one stopped, and a new step is run on those that the others let pass.
+``--survivors`` lists those that nothing noticed; ``--prove`` asks of each whether it changes anything at all (benchmarks/mutant_equal.py).
 """
 
 import argparse
@@ -11,11 +12,15 @@ import hashlib
 import json
 import multiprocessing
 import sys
+from collections import defaultdict
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import mutant_equal
+import mutant_proof
 import mutant_suite
 from mutant_design import UNITS, Mutant, Mutants, build
 
@@ -27,65 +32,130 @@ SECONDS = 120  # for one mutant; a simulation that takes longer hangs
 Step = mutant_suite.Step
 
 
-def verdict(built: Mutants, mutant: Mutant, steps: list[tuple[Step, list[Any]]]) -> str:
-    """ "" or what notices the mutant. In a process of its own: a mutant can take the simulator down."""
+@dataclass(frozen=True)
+class Learnt:
+    """A step and what it shows of the RTL. ``key`` stands for both, so a verdict holds as long as they are the same."""
+
+    step: Step
+    expected: list[Any]
+
+    @property
+    def key(self) -> str:
+        return f"{mutant_suite.name(self.step)} {hashlib.sha256(repr(self.expected).encode()).hexdigest()[:12]}"
+
+
+def verdict(built: Mutants, number: int, steps: list[Learnt]) -> tuple[int, str]:
+    """How many of the steps notice nothing, and what the next one notices, or "". In a process of its own: a mutant can take the
+    simulator down."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_judge, args=(built, mutant.number, steps, theirs))
+    process = multiprocessing.get_context("fork").Process(target=_judge, args=(built, number, steps, theirs))
     process.start()
     theirs.close()
+    passed = 0
     try:
-        if not ours.poll(SECONDS):
-            return "hangs"
-        return ours.recv()
+        while passed < len(steps):
+            if not ours.poll(SECONDS):
+                return passed, "hangs"
+            if found := ours.recv():
+                return passed, found
+            passed += 1
+        return passed, ""
     except EOFError:
-        return "the simulation does not settle"
+        return passed, "the simulation does not settle"
     finally:
         process.kill()
         process.join()
 
 
-def _judge(built: Mutants, number: int, steps: list[tuple[Step, list[Any]]], answer: Connection) -> None:
+def _judge(built: Mutants, number: int, steps: list[Learnt], answer: Connection) -> None:
     sys.stderr.close()  # what Verilator says of logic that does not settle
     built.choose(number)
-    for step, expected in steps:
-        if found := mutant_suite.outcome(step, built.library, expected):
-            answer.send(found)
+    for each in steps:
+        found = mutant_suite.outcome(each.step, built.library, each.expected)
+        answer.send(found)
+        if found:
             return
-    answer.send("")
 
 
-def verdicts(built: Mutants, instructions: int, path: Path, most: int) -> dict[int, str]:
-    """Of every mutant; those that ``path`` has already are taken from there, and at most ``most`` are new."""
-    found: dict[int, str] = {}
-    if path.exists():
-        found = {entry["mutant"]: entry["noticed"] for entry in map(json.loads, path.read_text("utf-8").splitlines())}
-    units = {unit: [each for each in built.mutants if each.unit == unit and not each.dead] for unit in UNITS}
-    turns = chain.from_iterable(zip_longest(*units.values()))  # an unfinished table has some of each unit
-    missing = [mutant for mutant in turns if mutant and mutant.number not in found][:most]
-    if not missing:
-        return found
+def verdicts(built: Mutants, instructions: int, path: Path, most: int, equal: set[int]) -> dict[int, str]:
+    """Of every mutant, "" or the step that notices it; what ``path`` has already is taken from there, and at most ``most`` are new.
+    None of those that are ``equal``."""
     steps = mutant_suite.suite(instructions)
     with stage("the suite on the RTL as it is"):
-        learnt = [(step, mutant_suite.learnt(step, compiled(mutant_suite.HW))) for step in steps]
-    if difference := verdict(built, Mutant(0, "", "", False), learnt):
+        learnt = [Learnt(step, mutant_suite.learnt(step, compiled(mutant_suite.HW))) for step in steps]
+    known: dict[int, dict[str, str]] = defaultdict(dict)  # mutant -> step -> what it notices
+    if path.exists():
+        for entry in map(json.loads, path.read_text("utf-8").splitlines()):
+            known[entry["mutant"]][entry["step"]] = entry["noticed"]
+    keys = {each.key for each in learnt}
+    missing: dict[Mutant, list[Learnt]] = {}
+    units = {unit: [each for each in built.mutants if each.unit == unit and not each.dead] for unit in UNITS}
+    for mutant in chain.from_iterable(zip_longest(*units.values())):  # an unfinished table has some of each unit
+        if (
+            mutant
+            and mutant.number not in equal
+            and not any(text for key, text in known[mutant.number].items() if key in keys)
+        ):
+            missing[mutant] = [each for each in learnt if each.key not in known[mutant.number]]
+    missing = dict([(mutant, left) for mutant, left in missing.items() if left][:most])
+    needed = {each.key for left in missing.values() for each in left}
+    passed, difference = verdict(built, 0, [each for each in learnt if each.key in needed])
+    if difference:
         raise CheckError(f"without a mutant nothing must be noticed, not: {difference}")
     with path.open("a", encoding="utf-8") as kept:
-        for mutant in bar(missing, label="mutants", unit="mutant"):
-            found[mutant.number] = verdict(built, mutant, learnt)
-            print(json.dumps({"mutant": mutant.number, "noticed": found[mutant.number]}), file=kept, flush=True)
-    return found
+        for mutant, left in bar(missing.items(), label="mutants", unit="mutant"):
+            passed, noticed = verdict(built, mutant.number, left)
+            for number, each in enumerate(left[: passed + bool(noticed)]):
+                text = noticed if number == passed else ""
+                known[mutant.number][each.key] = text
+                print(json.dumps({"mutant": mutant.number, "step": each.key, "noticed": text}), file=kept, flush=True)
+    return {
+        number: next((key.rpartition(" ")[0] for key, text in own.items() if text and key in keys), "")
+        for number, own in known.items()
+        if any(text for key, text in own.items() if key in keys) or keys <= own.keys()
+    }
 
 
-def table(built: Mutants, found: dict[int, str]) -> str:
+def kept(path: Path) -> dict[int, bool]:
+    """What a file of proofs has: number of a mutant -> verdict."""
+    if not path.exists():
+        return {}
+    return {entry["mutant"]: entry["proven"] for entry in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def prove(numbers: list[int], folder: Path, path: Path) -> None:
+    """Which of the mutants change nothing, into ``path``."""
+    missing = [number for number in numbers if number not in kept(path)]
+    if not missing:
+        return
+    with stage("gates"):
+        pair = mutant_equal.gates(folder, missing)
+    with path.open("a", encoding="utf-8") as file:
+        for number in bar(missing, label="proofs", unit="proof"):
+            proven = mutant_equal.changes_nothing(pair, number, folder / "proof.aig")
+            print(json.dumps({"mutant": number, "proven": proven}), file=file, flush=True)
+
+
+def prove_counters(mutants: list[Mutant], folder: Path, path: Path) -> None:
+    """Of which of the mutants the proof of the counters breaks, into ``path``."""
+    missing = [each for each in mutants if each.number not in kept(path)]
+    with path.open("a", encoding="utf-8") as file:
+        for each in bar(missing, label="proofs of counters", unit="proof"):
+            broken = mutant_proof.breaks(mutant_suite.HW, each, folder)
+            print(json.dumps({"mutant": each.number, "proven": broken}), file=file, flush=True)
+
+
+def table(built: Mutants, found: dict[int, str], proven: set[int]) -> str:
     """Of those that are judged."""
-    lines = ["| unit | mutants | noticed | share |", "| --- | --- | --- | --- |"]
+    lines = ["| unit | change nothing | mutants | noticed | share |", "| --- | --- | --- | --- | --- |"]
     for unit in [*UNITS, "all"]:
+        nothing = sum(each.number in proven or each.dead for each in built.mutants if unit in (each.unit, "all"))
         own = [
             bool(found[each.number])
             for each in built.mutants
-            if unit in (each.unit, "all") and each.number in found and not each.dead
+            if unit in (each.unit, "all") and each.number in found and not each.dead and each.number not in proven
         ]
-        lines.append(f"| {unit} | {len(own)} | {sum(own)} | {sum(own) / max(1, len(own)):.1%} |")
+        lines.append(f"| {unit} | {nothing} | {len(own)} | {sum(own)} | {sum(own) / max(1, len(own)):.1%} |")
     return "\n".join(lines)
 
 
@@ -97,16 +167,32 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=1 << 30, help="at most so many now (default: all)")
     parser.add_argument("--work", type=Path, default=Path("reports/mutants"))
     parser.add_argument("--survivors", action="store_true")
+    parser.add_argument(
+        "--prove", action="store_true", help="of those left, which change nothing, and those of counters"
+    )
     args = parser.parse_args()
     with stage("simulator"):
         built = build(mutant_suite.HW, args.mutants, args.seed, args.work / "verilog")
-    parts = (built.library.parent.name, args.instructions, Path(mutant_suite.__file__).read_text(encoding="utf-8"))
-    path = args.work / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}.jsonl"
+    text = (args.work / "verilog" / "mutants.v").read_bytes()
+    path = args.work / f"{hashlib.sha256(text).hexdigest()[:12]}.jsonl"
     say(f"verdicts: {path}")
-    found = verdicts(built, args.instructions, path, args.judge)
-    print(table(built, found))
+    nothing, counting = path.with_suffix(".nothing.jsonl"), path.with_suffix(".counters.jsonl")
+    proven = {number for number, held in kept(nothing).items() if held}
+    found = verdicts(built, args.instructions, path, args.judge, proven)
+    if args.prove:
+        left = [each for each in built.mutants if not found.get(each.number, "unknown")]
+        prove([each.number for each in left], args.work / "verilog", nothing)
+        proven = {number for number, held in kept(nothing).items() if held}
+        own = [each for each in left if mutant_proof.MODULE[1:] in each.how and each.number not in proven]
+        prove_counters(own, args.work / "verilog", counting)
+    found |= {number: "the proof of the counters" for number, broken in kept(counting).items() if broken}
+    print(table(built, found, proven))
     if args.survivors:
-        alive = (each for each in built.mutants if not found.get(each.number, "unknown") and not each.dead)
+        alive = (
+            each
+            for each in built.mutants
+            if not found.get(each.number, "unknown") and not each.dead and each.number not in proven
+        )
         print(*(f"{each.unit}: {each.how}" for each in alive), sep="\n")
 
 

@@ -57,6 +57,17 @@ class _Result(ctypes.Structure):
     _fields_ = [("cycles", _U64), ("records", _U64), ("probes", _U64)]
 
 
+class HostCycle(ctypes.Structure):
+    """The register port (AXI4-Lite, and the interrupt) in one cycle: what the host drives, then what it sees."""
+
+    _fields_ = (
+        [(n, _U32) for n in ("awaddr", "wdata", "wstrb", "araddr")]
+        + [(n, ctypes.c_uint8) for n in ("awvalid", "wvalid", "bready", "arvalid", "rready")]
+        + [(n, ctypes.c_uint8) for n in ("awready", "wready", "bvalid", "arready", "rvalid", "bresp", "rresp", "irq")]
+        + [("rdata", _U32)]
+    )
+
+
 _PROGRESS = ctypes.CFUNCTYPE(ctypes.c_int, _U64, _U64)
 
 _SIGNATURES = {
@@ -72,6 +83,7 @@ _SIGNATURES = {
     ),
     "tb_write": (ctypes.c_int, [ctypes.c_void_p, _U32, _U32]),
     "tb_read": (ctypes.c_int, [ctypes.c_void_p, _U32, ctypes.POINTER(_U32)]),
+    "tb_host_cycle": (None, [ctypes.c_void_p, ctypes.POINTER(HostCycle)]),
     "tb_now": (_U64, [ctypes.c_void_p]),
     "tb_violation": (ctypes.c_char_p, [ctypes.c_void_p]),
     "tb_save": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.POINTER(_U64)]),
@@ -204,6 +216,10 @@ class Simulator:
         if answer != 0:
             raise CheckError(f"read of register {register:#x} must be answered with OKAY, not {answer}")
         return value.value
+
+    def host_cycle(self, port: HostCycle) -> None:
+        """One cycle with the register port as ``port`` drives it; ``port`` then has what the core shows, until the next cycle."""
+        self._library.tb_host_cycle(self._handle, ctypes.byref(port))
 
     def counters(self) -> dict[str, int]:
         """All counters since they were last cleared."""

@@ -45,6 +45,14 @@ struct CallResult {
 
 enum Status { DONE = 0, CYCLE_LIMIT = 1, STOPPED = 2, VIOLATION = 3 };
 
+// The register port in one cycle: what the host drives, then what it sees.
+struct HostCycle {
+    uint32_t awaddr, wdata, wstrb, araddr;
+    uint8_t awvalid, wvalid, bready, arvalid, rready;
+    uint8_t awready, wready, bvalid, arready, rvalid, bresp, rresp, irq;
+    uint32_t rdata;
+};
+
 using Progress = int (*)(uint64_t cycles, uint64_t instructions);  // not 0: stop
 
 struct CallContext {
@@ -192,6 +200,17 @@ class Bench {
     }
 
     // Between calls: all that later cycles depend on, but the contents of external memory.
+    // One cycle in which the host drives the register port itself.
+    void host_cycle(HostCycle& port) {
+        top_->s_axil_awaddr = port.awaddr, top_->s_axil_wdata = port.wdata, top_->s_axil_wstrb = port.wstrb;
+        top_->s_axil_araddr = port.araddr, top_->s_axil_awvalid = port.awvalid, top_->s_axil_wvalid = port.wvalid;
+        top_->s_axil_bready = port.bready, top_->s_axil_arvalid = port.arvalid, top_->s_axil_rready = port.rready;
+        cycle();
+        port.awready = top_->s_axil_awready, port.wready = top_->s_axil_wready, port.bvalid = top_->s_axil_bvalid;
+        port.arready = top_->s_axil_arready, port.rvalid = top_->s_axil_rvalid, port.bresp = top_->s_axil_bresp;
+        port.rresp = top_->s_axil_rresp, port.rdata = top_->s_axil_rdata, port.irq = top_->irq;
+    }
+
     const std::vector<uint8_t>& save() {
         state_.clear();
         StateWriter stream(state_);
@@ -404,6 +423,8 @@ EXPORT int tb_record(Bench* bench, const char* path, const char* const* names, u
 EXPORT int tb_write(Bench* bench, uint32_t address, uint32_t value) { return bench->write_register(address, value); }
 
 EXPORT int tb_read(Bench* bench, uint32_t address, uint32_t* value) { return bench->read_register(address, value); }
+
+EXPORT void tb_host_cycle(Bench* bench, HostCycle* port) { bench->host_cycle(*port); }
 
 EXPORT uint64_t tb_now(const Bench* bench) { return bench->now(); }
 

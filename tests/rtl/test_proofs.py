@@ -2,6 +2,7 @@
 """Small stateful blocks proven for all inputs and all times: what buses demand, and naive models."""
 
 import os
+from collections.abc import Iterable
 
 import pytest
 from amaranth import Cat, Module, Mux, Signal, Value
@@ -15,6 +16,7 @@ from ternbin.contract.isa import INSTRUCTION_BYTES, Unit
 from ternbin.contract.memories import Memory
 from ternbin.contract.pipeline import IN_FLIGHT, PAGE_BYTES, PREFETCH, TOKEN_BITS
 from ternbin.rtl.control.control import Tokens, UnitQueue
+from ternbin.rtl.control.counters import COUNTER_BITS, Counters
 from ternbin.rtl.control.fetch import Fetch
 from ternbin.rtl.control.registers import Registers
 from ternbin.rtl.parts.banks import BankedMemory
@@ -321,6 +323,26 @@ def test_tokens():
     check(Tokens(), claim, {f"{a}_to_{b}_inside": f"dut.{a}_to_{b}" for a, b in names})
 
 
+def counts(h: Harness, m: Module, dut: Counters, names: Iterable[str]) -> None:
+    """Each adds what it is told from 0 on and after each clear; the one that is asked for is read a cycle later."""
+    drive(h, m, dut)
+    for name in names:
+        number, value = list(dut.names).index(name), h.free(COUNTER_BITS, f"{name}_inside")
+        due = before(m, Mux(dut.clear, 0, (value + getattr(dut, f"inc_{name}"))[:COUNTER_BITS]), f"{name}_due")
+        read = before(m, Mux(dut.index == number, value, 0), f"{name}_read")
+        asked = before(m, dut.index == number, f"{name}_asked")
+        m.d.comb += [Assert(value == due), Assert(~asked | (dut.value == read))]
+
+
+def counters_inside(names: Iterable[str]) -> dict[str, str]:
+    return {f"{name}_inside": f"dut.ctr_{name}" for name in names}
+
+
+def test_counters():
+    names = {"a": 1, "b": 3, "c": 2, "d": 7, "e": 1}
+    check(Counters(names), lambda h, m, dut: counts(h, m, dut, names), counters_inside(names))
+
+
 def test_fetch_asks_for_no_more_than_fits():
     """Credits: room that is free, beats in the buffer and beats under way are what the buffer holds; so no beat is ever lost."""
     beats = INSTRUCTION_BYTES // HW.axi_bytes
@@ -471,6 +493,7 @@ endmodule""")
         (test_axi_master, 0.9),
         (test_registers, 0.9),
         (test_tokens, 1),
+        (test_counters, 1),
         (test_fetch_asks_for_no_more_than_fits, 0.3),  # not claimed: how beats become words
         (test_queue_of_a_unit, 0.2),  # nor that a queue of the library keeps its contents
         (test_arbiters_of_a_memory, 0.5),  # nor the data

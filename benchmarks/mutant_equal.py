@@ -1,0 +1,90 @@
+"""Which mutants change nothing, whatever comes in: proven with ABC, which is part of pyosys.
+
+The circuits without and with a mutant begin alike and get the same inputs. Registers count as equal until it is found that they can differ;
+then they are two. If nothing that leaves the circuit or goes into a memory can differ, nor another register, the mutant changes nothing. A
+proof looks at registers near by, and takes those further away as free: what it proves holds, and it does not prove all that holds.
+"""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyosys  # pyright: ignore[reportMissingTypeStubs]
+from mutant_aig import Pair
+
+from ternbin.energy.gates.yosys import run_passes
+from ternbin.errors import CheckError
+
+ABC = Path(pyosys.__file__).parent / "yosys-abc"
+APART, ROUNDS, SECONDS = (
+    24,
+    6,
+    2,
+)  # registers that may differ; how often more are found to; processor time of one question
+_SMALL = 60  # words of a memory that is made of registers
+
+
+def gates(folder: Path, numbers: Sequence[int]) -> Pair:
+    """The design in ``folder`` (mutant_design.build) with these mutants, as gates."""
+    every = (folder / "mutants.ys").read_text(encoding="utf-8").splitlines()
+    (folder / "chosen.ys").write_text("\n".join(every[number - 1] for number in numbers) + "\n", encoding="utf-8")
+    small = (f"r:SIZE<{_SMALL}", "r:WR_PORTS=0")
+    run_passes(
+        [
+            "read_rtlil design.il",
+            "script chosen.ys",
+            "hierarchy -top ternbin",
+            "setattr -mod -unset keep_hierarchy *",
+            "flatten",
+            "opt_clean",
+            "memory_collect",
+            *(f"memory_map t:$mem_v2 {those} %i" for those in small),
+            "opt_expr",
+            "opt_clean",
+            "alumacc",
+            "techmap",
+            "opt_expr",
+            "opt_clean",
+            "write_json gates.json",
+        ],
+        folder,
+    )
+    return Pair(json.loads((folder / "gates.json").read_text(encoding="utf-8"))["modules"]["ternbin"])
+
+
+def changes_nothing(pair: Pair, number: int, file: Path) -> bool:
+    """Whether that is proven of a mutant. ``file``: for what ABC reads."""
+    apart: dict[int, int] = {}
+    for _ in range(ROUNDS):
+        wrong, follows = pair.differences(number, apart)
+
+        def never(
+            wrongs: list[int], depth: int, apart: dict[int, int] = apart, follows: dict[int, int] = follows
+        ) -> bool:
+            pair.write(file, wrongs, apart, follows, depth)
+            return proven(file)
+
+        if not wrong or any(never([*wrong.values()], depth) for depth in (0, 1)):
+            return True
+        many = len(wrong) > 8  # too many to ask of each
+        differing = [where for where, literal in wrong.items() if many or not never([literal], 1)]
+        if not differing or any(isinstance(where, str) for where in differing):
+            return False
+        if len(apart) + len(differing) > APART:
+            return False
+        apart = apart | {where: pair.aig.leaf() for where in differing if isinstance(where, int)}
+    return False
+
+
+def proven(file: Path) -> bool:
+    """Whether no output of the circuit in a file is ever 1."""
+    head = file.read_bytes().split(b"\n", 1)[0]
+    one = "orpos; " if head.split()[4] != b"1" else ""
+    limit = f"ulimit -t {SECONDS}; exec "
+    command = limit + shlex.join([str(ABC), "-q", f"read {file}; {one}scleanup; pdr"])
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    if "cmd error" in done.stdout + done.stderr:
+        raise CheckError(f"ABC must run, not say: {done.stdout + done.stderr}")
+    return "Property proved" in done.stdout
