@@ -199,7 +199,6 @@ class Bench {
         return -1;
     }
 
-    // Between calls: all that later cycles depend on, but the contents of external memory.
     // One cycle in which the host drives the register port itself.
     void host_cycle(HostCycle& port) {
         top_->s_axil_awaddr = port.awaddr, top_->s_axil_wdata = port.wdata, top_->s_axil_wstrb = port.wstrb;
@@ -211,6 +210,7 @@ class Bench {
         port.rresp = top_->s_axil_rresp, port.rdata = top_->s_axil_rdata, port.irq = top_->irq;
     }
 
+    // Between calls: all that later cycles depend on, but the contents of external memory.
     const std::vector<uint8_t>& save() {
         state_.clear();
         StateWriter stream(state_);
