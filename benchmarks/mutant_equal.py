@@ -84,7 +84,7 @@ def proven(file: Path) -> bool:
     one = "orpos; " if head.split()[4] != b"1" else ""
     limit = f"ulimit -t {SECONDS}; exec "
     command = limit + shlex.join([str(ABC), "-q", f"read {file}; {one}scleanup; pdr"])
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, encoding="utf-8")
     if "cmd error" in done.stdout + done.stderr:
         raise CheckError(f"ABC must run, not say: {done.stdout + done.stderr}")
     return "Property proved" in done.stdout
