@@ -28,7 +28,7 @@ from ternbin.errors import CheckError
 from ternbin.progress import bar, say, stage
 from ternbin.sim.build import build as compiled
 
-SECONDS = 120  # for one mutant; a simulation that takes longer hangs
+SECONDS = 600  # for one step of a mutant, on a machine that others use too; a simulation that takes longer hangs
 Step = mutant_suite.Step
 
 
