@@ -27,3 +27,10 @@ def full_precision_in(folder: Path, what: str) -> tuple[Family[Any], Any]:
     if not full_precision:
         raise InputError(f"{what} must be a full-precision model, not the quantized one in {str(folder)!r}")
     return family, family.load_stock(folder)
+
+
+def start_in(folder: Path) -> Any:
+    """The full-precision model that training goes on from: of a quantized one, with the weights that it stands for. Raises InputError
+    for what is no encoder-decoder that reads text."""
+    family, full_precision = writer_in(folder, "--start")
+    return family.load_stock(folder) if full_precision else family.stock(family.load(folder))

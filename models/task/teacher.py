@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, PretrainedConfig
 from ternbin.errors import InputError
 from ternbin.models.task.batches import Batch, Ends, Row, epoch_batches, shorten
 from ternbin.models.task.budget import Budget, Schedule
-from ternbin.models.task.checkpoint import full_precision_in
+from ternbin.models.task.checkpoint import start_in
 from ternbin.models.task.data import SPLITS
 from ternbin.models.task.dataset import Choice, Dataset, Encoded, Room, encode_set, unsaid
 from ternbin.models.task.embed import embeddings
@@ -228,15 +228,15 @@ def train_teacher(
 ) -> None:
     """Train a model of the library on a data set; save it with its tokenizer in `out_dir`, and there ``task.json``, what it learned.
 
-    It starts from the checkpoint in `start_dir`, else from random weights by the task's config, with the fields of `config`
-    in the place of its own.
+    It starts from the checkpoint in `start_dir` (of a quantized one, from the weights that it stands for), else from random weights
+    by the task's config, with the fields of `config` in the place of its own.
     """
     out_dir, budget = Path(out_dir), Budget(minutes, steps)
     recipe, machine, choice = recipe or TeacherRecipe(), machine or Machine(), choice or Choice()
     held = open_dataset(data, choice)
     out_dir.mkdir(parents=True, exist_ok=True)
     if start_dir is not None:
-        _, model = full_precision_in(start_dir, "--start")
+        model = start_in(start_dir)
         tokenizer = tokenizer_in(tokenizer_dir or start_dir)
         encoded = encode_set(held, SPLITS[:2], tokenizer, Room.of(model.config), choice, carried_task(start_dir))
     else:

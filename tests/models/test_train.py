@@ -12,11 +12,12 @@ import torch
 from ternbin.errors import InputError
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantWeight
+from ternbin.models.packed import weight_values
 from ternbin.models.prepare import bundled_dir, demo_texts
 from ternbin.models.task import embed, student, teacher
 from ternbin.models.task.batches import Ends, collate, epoch_batches, group_rows, shorten
 from ternbin.models.task.budget import Budget, Schedule
-from ternbin.models.task.checkpoint import full_precision_in
+from ternbin.models.task.checkpoint import full_precision_in, start_in
 from ternbin.models.task.data import SPLITS, Example, write_examples
 from ternbin.models.task.dataset import Room, encode_set, own_layout
 from ternbin.models.task.debian import TASK as DEBIAN
@@ -165,6 +166,15 @@ def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
     assert torch.equal(own, other)
     with pytest.raises(InputError, match="--start must be a quantized model of the teacher's family"):
         student.first_student(family, full, "1-1", teacher_dir)
+
+
+def test_a_teacher_starts_from_the_weights_that_a_student_stands_for(data_dir, teacher_dir, tmp_path):
+    student.train_student(teacher_dir, data_dir, tmp_path / "student", steps=1, machine=OFTEN)
+    packed, start = load_model(tmp_path / "student"), start_in(tmp_path / "student")
+    for name, value in weight_values(packed).items():
+        assert torch.equal(start.get_parameter(f"{name}.weight"), value), name
+    teacher.train_teacher(data_dir, tmp_path / "teacher", start_dir=tmp_path / "student", steps=1, machine=OFTEN)
+    full_precision_in(tmp_path / "teacher", "teacher")
 
 
 def test_validation_sees_every_update(data_dir, teacher_dir):
