@@ -159,7 +159,7 @@ def test_stored_figures():
         (lambda: ternbin.summarise(ids=cast(Any, [1, [2]])), "not a mixture"),
         (lambda: ternbin.summarise(" "), "the text must not be empty"),
         (lambda: ternbin.audit_claim(["gpt"]), "models must be of bundled, bart-base, not 'gpt'"),
-        (lambda: ternbin.load_run("/nonexistent"), "/nonexistent/result.json: cannot be read"),
+        (lambda: ternbin.load_run("/nonexistent/run"), "/nonexistent/run: cannot be read"),
     ],
 )
 def test_bad_input(call, message):
