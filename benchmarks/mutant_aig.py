@@ -188,10 +188,10 @@ class Pair:
             if clocked == clock:
                 return None
             kind, given = drivers[clocked]
-            (latch,) = set(given) - {clock}
-            if kind != "$_AND_" or clock not in given:
-                raise ValueError("a clock must come through a clock gate")
-            return latches[latch]
+            latch = set(given) - {clock}
+            if kind != "$_AND_" or clock not in given or len(latch) != 1:
+                raise ValueError("a clock must come through a clock gate: no mutant of one can be asked for")
+            return latches[latch.pop()]
 
         operations += [Operation(kind, given, [bit]) for bit, (kind, given) in drivers.items()]
         gates = {clocked: awake(clocked) for clocked in {each[-1] for each in (*found, *writes)}}

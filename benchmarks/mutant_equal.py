@@ -18,11 +18,8 @@ from ternbin.energy.gates.yosys import run_passes
 from ternbin.errors import CheckError
 
 ABC = Path(pyosys.__file__).parent / "yosys-abc"
-APART, ROUNDS, SECONDS = (
-    24,
-    6,
-    2,
-)  # registers that may differ; how often more are found to; processor time of one question
+APART, ROUNDS = 24, 6  # registers that may differ, and how often more are found to
+SECONDS = 2  # processor time of one question
 _SMALL = 60  # words of a memory that is made of registers
 
 
