@@ -125,7 +125,8 @@ def kept(path: Path) -> dict[int, bool]:
 
 def prove(numbers: list[int], folder: Path, path: Path) -> None:
     """Which of the mutants change nothing, into ``path``."""
-    missing = [number for number in numbers if number not in kept(path)]
+    done = kept(path)
+    missing = [number for number in numbers if number not in done]
     if not missing:
         return
     with stage("gates"):
@@ -138,7 +139,8 @@ def prove(numbers: list[int], folder: Path, path: Path) -> None:
 
 def prove_counters(mutants: list[Mutant], folder: Path, path: Path) -> None:
     """Of which of the mutants the proof of the counters breaks, into ``path``."""
-    missing = [each for each in mutants if each.number not in kept(path)]
+    done = kept(path)
+    missing = [each for each in mutants if each.number not in done]
     with path.open("a", encoding="utf-8") as file:
         for each in bar(missing, label="proofs of counters", unit="proof"):
             broken = mutant_proof.breaks(mutant_suite.HW, each, folder)

@@ -15,6 +15,15 @@ from ternbin.energy.gates.whole_core import PARTS
 from ternbin.rtl.top import counters
 
 
+def _energies(draw) -> dict[str, dict[str, dict[str, float]]]:
+    """Of every event of every part, each component by itself, as ``draw()`` gives them."""
+    names = events(dict.fromkeys(counters(CORES[0]), 1), CORES[0])
+    return {
+        component: {part: {name: float(draw()) for name in own} for part, own in names.items()}
+        for component in COMPONENTS
+    }
+
+
 def _measurement(hw, energies, seed) -> Measurement:
     """Random counters of 60 windows; energies exactly as the event model has them."""
     rng = np.random.default_rng(seed)
@@ -22,9 +31,7 @@ def _measurement(hw, energies, seed) -> Measurement:
     counted: Any = events(drawn, hw)
     energy: Any = {
         component: {
-            part: sum(n * own[part][name] for name, n in events_of.items())
-            for part, events_of in counted.items()
-            if part in own
+            part: sum(n * own[part][name] for name, n in events_of.items()) for part, events_of in counted.items()
         }
         for component, own in energies.items()
     }
@@ -34,11 +41,7 @@ def _measurement(hw, energies, seed) -> Measurement:
 
 def test_the_fit_finds_the_energies_that_made_the_data():
     rng = np.random.default_rng(0)
-    names = {part: list(own) for part, own in events(dict.fromkeys(counters(CORES[0]), 1), CORES[0]).items()}
-    energies = {
-        component: {part: {name: float(rng.uniform(0, 50)) for name in own} for part, own in names.items()}
-        for component in COMPONENTS
-    }
+    energies = _energies(lambda: rng.uniform(0, 50))
     found = fit([_measurement(hw, energies, seed) for seed, hw in enumerate(CORES)])
     other = _measurement(CORES[1], energies, 9)
     for mode, components in MODES.items():
@@ -53,10 +56,7 @@ def test_the_fit_finds_the_energies_that_made_the_data():
 
 
 def test_a_kept_measurement_is_the_one_that_was_made(tmp_path):
-    made = _measurement(CORES[0], {name: {} for name in COMPONENTS}, 3)
-    made.energy = {
-        name: {part: np.random.default_rng(i).random(60) for i, part in enumerate(PARTS)} for name in COMPONENTS
-    }
+    made = _measurement(CORES[0], _energies(np.random.default_rng(2).random), 3)
     made.save(tmp_path / "kept.npz")
     kept = Measurement.load(tmp_path / "kept.npz", "random", CORES[0])
     assert (kept.calls, kept.counters) == (made.calls, made.counters)
@@ -72,11 +72,7 @@ def test_a_kept_measurement_is_the_one_that_was_made(tmp_path):
 def test_no_event_costs_more_without_glitches():
     """Energies that glitches take away again, which a fit of each mode by itself would make into a crossing."""
     rng = np.random.default_rng(1)
-    names = {part: list(own) for part, own in events(dict.fromkeys(counters(CORES[0]), 1), CORES[0]).items()}
-    energies = {
-        component: {part: {name: float(rng.normal(5, 20)) for name in own} for part, own in names.items()}
-        for component in COMPONENTS
-    }
+    energies = _energies(lambda: rng.normal(5, 20))
     found = fit([_measurement(hw, energies, seed) for seed, hw in enumerate(CORES)])
     assert min(min(own.values()) for parts in found.values() for own in parts.values()) == 0
 

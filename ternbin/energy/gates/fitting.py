@@ -177,15 +177,15 @@ def characterise_cores(
     """Records of the parts, and the ``core`` entry of the characterisation: the cores, the runs fitted to, the runs compared; ``blind``:
     of a third core too that nothing was fitted to."""
     cores = [MeasuredCore(hw, library) for hw in CORES]
-    workloads = [*random_workloads(), trained_workload()]
+    workloads, real = [*random_workloads(), trained_workload()], real_workloads()
     fitted = [core.measure(workload, progress) for core in cores for workload in workloads]
-    tested = [core.measure(workload, progress) for core in cores for workload in real_workloads()]
+    tested = [core.measure(workload, progress) for core in cores for workload in real]
     energies = fit(fitted)
     records = _part_records(cores, energies)
     found: dict[str, Any] = {"cores": [core.sizes["core"] for core in cores]}
     if blind:
         third = MeasuredCore(BLIND, library)
-        tested.append(third.measure(real_workloads()[0], progress))
+        tested.append(third.measure(real[0], progress))
         found["blind"] = [third.sizes["core"]]
     for name, measured in (("fitted", fitted), ("compared", tested)):
         found[name] = [row for measurement in measured for row in comparison(measurement, energies)]

@@ -27,7 +27,7 @@ from ternbin.graph.ir import Lowered
 from ternbin.mapping.mapper import map_model
 from ternbin.rtl.verilog.generate import TOP
 from ternbin.sim.generated import generated
-from ternbin.storage import replacing, writable_cache
+from ternbin.storage import replacing, writable_cache, write_text
 
 WINDOW = 256  # cycles of one equation
 COMPONENTS = ("clock", "settled", "glitches")
@@ -72,7 +72,7 @@ class Measurement:
     @cached_property
     def events(self) -> dict[str, dict[str, np.ndarray]]:
         """Part -> event -> how often in every window."""
-        return {part: dict(own) for part, own in events(self.windows, self.hw).items()}
+        return events(self.windows, self.hw)
 
     def save(self, path: Path) -> None:
         said = {"calls": self.calls, "counters": self.counters, "windows": list(self.windows)}
@@ -138,8 +138,7 @@ class MeasuredCore:
         if not path.exists():
             described = {"hardware": self.hw.asdict(), "structure": digest(self.hw)} | self.core.summary()
             found = {"core": described, "parts": {part: self.core.part(part) for part in PARTS}}
-            with replacing(path) as fresh:
-                fresh.write_text(json.dumps(found), encoding="utf-8")
+            write_text(path, json.dumps(found))
         return json.loads(path.read_text(encoding="utf-8"))
 
     def measure(self, workload: Workload, progress: Callable[[str], None]) -> Measurement:
