@@ -79,7 +79,7 @@ class HwConfig:
     burst_beats: Annotated[int, Range(1, 256, power_of_two=True)] = 16  # longest AXI burst
     weight_pack: Literal["2bit", "5trit"] = "2bit"  # ternary weights in external memory: 2 bits each, or five in 8 bits
     beams: Annotated[int, Range(1, MAX_BEAMS)] = 1  # of a search: more add a unit for best tokens, masks to the softmax
-    kv_external: bool = False  # keep keys and values of decoding in external memory
+    kv_external: bool = False  # keys and values of decoding always in external memory, not only where they do not fit
     # whose constants stay in WBUF and PBUF between calls, as far as they fit
     resident: Literal["none", "decoder"] = "none"
     # only turns cycles into seconds and leakage into energy; reports say what the configuration meets (docs/energy.md, "The clock")

@@ -20,7 +20,7 @@ from ternbin.graph.ops.codes import Quant
 from ternbin.graph.ops.linear import Product
 from ternbin.graph.ops.registry import typed
 from ternbin.graph.shape import shape
-from ternbin.mapping.mapper import map_model
+from ternbin.mapping.mapper import map_where_it_fits
 from ternbin.models.task.paper import Parameters
 
 MIB = 1 << 20
@@ -172,12 +172,8 @@ def place(subject: Subject, case: Case, hw: HwConfig, *, sizes: bool = True) -> 
     lowered = subject.model(case.model)
     lowered = whole_codes(lowered) if case.reference else lowered
     given = subject.source_len, subject.new_tokens
-    try:
-        program = map_model(lowered, hw, *given, contents=False, sizes=False)
-    except InputError:
-        hw = replace(hw, kv_external=True)
-        program = map_model(lowered, hw, *given, contents=False, sizes=sizes)
-    return Mapped(case, hw, program, lowered, subject.memory)
+    program = map_where_it_fits(lowered, hw, *given, contents=False, sizes=sizes)
+    return Mapped(case, program.hw, program, lowered, subject.memory)
 
 
 def best(subject: Subject, case: Case, dram: str) -> Mapped:

@@ -97,6 +97,29 @@ def map_model(
         ) from None
 
 
+KEYS_OUTSIDE = "keys and values of decoding do not fit KBUF: they are kept in external memory (kv_external)"
+
+
+def map_where_it_fits(
+    lowered: Lowered,
+    hw: HwConfig,
+    source_len: int | Sequence[int],
+    max_new_tokens: int,
+    beams: int = 1,
+    *,
+    contents: bool = True,
+    sizes: bool = True,
+) -> Program:
+    """As :func:`map_model`, with keys and values of decoding in external memory where they do not fit on chip: ``hw.kv_external`` of the
+    program says where they are."""
+    if not hw.kv_external:
+        try:
+            return map_model(lowered, hw, source_len, max_new_tokens, beams, contents=contents, sizes=False)
+        except CapacityError:
+            hw = replace(hw, kv_external=True)
+    return map_model(lowered, hw, source_len, max_new_tokens, beams, contents=contents, sizes=sizes)
+
+
 @dataclass
 class _Mapping:
     """One mapping in progress: what the calls share."""

@@ -10,7 +10,7 @@ from ternbin.cli import main
 from ternbin.errors import InputError
 from ternbin.models import prepare
 from ternbin.models.config import BITS
-from ternbin.models.prepare import BUNDLED, bundled_dir, bundled_settings, demo_texts, model_dir
+from ternbin.models.prepare import BUNDLED, bundled_dir, bundled_settings, default_text, demo_texts, model_dir
 from ternbin.models.task import bundle, sets
 from ternbin.models.task.data import SPLITS, Example, write_examples
 from ternbin.models.task.evaluate import load_model
@@ -78,7 +78,9 @@ SETTINGS = [(name, bits) for name in BUNDLED for bits in bundled_settings(name)]
 
 @pytest.mark.parametrize(("name", "bits"), SETTINGS)
 def test_every_bundled_setting_runs_bit_for_bit(name, bits):
-    run = ternbin.summarise("fast audio player", model=name, bits=bits, hw=HARDWARE[name], max_new_tokens=2)
+    """On the text that the command line takes."""
+    text = default_text(bundled_dir(name, bits))
+    run = ternbin.summarise(text, model=name, bits=bits, hw=HARDWARE[name], max_new_tokens=2)
     assert run.bit_exact and run.result["tensors_checked"] > 100
     assert run.result["bits"] == bits == load_model(bundled_dir(name, bits)).quant_config.bits
     assert any(scores.get("bits", bits) == bits for scores in run.result["evaluation"]["models"].values())
