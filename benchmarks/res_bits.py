@@ -9,13 +9,11 @@ width, of 32 above.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
+from text_energy import energy_uj, mean_lengths
+
 from ternbin import results
-from ternbin.contract.hw import NAMED
-from ternbin.explore.evaluate import evaluate
-from ternbin.explore.point import HARDWARE, Point
 from ternbin.models.task.dataset import Room, encode_set
 from ternbin.models.task.evaluate import load_model
 from ternbin.models.task.integer_eval import IntegerModel
@@ -27,6 +25,7 @@ from ternbin.models.task.tokenizer import tokenizer_in
 from ternbin.storage import write_text
 
 WIDTHS = tuple(range(8, 21))
+HW = "small"
 
 
 def rows(model_dir: Path, data: str, limit: int, widths: tuple[int, ...]) -> Iterator[dict[str, float]]:
@@ -35,24 +34,13 @@ def rows(model_dir: Path, data: str, limit: int, widths: tuple[int, ...]) -> Ite
     room, carried = Room.of(model.config), carried_task(model_dir)
     encoded = encode_set(open_dataset(data), ["test"], tokenizer, room, carried=carried, limit=limit)
     texts, metric = encoded.texts["test"], METRICS[encoded.task.metric]
-    source, target = (round(sum(len(row[side]) for row in texts.rows) / len(texts.rows)) for side in (0, 1))
+    lengths = mean_lengths(texts.rows)
     for width in widths:
         integer = IntegerModel(model_dir, res_bits=width)
         written = integer.write(tokenizer, encoded.task, texts.rows, 1)
         scores = metric.score(written, [e.target for e in texts.examples])
-        energy = energy_uj(model_dir, model.quant_config.bits, width, source, target)
+        energy = energy_uj(model_dir, model.quant_config.bits, lengths, HW, res_bits=width)
         yield {"res_bits": width} | scores | {"nll": round(integer.nll(texts.rows), 4), "energy_uj": energy}
-
-
-def energy_uj(model_dir: Path, bits: str, width: int, source: int, target: int) -> float:
-    """Of a text of `source` tokens for which `target` are generated."""
-    hardware = {name: value for name, value in asdict(NAMED["small"]).items() if name in HARDWARE} | {"res_bits": width}
-    hardware.pop("kv_external")
-    point = Point.of({"model": str(model_dir), "bits": bits, "source_len": source, "new_tokens": target} | hardware)
-    record = evaluate(point)
-    if "figures" not in record:
-        raise SystemExit(f"{width} bits: {record['reason']}")
-    return round(record["figures"]["energy_uj"], 3)
 
 
 def draw(found: list[dict[str, float]], score: str, path: Path) -> None:

@@ -1,45 +1,67 @@
-"""docs/results.md from what was measured: scores of `ternbin eval --json`, logs of `ternbin train`, results of `ternbin run`.
+"""docs/results.md from what was measured: scores of `ternbin eval --json`, logs of `ternbin train`, energy by the event model.
 
     python benchmarks/results_page.py --eval models/bundled/eval.json --eval models/bundled/1-1/eval.json
     python benchmarks/results_page.py --eval "teacher (FP32)=teacher.json" --eval "student (W2A2)=s22.json" \
-        --log "student (W2A2)=data/s22" --run "student (W2A2)=reports/s22" --sweep reports/res-bits --out docs/results.md
+        --log "student (W2A2)=data/s22" --model "student (W2A2)=models/bundled" --sweep reports/res-bits --out docs/results.md
 
 Every option as often as there are models. The first model is the one that the others are compared with. --eval takes the JSON of
-`ternbin eval` with a name, or an eval.json of several models; --log: folders of training; --run: folders of runs, for the energy of a
-text; --sweep: what `benchmarks/res_bits.py` wrote. Pictures go beside the page, in img/.
+`ternbin eval` with a name, or an eval.json of several models; --log: folders of training; --model: folders of models, for the energy of
+a text of the set's mean length on each of HARDWARE; --sweep: what `benchmarks/res_bits.py` wrote. Pictures go beside the page, in img/.
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
-from ternbin import results
+from text_energy import energy_uj, mean_lengths
+
 from ternbin.errors import InputError
+from ternbin.models.task.dataset import Room, encode_set
+from ternbin.models.task.evaluate import load_model, search_name
 from ternbin.models.task.page import LOG_FILE, picture, read_lines
 from ternbin.models.task.paper import RATIOS
 from ternbin.models.task.records import COMMAND_FILE
 from ternbin.models.task.scores import METRICS
+from ternbin.models.task.sets import open_dataset
+from ternbin.models.task.task import carried_task
+from ternbin.models.task.tokenizer import tokenizer_in
 from ternbin.schema import DATA_BYTES, read_json
 from ternbin.storage import write_text
 
 Named = dict[str, Path]
 SEARCH = "beam 4"
+HARDWARE = ("small", "small-ternary8")  # planes of activations, whole codes
+BEAMS = {search_name(beams): beams for beams in (1, 4)}
 
 
-def system_rows(evals: dict[str, dict], runs: Named) -> list[str]:
+def system_rows(evals: dict[str, dict], models: Named) -> list[str]:
     """The table of scores, as Markdown."""
     first = next(iter(evals.values()))
     metric = METRICS[first["metric"]]
-    head = ["system", *metric.labels.values(), "95% of resamples", "of the first", "paper", "nats a token", "uJ a text"]
+    head = ["system", *metric.labels.values(), "95% of resamples", "of the first", "paper", "nats a token"]
+    head += [f"uJ a text, `{hw}`" for hw in HARDWARE]
     rows = [head, ["---"] * len(head)]
-    rows += [[name, *_marks(own), "", "", "", "", ""] for name, own in first["baselines"].items()]
+    rows += [[name, *_marks(own), *[""] * (4 + len(HARDWARE))] for name, own in first["baselines"].items()]
     for name, found in evals.items():
-        energy = f"{results.load(runs[name])['energy']['pj'] / 1e6:.1f}" if name in runs else ""
-        rows += _model(name, found["model"], found, "model", first, "", metric.first)
+        energy = energies(models[name], found) if name in models else {}
+        rows += _model(name, found["model"], found, "model", first, {}, metric.first)
         if "integer" in found:
             own = {k: v for k, v in found["integer"].items() if k == "greedy"} | found["integer"].get("searches", {})
             rows += _model(f"{name}, integer model", own, found, "integer", first, energy, metric.first)
     return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def energies(folder: Path, found: dict) -> dict[str, list[str]]:
+    """Of a text on each of HARDWARE, by search."""
+    model = load_model(folder)
+    encoded = encode_set(
+        open_dataset(found["task"]), ["test"], tokenizer_in(folder), Room.of(model.config), carried=carried_task(folder)
+    )
+    lengths = mean_lengths(encoded.texts["test"].rows)
+    return {
+        search: [f"{energy_uj(folder, found['bits'], lengths, hw, beams=beams):.0f}" for hw in HARDWARE]
+        for search, beams in BEAMS.items()
+    }
 
 
 def _marks(scores: dict[str, float]) -> list[str]:
@@ -47,7 +69,7 @@ def _marks(scores: dict[str, float]) -> list[str]:
 
 
 def _model(
-    name: str, searches: dict[str, dict], found: dict, kind: str, first: dict, energy: str, key: str
+    name: str, searches: dict[str, dict], found: dict, kind: str, first: dict, energy: dict[str, list[str]], key: str
 ) -> list[list[str]]:
     ranges = found.get("intervals", {}).get(kind, {})
     paper = RATIOS.get(key, {}).get(found.get("bits", ""))
@@ -59,7 +81,17 @@ def _model(
         share = f"{100 * scores[key] / base:.1f}%" if base and found is not first else ""
         interval = "" if low is None else f"{low:.1f} to {high:.1f}"
         beside = f"{paper:.1f}%" if paper and share else ""
-        rows.append([f"{name}, {search}", *_marks(scores), interval, share, beside, f"{nll:.3f}", energy])
+        rows.append(
+            [
+                f"{name}, {search}",
+                *_marks(scores),
+                interval,
+                share,
+                beside,
+                f"{nll:.3f}",
+                *energy.get(search, [""] * len(HARDWARE)),
+            ]
+        )
     return rows
 
 
@@ -120,7 +152,7 @@ def command_rows(evals: dict[str, dict], logs: Named) -> list[str]:
     return lines
 
 
-def page(evals: dict[str, dict], logs: Named, runs: Named, sweep: Path | None, out: Path) -> str:
+def page(evals: dict[str, dict], logs: Named, models: Named, sweep: Path | None, out: Path) -> str:
     """The whole page."""
     first = next(iter(evals.values()))
     lines = [
@@ -130,7 +162,7 @@ def page(evals: dict[str, dict], logs: Named, runs: Named, sweep: Path | None, o
         f"{SEARCH}: beam search without repeated trigrams. The integer model is what runs on the accelerator. Made by "
         "`benchmarks/results_page.py`.",
         "",
-        *system_rows(evals, runs),
+        *system_rows(evals, models),
         "",
         "## What integers cost",
         "",
@@ -179,13 +211,13 @@ def read_evals(values: list[str]) -> dict[str, dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option in ("--eval", "--log", "--run"):
+    for option in ("--eval", "--log", "--model"):
         parser.add_argument(option, action="append", default=[], metavar="NAME=PATH", required=option == "--eval")
     parser.add_argument("--sweep", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     args = parser.parse_args()
     evals = read_evals(args.eval)
-    write_text(args.out, page(evals, named(args.log), named(args.run), args.sweep, args.out))
+    write_text(args.out, page(evals, named(args.log), named(args.model), args.sweep, args.out))
     print(args.out)
 
 
