@@ -47,7 +47,8 @@ def run_passes(passes: Sequence[str], folder: Path) -> None:
     """
     tool_versions()
     code = (
-        "import json, sys\nfrom pyosys import libyosys as ys\ndesign = ys.Design()\n"
+        "import json, sys\nfrom ternbin.processes import begin_worker\nbegin_worker()\n"
+        "from pyosys import libyosys as ys\ndesign = ys.Design()\n"
         "for one in json.load(sys.stdin): ys.run_pass(one, design)\nprint('all passes done')\n"
     )
     done = subprocess.run(
