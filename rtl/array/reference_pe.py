@@ -14,6 +14,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ternbin.rtl.parts.arithmetic import add_tree, tree
+from ternbin.rtl.parts.primitives import popcount
 
 EXP, FRAC = 8, 23  # of the accumulator, FP32
 NAN = 0x7FC00000
@@ -78,6 +79,11 @@ class ReferenceElement(wiring.Component):
         lanes = range(self._lanes)
         return [(self.row.word_select(i, self._row_bits), self.col.word_select(i, self._col_bits)) for i in lanes]
 
+    def offset(self, bits: int) -> int:
+        """What the partial products of all lanes lack of the signed dot product, modulo 2^bits."""
+        p, q = self._row_bits, self._col_bits
+        return self._lanes * ((1 << p - 1) + (1 << q - 1) - (1 << p + q - 1)) & (1 << bits) - 1
+
 
 class IntElement(ReferenceElement):
     """Signed products of ``lanes`` pairs, summed modulo 2^32: partial products of all in one compressor tree."""
@@ -86,14 +92,43 @@ class IntElement(ReferenceElement):
         m = Module()
         acc, result = (Signal(32, name=name, reset_less=True) for name in ("acc", "result"))
         rows = [row for a, b in self.pairs() for row in _partial_products(a, b)]
-        p, q = self._row_bits, self._col_bits
-        offset = self._lanes * ((1 << p - 1) + (1 << q - 1) - (1 << p + q - 1)) & (1 << 32) - 1
         m.d.comb += self.result.eq(result)
         with m.If(self.en):
-            m.d.sync += acc.eq(Mux(self.first, 0, acc) + add_tree(rows) + offset)
+            m.d.sync += acc.eq(Mux(self.first, 0, acc) + add_tree(rows) + self.offset(32))
         with m.If(self.capture):
             m.d.sync += result.eq(acc)
         return m
+
+
+class DotElement(ReferenceElement):
+    """``result = dot(row, col)`` with ``en``: a register behind a dot product of all that is summed, no accumulator, as accelerators have
+    it that hold the weights of a whole window. ``form``: "ternary" (code words: nz plane low, neg plane high) and "binary" are of both
+    operands, of "signs" the row is binary, and "integer" are the rest."""
+
+    def __init__(self, form: str, row_bits: int, col_bits: int, lanes: int):
+        super().__init__(row_bits, col_bits, lanes)
+        self._form = form
+
+    def elaborate(self, platform):
+        m = Module()
+        held = Signal(signed(self._row_bits + self._col_bits + self._lanes.bit_length()), reset_less=True)
+        m.d.comb += self.result.eq(held)
+        with m.If(self.en):
+            m.d.sync += held.eq(self._dot(m, len(held)))
+        return m
+
+    def _dot(self, m: Module, bits: int) -> Value:
+        lanes, top = self._lanes, self._col_bits - 1
+        if self._form == "integer":
+            return add_tree([row for a, b in self.pairs() for row in _partial_products(a, b)]) + self.offset(bits)
+        if self._form == "signs":  # one's complement and a one where the sign is minus; no sign to extend
+            rows = [Cat(bit ^ ~sign ^ (place == top) for place, bit in enumerate(code)) for sign, code in self.pairs()]
+            return add_tree(rows) + add_tree([~sign for sign, _ in self.pairs()]) - (lanes << top)
+        if self._form == "binary":
+            return Cat(C(0, 1), popcount(m, "same", ~(self.row ^ self.col))) - lanes
+        nonzero = self.row[:lanes] & self.col[:lanes]
+        negative = self.row[lanes:] ^ self.col[lanes:]
+        return popcount(m, "plus", nonzero & ~negative) - popcount(m, "minus", nonzero & negative)
 
 
 def _partial_products(a: Value, b: Value) -> list[Value]:

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from ternbin.contract.hw import KINDS
 from ternbin.energy.block_events import EVENTS
+from ternbin.energy.dots import DOTS
 from ternbin.formats import ENERGY
 from ternbin.schema import OneOf
 
@@ -95,7 +96,13 @@ class CorePart(_Block):
 
 def _which(block: Any) -> str:
     kind = cast(dict[str, object], block).get("kind") if isinstance(block, dict) else None
-    return "unit" if kind in UNITS else "part" if isinstance(kind, str) and kind.startswith("core ") else "element"
+    return (
+        "unit"
+        if kind in (*UNITS, *DOTS)
+        else "part"
+        if isinstance(kind, str) and kind.startswith("core ")
+        else "element"
+    )
 
 
 Block = Annotated[

@@ -1,5 +1,6 @@
 """The claim audit (ternbin/explore/audit.py, as data) as a self-contained HTML page and as text for the terminal."""
 
+from collections.abc import Iterable
 from html import escape
 
 from ternbin.report import audit_plots
@@ -376,7 +377,17 @@ def _paper(report: dict) -> str:
     )
 
 
+_RULES = ("predicted", "fitted")  # how a prediction comes to a chip's node and voltage
+
+
+def _within_2(ratios: Iterable[float | None]) -> tuple[int, int]:
+    """How many predictions are within a factor of 2 of what is published, and how many there are."""
+    there = [ratio for ratio in ratios if ratio is not None]
+    return sum(0.5 <= ratio <= 2 for ratio in there), len(there)
+
+
 def _published(report: dict) -> str:
+    found = report["published"]
     rows = [
         [
             p["name"],
@@ -384,10 +395,13 @@ def _published(report: dict) -> str:
             f"{p['fj_per_op']:.3g}",
             "not stated" if p["node_nm"] is None else f"{p['node_nm']} nm",
             "not stated" if p["volt"] is None else f"{p['volt']:g} V",
-            "" if p["predicted_fj"] is None else f"{p['predicted_fj']:.3g} ({p['predicted_over']:.2g}x)",
-            p["source"],
+            *(
+                "" if p[f"{rule}_fj"] is None else f"{p[f'{rule}_fj']:.3g} ({p[f'{rule}_over']:.2g}x)"
+                for rule in _RULES
+            ),
+            f"{p['source']}; not in the prediction: {p['not_in']}",
         ]
-        for p in report["published"]
+        for p in found
     ]
     where = report["sources"]["provenance"]
     for subject in report["subjects"]:
@@ -405,14 +419,30 @@ def _published(report: dict) -> str:
                         "45 nm",
                         f"{where['volt']:g} V",
                         "",
+                        "",
                         "derived: the tables above",
                     ]
                 )
+    close = " and ".join("{} of {}".format(*_within_2(p[f"{rule}_over"] for p in found)) for rule in _RULES)
     return (
         "<h2>Beside published accelerators</h2><p class=muted>As stated by their authors, at their node and voltage; a "
-        "multiply-accumulate is two operations. Predicted: this engine's element with a weight that stays, scaled by node and "
-        "the square of the voltage, without anything else of a chip.</p>"
-        + table(["accelerator", "operands", "fJ an operation", "node", "voltage", "predicted", "source"], rows, 2)
+        "multiply-accumulate is two operations. Predicted: a dot product of the chip's own width, operands and reuse at gate level, "
+        "with random operands, registers and clock pins, and nothing else of the chip; brought to its node and voltage by the node and "
+        f"the square of the voltage, or by Stillmaker and Baas (Integration 58, 2017). Within a factor of 2: {close}.</p>"
+        + table(
+            [
+                "accelerator",
+                "operands",
+                "fJ an operation",
+                "node",
+                "voltage",
+                "predicted, node x V^2",
+                "predicted, Stillmaker and Baas",
+                "source",
+            ],
+            rows,
+            2,
+        )
     )
 
 

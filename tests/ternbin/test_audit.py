@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +23,11 @@ from ternbin.counting.external import MemoryModel
 from ternbin.energy import figures as tables
 from ternbin.energy.area import area_mm2, array_mm2
 from ternbin.energy.claim import claim_report
+from ternbin.energy.dots import DOTS
 from ternbin.energy.lines import value_pj
 from ternbin.energy.model import MULTIPLY
-from ternbin.energy.published import predicted_fj, published
+from ternbin.energy.published import published
+from ternbin.energy.scaling import fitted
 from ternbin.energy.silicon import read_measured
 from ternbin.energy.uncertainty import Spread
 from ternbin.errors import InputError
@@ -344,12 +347,64 @@ def test_terminal_has_a_line_for_each_precision(report):
     ]
 
 
-def test_published_chips_are_predicted_by_node_and_voltage():
-    held = tables.block("int8")["fj_per_event"]["operand held"]["glitch"]["total"]
-    assert predicted_fj("int8", 22, 0.8) == pytest.approx(held / 2 * 22 / 45 * (0.8 / 1.1) ** 2)
-    found = {row["name"] + row["operands"]: row for row in published()}
-    assert found["BrainTTAINT8"]["predicted_fj"] is None
-    assert 1.5 < found["ITAINT8"]["predicted_over"] < 2.0
+def test_published_chips_are_predicted_by_their_own_dot_products():
+    """By hand from the characterisation: what a unit spends in a dot product, two operations a product, node and square of the voltage."""
+    found = {(row["name"], row["operands"], row["volt"]): row for row in published()}
+    clock = tables.block("int8")["clock_fj_per_flop"]
+
+    def held(kind: str, event: str = "operand held") -> dict:
+        return tables.block(kind)["fj_per_event"][event]["glitch"]
+
+    cutie, ita, yoda = held("ternary dot"), held("int8 dot"), held("binary12 dot", "random")
+    unit = 864 * cutie["element"] + 11 * clock + (864 * cutie["operands"] + 864 * 2 * clock) / 96
+    by_hand = {("TCN-CUTIE", "ternary", 0.5): unit / 864 / 2 * 22 / 45 * (0.5 / 1.1) ** 2}
+    unit = 64 * ita["element"] + 23 * clock + (64 * ita["operands"] + 64 * 8 * clock) / 16 + 64 * 8 * clock
+    by_hand["ITA", "INT8", 0.8] = unit / 64 / 2 * 22 / 45 * (0.8 / 1.1) ** 2
+    pixels = 49 * held("binary12 dot")["operands"]
+    unit = 49 * (yoda["element"] + yoda["operands"]) - pixels + (19 + 49) * clock + (pixels + 49 * 12 * clock) / 32
+    by_hand["YodaNN", "binary x 12 bits", 1.2] = unit / 49 / 2 * 65 / 45 * (1.2 / 1.1) ** 2
+    for chip, fj in by_hand.items():
+        assert found[chip]["predicted_fj"] == pytest.approx(fj, rel=1e-4)
+        assert found[chip]["predicted_over"] == pytest.approx(fj / found[chip]["fj_per_op"], rel=1e-4)
+    step = held("int8x2 dot")  # four steps a product, eight units
+    fj = (step["element"] + 18 * 4 / 128 * clock + (step["operands"] + 2 * 4 * clock) / 8) / 2
+    guo = found["DCIM of Guo et al.", "INT8", 0.9]
+    assert guo["predicted_fj"] == pytest.approx(fj * 28 / 45 * (0.9 / 1.1) ** 2, rel=1e-4)
+    assert found["BrainTTA", "INT8", None]["predicted_fj"] is found["BinarEye", "binary", None]["fitted_fj"] is None
+
+
+DOCS = Path(__file__).parents[2] / "docs/energy.md"
+
+
+def test_chips_within_a_factor_of_two_are_those_that_the_docs_name():
+    rows = published()
+    close = {
+        rule: [r["name"] for r in rows if r[rule] and 0.5 <= r[rule] <= 2] for rule in ("predicted_over", "fitted_over")
+    }
+    assert close == dict.fromkeys(close, ["TCN-CUTIE", "ITA", "XNORBIN"])
+    docs = [[cell.strip() for cell in line.split("|")] for line in DOCS.read_text().splitlines()]
+    for row in rows:
+        if row["predicted_over"]:
+            where = f"{row['node_nm']} nm, {row['volt']:g} V"
+            fitted = f"{row['fitted_over']:.2g}" if row["fitted_over"] else "none"
+            said = ["", row["name"], where, f"{row['fj_per_op']:.3g}", f"{row['predicted_over']:.2g}", fitted]
+            assert said in [line[:6] for line in docs], said
+
+
+def test_a_characterisation_without_dot_products_predicts_none(tmp_path):
+    found = json.loads(tables.STORED.read_text())
+    found["blocks"] = [block for block in found["blocks"] if block["kind"] not in DOTS]
+    (tmp_path / "other.json").write_text(json.dumps(found))
+    with tables.using(tmp_path / "other.json"):
+        rows = published()
+    assert {row["name"] for row in rows if row["predicted_fj"]} == {"XNE", "VitaLLM"}
+
+
+def test_stillmaker_and_baas_is_the_example_that_its_authors_corrected():
+    """1 pJ at 65 nm and 1.3 V is 0.1755 pJ at 32 nm and 0.9 V."""
+    there, here = fitted(32, 0.9), fitted(65, 1.3)
+    assert there and here and there / here == pytest.approx(0.1755, abs=1e-4)
+    assert fitted(22, 0.8) == pytest.approx(0.182, abs=1e-3) and fitted(180, 1.8) is fitted(65, 0.6) is None
 
 
 def test_scores_of_the_bundled_model_stand_beside_energy(report):

@@ -1,5 +1,5 @@
 """The blocks that are compared, each behind operand registers: the multiply-accumulate elements of every kind, the decoder of packed
-trits, what lists the best tokens of beams."""
+trits, what lists the best tokens of beams, the dot products of published chips."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,9 +11,10 @@ from amaranth.lib.wiring import Component
 from ternbin.contract.hw import KINDS, NAMED, HwConfig
 from ternbin.contract.memories import ID_BITS
 from ternbin.contract.pipeline import ENGINES, LOGITS
+from ternbin.energy.dots import DOTS
 from ternbin.energy.figures import COLUMN_LOGITS
 from ternbin.rtl.array.pe import PE_MODULE, ProcessingElement
-from ternbin.rtl.array.reference_pe import FORMATS, FloatElement, IntElement
+from ternbin.rtl.array.reference_pe import FORMATS, DotElement, FloatElement, IntElement
 from ternbin.rtl.epilogue.epilogue import sum_bits
 from ternbin.rtl.epilogue.topengine import SUM_LAYOUT, TopEngine, entry_layout
 from ternbin.rtl.parts.primitives import primitives
@@ -100,6 +101,16 @@ def mac_block(kind: str, lanes: int) -> Block:
 
 
 @cache
+def dot_block(kind: str) -> Block:
+    """A dot product of a published chip (ternbin/energy/published.py), without an accumulator. Row operand: the weights."""
+    row, col, lanes = DOTS[kind]
+    form = {"ternary dot": "ternary", "binary dot": "binary", "binary12 dot": "signs"}.get(kind, "integer")
+    module, top = f"{kind.replace(' ', '_')}_element", f"wrapped_{kind.replace(' ', '_')}_{lanes}"
+    element = DotElement(form, row, col, lanes)
+    return _wrapped(element, Block(f"{kind} x{lanes}", kind, lanes, row * lanes, col * lanes, 32, module, top, {}))
+
+
+@cache
 def trits_block() -> Block:
     """The decoder of packed trits in the load path of ``small`` (rtl/transfer/trits.py), a beat a cycle. Column operand: the beat; it has
     no parameters."""
@@ -163,7 +174,7 @@ def _wrapped(element: "Component[Any]", block: Block, pins: str = _ARRAY_PINS) -
         pins=pins,
         controls=", ".join(f"input {name}" for name in CONTROLS),
     )
-    used = {name: part for name, part in primitives().items() if block.module == PE_MODULE}
+    used = {name: part for name, part in primitives().items() if block.module == PE_MODULE or block.kind in DOTS}
     return replace(block, verilog={f"{block.module}.v": text, "wrapper.v": wrapper, **used})
 
 

@@ -5,10 +5,12 @@ import random
 import statistics
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, cast
 
+from ternbin.energy.dots import DOTS, STEPS
 from ternbin.energy.figures import SCHEMA
-from ternbin.energy.gates.blocks import MAC_BLOCKS, TOP_BEAMS, Block, mac_block, top_block, trits_block
+from ternbin.energy.gates.blocks import MAC_BLOCKS, TOP_BEAMS, Block, dot_block, mac_block, top_block, trits_block
 from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import WARMUP, Energy, Measured
@@ -55,6 +57,13 @@ def stimuli_of(block: Block, real: RealTensors) -> Stimuli:
             "operand held": (lambda rng: sequence(CYCLES, *rows(block, rng), held=True), 1),
             "idle": (lambda rng: sequence(CYCLES, *rows(block, rng), idle=True), 1),
         }
+    if block.kind in DOTS:
+        cycles = STEPS.get(block.kind, 1)
+        return {
+            "random": (lambda rng: sequence(CYCLES, *_random(block, rng)), cycles),
+            "operand held": (lambda rng: sequence(CYCLES, *_stationary(block, rng)), cycles),
+            "idle": (lambda rng: sequence(CYCLES, *_random(block, rng), idle=True), cycles),
+        }
     classes: Stimuli = {
         "random": (lambda rng: sequence(CYCLES, *_random(block, rng)), 1),
         "real": (lambda rng: sequence(CYCLES, *real.rows(block, rng)), 1),
@@ -73,6 +82,12 @@ def stimuli_of(block: Block, real: RealTensors) -> Stimuli:
 
 def _random(block: Block, rng: random.Random) -> list[Iterator[int]]:
     return [random_rows(block, form, rng) for form in forms(block.kind)]
+
+
+def _stationary(block: Block, rng: random.Random) -> tuple[Iterator[int], Iterator[int]]:
+    """Weights that stay, and activations."""
+    weights, activations = _random(block, rng)
+    return repeat(next(weights)), activations
 
 
 def summary(measured: Measured, energies: list[Energy], cycles: int) -> dict[str, float]:
@@ -138,7 +153,12 @@ def rounded(value: Any) -> Any:
 
 def blocks() -> list[Block]:
     """All that are measured."""
-    return [*(mac_block(*which) for which in MAC_BLOCKS), trits_block(), *map(top_block, TOP_BEAMS)]
+    return [
+        *(mac_block(*which) for which in MAC_BLOCKS),
+        trits_block(),
+        *map(top_block, TOP_BEAMS),
+        *map(dot_block, DOTS),
+    ]
 
 
 def characterise(

@@ -10,7 +10,6 @@ from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import Measured
 from ternbin.energy.gates.placement import Views, place, wired
 from ternbin.energy.gates.real import RealTensors, bundled_tensors
-from ternbin.energy.gates.stimuli import UNITS
 
 
 def place_blocks(
@@ -42,7 +41,7 @@ def _placed(
     placement = place(before.netlist, views)
     after = Measured(block, wired(before.netlist, placement))
     stimuli: Stimuli = stimuli_of(block, real)
-    drawn, cycles = stimuli["operand held" if block.kind in UNITS else "real"]
+    drawn, cycles = stimuli.get("real", stimuli["operand held"])
     energies: list[dict[str, float]] = []
     for which, measured in (("modelled", before), ("placed", after)):
         progress(f"{block.name}: {which} wires")

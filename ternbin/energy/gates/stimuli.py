@@ -25,8 +25,8 @@ def ternary_word(codes: Sequence[float]) -> int:
 
 
 def words(form: str, values: Sequence[float]) -> int:
-    """One operand word from its lanes' values: codes, integers or floats. ``form``: ternary, binary, int4, int8, planes (of 8-bit codes in
-    two's complement of nine), fp8, bf16 or fp32."""
+    """One operand word from its lanes' values: codes, integers or floats. ``form``: ternary, binary, int2 to int12, planes (of 8-bit codes
+    in two's complement of nine), fp8, bf16 or fp32."""
     if form == "ternary":
         return ternary_word(values)
     if form == "planes":
@@ -59,8 +59,10 @@ def _fp8(value: float) -> int:
 FP8_SCALE = 64.0
 _PATTERNS: dict[str, tuple[Callable[[float], int], int]] = {
     "binary": (lambda value: int(value > 0), 1),
+    "int2": (lambda value: int(value) & 3, 2),
     "int4": (lambda value: int(value) & 15, 4),
     "int8": (lambda value: int(value) & 255, 8),
+    "int12": (lambda value: int(value) & 4095, 12),
     "fp8": (_fp8, 8),
     "bf16": (_bf16, 16),
     "fp32": (_fp32, 32),
@@ -68,6 +70,11 @@ _PATTERNS: dict[str, tuple[Callable[[float], int], int]] = {
 FORMS = {
     "int4x8": ("int4", "int8"),
     "ternary8": ("ternary", "planes"),
+    "ternary dot": ("ternary", "ternary"),
+    "binary dot": ("binary", "binary"),
+    "binary12 dot": ("binary", "int12"),
+    "int8 dot": ("int8", "int8"),
+    "int8x2 dot": ("int8", "int2"),
 }  # kind of a block -> row and column operand, where they are not of its name
 
 
@@ -81,8 +88,10 @@ def random_values(form: str, rng: random.Random) -> Source:
     return {
         "ternary": lambda: rng.choice((-1, 0, 1)),
         "binary": lambda: rng.choice((-1, 1)),
+        "int2": lambda: rng.randint(-2, 1),
         "int4": lambda: rng.randint(-7, 7),
         "int8": lambda: rng.randint(-127, 127),
+        "int12": lambda: rng.randint(-2047, 2047),
         "planes": lambda: rng.randint(-127, 127),
     }.get(form, lambda: rng.gauss(0, 1))
 
