@@ -89,7 +89,7 @@ def model_spec(
             "--no-assert",
             "--savable",
             "--compiler-include",
-            "popcount.h",
+            "generated.h",
             *_LAZY,
             *trace,
         ),
