@@ -47,6 +47,14 @@ _HEADERS += ("verilated.h", "verilated_dpi.h", "verilated_save.h")
 # evaluated without it.
 _LAZY = tuple(f"-fno-dfg-peephole-replace-cond-with-{branch}-branch-zero" for branch in ("then", "else"))
 
+# In functions of thousands of statements most of GCC's time goes into stores that may overwrite what is read; looking no further
+# than this gives the same speed.
+_FAST = (
+    "-O2",
+    "--param=sccvn-max-alias-queries-per-access=50",
+    "--param=dse-max-alias-queries-per-store=16",
+)
+
 # The ports of the core, as the bench drives and sees them.
 _PORTS = 'public_flat_rd -module "bench" -var "*"\n'
 
@@ -89,7 +97,7 @@ def model_spec(
             "--no-assert",
             "--savable",
             "--compiler-include",
-            "popcount.h",
+            "generated.h",
             *_LAZY,
             *trace,
         ),
@@ -101,7 +109,7 @@ def model_spec(
             NATIVE,
         ),
         link_flags=("-shared", "-Wl,-Bsymbolic"),
-        fast="-O2",
+        fast=" ".join(_FAST),
         slow="-O0",
     )
 

@@ -1,7 +1,10 @@
 """Compare every tensor that a simulated run wrote with the integer reference, bit for bit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from queue import SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +22,8 @@ from ternbin.graph.ir import HEAD, Lowered
 from ternbin.graph.ops.interpreter import Interpreter, outputs
 from ternbin.graph.shape import shape
 
-Reference = list[dict[str, Tensor | tuple[Tensor, ...]]]
+Tensors = dict[str, Tensor | tuple[Tensor, ...]]  # of a call, by node name
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Check:
 _NOT_WRITTEN = ("input", "output", "cache")  # other names for what another op wrote, or an earlier call
 
 
-def _written(values: dict) -> dict:
-    """Tensors that a call writes, by node name."""
+def _written(values: dict) -> Tensors:
+    """Tensors that a call writes."""
     return {
         node.op.label: value
         for node, value in values.items()
@@ -81,37 +85,39 @@ def _written(values: dict) -> dict:
 
 
 def reference(
-    lowered: Lowered, source: Given, fed: Sequence[int] | Sequence[Fed], lengths: Sequence[int] = ()
-) -> Reference:
-    """Tensors by node name for each call of a program: prefill on ``source``, then decode on one token of ``fed`` at a time, or on the
-    beams of a trace. ``lengths``: of the texts, where ``source`` is that of several."""
+    lowered: Lowered, source: Given, fed: Iterable[int | Fed], lengths: Sequence[int] = ()
+) -> Iterator[Tensors]:
+    """Tensors of each call of a program, one call after the other: prefill on ``source``, then decode on one token of ``fed`` at a time,
+    or on the beams of a step. ``lengths``: of the texts, where ``source`` is that of several."""
     model = shape(lowered)
     prefill = Interpreter(model.prefill.graph, lowered.weights)
     given = model.prefill.given(source, lengths=lengths)
     parts = {name: value.split(list(lengths) or len(value)) for name, value in given.items()}
-    encoded = [prefill({name: part[text] for name, part in parts.items()}) for text in range(len(lengths) or 1)]
-    each = [outputs(model.prefill.graph, values) for values in encoded]
-    gave, caches = {name: torch.cat([own[name] for own in each]) for name in each[0]}, {}
-    result = [_written(values) for values in encoded]
+    each: list[dict[str, Tensor]] = []
+    for text in range(len(lengths) or 1):
+        values = prefill({name: part[text] for name, part in parts.items()})
+        each.append(outputs(model.prefill.graph, values))
+        yield _written(values)
     if model.decode is None:
-        return result
+        return
+    gave, caches = {name: torch.cat([own[name] for own in each]) for name in each[0]}, {}
     decode = Interpreter(model.decode.graph, lowered.weights)
-    trace = [step for step in fed if not isinstance(step, int)]
+    trace: list[Fed] = []
     for past, step in enumerate(fed):
         if isinstance(step, int):
             values = decode({IDS: torch.tensor([step]), **gave}, past, caches)
         else:
             tokens, _ = step
+            trace.append(step)
             values = decode(
                 {IDS: torch.tensor(tokens), **gave},
                 past,
                 caches,
-                mask=visible(trace[: past + 1]),
+                mask=visible(trace),
                 sources=_sources(len(tokens), lengths),
                 top=top_tokens(len(tokens)),
             )
-        result.append(_written(values))
-    return result
+        yield _written(values)
 
 
 def _sources(beams: int, lengths: Sequence[int]) -> Tensor | None:
@@ -138,14 +144,69 @@ def check(program: Program, lowered: Lowered, source: Given, start: int | None, 
     tokens, so one wrong value shows up at the instruction that wrote it first. Raises CheckError where the host did not read what the
     core wrote.
     """
-    expected = reference(lowered, source, fed_tokens(program, start, result), program.source_lens)
+    expected = list(reference(lowered, source, fed_tokens(program, start, result), program.source_lens))
     verdict = compare(program, expected, result.calls)
     if verdict.bit_exact:
         _check_read(program, lowered, expected, result)
     return verdict
 
 
-def _check_read(program: Program, lowered: Lowered, expected: Reference, result: RunResult) -> None:
+class Comparison:
+    """What :func:`check` does, beside a run and in a thread of its own. Use as a context manager around the run.
+
+    ``fed`` is told what each decoder call is given, ``done`` of each call when it is over; then ``verdict`` has the result. The simulation
+    needs one core, and Python not at all while a call lasts.
+    """
+
+    def __init__(self, program: Program, lowered: Lowered, source: Given):
+        self._program, self._lowered = program, lowered
+        self._fed: SimpleQueue[int | Fed | None] = SimpleQueue()
+        self._calls: SimpleQueue[CallRun | None] = SimpleQueue()
+        self._expected: list[Tensors] = []
+        self._left = False
+        self._pool = ThreadPoolExecutor(1)
+        self._compared = self._pool.submit(self._compare, source)
+
+    def __enter__(self) -> "Comparison":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left = True  # whatever was not compared is not wanted any more
+        self._end()
+        self._pool.shutdown()
+
+    def fed(self, step: int | Fed) -> None:
+        self._fed.put(step)
+
+    def done(self, call: CallRun) -> None:
+        self._calls.put(call)
+
+    def verdict(self, result: RunResult) -> Check:
+        """Of the whole run. Raises CheckError as :func:`check` does."""
+        self._end()
+        verdict = self._compared.result()
+        if verdict.bit_exact:
+            _check_read(self._program, self._lowered, self._expected, result)
+        return verdict
+
+    def _end(self) -> None:
+        self._fed.put(None)
+        self._calls.put(None)
+
+    def _compare(self, source: Given) -> Check:
+        return compare(self._program, self._reference(source), self._items(self._calls))
+
+    def _reference(self, source: Given) -> Iterator[Tensors]:
+        for tensors in reference(self._lowered, source, self._items(self._fed), self._program.source_lens):
+            self._expected.append(tensors)
+            yield tensors
+
+    def _items(self, queue: SimpleQueue[Item | None]) -> Iterator[Item]:
+        while (item := queue.get()) is not None and not self._left:
+            yield item
+
+
+def _check_read(program: Program, lowered: Lowered, expected: Sequence[Tensors], result: RunResult) -> None:
     """What the host finds in external memory must be what the reference has."""
     for port, node in zip(program.outputs, shape(lowered).prefill.streams, strict=True):
         found = np.split(program.read(result.memory, port), np.cumsum(program.lengths)[:-1])
@@ -159,13 +220,12 @@ def _check_read(program: Program, lowered: Lowered, expected: Reference, result:
             raise CheckError(f"decoder position {position}: the best tokens in external memory must be those on chip")
 
 
-def compare(program: Program, expected: Reference, calls: Sequence[CallRun]) -> Check:
-    """Compare the probes of ``calls`` (program call i at index i) with ``expected``."""
+def compare(program: Program, expected: Iterable[Tensors], calls: Iterable[CallRun]) -> Check:
+    """Compare the probes of ``calls``, which are the program's first ones, with ``expected``."""
     values = mismatches = complete = 0
     first, partial = None, []
-    for number, call in enumerate(calls):
+    for number, (tensors, call) in enumerate(zip(expected, calls, strict=True)):
         probes = program.probes_of_call[number]
-        tensors = expected[number]
         seen = {name: np.zeros(_shape(value), dtype=bool) for name, value in tensors.items()}
         done = {(record.unit, record.index): record.done for record in call.records}
         differing: list[tuple[int, Divergence]] = []

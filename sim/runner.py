@@ -15,6 +15,7 @@ from ternbin.decoding.search import Found, Policy, Search, columns
 from ternbin.errors import InputError
 from ternbin.graph.given import Given
 from ternbin.sim.build import build
+from ternbin.sim.check import Comparison
 from ternbin.sim.host import Host
 from ternbin.sim.resume import Checkpoint, State, identity
 from ternbin.sim.simulator import Simulator, Waves
@@ -33,6 +34,7 @@ def run(
     library: Path | None = None,
     seed: int = 1,
     checkpoint: Checkpoint | None = None,
+    comparison: Comparison | None = None,
 ) -> RunResult:
     """Run on the simulated accelerator: a prefill call a text, then, of a program that generates, one decode call a token; greedily, or
     with as many beams as ``search`` and the program have.
@@ -42,6 +44,7 @@ def run(
     (instructions as many as its own).
     probes: copy what the program's probes ask for (sim.check compares it). library: a simulator of sim.build; default: build it.
     checkpoint: go on from it where it is one of this very run, and keep the state there (not with ``waves``).
+    comparison: of this run, with ``probes``; it is done beside the simulation.
     Raises InputError where program and policy do not fit, CoreError, CheckError.
     """
     beams = _checked_beams(program, policy, search)
@@ -63,7 +66,7 @@ def run(
                 now = State(host.calls, simulator.save(), image, earlier + perf_counter() - built)
                 checkpoint.save(key, now)
 
-        host = Host(program, simulator, progress, probes, keep)
+        host = Host(program, simulator, progress, probes, keep, comparison)
         if state is not None:
             image[:] = state.memory
             simulator.restore(state.model)

@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ternbin.errors import FAULT, MissingToolError, TernbinError
@@ -255,27 +256,34 @@ def _compile_headers(folder: Path, spec: ModelSpec) -> None:
 def _build(folder: Path, spec: ModelSpec) -> None:
     runtime = _runtime(spec)
     _write(folder, spec, runtime)
-    _verilate(folder, spec)
-    with cache_lock(runtime.name):  # others with these flags wait and then have less to do
-        if not runtime.is_dir():
-            _build_runtime(folder, spec, runtime)
-            return
+    with ThreadPoolExecutor(1) as beside:  # Verilator uses one core
+        shared = beside.submit(_build_runtime, spec, runtime)
+        _verilate(folder, spec)
+        shared.result()
     for path in runtime.glob("*.o"):
         shutil.copy(path, folder / "obj")  # newer than the makefile, so make takes them as they are
     _make(folder, spec, include="../runtime")
 
 
-def _build_runtime(folder: Path, spec: ModelSpec, runtime: Path) -> None:
-    """Build a model from nothing, and keep what others can use of it."""
-    if spec.headers:  # before there is a program in the folder, which may be called <array>
-        _compile_headers(folder, spec)
-    _make(folder, spec, include=".")
-    fresh = folder / "shared"
-    fresh.mkdir()
-    kept = [*(folder / "obj").glob("verilated*.o"), *(folder / "obj").glob(f"{_COMMON}*")]
-    for path in kept:
-        shutil.copy(path, fresh)
-    fresh.rename(runtime)
+def _build_runtime(spec: ModelSpec, runtime: Path) -> None:
+    """What ``runtime`` is to hold, unless it does, by the makefile of a design with nothing in it but something to look at."""
+    with cache_lock(runtime.name):  # others with these flags wait
+        if runtime.is_dir():
+            return
+        empty = f"module {spec.top} (input clk); reg ctr_ /*verilator public_flat_rd*/; endmodule\n"
+        with working_folder("runtime") as folder:
+            small = replace(spec, verilog={"empty.v": empty}, cpp={})
+            _write(folder, small, runtime)
+            _verilate(folder, small)
+            if spec.headers:
+                _compile_headers(folder, small)
+            parts = re.findall(r"\bverilated\w*", (folder / "obj" / f"{PREFIX}_classes.mk").read_text(encoding="utf-8"))
+            _make(folder, small, *(f"{part}.o" for part in parts), include=".")
+            fresh = folder / "shared"
+            fresh.mkdir()
+            for path in [*(folder / "obj").glob("verilated*.o"), *(folder / "obj").glob(f"{_COMMON}*")]:
+                shutil.copy(path, fresh)
+            fresh.rename(runtime)
 
 
 def compile_model(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path:

@@ -40,7 +40,7 @@ from ternbin.models.model import QuantModel
 from ternbin.passes import fold
 from ternbin.progress import Forecast, bar, say, stage, warn
 from ternbin.sim.build import build
-from ternbin.sim.check import Check, check
+from ternbin.sim.check import Check, Comparison
 from ternbin.sim.generated import generated
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
@@ -98,8 +98,8 @@ def summarise(
     with stage("building the simulator (kept for the next run)"):
         built = build_simulator(planned)
     simulated = run_simulation(built, checkpoint=checkpoint, restart=restart)
-    with stage("comparing with the integer reference"):
-        checked = compare_tensors(simulated)
+    with stage("comparing the integer model with its source"):
+        checked = compare_model(simulated)
     fields = result(account(count(checked)))
     keep(fields)  # first: whatever follows, the run is not lost
     results.validate(fields)
@@ -303,24 +303,27 @@ def build_simulator(before: Planned) -> Built:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated(Built):
-    """What the simulation gave."""
+    """What the simulation gave, and that beside the integer reference."""
 
     run: RunResult
+    verdict: Check
 
 
 def run_simulation(before: Built, *, checkpoint: Path | None = None, restart: bool = False) -> Simulated:
-    """As :func:`simulate`."""
-    found = simulate(
-        before.program,
-        before.given,
-        before.policy,
-        before.job.memory,
-        search=before.search,
-        library=before.library,
-        checkpoint=checkpoint,
-        restart=restart,
-    )
-    return Simulated(**vars(before), run=found)
+    """As :func:`simulate`; every tensor is compared meanwhile."""
+    with Comparison(before.program, before.lowered, before.given) as comparison:
+        found = simulate(
+            before.program,
+            before.given,
+            before.policy,
+            before.job.memory,
+            search=before.search,
+            library=before.library,
+            checkpoint=checkpoint,
+            restart=restart,
+            comparison=comparison,
+        )
+        return Simulated(**vars(before), run=found, verdict=comparison.verdict(found))
 
 
 def simulate(
@@ -334,6 +337,7 @@ def simulate(
     waves: Waves | None = None,
     checkpoint: Path | None = None,
     restart: bool = False,
+    comparison: Comparison | None = None,
 ) -> RunResult:
     """A run with a progress bar. ``checkpoint``: the file it goes on from (not with ``restart``) and keeps its state in; all else as in
     sim.runner. Raises CheckError where the core stops."""
@@ -352,6 +356,7 @@ def simulate(
             waves=waves,
             library=library,
             checkpoint=keeper,
+            comparison=comparison,
         )
 
 
@@ -375,26 +380,24 @@ def _reporter(progress: tqdm, program: Program, memory: MemoryModel, calls: int)
 
 @dataclass(frozen=True, kw_only=True)
 class Checked(Simulated):
-    """The run beside the integer reference, and that beside the fake-quant model; ``entries``: each text with what was generated."""
+    """The integer reference beside the fake-quant model; ``entries``: each text with what was generated."""
 
-    verdict: Check
     entries: list[Fields]
     agreements: list[Agreement]
 
 
-def compare_tensors(before: Simulated) -> Checked:
+def compare_model(before: Simulated) -> Checked:
     """Raises CheckError where a text of a batch has other tokens than the reference gives it alone."""
     start = before.policy.prompt[0] if before.policy else None
-    verdict = check(before.program, before.lowered, before.given, start, before.run)
     entries = _entries(before) if before.policy else _answered(before)
-    if len(entries) > 1 and before.policy and verdict.bit_exact:
+    if len(entries) > 1 and before.policy and before.verdict.bit_exact:
         _check_alone(before, entries, before.policy)
     fed = [
         (source.given, [] if start is None else [start, *entry["tokens"][:-1]])
         for source, entry in zip(before.sources, entries, strict=True)
     ]
     agreements = models.compare(before.model, before.lowered, fed)
-    return Checked(**vars(before), verdict=verdict, entries=entries, agreements=agreements)
+    return Checked(**vars(before), entries=entries, agreements=agreements)
 
 
 def _entries(before: Simulated) -> list[Fields]:

@@ -17,7 +17,7 @@ from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
-from ternbin.sim.check import check
+from ternbin.sim.check import Comparison, check
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
 
@@ -59,8 +59,10 @@ STAYS = replace(HW, resident="decoder")
 def test_memory_timing_and_place_change_cycles_only(job, plain, memory, hw):
     lowered, _, policy = job
     program = map_model(lowered, hw, len(IDS), NEW, 2)
-    result = run(program, ids=IDS, policy=policy, search=SEARCH, memory=memory)
-    assert check(program, lowered, IDS, policy.prompt[0], result).bit_exact
+    with Comparison(program, lowered, IDS) as comparison:
+        result = run(program, ids=IDS, policy=policy, search=SEARCH, memory=memory, comparison=comparison)
+        verdict = comparison.verdict(result)
+    assert verdict.bit_exact and verdict == check(program, lowered, IDS, policy.prompt[0], result)
     assert result.found == plain.found and result.cycles != plain.cycles
 
 
@@ -70,8 +72,9 @@ def test_two_texts_at_a_time(job, hw):
     lowered, _, policy = job
     sources = [IDS, [90, 28]]
     program = map_model(lowered, hw, [len(ids) for ids in sources], NEW)
-    result = run(program, ids=sum(sources, []), policy=policy)
-    verdict = check(program, lowered, sum(sources, []), policy.prompt[0], result)
+    with Comparison(program, lowered, sum(sources, [])) as comparison:
+        result = run(program, ids=sum(sources, []), policy=policy, comparison=comparison)
+        verdict = comparison.verdict(result)
     assert verdict.bit_exact and verdict.partial == () and len(result.calls) == 2 + NEW
     assert [text.tokens for text in result.found] == [reference_run(lowered, ids, NEW)[0] for ids in sources]
     phases = simulated_phases(program, lowered, result)

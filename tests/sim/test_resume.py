@@ -23,6 +23,7 @@ from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.build import build
+from ternbin.sim.check import Comparison, check
 from ternbin.sim.resume import Checkpoint
 from ternbin.sim.runner import run
 from ternbin.sim.simulator import Waves
@@ -79,6 +80,16 @@ def test_goes_on_after_any_call(job, whole, tmp_path):
     assert_equal(result, expected)
     assert lines == [f"{tmp_path / 'c.npz'}: going on after call {calls} of at most {len(program.calls)}"]
     assert list(tmp_path.iterdir()) == [], "the checkpoint goes when the run is over"
+
+
+def test_all_calls_are_compared_in_a_run_that_goes_on(tmp_path):
+    lowered = fold(lower(random_quant_bart("2-2")))
+    program, policy = map_model(lowered, NAMED["tiny"], len(IDS), NEW), Policy.of(lowered.meta, NEW)
+    stopped((program, policy), tmp_path / "c.npz")
+    with Comparison(program, lowered, IDS) as comparison:
+        result = run(program, ids=IDS, policy=policy, checkpoint=Checkpoint(tmp_path / "c.npz"), comparison=comparison)
+        verdict = comparison.verdict(result)
+    assert verdict.bit_exact and verdict == check(program, lowered, IDS, policy.prompt[0], result)
 
 
 def test_goes_on_without_probes(job, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import threading
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
 from ternbin.sim.build import build
-from ternbin.sim.check import check
+from ternbin.sim.check import Comparison, check
 from ternbin.sim.runner import run
 from ternbin.sim.simulator import CoreError, Simulator, Waves
 from ternbin.sim.toolchain import has_fst
@@ -145,6 +146,35 @@ def test_a_wrong_row_of_weights_is_found(job):
     first = result.first_divergence
     assert first is not None
     assert (first.call, first.op, first.index[-1]) == (0, node.name, 1) and first.expected != first.actual
+
+
+def test_comparing_beside_the_run_finds_the_same(job, plain):
+    lowered, program, policy = job
+    with Comparison(program, lowered, IDS) as comparison:
+        verdict = comparison.verdict(run(program, ids=IDS, policy=policy, comparison=comparison))
+    assert verdict.bit_exact and verdict == check(program, lowered, IDS, policy.prompt[0], plain)
+    with Comparison(program, lowered, IDS[::-1]) as comparison:
+        verdict = comparison.verdict(run(program, ids=IDS, policy=policy, comparison=comparison))
+    assert verdict.mismatches > 0 and verdict == check(program, lowered, IDS[::-1], policy.prompt[0], plain)
+
+
+def test_a_run_that_fails_ends_the_comparison(job, plain):
+    """At any call; a fault of the comparison comes out where its result is asked for."""
+    lowered, program, policy = job
+    threads = threading.active_count()
+    for number in range(len(plain.calls)):
+
+        def report(call, cycles, done, last=number):
+            if call == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt), Comparison(program, lowered, IDS) as comparison:
+            run(program, ids=IDS, policy=policy, comparison=comparison, progress=report)
+        assert threading.active_count() == threads
+    with Comparison(program, dataclasses.replace(lowered, weights={}), IDS) as comparison:
+        result = run(program, ids=IDS, policy=policy, comparison=comparison)
+        with pytest.raises(Exception, match="weight"):
+            comparison.verdict(result)
 
 
 def test_damaged_instruction_stops_the_core(job):
