@@ -4,7 +4,7 @@
     python benchmarks/results_page.py --eval "teacher (FP32)=teacher.json" --eval "student (W2A2)=s22.json" \
         --log "student (W2A2)=data/s22" --model "student (W2A2)=models/bundled" --sweep reports/res-bits --out docs/results.md
 
-Every option as often as there are models. The first model is the one that the others are compared with. --eval takes the JSON of
+Every option as often as there are models. A student is compared with the full-precision model before it. --eval takes the JSON of
 `ternbin eval` with a name, or an eval.json of several models; --log: folders of training; --model: folders of models, for the energy of
 a text of the set's mean length on each of HARDWARE; --sweep: what `benchmarks/res_bits.py` wrote. Pictures go beside the page, in img/.
 """
@@ -38,16 +38,18 @@ def system_rows(evals: dict[str, dict], models: Named) -> list[str]:
     """The table of scores, as Markdown."""
     first = next(iter(evals.values()))
     metric = METRICS[first["metric"]]
-    head = ["system", *metric.labels.values(), "95% of resamples", "of the first", "paper", "nats a token"]
+    head = ["system", *metric.labels.values(), "95% of resamples", "of its teacher", "paper", "nats a token"]
     head += [f"uJ a text, `{hw}`" for hw in HARDWARE]
     rows = [head, ["---"] * len(head)]
     rows += [[name, *_marks(own), *[""] * (4 + len(HARDWARE))] for name, own in first["baselines"].items()]
+    teacher = first
     for name, found in evals.items():
+        teacher = found if "bits" not in found else teacher
         energy = energies(models[name], found) if name in models else {}
-        rows += _model(name, found["model"], found, "model", first, {}, metric.first)
+        rows += _model(name, found["model"], found, "model", teacher, {}, metric.first)
         if "integer" in found:
             own = {k: v for k, v in found["integer"].items() if k == "greedy"} | found["integer"].get("searches", {})
-            rows += _model(f"{name}, integer model", own, found, "integer", first, energy, metric.first)
+            rows += _model(f"{name}, integer model", own, found, "integer", teacher, energy, metric.first)
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -69,7 +71,7 @@ def _marks(scores: dict[str, float]) -> list[str]:
 
 
 def _model(
-    name: str, searches: dict[str, dict], found: dict, kind: str, first: dict, energy: dict[str, list[str]], key: str
+    name: str, searches: dict[str, dict], found: dict, kind: str, teacher: dict, energy: dict[str, list[str]], key: str
 ) -> list[list[str]]:
     ranges = found.get("intervals", {}).get(kind, {})
     paper = RATIOS.get(key, {}).get(found.get("bits", ""))
@@ -77,8 +79,8 @@ def _model(
     rows = []
     for search, scores in searches.items():
         low, high = ranges.get(search, {}).get(key, (None, None))
-        base = first["model"].get(search, {}).get(key)
-        share = f"{100 * scores[key] / base:.1f}%" if base and found is not first else ""
+        base = teacher["model"].get(search, {}).get(key)
+        share = f"{100 * scores[key] / base:.1f}%" if base and found is not teacher else ""
         interval = "" if low is None else f"{low:.1f} to {high:.1f}"
         beside = f"{paper:.1f}%" if paper and share else ""
         rows.append(
