@@ -159,8 +159,12 @@ def test_faulty_scores_cost_a_warning(folder, text, caplog):
 
 
 def test_good_scores_are_kept():
-    found = flow.evaluation(BUNDLED)
-    assert found is not None and found == json.loads((BUNDLED / "eval.json").read_text())
+    """All but what only the results page shows."""
+    wanted = json.loads((BUNDLED / "eval.json").read_text(encoding="utf-8"))
+    for own in wanted["models"].values():
+        for name in ("intervals", "extremes", "command"):
+            own.pop(name, None)
+    assert flow.evaluation(BUNDLED) == wanted
 
 
 def test_faulty_settings_of_a_tokenizer_cost_a_warning(folder, caplog):
