@@ -53,8 +53,8 @@ class ExecuteUnit(wiring.Component):
 
     EVENTS = EXECUTE_EVENTS
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         code = hw.code_word_bits
         super().__init__(
             {
@@ -84,7 +84,7 @@ class ExecuteUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))
-        m.submodules.sequencer = seq = Sequencer(self._hw)
+        m.submodules.sequencer = seq = Sequencer(self._hw, fpga=self._fpga)
         m.submodules.array = array = Array(self._hw)
         m.submodules.drain = drain = Drain(self._hw)
         m.submodules.epilogue = epi = Epilogue(self._hw)

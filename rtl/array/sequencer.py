@@ -24,6 +24,8 @@ class Sequencer(wiring.Component):
     drained column. Tiles of scores are drained as fast as they come: these only wait for ``scores_open``, the drain's being ready
     for them. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
 
+    ``fpga`` (constructor): the numbers of the last chunk and tiles are registers.
+
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``. On an array that takes whole 8-bit codes, ``abuf_whole``: the
     request is for all eight planes.
     """
@@ -50,8 +52,8 @@ class Sequencer(wiring.Component):
     ev_stall_read: Signal
     ev_stall_drain: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -136,12 +138,17 @@ class Sequencer(wiring.Component):
         top_pc = C(0, 3) if self._hw.whole_columns else f.col_planes[3].replicate(3)
 
         last_chunk, last_pair, last_col, last_row = Signal(), Signal(), Signal(), Signal()
+        highest = [f.chunks - 1, f.col_tiles - 1, f.row_tiles - 1]
+        if self._fpga:  # not looked at in the first cycle of an instruction
+            registers = [Signal.like(value) for value in highest]
+            m.d.sync += [register.eq(value) for register, value in zip(registers, highest, strict=True)]
+            highest = registers
         same_weight, weight = Signal(), Signal(4)
         m.d.comb += [
-            last_chunk.eq(chunk == f.chunks - 1),
+            last_chunk.eq(chunk == highest[0]),
             last_pair.eq((pr | pc) == 0),
-            last_col.eq(col_tile == f.col_tiles - 1),
-            last_row.eq(row_tile == f.row_tiles - 1),
+            last_col.eq(col_tile == highest[1]),
+            last_row.eq(row_tile == highest[2]),
             same_weight.eq((pr != 0) & (pc != top_pc)),
             weight.eq(pr + pc - 1),
             next_row_base.eq(row_base),

@@ -249,7 +249,8 @@ class Quant(wiring.Component):
 
 
 class EmbedLane(wiring.Component):
-    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was."""
+    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was. ``fpga`` (constructor): the scale is not negated, but
+    subtracted."""
 
     take: Signal
     scale: Signal
@@ -259,8 +260,8 @@ class EmbedLane(wiring.Component):
     result: Signal
     clipped: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "take": In(1),
@@ -277,7 +278,12 @@ class EmbedLane(wiring.Component):
         m = Module()
         total = Signal(signed(34))
         low, high = residual_range(self._hw.res_bits)
-        m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
+        if self._fpga:
+            ones = self.negative & self.nonzero
+            scale = (self.scale.as_unsigned() ^ self.negative.replicate(32)) & self.nonzero.replicate(32)
+            m.d.comb += total.eq(self.old + scale.as_signed() + ones)
+        else:
+            m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
         with m.If(self.take):
             m.d.sync += [self.result.eq(clip(total, low, high)), self.clipped.eq(outside(total, low, high))]
         return m

@@ -44,7 +44,7 @@ class VectorUnit(wiring.Component):
     Words a cycle, undisturbed: LAYERNORM reads each residual word twice (sums, normalisation), SOFTMAX each score word three
     times, a word of each of three queries a cycle where these lie in three banks; QUANT and EMBED once, one word a cycle. Of four
     tokens together LAYERNORM takes at least 4 cycles per word for parameters, of each token at least 14 for the reciprocal root; an
-    8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
+    8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division. ``fpga``: the same in that form.
     """
 
     port: UnitInterface
@@ -72,7 +72,7 @@ class VectorUnit(wiring.Component):
 
     EVENTS = VECTOR_EVENTS
 
-    def __init__(self, hw: HwConfig):
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
         if bits_for(hw.rows) > self.EVENTS["saturations"]:
             raise ValueError(f"rows must be counted by {self.EVENTS['saturations']} bits, not be {hw.rows}")
         self.hw = hw
