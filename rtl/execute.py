@@ -117,8 +117,12 @@ class ExecuteUnit(wiring.Component):
             Signal(),
         )  # ahead: an instruction for the back is in the front
         working, started = Signal(), Signal()
+        if self._fpga:  # checked while it is taken
+            with m.If(self.port.instruction.ready):
+                m.d.sync += wrong.eq(impossible(self._hw, self.port.instruction.payload, Op.GEMM))
+        else:
+            m.d.comb += wrong.eq(impossible(self._hw, front, Op.GEMM))
         m.d.comb += [
-            wrong.eq(impossible(self._hw, front, Op.GEMM)),
             seq.start.eq(begin),
             drain.start.eq(started),
             epi.start.eq(started),

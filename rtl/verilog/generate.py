@@ -42,7 +42,8 @@ def generate(hw: HwConfig, form: str = "asic") -> dict[str, str]:
 
 
 def _parts(hw: HwConfig, fpga: bool) -> dict[str, str]:
-    """All but the primitives, ``fpga``: in their form for FPGAs. The larger parts are converted at the same time, in processes of their own."""
+    """All but the primitives; ``fpga``: in the form for FPGAs. The larger parts are converted at the same time, in processes of their
+    own."""
     if hw.kind not in KINDS:
         raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
     with ProcessPoolExecutor(max_workers=2, initializer=begin_worker) as pool:
