@@ -87,7 +87,7 @@ class ExecuteUnit(wiring.Component):
         m.submodules.sequencer = seq = Sequencer(self._hw, fpga=self._fpga)
         m.submodules.array = array = Array(self._hw)
         m.submodules.drain = drain = Drain(self._hw)
-        m.submodules.epilogue = epi = Epilogue(self._hw)
+        m.submodules.epilogue = epi = Epilogue(self._hw, fpga=self._fpga)
         m.d.comb += [seq.instruction.eq(front), drain.instruction.eq(back), epi.instruction.eq(back)]
         self._control(m, front, back, seq, drain, epi)
         self._array(m, gemm_fields(front), seq, array, drain)

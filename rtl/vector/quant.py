@@ -249,8 +249,8 @@ class Quant(wiring.Component):
 
 
 class EmbedLane(wiring.Component):
-    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was. ``fpga`` (constructor): the scale is not negated, but
-    subtracted."""
+    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was. ``fpga`` (constructor): the code, which comes last,
+    picks one of three results."""
 
     take: Signal
     scale: Signal
@@ -279,13 +279,14 @@ class EmbedLane(wiring.Component):
         total = Signal(signed(34))
         low, high = residual_range(self._hw.res_bits)
         if self._fpga:
-            ones = self.negative & self.nonzero
-            scale = (self.scale.as_unsigned() ^ self.negative.replicate(32)) & self.nonzero.replicate(32)
-            m.d.comb += total.eq(self.old + scale.as_signed() + ones)
+            less, more = self.old - self.scale, self.old + self.scale
+            result = Mux(self.nonzero, Mux(self.negative, clip(less, low, high), clip(more, low, high)), self.old)
+            clipped = self.nonzero & Mux(self.negative, outside(less, low, high), outside(more, low, high))
         else:
             m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
+            result, clipped = clip(total, low, high), outside(total, low, high)
         with m.If(self.take):
-            m.d.sync += [self.result.eq(clip(total, low, high)), self.clipped.eq(outside(total, low, high))]
+            m.d.sync += [self.result.eq(result), self.clipped.eq(clipped)]
         return m
 
 
