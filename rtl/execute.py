@@ -53,8 +53,8 @@ class ExecuteUnit(wiring.Component):
 
     EVENTS = EXECUTE_EVENTS
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         code = hw.code_word_bits
         super().__init__(
             {
@@ -84,10 +84,10 @@ class ExecuteUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))
-        m.submodules.sequencer = seq = Sequencer(self._hw)
+        m.submodules.sequencer = seq = Sequencer(self._hw, fpga=self._fpga)
         m.submodules.array = array = Array(self._hw)
         m.submodules.drain = drain = Drain(self._hw)
-        m.submodules.epilogue = epi = Epilogue(self._hw)
+        m.submodules.epilogue = epi = Epilogue(self._hw, fpga=self._fpga)
         m.d.comb += [seq.instruction.eq(front), drain.instruction.eq(back), epi.instruction.eq(back)]
         self._control(m, front, back, seq, drain, epi)
         self._array(m, gemm_fields(front), seq, array, drain)
@@ -117,8 +117,12 @@ class ExecuteUnit(wiring.Component):
             Signal(),
         )  # ahead: an instruction for the back is in the front
         working, started = Signal(), Signal()
+        if self._fpga:  # checked while it is taken
+            with m.If(self.port.instruction.ready):
+                m.d.sync += wrong.eq(impossible(self._hw, self.port.instruction.payload, Op.GEMM))
+        else:
+            m.d.comb += wrong.eq(impossible(self._hw, front, Op.GEMM))
         m.d.comb += [
-            wrong.eq(impossible(self._hw, front, Op.GEMM)),
             seq.start.eq(begin),
             drain.start.eq(started),
             epi.start.eq(started),

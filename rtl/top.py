@@ -99,24 +99,24 @@ class Top(wiring.Component):
 
     AXI4 master ``m_axi_*``, AXI4-Lite slave ``s_axil_*``, interrupt. ``trace_start``, ``trace_done``: a bit per unit (isa.Unit),
     1 in the cycle in which an instruction is issued to the unit, or is done: then all it wrote is in the memories after this
-    cycle's clock edge. The Verilog needs that of the units in ``APART``.
+    cycle's clock edge. The Verilog needs that of the units in ``APART``. ``fpga``: in its form for FPGAs (docs/fpga.md).
     """
 
     irq: Signal
     trace_start: Signal
     trace_done: Signal
 
-    def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
-        self.hw, self._watchdog = hw, watchdog
+    def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES, *, fpga: bool = False):
+        self.hw, self._watchdog, self._fpga = hw, watchdog, fpga
         super().__init__(top_ports(hw))
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.control = control = self._control = Control(self.hw, self._watchdog)
+        m.submodules.control = control = self._control = Control(self.hw, self._watchdog, fpga=self._fpga)
         m.submodules.axi = self._axi = AxiMaster(self.hw)
         self._banked, self._scores = memories(self.hw), ScoreMemory(banked(self.hw)["sbuf"], SCORES)
         self._memories = {**self._banked, "sbuf": self._scores}
-        self._units = Units(**{name: part(self.hw) for name, part in UNITS.items()})
+        self._units = Units(**{name: part(self.hw, fpga=self._fpga) for name, part in UNITS.items()})
         for name, memory in self._memories.items():
             m.submodules[name] = gated(m, f"{name}_clock", memory.active)(memory)
         for name, unit in vars(self._units).items():
@@ -184,7 +184,7 @@ class Top(wiring.Component):
         control = self._control
         names = counters(self.hw)
         m.submodules.registers = registers = Registers(len(names))
-        m.submodules.counters = bank = Counters(names)
+        m.submodules.counters = bank = Counters(names, fpga=self._fpga)
         for name, flow in slave_ports().items():
             inner, outer = getattr(registers, name), getattr(self, name)
             m.d.comb += outer.eq(inner) if flow.flow == Out else inner.eq(outer)

@@ -18,7 +18,7 @@ class ProcessingElement(wiring.Component):
     A step (``en``) does ``acc = (0 if first, 2*acc if double, else acc) +- dot(row, col)``, minus with ``subtract``; ``capture``
     copies the accumulator, as it was before a step in the same cycle, to ``result``. ``row`` and ``col`` are stored code words; on an
     array that takes whole 8-bit codes ``col`` is nine planes of ``lanes`` bits, the codes' two's complement, lowest first.
-    All sums are modulo 2^acc_bits.
+    All sums are modulo 2^acc_bits. ``fpga`` (constructor): the products do not wait for ``en``, which saves time, not energy.
     """
 
     en: Signal
@@ -30,8 +30,8 @@ class ProcessingElement(wiring.Component):
     col: Signal
     result: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "en": In(1),
@@ -80,8 +80,9 @@ class ProcessingElement(wiring.Component):
         result = Signal(bits, reset_less=True)
         before = Mux(self.first, 0, Mux(self.double, Cat(C(0, 1), acc[:-1]), acc))
         m.d.comb += self.result.eq(result)
+        dot = self._dot(m) if self._fpga else None
         with m.If(self.en):
-            m.d.sync += acc.eq(before + self._dot(m))
+            m.d.sync += acc.eq(before + (self._dot(m) if dot is None else dot))
         with m.If(self.capture):
             m.d.sync += result.eq(acc)
         return m

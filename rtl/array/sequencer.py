@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.counters import SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
+from ternbin.rtl.parts.arithmetic import add_tree
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
 from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, events_signature
 
@@ -23,6 +24,8 @@ class Sequencer(wiring.Component):
     free: at most two tiles, of one or two instructions, are between first issue and ``tile_free``, the pulse of a tile's last
     drained column. Tiles of scores are drained as fast as they come: these only wait for ``scores_open``, the drain's being ready
     for them. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
+
+    ``fpga`` (constructor): the numbers of the last chunk and tiles are registers, a number of planes is multiplied by additions.
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``. On an array that takes whole 8-bit codes, ``abuf_whole``: the
     request is for all eight planes.
@@ -50,8 +53,8 @@ class Sequencer(wiring.Component):
     ev_stall_read: Signal
     ev_stall_drain: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -135,13 +138,23 @@ class Sequencer(wiring.Component):
         top_pr = f.row_planes[3].replicate(3)
         top_pc = C(0, 3) if self._hw.whole_columns else f.col_planes[3].replicate(3)
 
+        def times(number: Value, plane: Value) -> Value:
+            if not self._fpga:
+                return number * plane
+            return add_tree([Mux(number[i], plane << i, 0) for i in range(len(number))])
+
         last_chunk, last_pair, last_col, last_row = Signal(), Signal(), Signal(), Signal()
+        highest = [f.chunks - 1, f.col_tiles - 1, f.row_tiles - 1]
+        if self._fpga:  # not looked at in the first cycle of an instruction
+            registers = [Signal.like(value) for value in highest]
+            m.d.sync += [register.eq(value) for register, value in zip(registers, highest, strict=True)]
+            highest = registers
         same_weight, weight = Signal(), Signal(4)
         m.d.comb += [
-            last_chunk.eq(chunk == f.chunks - 1),
+            last_chunk.eq(chunk == highest[0]),
             last_pair.eq((pr | pc) == 0),
-            last_col.eq(col_tile == f.col_tiles - 1),
-            last_row.eq(row_tile == f.row_tiles - 1),
+            last_col.eq(col_tile == highest[1]),
+            last_row.eq(row_tile == highest[2]),
             same_weight.eq((pr != 0) & (pc != top_pc)),
             weight.eq(pr + pc - 1),
             next_row_base.eq(row_base),
@@ -177,8 +190,8 @@ class Sequencer(wiring.Component):
                 pc.eq(next_pc),
                 row_base.eq(next_row_base),
                 col_base.eq(next_col_base),
-                row_ptr.eq(clamp(next_row_base + next_pr * f.row_plane)),
-                col_ptr.eq(clamp(next_col_base + next_pc * f.col_plane)),
+                row_ptr.eq(clamp(next_row_base + times(next_pr, f.row_plane))),
+                col_ptr.eq(clamp(next_col_base + times(next_pc, f.col_plane))),
                 fresh.eq(self.start | last_pair),
                 double.eq(~self.start & ~last_pair & ~same_weight),
             ]

@@ -33,6 +33,13 @@ def header_field(word: Value, name: str) -> Value:
     return word[low : low + bits]
 
 
+def _register(m: Module, value: Value) -> Signal:
+    """``value`` a cycle later."""
+    result = Signal(len(value))
+    m.d.sync += result.eq(value)
+    return result
+
+
 class Queued(data.StructLayout):
     """What a unit's queue holds: the instruction and its byte address."""
 
@@ -165,6 +172,7 @@ class Control(wiring.Component):
     ``abort`` resets or stops the units until the bus is quiet; ``busy`` falls then. ERROR_ADDR of a fault of a unit is its oldest
     unfinished instruction; of TIMEOUT the oldest one of the first unit that has any, else the next one to be dispatched.
     Events, per unit: busy (has instructions in flight), wait_token (its next instruction waits for tokens), instructions.
+    ``fpga`` (constructor): errors are seen a cycle later, from registers.
     """
 
     start: Signal
@@ -190,8 +198,8 @@ class Control(wiring.Component):
 
     EVENTS = CONTROL_EVENTS
 
-    def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES):
-        self.hw, self._watchdog = hw, watchdog
+    def __init__(self, hw: HwConfig, watchdog: int = WATCHDOG_CYCLES, *, fpga: bool = False):
+        self.hw, self._watchdog, self._fpga = hw, watchdog, fpga
         addr, units = hw.axi_addr_bits, len(Unit)
         super().__init__(
             {
@@ -290,6 +298,8 @@ class Control(wiring.Component):
         """Whether nothing has moved for too long, and the address to blame."""
         still = Signal(range(self._watchdog + 1))
         moved = Cat(self.trace_start, self.trace_done, self.active, fetch.o.valid & fetch.o.ready).any()
+        if self._fpga:
+            moved = _register(m, moved)
         m.d.sync += still.eq(Mux(moved | ~self.busy, 0, still + 1))
         addr = fetch.o.payload.addr
         for queue in reversed(queues.values()):
@@ -320,6 +330,15 @@ class Control(wiring.Component):
             ]
         found += [(refused, refused_code, fetch.o.payload.addr), (stuck, ErrorCode.TIMEOUT, stuck_addr)]
         raised, code, addr = Signal(), Signal(4), Signal(self.hw.axi_addr_bits)
+        if self._fpga:
+            found = [
+                (
+                    _register(m, condition),
+                    reason if isinstance(reason, int) else _register(m, reason),
+                    _register(m, where),
+                )
+                for condition, reason, where in found
+            ]
         for condition, reason, where in reversed(found):
             with m.If(condition):
                 m.d.comb += [raised.eq(1), code.eq(reason), addr.eq(where)]

@@ -12,15 +12,15 @@ COUNTER_BITS = 48
 class Counters(wiring.Component):
     """Adds ``inc_<name>`` to the register ``ctr_<name>`` every cycle; ``value`` is counter number ``index`` one cycle later.
 
-    names: name -> bits of the increment, in the order of the numbers. ``clear`` sets all to 0.
+    names: name -> bits of the increment, in the order of the numbers. ``clear`` sets all to 0. ``fpga``: it adds a cycle later.
     """
 
     clear: Signal
     index: Signal
     value: Signal
 
-    def __init__(self, names: Mapping[str, int]):
-        self.names = dict(names)
+    def __init__(self, names: Mapping[str, int], *, fpga: bool = False):
+        self.names, self._fpga = dict(names), fpga
         super().__init__(
             {
                 **{f"inc_{name}": In(bits) for name, bits in self.names.items()},
@@ -34,8 +34,13 @@ class Counters(wiring.Component):
         m = Module()
         registers = [Signal(COUNTER_BITS, name=f"ctr_{name}") for name in self.names]
         for register, name in zip(registers, self.names, strict=True):
-            with m.If(getattr(self, f"inc_{name}").any()):  # no clock where nothing is counted
-                m.d.sync += register.eq(register + getattr(self, f"inc_{name}"))
+            increment = getattr(self, f"inc_{name}")
+            if self._fpga:
+                later = Signal.like(increment, name=f"later_{name}")
+                m.d.sync += later.eq(increment)
+                increment = later
+            with m.If(increment.any()):  # no clock where nothing is counted
+                m.d.sync += register.eq(register + increment)
         with m.If(self.clear):
             m.d.sync += [register.eq(0) for register in registers]
         with m.Switch(self.index):

@@ -122,7 +122,10 @@ def scaled_layout(hw: HwConfig) -> data.StructLayout:
 
 
 class ByteWriter(wiring.Component):
-    """Scaled columns to 8-bit codes: clip, table look-up (a few rows a cycle), eight plane writes through a code writer."""
+    """Scaled columns to 8-bit codes: clip, table look-up (a few rows a cycle), eight plane writes through a code writer.
+
+    ``fpga`` (constructor): also what ``i.ready`` is if a write is ``refused``, and if it is ``taken``.
+    """
 
     instruction: Signal
     i: Stream[PlacedValues]
@@ -134,9 +137,11 @@ class ByteWriter(wiring.Component):
     addr: Signal
     place: Place
     bits: Signal
+    refused: Signal
+    taken: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -149,6 +154,7 @@ class ByteWriter(wiring.Component):
                 "addr": Out(POINTER - 1),
                 "place": Out(place_layout(hw)),
                 "bits": Out(hw.rows),
+                **({"refused": Out(1), "taken": Out(1)} if fpga else {}),
             }
         )
 
@@ -174,6 +180,11 @@ class ByteWriter(wiring.Component):
             self.addr.eq(address(pointer)),
             self.bits.eq(Cat(codes.word_select(r, 8)[0] for r in range(rows))),
         ]
+        if self._fpga:
+            m.d.comb += [
+                self.refused.eq(~looking | (found & ~writing)),
+                self.taken.eq(~looking | (found & (~writing | (plane == 7)))),
+            ]
         with m.If(self.i.ready):
             m.d.sync += looking.eq(self.i.valid)
             with m.If(self.i.valid):

@@ -153,7 +153,8 @@ class Epilogue(wiring.Component):
     """An elastic pipeline: product or codes, sum, shift, result; a column a cycle (8-bit codes: a column in eight).
 
     ``busy`` while a column is inside. All requests come from registers. Events count columns taken, by mode, cycles in which a
-    write waits, and saturated residual values.
+    write waits, and saturated residual values. ``fpga`` (constructor): whether a write is taken is known late, and only picks which
+    stages move.
     """
 
     instruction: Signal
@@ -171,8 +172,8 @@ class Epilogue(wiring.Component):
     ev_stall_write: Signal
     ev_saturations: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -198,7 +199,7 @@ class Epilogue(wiring.Component):
         self._mode = mode = Mode(f, hw.beams)
         m.submodules.parameters = parameters = Parameters(hw)
         m.submodules.writer = writer = CodeWriter(hw)
-        m.submodules.bytes = byte_writer = ByteWriter(hw)
+        m.submodules.bytes = byte_writer = ByteWriter(hw, fpga=self._fpga)
         for part in (parameters, writer, byte_writer):
             m.d.comb += part.instruction.eq(self.instruction)
         for port, inner in (
@@ -262,10 +263,23 @@ class Epilogue(wiring.Component):
         residual_free, valid4 = self._residual(m, valid3, place3, words, saturated)
         logits_free, logits_busy = self._logits(m, valid2, place2, sums)
 
+        def frees(write: Value, residual: Value, bytes_: Value) -> list[Value]:
+            """Which of the stages 1 to 3 take something; of writes of codes, residual words, 8-bit codes."""
+            third = ~valid3 | Mux(mode.residual, residual, bytes_)
+            second = ~valid2 | Mux(mode.logits, logits_free, third & read_done)
+            return [~valid1 | Mux(mode.scaled, second, write), second, third]
+
+        if self._fpga:
+            taken = Mux(mode.residual, self.rbuf_w.ready, writer.ready)
+            both = zip(frees(C(1), C(1), byte_writer.taken), frees(C(0), ~valid4, byte_writer.refused), strict=True)
+            m.d.comb += [free.eq(Mux(taken, *pair)) for free, pair in zip((free1, free2, free3), both, strict=True)]
+        else:
+            m.d.comb += [
+                free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
+                free2.eq(~valid2 | Mux(mode.logits, logits_free, free3 & read_done)),
+                free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
+            ]
         m.d.comb += [
-            free1.eq(~valid1 | Mux(mode.scaled, free2, writer.ready)),
-            free2.eq(~valid2 | Mux(mode.logits, logits_free, free3 & read_done)),
-            free3.eq(~valid3 | Mux(mode.residual, residual_free, byte_writer.i.ready)),
             byte_writer.i.valid.eq(valid3 & mode.codes8),
             byte_writer.i.payload.place.eq(place3),
             byte_writer.i.payload.values.eq(scaled),

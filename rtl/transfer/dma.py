@@ -38,8 +38,8 @@ class TransferUnit(wiring.Component):
     bus_fault: Signal
     bus_addr: Signal
 
-    def __init__(self, hw: HwConfig, ports: dict[str, wiring.Member]):
-        self.hw = hw
+    def __init__(self, hw: HwConfig, ports: dict[str, wiring.Member], fpga: bool):
+        self.hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "port": In(UnitPort()),
@@ -83,7 +83,7 @@ class LoadUnit(TransferUnit):
     ar: Stream[BurstView]
     r: Stream[ReadBeatView]
 
-    def __init__(self, hw: HwConfig):
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
         shapes = banked(hw)
         targets = {f"{name}_w": Out(write_port(shapes[name])) for name in _names(LOADABLE) if name in shapes}
         super().__init__(
@@ -96,12 +96,13 @@ class LoadUnit(TransferUnit):
                 "ar": Out(stream.Signature(Burst(hw))),
                 "r": In(stream.Signature(ReadBeat(hw))),
             },
+            fpga,
         )
 
     def elaborate(self, platform):
         m = Module()
         hw = self.hw
-        bursts, words = Bursts(hw, indirect=True), Words(hw)
+        bursts, words = Bursts(hw, indirect=True), Words(hw, ahead=self._fpga)
         m.submodules.bursts = ResetInserter(self.abort)(bursts)
         m.submodules.words = ResetInserter(self.abort)(words)
         _descriptors(m, self, bursts, words)
@@ -252,7 +253,7 @@ class StoreUnit(TransferUnit):
     w: Stream[WriteBeatView]
     b: Stream[Value]
 
-    def __init__(self, hw: HwConfig):
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
         sources = {f"{name}_r": Out(read_port(banked(hw)[name])) for name in _names(STORABLE)}
         super().__init__(
             hw,
@@ -262,11 +263,12 @@ class StoreUnit(TransferUnit):
                 "w": Out(stream.Signature(WriteBeat(hw))),
                 "b": In(stream.Signature(1)),
             },
+            fpga,
         )
 
     def elaborate(self, platform):
         m = Module()
-        bursts, words = Bursts(self.hw, indirect=False), Words(self.hw)
+        bursts, words = Bursts(self.hw, indirect=False), Words(self.hw, ahead=self._fpga)
         m.submodules.bursts = ResetInserter(self.abort)(bursts)
         m.submodules.words = ResetInserter(self.abort)(words)
         _descriptors(m, self, bursts, words)

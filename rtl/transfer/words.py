@@ -180,6 +180,7 @@ class Words(wiring.Component):
 
     A transfer is taken from ``i`` when none is active or with its last word's ``next`` one cycle later. ``over``: the address does
     not fit ADDR bits. ``row_last``, ``tile_last``, ``last``: this is the last word of its row, of its row's round of all banks, of all.
+    With ``ahead`` (constructor) address and the numbers of words and rows left are registers, else sums and comparisons of the counters.
     """
 
     i: Stream[data.View]
@@ -193,8 +194,8 @@ class Words(wiring.Component):
     tile_last: Signal
     last: Signal
 
-    def __init__(self, hw: HwConfig):
-        self.hw = hw
+    def __init__(self, hw: HwConfig, *, ahead: bool = False):
+        self.hw, self._ahead = hw, ahead
         super().__init__(
             {
                 "i": In(stream.Signature(Transfer())),
@@ -213,15 +214,20 @@ class Words(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         base, word, row, last_bank = Signal(ADDR + 1), Signal(16), Signal(16), Signal(6)
-        address = base + word
+        # Once out of range it stays there: ADDR + 1 bits and a sticky top bit.
+        wide = base + self.t.inner
+        next_base = Cat(wide[:ADDR], base[ADDR] | wide[ADDR:].any())
+        address, last_word, last_row = base + word, word == self.t.inner - 1, row == self.t.outer - 1
+        if self._ahead:
+            address, last_word, last_row = self._counted(m, Mux(self.bank == last_bank, next_base, base))
         lookup(m, last_bank, self.t.mem, {mem: transfer_banks(self.hw, mem) - 1 for mem in LOADABLE})
         m.d.comb += [
             self.i.ready.eq(~self.active),
             self.addr.eq(address),
             self.over.eq(address[ADDR:].any()),
-            self.row_last.eq(word == self.t.inner - 1),
+            self.row_last.eq(last_word),
             self.tile_last.eq(self.row_last & (self.bank == last_bank)),
-            self.last.eq(self.row_last & (row == self.t.outer - 1)),
+            self.last.eq(self.row_last & last_row),
         ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
@@ -237,7 +243,20 @@ class Words(wiring.Component):
             with m.If(self.row_last):
                 m.d.sync += [row.eq(row + 1), self.bank.eq(self.bank + 1)]
                 with m.If(self.bank == last_bank):
-                    # Once out of range it stays there: ADDR + 1 bits and a sticky top bit.
-                    wide = base + self.t.inner
-                    m.d.sync += [self.bank.eq(0), base.eq(Cat(wide[:ADDR], base[ADDR] | wide[ADDR:].any()))]
+                    m.d.sync += [self.bank.eq(0), base.eq(next_base)]
         return m
+
+    def _counted(self, m: Module, next_row: Value) -> tuple[Value, Value, Value]:
+        """Address of the word, whether it is the last of its row, whether its row is the last: of registers that count."""
+        address, words, rows = Signal(ADDR + 2), Signal(16), Signal(16)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                address.eq(self.i.payload.addr),
+                words.eq(self.i.payload.inner),
+                rows.eq(self.i.payload.outer),
+            ]
+        with m.If(self.next):
+            m.d.sync += [address.eq(address + 1), words.eq(words - 1)]
+            with m.If(self.row_last):
+                m.d.sync += [address.eq(next_row), words.eq(self.t.inner), rows.eq(rows - 1)]
+        return address, words == 1, rows == 1

@@ -249,7 +249,8 @@ class Quant(wiring.Component):
 
 
 class EmbedLane(wiring.Component):
-    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was."""
+    """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was. ``fpga`` (constructor): the code, which comes last,
+    picks one of three results."""
 
     take: Signal
     scale: Signal
@@ -259,8 +260,8 @@ class EmbedLane(wiring.Component):
     result: Signal
     clipped: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "take": In(1),
@@ -277,9 +278,15 @@ class EmbedLane(wiring.Component):
         m = Module()
         total = Signal(signed(34))
         low, high = residual_range(self._hw.res_bits)
-        m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
+        if self._fpga:
+            less, more = self.old - self.scale, self.old + self.scale
+            result = Mux(self.nonzero, Mux(self.negative, clip(less, low, high), clip(more, low, high)), self.old)
+            clipped = self.nonzero & Mux(self.negative, outside(less, low, high), outside(more, low, high))
+        else:
+            m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
+            result, clipped = clip(total, low, high), outside(total, low, high)
         with m.If(self.take):
-            m.d.sync += [self.result.eq(clip(total, low, high)), self.clipped.eq(outside(total, low, high))]
+            m.d.sync += [self.result.eq(result), self.clipped.eq(clipped)]
         return m
 
 

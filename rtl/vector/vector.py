@@ -45,6 +45,8 @@ class VectorUnit(wiring.Component):
     times, a word of each of three queries a cycle where these lie in three banks; QUANT and EMBED once, one word a cycle. Of four
     tokens together LAYERNORM takes at least 4 cycles per word for parameters, of each token at least 14 for the reciprocal root; an
     8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
+
+    ``fpga`` (constructor): an instruction is checked while it is taken.
     """
 
     port: UnitInterface
@@ -72,10 +74,10 @@ class VectorUnit(wiring.Component):
 
     EVENTS = VECTOR_EVENTS
 
-    def __init__(self, hw: HwConfig):
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
         if bits_for(hw.rows) > self.EVENTS["saturations"]:
             raise ValueError(f"rows must be counted by {self.EVENTS['saturations']} bits, not be {hw.rows}")
-        self.hw = hw
+        self.hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "port": In(UnitPort()),
@@ -107,7 +109,12 @@ class VectorUnit(wiring.Component):
         m.submodules.writer = writer = CodeWriter(hw)
         instruction, state, start = Signal(INSTRUCTION_BITS), Signal(State), Signal()
         opcode = instruction[:8]
-        impossible = refused(hw, instruction, *(op for op, unit in UNIT_OF.items() if unit == Unit.VECTOR))
+        mine = [op for op, unit in UNIT_OF.items() if unit == Unit.VECTOR]
+        if self._fpga:
+            impossible = Signal()
+            m.d.sync += impossible.eq(refused(hw, self.port.instruction.payload, *mine))
+        else:
+            impossible = refused(hw, instruction, *mine)
         done = layernorm.done | embed.done | writer.done
         m.d.comb += [
             self.port.instruction.ready.eq(state == State.IDLE),

@@ -38,21 +38,22 @@ def generate(hw: HwConfig, form: str = "asic") -> dict[str, str]:
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     unused = set() if hw.whole_columns else {PLANE_RAM}
-    return _parts(hw) | {name: text for name, text in primitives(form).items() if name not in unused}
+    return _parts(hw, form == "fpga") | {name: text for name, text in primitives(form).items() if name not in unused}
 
 
-def _parts(hw: HwConfig) -> dict[str, str]:
-    """All but the primitives. The larger parts are converted at the same time, in processes of their own."""
+def _parts(hw: HwConfig, fpga: bool) -> dict[str, str]:
+    """All but the primitives; ``fpga``: in the form for FPGAs. The larger parts are converted at the same time, in processes of their
+    own."""
     if hw.kind not in KINDS:
         raise InputError(f"hardware configuration: kind must be one of {', '.join(KINDS)} for Verilog, not {hw.kind!r}")
     with ProcessPoolExecutor(max_workers=2, initializer=begin_worker) as pool:
-        units = [pool.submit(_unit, name, hw) for name in APART]
-        shared, top = pool.submit(shared_verilog, hw), convert({TOP: Top(hw)})
+        units = [pool.submit(_unit, name, hw, fpga) for name in APART]
+        shared, top = pool.submit(shared_verilog, hw, fpga), convert({TOP: Top(hw, fpga=fpga)})
         return {f"{TOP}.v": "\n".join([top, *(unit.result() for unit in units)]), **shared.result()}
 
 
-def _unit(name: str, hw: HwConfig) -> str:
-    return convert({APART[name]: UNITS[name](hw)})
+def _unit(name: str, hw: HwConfig, fpga: bool) -> str:
+    return convert({APART[name]: UNITS[name](hw, fpga=fpga)})
 
 
 def _ports(hw: HwConfig) -> list[dict]:

@@ -15,27 +15,27 @@ from ternbin.rtl.vector import layernorm, quant, softmax_lanes
 from ternbin.rtl.verilog.convert import convert
 
 
-def shared_parts(hw: HwConfig) -> dict[str, wiring.Component]:
+def shared_parts(hw: HwConfig, fpga: bool = False) -> dict[str, wiring.Component]:
     """All that ``primitives.instance`` names in an accelerator, by module; the elements of the array first."""
     return {
-        pe.PE_MODULE: pe.ProcessingElement(hw),
+        pe.PE_MODULE: pe.ProcessingElement(hw, fpga=fpga),
         pe.ROWSUM_MODULE: pe.RowSum(hw),
         softmax_lanes.EXP_LANE: softmax_lanes.ExpLane(hw),
         softmax_lanes.CODE_LANE: softmax_lanes.CodeLane(hw),
         layernorm.LANE: layernorm.Lane(hw),
         quant.QUANT_LANE: quant.QuantLane(hw),
-        quant.EMBED_LANE: quant.EmbedLane(hw),
+        quant.EMBED_LANE: quant.EmbedLane(hw, fpga=fpga),
         epilogue.LANE: epilogue.Lane(hw),
         array.ROW_MODULE: array.Row(hw),
     }
 
 
-def shared_verilog(hw: HwConfig) -> dict[str, str]:
+def shared_verilog(hw: HwConfig, fpga: bool = False) -> dict[str, str]:
     """Verilog texts of ``shared_parts`` by file name.
 
     The elements of the array have a body for synthesis, which uses the primitives, and one for simulation.
     """
-    parts = shared_parts(hw)
+    parts = shared_parts(hw, fpga)
     texts = {
         name: f"{before}module {name}{body}endmodule\n"
         for before, name, body in re.findall(r"(.*?)module (\w+)(.*?)endmodule\n", convert(parts), re.S)

@@ -41,8 +41,10 @@ from ternbin.contract.transfers import (
 )
 from ternbin.counting.external import MemoryModel
 from ternbin.emulation.machine import Machine, MachineError, Undefined
-from ternbin.sim.build import build
+from ternbin.rtl.verilog.generate import generate, manifest
+from ternbin.sim.build import build, model_spec
 from ternbin.sim.simulator import CoreError, Simulator
+from ternbin.sim.toolchain import compile_model
 
 SIZE, DATA, CASES = 1 << 16, 1 << 12, 2500
 SMALL_IDS = 16  # entries of IDBUF that lead to rows within the memory
@@ -51,6 +53,7 @@ CONFIGS = {
     "tiny-binary": NAMED["tiny-binary"],
     "tiny-ternary8": NAMED["tiny-ternary8"],
     "beams, packed trits": replace(NAMED["tiny"].searching(2), weight_pack="5trit"),
+    "form for FPGAs": NAMED["tiny"],
 }
 END = Instruction(Op.END)
 CODES, PLANE = 170, 30  # where codes go, away from those that are read; words between two planes of them
@@ -379,7 +382,10 @@ def pair(request):
             hw.axi_bytes, "little"
         )
     machine = Machine(hw, bytearray(memory))
-    with Simulator(hw, build(hw), memory, MemoryModel(latency=3)) as simulator:
+    library = build(hw)
+    if "FPGA" in request.param:
+        library = compile_model(model_spec(generate(hw, "fpga"), manifest(hw, "fpga"), axi_bytes=hw.axi_bytes))
+    with Simulator(hw, library, memory, MemoryModel(latency=3)) as simulator:
         yield Pair(hw, simulator, machine)
 
 

@@ -1,5 +1,5 @@
 // One memory bank as block RAM is inferred: what the body for other targets does, but each part of a word has a write enable, and no
-// word is read to be written.
+// word is read to be written. Small ones of whole nibbles are of look-up tables: what they show is a register, faster than block RAM.
 module ternbin_ram #(
     parameter DEPTH = 16,  // words
     parameter WIDTH = 8,   // bits of a word
@@ -18,6 +18,9 @@ module ternbin_ram #(
 );
   localparam PART = WIDTH / (ELEMENTS * PLANES);
 
+`ifndef __ICARUS__  // which takes no parameter in an attribute
+  (* ram_style = DEPTH <= 256 && PART % 4 == 0 ? "distributed" : "auto" *)
+`endif
   reg [WIDTH-1:0] mem [0:DEPTH-1];
   integer part;
 
