@@ -20,6 +20,8 @@ from ternbin.errors import CheckError
 ABC = Path(pyosys.__file__).parent / "yosys-abc"
 APART, ROUNDS = 24, 6  # registers that may differ, and how often more are found to
 SECONDS = 2  # processor time of one question
+DEPTHS = (0, 1, 2)  # registers between two that a question looks at
+MANY = 8
 _SMALL = 60  # words of a memory that is made of registers
 
 
@@ -53,19 +55,25 @@ def gates(folder: Path, numbers: Sequence[int]) -> Pair:
 
 def changes_nothing(pair: Pair, number: int, file: Path) -> bool:
     """Whether that is proven of a mutant. ``file``: for what ABC reads."""
+    return _holds(pair, number, file, False) or _holds(pair, number, file, True)
+
+
+def _holds(pair: Pair, number: int, file: Path, may: bool) -> bool:
+    """``may``: of what may differ (Pair.taints), not of what does."""
+    find = pair.taints if may else pair.differences
     apart: dict[int, int] = {}
     for _ in range(ROUNDS):
-        wrong, follows = pair.differences(number, apart)
+        wrong, follows = find(number, apart)
 
         def never(
             wrongs: list[int], depth: int, apart: dict[int, int] = apart, follows: dict[int, int] = follows
         ) -> bool:
-            pair.write(file, wrongs, apart, follows, depth)
+            pair.write(file, wrongs, apart, follows, depth, may)
             return proven(file)
 
-        if not wrong or any(never([*wrong.values()], depth) for depth in (0, 1)):
+        if not wrong or any(never([*wrong.values()], depth) for depth in DEPTHS):
             return True
-        many = len(wrong) > 8  # too many to ask of each
+        many = len(wrong) > MANY  # too many to ask of each
         differing = [where for where, literal in wrong.items() if many or not never([literal], 1)]
         if not differing or any(isinstance(where, str) for where in differing):
             return False
@@ -80,7 +88,7 @@ def proven(file: Path) -> bool:
     head = file.read_bytes().split(b"\n", 1)[0]
     one = "orpos; " if head.split()[4] != b"1" else ""
     limit = f"ulimit -t {SECONDS}; exec "
-    command = limit + shlex.join([str(ABC), "-q", f"read {file}; {one}scleanup; pdr"])
+    command = limit + shlex.join([str(ABC), "-q", f"read {file}; {one}pdr"])
     done = subprocess.run(["sh", "-c", command], capture_output=True, encoding="utf-8")
     if "cmd error" in done.stdout + done.stderr:
         raise CheckError(f"ABC must run, not say: {done.stdout + done.stderr}")

@@ -143,11 +143,11 @@ def _put(memory: bytearray, address: int, program: Sequence[Instruction | int]) 
     memory[address : address + len(data)] = data
 
 
-def _memory(extreme: bool = False) -> bytearray:
-    """External memory as the tests of refusals begin with. ``extreme``: of the largest and smallest 16-bit words, and some small ones."""
+def _memory(contents: Sequence[int] | None = None) -> bytearray:
+    """External memory as the tests of refusals begin with, or of 16-bit words of ``contents``."""
     rng = np.random.default_rng(1)
-    if extreme:
-        memory = bytearray(rng.choice(EXTREMES, refusals.SIZE // 2).astype("<u2").tobytes())
+    if contents is not None:
+        memory = bytearray(rng.choice(contents, refusals.SIZE // 2).astype("<u2").tobytes())
     else:
         memory = bytearray(rng.integers(0, 256, refusals.SIZE, dtype=np.uint8).tobytes())
     ids = next(i["dram"] for i in refusals.fill(HW) if i["mem"] == Mem.IDBUF)
@@ -172,10 +172,10 @@ class Instructions:
 
     name: str
     chosen: tuple[Instruction, ...]
-    extreme: bool = False
+    contents: Sequence[int] | None = None
 
     def __call__(self, library: Path, seen: Seen) -> None:
-        with Simulator(HW, library, _memory(self.extreme), MemoryModel(latency=3)) as simulator:
+        with Simulator(HW, library, _memory(self.contents), MemoryModel(latency=3)) as simulator:
             watched, program = Watched(simulator, seen, "all memories filled"), refusals.fill(HW)
             _put(simulator.memory, 0, program)
             watched.call(0, len(program), all_memories(UNIT_OF[program[-2].op]))
@@ -191,9 +191,9 @@ class Instructions:
                         simulator.memory[:] = kept[1]
 
 
-def _defined(candidates: Sequence[Instruction], extreme: bool = False) -> tuple[Instruction, ...]:
+def _defined(candidates: Sequence[Instruction], contents: Sequence[int] | None = None) -> tuple[Instruction, ...]:
     """Those whose outcome is defined."""
-    chosen, machine = [], Machine(HW, _memory(extreme))
+    chosen, machine = [], Machine(HW, _memory(contents))
     machine.run(refusals.fill(HW))
     kept = bytes(machine.dram), {mem: value.copy() for mem, value in machine.memories.items()}
     for i in candidates:
@@ -236,7 +236,8 @@ def registers(library: Path, seen: Seen) -> None:
                 simulator.write(offset, value & ~1 if offset == isa.REG_CTRL else value)
                 for each in kept:
                     seen("registers written", simulator.read(each))
-        for offset in (*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), 0x801, 0xFFC):
+        between = [at + part for at in (*kept, isa.REG_COUNTERS, isa.REG_COUNTERS + 8) for part in (1, 2, 3)]
+        for offset in (*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), *between, 0x801, 0xFFC):
             seen("registers read", _answer(lambda at=offset: simulator.read(at)))
         for offset in (isa.REG_ID, isa.REG_ERROR, isa.REG_COUNTERS, isa.REG_PROGRAM + 1, 0x800, 0xFFC):
             seen("registers not written", _answer(lambda at=offset: simulator.write(at, 0xFFFF_FFFF)))
@@ -446,6 +447,7 @@ def host(library: Path, seen: Seen) -> None:
         _put(simulator.memory, 0, program)
         _put(simulator.memory, 0x1000, [encode(program[0]) ^ 1 << 511, refusals.END])
         port = HostCycle()
+        values: dict[int, int] = {isa.REG_ERROR: 0}  # what may be written
         for pace in (1.0, 0.7, 0.3, 0.7):
             for number in range(6000):
                 if port.awvalid and port.awready:
@@ -466,7 +468,7 @@ def host(library: Path, seen: Seen) -> None:
                     port.wstrb = rng.choice([15, 15, 15, rng.randrange(16)])
                     port.awvalid = port.wvalid = 1
                 if not port.arvalid and rng.random() < pace:
-                    port.araddr = rng.choice(reads)
+                    port.araddr = rng.choice(reads if rng.random() < 0.6 else list(values))
                     port.arvalid = 1
                 port.bready, port.rready = rng.random() < pace, rng.random() < pace
                 simulator.host_cycle(port)
@@ -490,7 +492,7 @@ Step = Callable[[Path, Seen], None]
 
 
 def name(step: Step) -> str:
-    return step.name if isinstance(step, Model | Instructions) else step.__name__
+    return getattr(step, "name", None) or step.__name__  # type: ignore[attr-defined]
 
 
 def suite(instructions: int) -> list[Step]:
@@ -508,7 +510,7 @@ def suite(instructions: int) -> list[Step]:
         deadlock,
         host,
         reach,
-        Instructions("extreme words", _defined(refusals.instructions(HW, 3, 2 * instructions), True), True),
+        Instructions("extreme words", _defined(refusals.instructions(HW, 3, 2 * instructions), EXTREMES), EXTREMES),
         Instructions("more instructions", _defined(refusals.instructions(HW, 2, 2 * instructions))),
         Instructions("every bit of every field", _defined(_each_bit(1))),
         tokens,
