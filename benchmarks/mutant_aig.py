@@ -331,7 +331,9 @@ class Pair:
         for port in self._writes:
             found[port.memory] = aig.any(found.get(port.memory, 0), self._stray(port, may))
         follows = {register: self._stray_next(self._of[register], may) for register in apart}
-        for register in {register for bit in (*tainted, *other) for register in self._after.get(bit, ())} - apart.keys():
+        for register in {
+            register for bit in (*tainted, *other) for register in self._after.get(bit, ())
+        } - apart.keys():
             found[register] = self._stray_next(self._of[register], may)
         return {where: literal for where, literal in found.items() if literal}, follows
 
@@ -378,7 +380,8 @@ class Pair:
         same: bool = False,
     ) -> None:
         """A file (AIGER) whose outputs are ``wrong``. The registers ``apart`` are in it, and others within ``depth`` registers; what is
-        further away is free. They begin as reset leaves them, and those that it does not set with any value, the same in both circuits. ``same``: ``apart`` maps to whether registers may differ."""
+        further away is free. They begin as reset leaves them, and those that it does not set with any value, the same in both circuits.
+        ``same``: ``apart`` maps to whether registers may differ, which they do not where they begin with any value."""
         aig, of = self.aig, {other: register for register, other in apart.items()}
         after = {**self.following, **{other: follows[register] for other, register in of.items()}}
         kept: dict[Literal, Literal] = {}

@@ -8,14 +8,16 @@ proof looks at registers near by, and takes those further away as free: what it 
 import json
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyosys  # pyright: ignore[reportMissingTypeStubs]
 from mutant_aig import Pair
+from mutant_design import Mutant
 
 from ternbin.energy.gates.yosys import run_passes
 from ternbin.errors import CheckError
+from ternbin.progress import stage
 
 ABC = Path(pyosys.__file__).parent / "yosys-abc"
 APART, ROUNDS = 24, 6  # registers that may differ, and how often more are found to
@@ -23,6 +25,13 @@ SECONDS = 2  # processor time of one question
 DEPTHS = (0, 1, 2)  # registers between two that a question looks at
 MANY = 8
 _SMALL = 60  # words of a memory that is made of registers
+
+
+def question(folder: Path, numbers: Sequence[int]) -> Callable[[Mutant], bool]:
+    """What says of each of these mutants whether it is proven to change nothing."""
+    with stage("gates"):
+        pair = gates(folder, numbers)
+    return lambda mutant: changes_nothing(pair, mutant.number, folder / "proof.aig")
 
 
 def gates(folder: Path, numbers: Sequence[int]) -> Pair:
@@ -55,7 +64,7 @@ def gates(folder: Path, numbers: Sequence[int]) -> Pair:
 
 def changes_nothing(pair: Pair, number: int, file: Path) -> bool:
     """Whether that is proven of a mutant. ``file``: for what ABC reads."""
-    return _holds(pair, number, file, False) or _holds(pair, number, file, True)
+    return any(_holds(pair, number, file, may) for may in (True, False))
 
 
 def _holds(pair: Pair, number: int, file: Path, may: bool) -> bool:

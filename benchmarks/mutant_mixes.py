@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from mutant_suite import EXTREMES, HW, Instructions, Seen, Step, Watched, _memory, _one, _put, all_memories, refusals
+from mutant_suite import EXTREMES, HW, Instructions, Seen, Step, Watched, all_memories, external, put, refusals, short
 
 from ternbin.contract.effects.access import READ, Access
 from ternbin.contract.effects.table import broken_rule, touches
@@ -168,8 +168,8 @@ def _overlap(one: Access, other: Access) -> bool:
 
 def filled(contents: Sequence[int] | None = None) -> Machine:
     """A machine after the program that fills all memories."""
-    machine, program = Machine(HW, _memory(contents)), refusals.fill(HW)
-    _put(machine.dram, 0, program)
+    machine, program = Machine(HW, external(contents)), refusals.fill(HW)
+    put(machine.dram, 0, program)
     machine.run(program)
     return machine
 
@@ -180,7 +180,7 @@ def finished(work: Sequence[Instruction]) -> Program:
     last = {UNIT_OF[i.op]: number for number, i in enumerate(work) if UNIT_OF[i.op] != Unit.STORE}
     for number in last.values():
         program[number] = replace(program[number], signal=program[number].signal | {Unit.STORE})
-    return (*program, _one(Unit.STORE, wait=[*last, Unit.STORE]), refusals.END)
+    return (*program, short(Unit.STORE, wait=[*last, Unit.STORE]), refusals.END)
 
 
 # What wants the same memory at the same time: LOAD and STORE of it, epilogues, operations of the vector unit.
@@ -229,7 +229,7 @@ def mixes(seed: int, count: int) -> list[Program]:
     rng, result = random.Random(seed), []
     for number in range(count):
         crowd = CROWDS[number % len(CROWDS)]
-        chosen = [_one(Unit.STORE)]
+        chosen = [short(Unit.STORE)]
         for i in executed(lambda crowd=crowd: _crowding(rng, crowd), 30):
             alike = sum(UNIT_OF[i.op] == UNIT_OF[each.op] for each in chosen)
             if alike < 6 and not any(_conflict(i, each) for each in chosen):
@@ -248,15 +248,15 @@ class Programs:
     memory: MemoryModel = MemoryModel(latency=3)
 
     def __call__(self, library: Path, seen: Seen) -> None:
-        with Simulator(HW, library, _memory(self.contents), self.memory) as simulator:
+        with Simulator(HW, library, external(self.contents), self.memory) as simulator:
             watched, fill = Watched(simulator, seen, "all memories filled"), refusals.fill(HW)
-            _put(simulator.memory, 0, fill)
+            put(simulator.memory, 0, fill)
             watched.call(0, len(fill))
             kept = simulator.save(), bytes(simulator.memory)
             for program in self.programs:
                 simulator.restore(kept[0])
                 simulator.memory[:] = kept[1]
-                _put(simulator.memory, 0, program)
+                put(simulator.memory, 0, program)
                 watched.what = " ".join(dict.fromkeys(i.op.name for i in program))
                 index = sum(UNIT_OF.get(i.op) == Unit.STORE for i in program) - 1
                 probes = [replace(probe, index=index) for probe in all_memories(Unit.STORE)]
@@ -274,7 +274,7 @@ class Programs:
         self, program: Program, code: ErrorCode, external: bytes, found: Iterable[tuple[Probe, bytes]]
     ) -> None:
         machine = filled(self.contents)
-        _put(machine.dram, 0, program)
+        put(machine.dram, 0, program)
         try:
             machine.run(program)
         except MachineError as error:
@@ -331,7 +331,7 @@ def far_errors(library: Path, seen: Seen) -> None:
         watched = Watched(simulator, seen, "errors far away", [])
 
         def run(place: int, instruction: Instruction) -> None:
-            _put(memory, place, [instruction, refusals.END])  # type: ignore[arg-type]
+            put(memory, place, [instruction, refusals.END])  # type: ignore[arg-type]
             try:
                 watched.call(place, 2)
             except CoreError:
@@ -348,18 +348,18 @@ def far_errors(library: Path, seen: Seen) -> None:
             store = Instruction(
                 Op.STORE, {"mem": Mem.RBUF, "inner": 4, "outer": 1, "dram": 0x9000}, frozenset({Unit.LOAD})
             )
-            _put(memory, 0, [*loads, store, refusals.END])  # type: ignore[arg-type]
+            put(memory, 0, [*loads, store, refusals.END])  # type: ignore[arg-type]
             watched.parts = [slice(0x9000, 0x9020)]
             watched.call(0, 4)
         watched.parts = []
         beyond = {Unit.LOAD: "addr", Unit.STORE: "addr", Unit.VECTOR: "src_addr", Unit.EXECUTE: "col_addr"}
         for unit, field in beyond.items():
-            refused = _one(unit)
+            refused = short(unit)
             refused = replace(refused, fields=refused.fields | {field: 1 << 19})
             for place in (*(rng.randrange(1 << 16, size - 128) & ~63 for _ in range(12)), size - 128):
                 run(place, refused)
             for place in (0x5AA5_5A80, 0xA55A_A540):
-                run(place, _one(unit, wait=[Unit((unit + 1) % len(Unit))]))
+                run(place, short(unit, wait=[Unit((unit + 1) % len(Unit))]))
 
 
 def _long(unit: Unit) -> Instruction:
@@ -370,25 +370,25 @@ def _long(unit: Unit) -> Instruction:
         Unit.VECTOR: {"words": 250, "features": 250 * HW.rows},
         Unit.EXECUTE: {"chunks": 300},
     }
-    i = _one(unit)
+    i = short(unit)
     return replace(i, fields=i.fields | more[unit])
 
 
 def late_tokens(library: Path, seen: Seen) -> None:
     """Tokens that are taken after all were given, and one more that is waited for: its giver has other work first."""
-    with Simulator(HW, library, _memory(), MemoryModel(latency=1)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=1)) as simulator:
         watched, fill = Watched(simulator, seen, "late tokens"), refusals.fill(HW)
-        _put(simulator.memory, 0, fill)
+        put(simulator.memory, 0, fill)
         watched.call(0, len(fill))
         for giver in Unit:
             for taker in Unit:
                 if giver == taker:
                     continue
-                give, take = _one(giver, signal=[taker]), _one(taker, wait=[giver])
+                give, take = short(giver, signal=[taker]), short(taker, wait=[giver])
                 for count in (1, 2, 3, 5, 66, 130):
                     first, then = ([_long(unit)] * 3 for unit in (taker, giver))
                     program = [*first, *[give] * count, *[take] * (count + 1), *then, give, refusals.END]
-                    _put(simulator.memory, 0x1000, program)
+                    put(simulator.memory, 0x1000, program)
                     watched.call(0x1000, len(program))
 
 
@@ -415,10 +415,7 @@ def _each_bit() -> tuple[Instruction, ...]:
         ]
     for i in bases:
         for name, width in FIELDS[i.op]:
-            if (
-                name.startswith(("dst", "key", "lane", "src", "col_", "row_", "mask", "features", "index", "param"))
-                and width > 4
-            ):
+            if name.startswith(("dst", "key", "lane")):
                 for bit in range(width):
                     result.append(replace(i, fields=i.fields | {name: i[name] ^ 1 << bit}))
     rng.shuffle(result)
@@ -428,9 +425,9 @@ def _each_bit() -> tuple[Instruction, ...]:
 def backlog(library: Path, seen: Seen) -> None:
     """Many transfers of all sizes one after the other, so that all that a unit holds is full."""
     rng = random.Random(1)
-    with Simulator(HW, library, _memory(), MemoryModel(latency=30, stall_seed=1)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=30, stall_seed=1)) as simulator:
         watched, fill = Watched(simulator, seen, "many transfers"), refusals.fill(HW)
-        _put(simulator.memory, 0, fill)
+        put(simulator.memory, 0, fill)
         watched.call(0, len(fill))
         for op in (Op.STORE, Op.LOAD) * 12:
             program, at = [], 0x4000
@@ -439,23 +436,47 @@ def backlog(library: Path, seen: Seen) -> None:
                 fields = {"mem": Mem.RBUF, "inner": inner, "outer": outer, "addr": rng.randrange(100), "dram": at}
                 program.append(Instruction(op, fields | {"stride": 8 * inner}))
                 at += 8 * inner * outer
-            _put(simulator.memory, 0x1000, [*program, refusals.END])
+            put(simulator.memory, 0x1000, [*program, refusals.END])
             watched.call(0x1000, len(program) + 1)
 
 
+def _fixed(rng: random.Random, op: Op, **fields: int) -> Instruction:
+    i = rich(rng, op)
+    return replace(i, fields=i.fields | fields)
+
+
 def more() -> list[Step]:
-    every = [op for op in refusals.LEGAL if op not in (Op.LOAD, Op.STORE)]
     rng = random.Random(4)
-    models = MemoryModel(latency=3), MemoryModel(latency=1, stall_seed=5), MemoryModel(bandwidth=0.3)
+    compute = [op for op in refusals.LEGAL if op not in (Op.LOAD, Op.STORE)]
     result: list[Step] = [
         Programs("the largest sizes", [picked(), *(finished([i]) for i in largest())]),
         Instructions("endless transfers", endless()),
+        Programs("all units at once", mixes(1, 60)),
+        Programs("all units at once, with pauses", mixes(2, 60), memory=MemoryModel(latency=1, stall_seed=5)),
+        Programs("scores far apart", far_scores(1, 30)),
+        backlog,
+        late_tokens,
+        far_errors,
+        Instructions("each bit of places", _each_bit()),
     ]
-    result += [Programs(f"all units at once, {n}", mixes(n, 60), None, model) for n, model in enumerate(models, 1)]
     for name, contents in (("any", None), ("extreme", EXTREMES), ("small", SMALL)):
-        work = executed(lambda: rich(rng, rng.choice([*every, Op.GEMM])), 400, contents)
+        work = executed(lambda: rich(rng, rng.choice([*compute, Op.GEMM])), 300, contents)
         result.append(Programs(f"every operation, {name} words", [finished([i]) for i in work], contents))
     norms = executed(lambda: rich(rng, Op.LAYERNORM), 200, BYTES)
-    result.append(Programs("layer norms", [finished([i]) for i in norms], BYTES))
-    result.append(Instructions("each bit of places", _each_bit()))
-    return [*result, Programs("scores far apart", far_scores(1, 30)), backlog, late_tokens, far_errors]
+    result.append(Programs("normalised bytes", [finished([i]) for i in norms], BYTES))
+    top = {
+        "epilogue": Epilogue.TOP,
+        "tokens": HW.beams,
+        "col_tiles": 1,
+        "row_tiles": 6,
+        "last": 1,
+        "lut": 0,
+        "index": 5,
+    }
+    tops = executed(lambda: _fixed(rng, Op.GEMM, **top, features=rng.randrange(12, 40), shift=rng.randrange(16)), 60)
+    masked = executed(lambda: _fixed(rng, Op.SOFTMAX, masked=1, causal=0), 150)
+    store = Instruction(Op.STORE, {"mem": Mem.PBUF, "inner": 100, "outer": 1, "dram": 0xA000})
+    result.append(
+        Programs("lists and masks", [*(finished([i]) for i in tops), *(finished([store, i]) for i in masked)])
+    )
+    return result
