@@ -3,6 +3,9 @@
 The circuits without and with a mutant begin alike and get the same inputs. Registers count as equal until it is found that they can differ;
 then they are two. If nothing that leaves the circuit or goes into a memory can differ, nor another register, the mutant changes nothing. A
 proof looks at registers near by, and takes those further away as free: what it proves holds, and it does not prove all that holds.
+
+A second way has one circuit, and beside it what may differ, which passes a gate where the other inputs let it: this knows nothing of two
+values that happen to be equal, but a multiplier is to it no more than a few gates.
 """
 
 import json
@@ -22,8 +25,8 @@ from ternbin.progress import stage
 ABC = Path(pyosys.__file__).parent / "yosys-abc"
 APART, ROUNDS = 24, 6  # registers that may differ, and how often more are found to
 SECONDS = 2  # processor time of one question
-DEPTHS = (0, 1, 2)  # registers between two that a question looks at
-MANY = 8
+DEPTHS = (0, 1, 2)  # how many registers away a question looks
+MANY = 8  # differences are not asked of one by one
 _SMALL = 60  # words of a memory that is made of registers
 
 
@@ -82,8 +85,7 @@ def _holds(pair: Pair, number: int, file: Path, may: bool) -> bool:
 
         if not wrong or any(never([*wrong.values()], depth) for depth in DEPTHS):
             return True
-        many = len(wrong) > MANY  # too many to ask of each
-        differing = [where for where, literal in wrong.items() if many or not never([literal], 1)]
+        differing = [where for where, literal in wrong.items() if len(wrong) > MANY or not never([literal], 1)]
         if not differing or any(isinstance(where, str) for where in differing):
             return False
         if len(apart) + len(differing) > APART:

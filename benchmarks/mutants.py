@@ -1,4 +1,4 @@
-"""Mutants of the RTL, and what the suite of benchmarks/mutant_suite.py notices of them, a row for each unit.
+"""Mutants of the RTL, and what the steps of mutant_suite.py and mutant_mixes.py notice of them, a row for each unit.
 
     python benchmarks/mutants.py --mutants 1000
 
