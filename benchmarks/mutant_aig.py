@@ -6,7 +6,7 @@ what is written must not differ.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,12 @@ class Aig:
 
     def any(self, a: Literal, b: Literal) -> Literal:
         return self.both(a ^ 1, b ^ 1) ^ 1
+
+    def some(self, literals: Iterable[Literal]) -> Literal:
+        result = 0
+        for literal in literals:
+            result = self.any(result, literal)
+        return result
 
     def differ(self, a: Literal, b: Literal) -> Literal:
         turned, a, b = (a ^ b) & 1, a & ~1, b & ~1
@@ -89,6 +95,27 @@ _GATES: dict[str, Callable[..., Literal]] = {
     "$_XNOR_": lambda aig, a, b: aig.differ(a, b) ^ 1,
     "$_NOT_": lambda _, a: a ^ 1,
     "$_MUX_": lambda aig, a, b, s: aig.choose(s, a, b),
+}
+
+
+def _taint_and(aig: Aig, given: Sequence[Literal], may: Sequence[Literal]) -> Literal:
+    (a, b), (x, y) = given, may
+    return aig.any(aig.both(x, aig.any(b, y)), aig.both(y, aig.any(a, x)))
+
+
+def _taint_mux(aig: Aig, given: Sequence[Literal], may: Sequence[Literal]) -> Literal:
+    (a, b, s), (x, y, z) = given, may
+    return aig.any(aig.choose(s, x, y), aig.both(z, aig.some([aig.differ(a, b), x, y])))
+
+
+# Whether a result may differ, from the values of what is given and whether these may.
+_TAINTS: dict[str, Callable[[Aig, Sequence[Literal], Sequence[Literal]], Literal]] = {
+    "$_AND_": _taint_and,
+    "$_OR_": lambda aig, given, may: _taint_and(aig, [literal ^ 1 for literal in given], may),
+    "$_XOR_": lambda aig, _, may: aig.some(may),
+    "$_XNOR_": lambda aig, _, may: aig.some(may),
+    "$_NOT_": lambda aig, _, may: may[0],
+    "$_MUX_": _taint_mux,
 }
 
 
@@ -253,6 +280,79 @@ class Pair:
             found[register] = aig.differ(self.following[register], self._next(self._of[register], changed))
         return {where: literal for where, literal in found.items() if literal}, follows
 
+    def taints(
+        self, number: int, apart: dict[Literal, Literal]
+    ) -> tuple[dict[object, Literal], dict[Literal, Literal]]:
+        """As :meth:`differences`, of one circuit: where the one with the mutant *may* differ from it. A gate's result may where an input
+        may and the others let it through; ``apart`` maps to the literals that say whether a register may."""
+        aig, value = self.aig, self.value
+        other: dict[Any, Literal] = {}  # where both values are constants: the mutant's
+        tainted: dict[Any, Literal] = {}
+        waiting: list[int] = []
+
+        def change(bit: Any, of: dict[Any, Literal], literal: Literal) -> None:
+            of[bit] = literal
+            for place in self._users[bit]:
+                heapq.heappush(waiting, place)
+
+        for place, bit in enumerate(self._number):
+            if number >> place & 1:
+                change(bit, other, _TRUE)
+        for register, literal in apart.items():
+            change(self._of[register].result, tainted, literal)
+        last = -1
+        while waiting:
+            place = heapq.heappop(waiting)
+            if place == last:
+                continue
+            last, each = place, self._operations[place]
+            may = [tainted.get(bit, _TRUE if bit in other else 0) for bit in each.given]
+            if each.kind == "read":
+                moved = aig.some(may)
+                for bit in each.results if moved else ():
+                    change(bit, tainted, moved)
+                continue
+            bit, given = each.results[0], [value[bit] for bit in each.given]
+            if not any(bit in tainted for bit in each.given):
+                changed = _GATES[each.kind](aig, *(other.get(bit, value[bit]) for bit in each.given))
+                if {value[bit], changed} == {0, _TRUE}:
+                    change(bit, other, changed)
+                elif changed != value[bit]:
+                    change(bit, tainted, aig.differ(value[bit], changed))
+            elif literal := _TAINTS[each.kind](aig, given, may):
+                change(bit, tainted, literal)
+
+        def may(bit: Any) -> Literal:
+            return tainted.get(bit, _TRUE if bit in other else 0)
+
+        found: dict[object, Literal] = {}
+        for name, bit in self._outputs:
+            found[name] = aig.any(found.get(name, 0), aig.both(self._shown(name), may(bit)))
+        for port in self._writes:
+            found[port.memory] = aig.any(found.get(port.memory, 0), self._stray(port, may))
+        follows = {register: self._stray_next(self._of[register], may) for register in apart}
+        for register in {
+            register for bit in (*tainted, *other) for register in self._after.get(bit, ())
+        } - apart.keys():
+            found[register] = self._stray_next(self._of[register], may)
+        return {where: literal for where, literal in found.items() if literal}, follows
+
+    def _stray(self, port: Written, may: Callable[[Any], Literal]) -> Literal:
+        """Whether what a port writes may differ."""
+        aig, value, result, writes = self.aig, self.value, 0, 0
+        awake, stray = (_TRUE, 0) if port.awake is None else (value[port.awake], may(port.awake))
+        for enable, data in zip(port.enables, port.data, strict=True):
+            on = aig.both(value[enable], awake)
+            other = _TAINTS["$_AND_"](aig, [value[enable], awake], [may(enable), stray])
+            result, writes = aig.some([result, other, aig.both(on, may(data))]), aig.any(writes, on)
+        return aig.any(result, aig.both(writes, aig.some(map(may, port.address))))
+
+    def _stray_next(self, register: Register, may: Callable[[Any], Literal]) -> Literal:
+        if register.awake is None:
+            return may(register.following)
+        given = register.result, register.following, register.awake
+        return _TAINTS["$_MUX_"](self.aig, [self.value[bit] for bit in given], [may(bit) for bit in given])
+
     def _shown(self, output: str) -> Literal:
         for prefix, valid in _VALID.items():
             if output.startswith(prefix) and output != valid and not output.endswith("ready"):
@@ -277,9 +377,11 @@ class Pair:
         apart: dict[Literal, Literal],
         follows: dict[Literal, Literal],
         depth: int,
+        same: bool = False,
     ) -> None:
         """A file (AIGER) whose outputs are ``wrong``. The registers ``apart`` are in it, and others within ``depth`` registers; what is
-        further away is free. They begin as reset leaves them, and those that it does not set with any value, the same in both circuits."""
+        further away is free. They begin as reset leaves them, and those that it does not set with any value, the same in both circuits.
+        ``same``: ``apart`` maps to whether registers may differ, which they do not where they begin with any value."""
         aig, of = self.aig, {other: register for register, other in apart.items()}
         after = {**self.following, **{other: follows[register] for other, register in of.items()}}
         kept: dict[Literal, Literal] = {}
@@ -291,6 +393,7 @@ class Pair:
             fresh = aig.leaves(kept[each] for each in own) - seen
             seen = seen | fresh
         begin = {each: aig.fixed(following, self.reset, self._fixed) for each, following in kept.items()}
+        begin |= {each: 0 for each in begin if same and each in of and begin[each] > 1}
         names, gates = {0: 0}, list[tuple[int, int, int]]()
         free = sorted(seen - kept.keys())
         unknown = sorted({of.get(each, each) for each in kept if begin[each] > 1})

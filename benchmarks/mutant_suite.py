@@ -137,17 +137,17 @@ def _models() -> list[Model]:
     return result
 
 
-def _put(memory: bytearray, address: int, program: Sequence[Instruction | int]) -> None:
+def put(memory: bytearray, address: int, program: Sequence[Instruction | int]) -> None:
     words = [each if isinstance(each, int) else encode(each) for each in program]
     data = b"".join(word.to_bytes(INSTRUCTION_BYTES, "little") for word in words)
     memory[address : address + len(data)] = data
 
 
-def _memory(extreme: bool = False) -> bytearray:
-    """External memory as the tests of refusals begin with. ``extreme``: of the largest and smallest 16-bit words, and some small ones."""
+def external(contents: Sequence[int] | None = None) -> bytearray:
+    """External memory as the tests of refusals begin with, or of 16-bit words of ``contents``."""
     rng = np.random.default_rng(1)
-    if extreme:
-        memory = bytearray(rng.choice(EXTREMES, refusals.SIZE // 2).astype("<u2").tobytes())
+    if contents is not None:
+        memory = bytearray(rng.choice(contents, refusals.SIZE // 2).astype("<u2").tobytes())
     else:
         memory = bytearray(rng.integers(0, 256, refusals.SIZE, dtype=np.uint8).tobytes())
     ids = next(i["dram"] for i in refusals.fill(HW) if i["mem"] == Mem.IDBUF)
@@ -172,16 +172,16 @@ class Instructions:
 
     name: str
     chosen: tuple[Instruction, ...]
-    extreme: bool = False
+    contents: Sequence[int] | None = None
 
     def __call__(self, library: Path, seen: Seen) -> None:
-        with Simulator(HW, library, _memory(self.extreme), MemoryModel(latency=3)) as simulator:
+        with Simulator(HW, library, external(self.contents), MemoryModel(latency=3)) as simulator:
             watched, program = Watched(simulator, seen, "all memories filled"), refusals.fill(HW)
-            _put(simulator.memory, 0, program)
+            put(simulator.memory, 0, program)
             watched.call(0, len(program), all_memories(UNIT_OF[program[-2].op]))
             kept = simulator.save(), bytes(simulator.memory)
             for i in self.chosen:
-                _put(simulator.memory, 0, [refusals.END, i, refusals.END])
+                put(simulator.memory, 0, [refusals.END, i, refusals.END])
                 watched.what = f"{i.op.name} alone"
                 try:
                     watched.call(INSTRUCTION_BYTES, 2, all_memories(UNIT_OF[i.op]))
@@ -191,9 +191,9 @@ class Instructions:
                         simulator.memory[:] = kept[1]
 
 
-def _defined(candidates: Sequence[Instruction], extreme: bool = False) -> tuple[Instruction, ...]:
+def _defined(candidates: Sequence[Instruction], contents: Sequence[int] | None = None) -> tuple[Instruction, ...]:
     """Those whose outcome is defined."""
-    chosen, machine = [], Machine(HW, _memory(extreme))
+    chosen, machine = [], Machine(HW, external(contents))
     machine.run(refusals.fill(HW))
     kept = bytes(machine.dram), {mem: value.copy() for mem, value in machine.memories.items()}
     for i in candidates:
@@ -229,14 +229,15 @@ def _each_bit(seed: int) -> list[Instruction]:
 
 def registers(library: Path, seen: Seen) -> None:
     """Every word of the register file, what may be written, and what must not be."""
-    with Simulator(HW, library, _memory(), MemoryModel()) as simulator:
+    with Simulator(HW, library, external(), MemoryModel()) as simulator:
         kept = (isa.REG_PROGRAM, isa.REG_PROGRAM_HI, isa.REG_CTRL, isa.REG_STATUS)
         for value in (0xFFFF_FFFD, 0xA5C3_0F82, 0x5A3C_F07E, 0, 0x0000_FFFA):  # none starts the core
             for offset in kept[:3]:
                 simulator.write(offset, value & ~1 if offset == isa.REG_CTRL else value)
                 for each in kept:
                     seen("registers written", simulator.read(each))
-        for offset in (*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), 0x801, 0xFFC):
+        between = [at + part for at in (*kept, isa.REG_COUNTERS, isa.REG_COUNTERS + 8) for part in (1, 2, 3)]
+        for offset in (*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), *between, 0x801, 0xFFC):
             seen("registers read", _answer(lambda at=offset: simulator.read(at)))
         for offset in (isa.REG_ID, isa.REG_ERROR, isa.REG_COUNTERS, isa.REG_PROGRAM + 1, 0x800, 0xFFC):
             seen("registers not written", _answer(lambda at=offset: simulator.write(at, 0xFFFF_FFFF)))
@@ -269,13 +270,13 @@ def errors(library: Path, seen: Seen) -> None:
             taker = Unit.VECTOR
             one = Instruction(op, {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 0x4000}, signal=frozenset({taker}))
             programs.append([*[one] * 20, refusals.END])
-    with Simulator(HW, library, _memory(), MemoryModel(latency=5, stall_seed=3)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=5, stall_seed=3)) as simulator:
         watched, program = Watched(simulator, seen, "errors"), refusals.fill(HW)
-        _put(simulator.memory, 0, program)
+        put(simulator.memory, 0, program)
         watched.call(0, len(program))
         for program in programs:
-            _put(simulator.memory, 0x1000, program)
-            _put(simulator.memory, 0x800, good)
+            put(simulator.memory, 0x1000, program)
+            put(simulator.memory, 0x800, good)
             watched.what = "errors"
             try:
                 watched.call(0x1000, len(program))
@@ -293,12 +294,12 @@ def errors(library: Path, seen: Seen) -> None:
 
 def far(library: Path, seen: Seen) -> None:
     """Reads, writes and programs at addresses where nothing answers: one for each bit of an address."""
-    with Simulator(HW, library, _memory(), MemoryModel(latency=2)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=2)) as simulator:
         watched = Watched(simulator, seen, "far addresses")
         for bit in range(16, HW.axi_addr_bits):
             for op in (Op.LOAD, Op.STORE):
                 one = Instruction(op, {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 1 << bit})
-                _put(simulator.memory, 0, [one, refusals.END])
+                put(simulator.memory, 0, [one, refusals.END])
                 try:
                     watched.call(0, 2)
                 except CoreError:
@@ -311,9 +312,9 @@ def far(library: Path, seen: Seen) -> None:
 
 def resets(library: Path, seen: Seen) -> None:
     """Reset in the middle of work, then a good run."""
-    with Simulator(HW, library, _memory(), MemoryModel(latency=4)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=4)) as simulator:
         program = refusals.fill(HW)
-        _put(simulator.memory, 0, program)
+        put(simulator.memory, 0, program)
         for limit in (70, 400, 1500):
             try:
                 simulator.call(0, len(program), limit=limit)
@@ -329,7 +330,7 @@ def deadlock(library: Path, seen: Seen) -> None:
     """The watchdog; last, for it takes long."""
     waits = Instruction(Op.STORE, {"mem": Mem.RBUF, "inner": 1, "outer": 1}, wait=frozenset({Unit.VECTOR}))
     with Simulator(HW, library, bytearray(1 << 14), MemoryModel()) as simulator:
-        _put(simulator.memory, 0, [waits, refusals.END])
+        put(simulator.memory, 0, [waits, refusals.END])
         try:
             Watched(simulator, seen, "deadlock").call(0, 2)
         except CoreError:
@@ -369,13 +370,13 @@ def reach(library: Path, seen: Seen) -> None:
             where = min(size - 3 * INSTRUCTION_BYTES, rng.choice([0x1000, *places]) & ~63)
             if number % 5 == 4:
                 program[1] = encode(store) ^ 1 << 511  # the address of an error
-            _put(simulator.memory, where, program)
+            put(simulator.memory, where, program)
             watched.parts = [slice(target + row * back, target + row * back + bytes_of) for row in range(rows)]
             try:
                 watched.call(where, 3, all_memories(Unit.STORE))
             except CoreError:
                 pass
-    with Simulator(HW, library, _memory(), MemoryModel(latency=2)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=2)) as simulator:
         watched = Watched(simulator, seen, "programs far away")
         for bit in range(16, 64):
             for low in (0, rng.randrange(1 << bit) & ~63):
@@ -385,7 +386,7 @@ def reach(library: Path, seen: Seen) -> None:
                     pass
 
 
-def _one(unit: Unit, wait: Sequence[Unit] = (), signal: Sequence[Unit] = ()) -> Instruction:
+def short(unit: Unit, wait: Sequence[Unit] = (), signal: Sequence[Unit] = ()) -> Instruction:
     """A short instruction of a unit."""
     transfer = {"mem": Mem.RBUF, "inner": 1, "outer": 1, "dram": 0x4000}
     rows = {"tokens": 1, "words": 1, "features": HW.rows, "src_stride": 1, "dst_addr": 8, "dst_stride": 1}
@@ -401,13 +402,13 @@ def _one(unit: Unit, wait: Sequence[Unit] = (), signal: Sequence[Unit] = ()) -> 
 
 def tokens(library: Path, seen: Seen) -> None:
     """Every unit gives every other tokens: a few, as many as there may be, one too many; several at once; waits for itself."""
-    with Simulator(HW, library, _memory(), MemoryModel(latency=1)) as simulator:
+    with Simulator(HW, library, external(), MemoryModel(latency=1)) as simulator:
         watched, fill = Watched(simulator, seen, "tokens"), refusals.fill(HW)
-        _put(simulator.memory, 0, fill)
+        put(simulator.memory, 0, fill)
         watched.call(0, len(fill))
 
         def run(program: list[Instruction]) -> None:
-            _put(simulator.memory, 0x1000, [*program, refusals.END])
+            put(simulator.memory, 0x1000, [*program, refusals.END])
             try:
                 watched.call(0x1000, len(program) + 1)
             except CoreError:
@@ -415,13 +416,13 @@ def tokens(library: Path, seen: Seen) -> None:
 
         pairs = [(giver, taker) for giver in Unit for taker in Unit if giver != taker]
         for giver, taker in pairs:
-            give, take = _one(giver, signal=[taker]), _one(taker, wait=[giver])
+            give, take = short(giver, signal=[taker]), short(taker, wait=[giver])
             for count in (1, 3, 9, 65):
                 run([give] * count + [take] * count)
             run([give, take] * 9)
             run([give] * 4 + [take, give] * 6 + [take] * 4)
         for giver, taker in [*pairs, *pairs[:1]]:
-            run([_one(giver, signal=[taker])] * (MAX_TOKENS + 1))
+            run([short(giver, signal=[taker])] * (MAX_TOKENS + 1))
         rng = random.Random(1)
         for _ in range(60):  # each token that is waited for was given before
             there, program = dict.fromkeys(pairs, 0), []
@@ -434,7 +435,7 @@ def tokens(library: Path, seen: Seen) -> None:
                 for each in gives:
                     there[unit, each] += 1
                 waits += [unit] if rng.random() < 0.2 else []
-                program.append(_one(unit, waits, gives))
+                program.append(short(unit, waits, gives))
             run(program)
 
 
@@ -442,9 +443,9 @@ def host(library: Path, seen: Seen) -> None:
     """The register port with requests and answers at odd times, while programs run: everything it shows in every cycle."""
     rng, program = random.Random(1), refusals.fill(HW)
     reads = [*range(0, isa.REG_COUNTERS + 8 * len(counters(HW)) + 16, 4), 1, 0x802, 0xFFC]
-    with Simulator(HW, library, _memory(), MemoryModel(latency=3)) as simulator:
-        _put(simulator.memory, 0, program)
-        _put(simulator.memory, 0x1000, [encode(program[0]) ^ 1 << 511, refusals.END])
+    with Simulator(HW, library, external(), MemoryModel(latency=3)) as simulator:
+        put(simulator.memory, 0, program)
+        put(simulator.memory, 0x1000, [encode(program[0]) ^ 1 << 511, refusals.END])
         port = HostCycle()
         for pace in (1.0, 0.7, 0.3, 0.7):
             for number in range(6000):
@@ -490,7 +491,7 @@ Step = Callable[[Path, Seen], None]
 
 
 def name(step: Step) -> str:
-    return step.name if isinstance(step, Model | Instructions) else step.__name__
+    return getattr(step, "name", "") or step.__name__
 
 
 def suite(instructions: int) -> list[Step]:
@@ -508,7 +509,7 @@ def suite(instructions: int) -> list[Step]:
         deadlock,
         host,
         reach,
-        Instructions("extreme words", _defined(refusals.instructions(HW, 3, 2 * instructions), True), True),
+        Instructions("extreme words", _defined(refusals.instructions(HW, 3, 2 * instructions), EXTREMES), EXTREMES),
         Instructions("more instructions", _defined(refusals.instructions(HW, 2, 2 * instructions))),
         Instructions("every bit of every field", _defined(_each_bit(1))),
         tokens,

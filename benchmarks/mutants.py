@@ -1,4 +1,4 @@
-"""Mutants of the RTL, and what the suite of benchmarks/mutant_suite.py notices of them, a row for each unit.
+"""Mutants of the RTL, and what the steps of mutant_suite.py and mutant_mixes.py notice of them, a row for each unit.
 
     python benchmarks/mutants.py --mutants 1000
 
@@ -13,13 +13,16 @@ import json
 import multiprocessing
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, zip_longest
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import mutant_equal
+import mutant_mixes
 import mutant_proof
 import mutant_suite
 from mutant_design import UNITS, Mutant, Mutants, build
@@ -80,7 +83,7 @@ def _judge(built: Mutants, number: int, steps: list[Learnt], answer: Connection)
 def verdicts(built: Mutants, instructions: int, path: Path, most: int, equal: set[int]) -> dict[int, str]:
     """Of every mutant, "" or the step that notices it; what ``path`` has already is taken from there, and at most ``most`` are new.
     None of those that are ``equal``."""
-    steps = mutant_suite.suite(instructions)
+    steps = [*mutant_suite.suite(instructions), *mutant_mixes.more()]
     with stage("the suite on the RTL as it is"):
         learnt = [Learnt(step, mutant_suite.learnt(step, compiled(mutant_suite.HW))) for step in steps]
     known: dict[int, dict[str, str]] = defaultdict(dict)  # mutant -> step -> what it notices
@@ -123,28 +126,19 @@ def kept(path: Path) -> dict[int, bool]:
     return {entry["mutant"]: entry["proven"] for entry in map(json.loads, path.read_text("utf-8").splitlines())}
 
 
-def prove(numbers: list[int], folder: Path, path: Path) -> None:
-    """Which of the mutants change nothing, into ``path``."""
-    done = kept(path)
-    missing = [number for number in numbers if number not in done]
-    if not missing:
-        return
-    with stage("gates"):
-        pair = mutant_equal.gates(folder, missing)
-    with path.open("a", encoding="utf-8") as file:
-        for number in bar(missing, label="proofs", unit="proof"):
-            proven = mutant_equal.changes_nothing(pair, number, folder / "proof.aig")
-            print(json.dumps({"mutant": number, "proven": proven}), file=file, flush=True)
-
-
-def prove_counters(mutants: list[Mutant], folder: Path, path: Path) -> None:
-    """Of which of the mutants the proof of the counters breaks, into ``path``."""
+def prove(
+    mutants: list[Mutant], path: Path, label: str, question: Callable[[list[int]], Callable[[Mutant], bool]]
+) -> set[int]:
+    """Of which of the mutants something is proven; ``question`` gives what decides it of each. What ``path`` has is taken from there."""
     done = kept(path)
     missing = [each for each in mutants if each.number not in done]
-    with path.open("a", encoding="utf-8") as file:
-        for each in bar(missing, label="proofs of counters", unit="proof"):
-            broken = mutant_proof.breaks(mutant_suite.HW, each, folder)
-            print(json.dumps({"mutant": each.number, "proven": broken}), file=file, flush=True)
+    if missing:
+        holds = question([each.number for each in missing])
+        with path.open("a", encoding="utf-8") as file:
+            for each in bar(missing, label=label, unit="proof"):
+                done[each.number] = holds(each)
+                print(json.dumps({"mutant": each.number, "proven": done[each.number]}), file=file, flush=True)
+    return {number for number, held in done.items() if held}
 
 
 def table(built: Mutants, found: dict[int, str], proven: set[int]) -> str:
@@ -183,10 +177,10 @@ def main() -> None:
     found = verdicts(built, args.instructions, path, args.judge, proven)
     if args.prove:
         left = [each for each in built.mutants if not found.get(each.number, "unknown")]
-        prove([each.number for each in left], args.work / "verilog", nothing)
-        proven = {number for number, held in kept(nothing).items() if held}
+        proven = prove(left, nothing, "proofs", partial(mutant_equal.question, args.work / "verilog"))
         own = [each for each in left if mutant_proof.MODULE[1:] in each.how and each.number not in proven]
-        prove_counters(own, args.work / "verilog", counting)
+        breaks = partial(mutant_proof.breaks, mutant_suite.HW, args.work / "verilog")
+        prove(own, counting, "proofs of counters", lambda _: breaks)
     found |= {number: "the proof of the counters" for number, broken in kept(counting).items() if broken}
     print(table(built, found, proven))
     if args.survivors:
