@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ternbin.contract.isa import Instruction, Kind, Mem
+from ternbin.contract.memories import PARAM_BITS
 from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.contract.rows import scale_values, word_codes
 from ternbin.contract.transfers import transfer_words
@@ -68,6 +69,8 @@ def softmax(s: State, i: Instruction) -> None:
     s.touch(Mem.LUTV, np.arange(transfer_words(hw, Mem.LUTV)), False)
     kind, lut = PROBABILITY_KINDS[Kind(i["kind"])], torch.from_numpy(s.memories[Mem.LUTV])
     e = golden.exp_codes(torch.from_numpy(scores), torch.from_numpy(valid), lut, bool(i["power"]), i["mul"], i["shift"])
+    if kind == "uint8" and not e.any(-1).all():
+        raise Undefined("exponentials of a query sum to 0")
     codes = golden.probability_codes(e, kind=kind, c1=i["c1"], c2=i["c2"], recip=i["recip"])
     _put_granules(s, i, to_stored(codes.numpy(), kind), codes.shape[-1])
     left = s.memories[Mem.SBUF][places]
@@ -78,6 +81,8 @@ def softmax(s: State, i: Instruction) -> None:
 
 def _mask(s: State, i: Instruction, shape: tuple[int, ...], words: int) -> np.ndarray:
     """Which keys each query sees: bool ``[queries, keys of all granules]``."""
+    if i["mask_bit"] + i["queries"] > PARAM_BITS:
+        raise Undefined("a query has no bit in the masks")
     bits = s.memories[Mem.PBUF][s.touch(Mem.PBUF, i["mask_addr"] + np.arange(words), False)].reshape(-1)
     valid = np.zeros(shape, dtype=bool)
     valid[:, : i["keys"]] = bits[: i["keys"]] >> (i["mask_bit"] + np.arange(i["queries"]))[:, None] & 1

@@ -7,7 +7,7 @@ import torch
 from ternbin.contract.hw import NAMED, HwConfig
 from ternbin.contract.isa import Dest, Epilogue, ErrorCode, Instruction, Kind, Mem, Op
 from ternbin.contract.rows import int_bytes, scale_words
-from ternbin.emulation.machine import Machine, MachineError
+from ternbin.emulation.machine import Machine, MachineError, Undefined
 from ternbin.graph import golden
 
 TINY, BINARY = NAMED["tiny"], NAMED["tiny-binary"]
@@ -393,3 +393,20 @@ def test_bad_instructions_stop_the_machine(op, fields, code):
     with pytest.raises(MachineError) as caught:
         machine().execute(Instruction(op, fields))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masked": 1, "mask_bit": 14}, "a query has no bit in the masks"),
+        ({"masked": 1, "mask_bit": 13}, "a query sees no key"),
+        ({"kind": Kind.UINT8, "recip": 1 << 40}, "exponentials of a query sum to 0"),
+    ],
+)
+def test_a_softmax_that_nothing_defines(change, message):
+    """Masks without a bit for a query or a key, and a table of zeros: no core checks them, and none must be compared."""
+    m = machine(TINY.searching(2))
+    m.memories[Mem.PBUF][:] = m.memories[Mem.LUTV][:] = 0
+    fields = {"queries": 3, "keys": 4, "granules": 1, "kind": Kind.TERNARY, "src_stride": 1, "dst_stride": 1}
+    with pytest.raises(Undefined, match=message):
+        m.execute(Instruction(Op.SOFTMAX, fields | change))
