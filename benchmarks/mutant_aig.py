@@ -300,15 +300,18 @@ class Pair:
                 change(bit, other, _TRUE)
         for register, literal in apart.items():
             change(self._of[register].result, tainted, literal)
+
+        def may(bit: Any) -> Literal:
+            return tainted.get(bit, _TRUE if bit in other else 0)
+
         last = -1
         while waiting:
             place = heapq.heappop(waiting)
             if place == last:
                 continue
             last, each = place, self._operations[place]
-            may = [tainted.get(bit, _TRUE if bit in other else 0) for bit in each.given]
             if each.kind == "read":
-                moved = aig.some(may)
+                moved = aig.some(map(may, each.given))
                 for bit in each.results if moved else ():
                     change(bit, tainted, moved)
                 continue
@@ -319,11 +322,8 @@ class Pair:
                     change(bit, other, changed)
                 elif changed != value[bit]:
                     change(bit, tainted, aig.differ(value[bit], changed))
-            elif literal := _TAINTS[each.kind](aig, given, may):
+            elif literal := _TAINTS[each.kind](aig, given, [may(bit) for bit in each.given]):
                 change(bit, tainted, literal)
-
-        def may(bit: Any) -> Literal:
-            return tainted.get(bit, _TRUE if bit in other else 0)
 
         found: dict[object, Literal] = {}
         for name, bit in self._outputs:

@@ -286,7 +286,8 @@ def plan(before: Lowering) -> Planned:
     if program.hw != before.hw:
         say(KEYS_OUTSIDE)
     given = {name: np.concatenate([own[name] for own in each]) for name in names}
-    return Planned(**vars(before) | {"hw": program.hw}, program=program, given=given)
+    fields: Fields = vars(before) | {"hw": program.hw}
+    return Planned(**fields, program=program, given=given)
 
 
 @dataclass(frozen=True, kw_only=True)

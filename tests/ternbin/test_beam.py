@@ -183,7 +183,7 @@ def machine_search(model, program, ids, search, rng=None):
         call(number)
     policy, columns = Policy.of(model.meta, program.max_new_tokens), program.beams // program.encoders
     found = together(policy, search, program.encoders, step, columns)
-    expected = check_reference(model, ids, trace, program.lengths)
+    expected = list(check_reference(model, ids, trace, program.lengths))
     wrong = [
         f"call {number}: {probe.tensor} {probe.part}"
         for number, probes in raw.items()
