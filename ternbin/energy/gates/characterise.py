@@ -15,7 +15,7 @@ from ternbin.energy.gates.fitting import characterise_cores
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import WARMUP, Energy, Measured
 from ternbin.energy.gates.power import clock_energy
-from ternbin.energy.gates.real import RealTensors, bundled_tensors
+from ternbin.energy.gates.real import RealTensors, kept_tensors
 from ternbin.energy.gates.roles import roles
 from ternbin.energy.gates.stimuli import UNITS, Ports, bit_serial, forms, random_rows, sequence
 from ternbin.energy.gates.yosys import tool_versions
@@ -165,7 +165,7 @@ def characterise(
     library: Library, progress: Callable[[str], None] = lambda text: None, *, blind: bool = False
 ) -> dict[str, Any]:
     """The whole data file of ternbin/energy; ``blind``: with a third core. Raises MissingToolError, CheckError."""
-    real = bundled_tensors()
+    real = kept_tensors()
     records = [measure_block(block, library, real, progress) for block in blocks()]
     parts, core = characterise_cores(library, progress, blind=blind)
     where = provenance(library) | {"real_tensors": real.layer}

@@ -9,7 +9,7 @@ from ternbin.energy.gates.characterise import SEEDS, Stimuli, blocks, rounded, s
 from ternbin.energy.gates.liberty import Library
 from ternbin.energy.gates.measure import Measured
 from ternbin.energy.gates.placement import Views, place, wired
-from ternbin.energy.gates.real import RealTensors, bundled_tensors
+from ternbin.energy.gates.real import RealTensors, kept_tensors
 
 
 def place_blocks(
@@ -18,7 +18,7 @@ def place_blocks(
     """``provenance``, and ``blocks``: a record each, in the order of the blocks; given again with each block that is placed. ``had``: from
     before, what it has of the same library is not placed again. Raises MissingToolError without graywolf or the library's outlines,
     CheckError where a netlist differs from its RTL."""
-    views, real = Views.beside(library.path), bundled_tensors()
+    views, real = Views.beside(library.path), kept_tensors()
     where = {"library": library.name, "outlines": views.lef.name, "rules": views.rules.name}
     kept: list[dict[str, Any]] = had["blocks"] if had is not None and had["provenance"] == where else []
     found = {record["name"]: record for record in kept}

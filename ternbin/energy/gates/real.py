@@ -1,12 +1,23 @@
-"""Operands from the bundled model: what its layers really multiply for a bundled text."""
+"""Operands of a trained model: what its layers really multiply for a text. They are kept, so that what is measured with them is the
+same when the bundled model is trained on.
+
+    python -m ternbin.energy.gates.real models/bundled    # takes those of this model from now on
+"""
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from ternbin.energy.gates.blocks import Block
 from ternbin.energy.gates.stimuli import forms, normalised, rows_of
 
+OPERANDS = Path(__file__).parents[1] / "operands.safetensors"
 Matrix = Sequence[Sequence[float]]
 _CODES = ("ternary", "binary")  # forms of operands that the model's codes are
 
@@ -52,8 +63,21 @@ def _unit(matrix: Matrix) -> list[list[float]]:
     return [flat[i : i + width] for i in range(0, len(flat), width)]
 
 
-def bundled_tensors() -> RealTensors:
-    """Layer fc1 of the first encoder layer of the bundled model, on its first bundled text."""
+def kept_tensors() -> RealTensors:
+    """Those that the stored characterisation was measured with."""
+    with safe_open(OPERANDS, "numpy") as file:
+        return RealTensors(file.metadata()["layer"], **{name: file.get_tensor(name).tolist() for name in file.keys()})
+
+
+def keep(tensors: RealTensors) -> None:
+    """As what is measured with from now on."""
+    values = {name: np.array(own) for name, own in asdict(tensors).items() if name != "layer"}
+    codes = {name: own.astype(np.int8) for name, own in values.items() if own.dtype.kind == "i"}
+    save_file(values | codes, OPERANDS, {"layer": tensors.layer})
+
+
+def tensors_of(folder: Path) -> RealTensors:
+    """Layer fc1 of the first encoder layer of the model in ``folder``, on the first bundled text."""
     import torch
 
     from ternbin.graph.ir import is_op
@@ -64,7 +88,6 @@ def bundled_tensors() -> RealTensors:
     from ternbin.models import prepare
     from ternbin.passes import fold
 
-    folder = prepare.bundled_dir()
     lowered = fold(prepare.lower(prepare.load_model(folder, None)))
     ids = prepare.encode_text(
         prepare.load_tokenizer(folder), prepare.demo_texts()[0]["source"], lowered.meta["max_positions"]
@@ -81,3 +104,7 @@ def bundled_tensors() -> RealTensors:
         _unit(lowered.weights[embed.pos].double().numpy().tolist()),
         _unit(values[norm].double().numpy().tolist()),
     )
+
+
+if __name__ == "__main__":
+    keep(tensors_of(Path(sys.argv[1])))
