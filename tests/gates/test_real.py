@@ -28,7 +28,7 @@ def test_measuring_with_what_is_kept_gives_what_is_stored():
 
 
 def test_tensors_of_another_model_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(real, "OPERANDS", tmp_path / "operands.safetensors")
+    monkeypatch.setattr(real, "OPERANDS", tmp_path / "operands.npz")
     found = real.tensors_of(bundled_dir())
     real.keep(found)
     assert real.kept_tensors() == found

@@ -7,17 +7,15 @@ same when the bundled model is trained on.
 import random
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from ternbin.energy.gates.blocks import Block
 from ternbin.energy.gates.stimuli import forms, normalised, rows_of
 
-OPERANDS = Path(__file__).parents[1] / "operands.safetensors"
+OPERANDS = Path(__file__).parents[1] / "operands.npz"
 Matrix = Sequence[Sequence[float]]
 _CODES = ("ternary", "binary")  # forms of operands that the model's codes are
 
@@ -65,15 +63,21 @@ def _unit(matrix: Matrix) -> list[list[float]]:
 
 def kept_tensors() -> RealTensors:
     """Those that the stored characterisation was measured with."""
-    with safe_open(OPERANDS, "numpy") as file:
-        return RealTensors(file.metadata()["layer"], **{name: file.get_tensor(name).tolist() for name in file.keys()})
+    with np.load(OPERANDS, allow_pickle=False) as kept:
+        return RealTensors(**{name: kept[name].tolist() for name in kept.files})
 
 
 def keep(tensors: RealTensors) -> None:
     """As what is measured with from now on."""
-    values = {name: np.array(own) for name, own in asdict(tensors).items() if name != "layer"}
-    codes = {name: own.astype(np.int8) for name, own in values.items() if own.dtype.kind == "i"}
-    save_file(values | codes, OPERANDS, {"layer": tensors.layer})
+    weights, activations = (np.array(codes, np.int8) for codes in (tensors.weights, tensors.activations))
+    np.savez_compressed(
+        OPERANDS,
+        layer=tensors.layer,
+        weights=weights,
+        activations=activations,
+        table=tensors.table,
+        hidden=tensors.hidden,
+    )
 
 
 def tensors_of(folder: Path) -> RealTensors:
