@@ -124,7 +124,7 @@ def scaled_layout(hw: HwConfig) -> data.StructLayout:
 class ByteWriter(wiring.Component):
     """Scaled columns to 8-bit codes: clip, table look-up (a few rows a cycle), eight plane writes through a code writer.
 
-    ``fpga`` (constructor): also what ``i.ready`` is if a write is ``refused``, and if it is ``taken``.
+    ``fpga`` (constructor): then the signals ``refused`` and ``taken`` say what ``i.ready`` is if a write is that.
     """
 
     instruction: Signal
@@ -137,11 +137,11 @@ class ByteWriter(wiring.Component):
     addr: Signal
     place: Place
     bits: Signal
-    refused: Signal
-    taken: Signal
 
     def __init__(self, hw: HwConfig, *, fpga: bool = False):
         self._hw, self._fpga = hw, fpga
+        self.refused = Signal()
+        self.taken = Signal()
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -154,7 +154,6 @@ class ByteWriter(wiring.Component):
                 "addr": Out(POINTER - 1),
                 "place": Out(place_layout(hw)),
                 "bits": Out(hw.rows),
-                **({"refused": Out(1), "taken": Out(1)} if fpga else {}),
             }
         )
 

@@ -72,7 +72,7 @@ def unknown(whole, known, where=""):
         (("claim", "phases", 1, "name"), "prefill", "claim.phases must hold a phase once, not prefill twice"),
         (("hardware", "peak_macs"), 0, "hardware.peak_macs must be at least 1, not 0"),
         (("timeline", 0, "unit"), "bus", "timeline[0].unit must be 'load', 'execute', 'vector' or 'store', not 'bus'"),
-        (("timeline", 0, "call"), 99, "timeline[0].call must be below 11, not 99"),
+        (("timeline", 0, "call"), 99, "timeline[0].call must be below 12, not 99"),
         (("timeline", 0, "end"), 0, "timeline[0].end must be at least start (52), not 0"),
         (("timeline", 0, "op"), "$x$", r"timeline[0].op must be a text like ^[\w .,:/()+-]+$, not '$x$'"),
         (("schema",), "ternbin-text/4", "schema must be 'ternbin-result/3', not 'ternbin-text/4'"),
