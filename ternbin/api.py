@@ -328,11 +328,11 @@ def map_for(
     from ternbin.decoding.rules import rules
     from ternbin.decoding.search import beams_of, columns
     from ternbin.graph.shape import generates
-    from ternbin.mapping.mapper import KEYS_OUTSIDE, map_where_it_fits
+    from ternbin.mapping.mapper import KEYS_OUTSIDE, map_model
     from ternbin.progress import say
 
     if not generates(lowered):
-        return map_where_it_fits(lowered, hw, lengths, 0)
+        return map_model(lowered, hw, lengths, 0, anywhere=True)
     beams = beams_of(lowered.meta, beams)
     width = columns(beams, len(lengths), rules(lowered.meta))
     if width * len(lengths) > 1:
@@ -341,7 +341,7 @@ def map_for(
         check_vocabulary(lowered.meta, hw.beams)
     search = lowered.meta.get("search", {}) | {"num_beams": beams}
     lowered = replace(lowered, meta=lowered.meta | {"search": search})
-    program = map_where_it_fits(lowered, hw, lengths, max_new_tokens, width)
+    program = map_model(lowered, hw, lengths, max_new_tokens, width, anywhere=True)
     if program.hw != hw:
         say(KEYS_OUTSIDE)
     return program

@@ -33,7 +33,7 @@ from ternbin.graph.given import count as tokens_in
 from ternbin.graph.ir import Lowered, Residual
 from ternbin.graph.picture import picture
 from ternbin.graph.shape import generates, shape
-from ternbin.mapping.mapper import KEYS_OUTSIDE, map_where_it_fits
+from ternbin.mapping.mapper import KEYS_OUTSIDE, map_model
 from ternbin.models import prepare as models
 from ternbin.models.fidelity import Agreement
 from ternbin.models.model import QuantModel
@@ -282,7 +282,7 @@ def plan(before: Lowering) -> Planned:
     each = [rows(source.given, names) for source in before.sources]
     lengths = [len(own[names[0]]) for own in each]
     new = before.policy.max_new_tokens if before.policy else 0
-    program = map_where_it_fits(before.lowered, before.hw, lengths, new, before.columns)
+    program = map_model(before.lowered, before.hw, lengths, new, before.columns, anywhere=True)
     if program.hw != before.hw:
         say(KEYS_OUTSIDE)
     given = {name: np.concatenate([own[name] for own in each]) for name in names}

@@ -13,7 +13,7 @@ from ternbin.errors import CheckError, InputError
 from ternbin.graph.activations import FUNCTIONS
 from ternbin.graph.ir import Lowered
 from ternbin.graph.shape import draw_source, generates
-from ternbin.mapping.mapper import map_where_it_fits
+from ternbin.mapping.mapper import map_model
 from ternbin.models.families import families
 from ternbin.models.family import Family, Sizes
 from ternbin.passes import fold
@@ -152,7 +152,7 @@ def verify_case(seed: int, hw: HwConfig, beams: int = 1, texts: int = 1) -> dict
 def _mapped(lowered: Lowered, hw: HwConfig, lengths: Sequence[int], new: int, beams: int) -> Program:
     """Raises InputError for what does not fit even with texts of one token."""
     try:
-        return map_where_it_fits(lowered, hw, lengths, new, beams)
+        return map_model(lowered, hw, lengths, new, beams, anywhere=True)
     except InputError:
         if max(lengths) == 1:
             raise

@@ -276,13 +276,13 @@ class EmbedLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        total = Signal(signed(34))
         low, high = residual_range(self._hw.res_bits)
         if self._fpga:
             less, more = self.old - self.scale, self.old + self.scale
             result = Mux(self.nonzero, Mux(self.negative, clip(less, low, high), clip(more, low, high)), self.old)
             clipped = self.nonzero & Mux(self.negative, outside(less, low, high), outside(more, low, high))
         else:
+            total = Signal(signed(34))
             m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
             result, clipped = clip(total, low, high), outside(total, low, high)
         with m.If(self.take):

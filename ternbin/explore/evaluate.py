@@ -24,7 +24,7 @@ from ternbin.energy.model import account
 from ternbin.errors import CheckError, InputError
 from ternbin.explore.models import lowered_model
 from ternbin.explore.point import Point, Task
-from ternbin.mapping.mapper import map_model, map_where_it_fits
+from ternbin.mapping.mapper import map_model
 
 Record = dict[str, Any]  # docs/explore.md, "Records"
 MIB = 1 << 20
@@ -105,8 +105,8 @@ def map_task(task: Task, hw: HwConfig, *, contents: bool = False) -> Program:
     lowered = lowered_model(task.model, task.bits, hw.res_bits)
     if hw.beams > 1:
         check_vocabulary(lowered.meta, hw.beams)
-    mapped = map_where_it_fits if task.anywhere else map_model
-    program = mapped(lowered, hw, task.lengths, task.new_tokens, task.beams, contents=contents)
+    asked = task.lengths, task.new_tokens, task.beams
+    program = map_model(lowered, hw, *asked, anywhere=task.anywhere, contents=contents)
     if len(program.image) > 1 << hw.axi_addr_bits:
         need = (len(program.image) - 1).bit_length()
         raise InputError(f"axi_addr_bits must be at least {need} for the program's memory, not {hw.axi_addr_bits}")

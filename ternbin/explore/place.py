@@ -20,7 +20,7 @@ from ternbin.graph.ops.codes import Quant
 from ternbin.graph.ops.linear import Product
 from ternbin.graph.ops.registry import typed
 from ternbin.graph.shape import shape
-from ternbin.mapping.mapper import map_where_it_fits
+from ternbin.mapping.mapper import map_model
 from ternbin.models.task.paper import Parameters
 
 MIB = 1 << 20
@@ -172,7 +172,7 @@ def place(subject: Subject, case: Case, hw: HwConfig, *, sizes: bool = True) -> 
     lowered = subject.model(case.model)
     lowered = whole_codes(lowered) if case.reference else lowered
     given = subject.source_len, subject.new_tokens
-    program = map_where_it_fits(lowered, hw, *given, contents=False, sizes=sizes)
+    program = map_model(lowered, hw, *given, anywhere=True, contents=False, sizes=sizes)
     return Mapped(case, program.hw, program, lowered, subject.memory)
 
 

@@ -47,6 +47,9 @@ Projected = tuple[
 ]  # projection of keys or values, where they go, their cache
 
 
+KEYS_OUTSIDE = "keys and values of decoding do not fit KBUF: they are kept in external memory (kv_external)"
+
+
 def map_model(
     lowered: Lowered,
     hw: HwConfig,
@@ -54,13 +57,15 @@ def map_model(
     max_new_tokens: int,
     beams: int = 1,
     *,
+    anywhere: bool = False,
     contents: bool = True,
     sizes: bool = True,
 ) -> Program:
     """The program for texts of exactly ``source_len`` tokens and at most ``max_new_tokens`` new ones, greedily or with ``beams``; given
     several lengths, for as many texts together. Of a model that does not generate ``max_new_tokens`` and ``beams`` say nothing.
 
-    Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
+    ``anywhere``: with keys and values of decoding in external memory where they do not fit on chip; ``hw.kv_external`` of the program
+    says where they are. Without ``contents`` weights and embedding tables are left zero: enough to count and time what the program does.
     Raises InputError naming op, need and limit for whatever the hardware cannot hold or compute; where larger memories help, ``sizes``
     that are enough, which takes mapping again for each.
     """
@@ -85,39 +90,23 @@ def map_model(
     ):
         if value > MAX_TOKENS:
             raise InputError(f"{what} must be at most {MAX_TOKENS} (keys of an instruction), not {value}")
+
+    def on(hw: HwConfig, image: Image) -> _Mapping:
+        return _Mapping(lowered, hw, lengths, max_new_tokens, beams, image)
+
+    if anywhere and not hw.kv_external:
+        try:
+            return on(hw, Image(contents=contents)).run()
+        except CapacityError:
+            hw = replace(hw, kv_external=True)
     image = Image(contents=contents)
     try:
-        return _Mapping(lowered, hw, lengths, max_new_tokens, beams, image).run()
+        return on(hw, image).run()
     except CapacityError as error:
         if not sizes:
             raise
         image.contents = False
-        raise refusal(
-            hw, error, lambda other: _Mapping(lowered, other, lengths, max_new_tokens, beams, image).fits()
-        ) from None
-
-
-KEYS_OUTSIDE = "keys and values of decoding do not fit KBUF: they are kept in external memory (kv_external)"
-
-
-def map_where_it_fits(
-    lowered: Lowered,
-    hw: HwConfig,
-    source_len: int | Sequence[int],
-    max_new_tokens: int,
-    beams: int = 1,
-    *,
-    contents: bool = True,
-    sizes: bool = True,
-) -> Program:
-    """As :func:`map_model`, with keys and values of decoding in external memory where they do not fit on chip: ``hw.kv_external`` of the
-    program says where they are."""
-    if not hw.kv_external:
-        try:
-            return map_model(lowered, hw, source_len, max_new_tokens, beams, contents=contents, sizes=False)
-        except CapacityError:
-            hw = replace(hw, kv_external=True)
-    return map_model(lowered, hw, source_len, max_new_tokens, beams, contents=contents, sizes=sizes)
+        raise refusal(hw, error, lambda other: on(other, image).fits()) from None
 
 
 @dataclass

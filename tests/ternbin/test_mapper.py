@@ -19,7 +19,7 @@ from ternbin.errors import InputError
 from ternbin.graph.activations import FUNCTIONS
 from ternbin.graph.ops.registry import typed
 from ternbin.mapping import mapper
-from ternbin.mapping.mapper import map_model, map_where_it_fits
+from ternbin.mapping.mapper import map_model
 from ternbin.mapping.sync import find_races, insert_tokens
 from ternbin.models.bart.shape import BART_BASE, shape_model
 
@@ -357,14 +357,14 @@ def test_what_does_not_fit_is_refused(bits, hw, options, lengths, message):
 
 def test_keys_and_values_go_where_they_fit():
     model, tight = lowered("2-8"), replace(TINY, kbuf_words=100)
-    assert not map_where_it_fits(model, TINY, 7, 3).hw.kv_external
+    assert not map_model(model, TINY, 7, 3, anywhere=True).hw.kv_external
     with pytest.raises(InputError, match="keys and values .*; kv_external keeps them in external memory"):
         map_model(model, tight, 7, 3)
-    outside = map_where_it_fits(model, tight, 7, 3)
+    outside = map_model(model, tight, 7, 3, anywhere=True)
     assert outside.hw == replace(tight, kv_external=True)
     assert outside.image == map_model(model, outside.hw, 7, 3).image
     with pytest.raises(InputError, match="PBUF words must be at most 16"):
-        map_where_it_fits(model, replace(tight, pbuf_words=32), 7, 3)
+        map_model(model, replace(tight, pbuf_words=32), 7, 3, anywhere=True)
 
 
 @pytest.mark.parametrize(
