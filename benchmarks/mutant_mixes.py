@@ -4,10 +4,24 @@ import mmap
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
-from mutant_suite import EXTREMES, HW, Instructions, Seen, Step, Watched, all_memories, external, put, refusals, short
+from mutant_suite import (
+    EXTREMES,
+    HW,
+    Instructions,
+    Seen,
+    Step,
+    Watched,
+    all_memories,
+    external,
+    put,
+    refusals,
+    short,
+    tried,
+)
 
 from ternbin.contract import isa
 from ternbin.contract.effects.access import READ, Access
@@ -17,7 +31,7 @@ from ternbin.contract.memories import TABLES, ceil_div
 from ternbin.contract.program import Probe
 from ternbin.contract.transfers import row_bytes, transfer_words
 from ternbin.counting.external import MemoryModel
-from ternbin.emulation.machine import Machine, MachineError
+from ternbin.emulation.machine import Machine
 from ternbin.errors import CheckError
 from ternbin.sim.simulator import CoreError, HostCycle, Simulator
 
@@ -59,20 +73,9 @@ def rich(rng: random.Random, op: Op) -> Instruction:
 
 def executed(make: Callable[[], Instruction], count: int, contents: Sequence[int] | None = None) -> list[Instruction]:
     """``count`` that are executed to their end, and whose outcome is defined, from memories as they are filled."""
-    machine, result = filled(contents), []
-    kept = bytes(machine.dram), {mem: value.copy() for mem, value in machine.memories.items()}
-    while len(result) < count:
-        i = make()
-        if broken_rule(HW, i) or not refusals.settled(HW, i):
-            continue
-        machine.dram[:], machine.memories = kept[0], {mem: value.copy() for mem, value in kept[1].items()}
-        machine.reset_units()
-        try:
-            machine.execute(i)
-        except MachineError:
-            continue
-        result.append(i)
-    return result
+    drawn = (make() for _ in repeat(None))
+    legal = (i for i in drawn if not broken_rule(HW, i) and refusals.settled(HW, i))
+    return list(islice((i for i, error in tried(filled(contents), legal) if error is None), count))
 
 
 def largest() -> list[Instruction]:

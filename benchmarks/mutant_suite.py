@@ -7,7 +7,7 @@ import hashlib
 import mmap
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -191,24 +191,29 @@ class Instructions:
                         simulator.memory[:] = kept[1]
 
 
-def _defined(candidates: Sequence[Instruction], contents: Sequence[int] | None = None) -> tuple[Instruction, ...]:
-    """Those whose outcome is defined."""
-    chosen, machine = [], Machine(HW, external(contents))
-    machine.run(refusals.fill(HW))
+def tried(machine: Machine, candidates: Iterable[Instruction]) -> Iterator[tuple[Instruction, MachineError | None]]:
+    """Each executed from the memories that ``machine`` has now, and what stopped it."""
     kept = bytes(machine.dram), {mem: value.copy() for mem, value in machine.memories.items()}
     for i in candidates:
         machine.dram[:], machine.memories = kept[0], {mem: value.copy() for mem, value in kept[1].items()}
         machine.reset_units()
         try:
             machine.execute(i)
-        except Undefined:
-            continue
-        except MachineError:
-            chosen.append(i)
-            continue
-        if refusals.settled(HW, i):
-            chosen.append(i)
-    return tuple(chosen)
+        except MachineError as error:
+            yield i, error
+        else:
+            yield i, None
+
+
+def _defined(candidates: Sequence[Instruction], contents: Sequence[int] | None = None) -> tuple[Instruction, ...]:
+    """Those whose outcome is defined."""
+    machine = Machine(HW, external(contents))
+    machine.run(refusals.fill(HW))
+    return tuple(
+        i
+        for i, error in tried(machine, candidates)
+        if not isinstance(error, Undefined) and (error is not None or refusals.settled(HW, i))
+    )
 
 
 def _each_bit(seed: int) -> list[Instruction]:
