@@ -78,7 +78,7 @@ def here(hw: HwConfig, tokens: int, outs: int, depth: int) -> dict[str, Any]:
     program = [Instruction(Op.LOAD, dict(mem=Mem.ABUF, inner=words, outer=tokens, dram=source, stride=words * row))]
     for tile in range(0, plan.tiles, part):
         at, params = tile * plan.inner, tile * plan.params.words
-        load = dict(inner=plan.inner, outer=part * transfer_banks(hw, Mem.WBUF), stride=plan.row_bytes)
+        load = dict(inner=plan.inner, outer=part * transfer_banks(hw, Mem.WBUF, plan.expand), stride=plan.row_bytes)
         program += [
             Instruction(
                 Op.LOAD, load | dict(mem=Mem.WBUF, addr=at, dram=plan.weights.address + tile * plan.weights.tile_bytes)

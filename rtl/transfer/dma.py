@@ -13,7 +13,16 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, Mem
 from ternbin.contract.memories import ID_BITS, TABLES, banked
 from ternbin.contract.pipeline import DESCRIPTORS, OUTSTANDING, READ_AHEAD
-from ternbin.contract.transfers import LOADABLE, STORABLE, transfer_banks, transfer_words, word_beats
+from ternbin.contract.transfers import (
+    LOADABLE,
+    STORABLE,
+    bank_words,
+    beat_words,
+    can_expand,
+    transfer_banks,
+    transfer_words,
+    word_beats,
+)
 from ternbin.rtl.parts.banks import read_port, write_port
 from ternbin.rtl.parts.interfaces import ReadInterface, Stream, UnitInterface, UnitPort, WriteInterface, WritePort
 from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView, WriteBeat, WriteBeatView
@@ -108,9 +117,11 @@ class LoadUnit(TransferUnit):
         _descriptors(m, self, bursts, words)
         wiring.connect(m, bursts.idbuf_r, wiring.flipped(self.idbuf_r))
         waiting = self._ask(m, bursts)
-        beat_valid, beat, beat_ready = self._internal_beats(m, words)
-        stored, full, taken, part = self._assemble(m, words, beat_valid, beat, beat_ready)
-        weights = self._codes(stored[: word_beats(hw, Mem.WBUF)])
+        stored, full, taken, part = self._assemble(m, words)
+        weights = self._codes(stored[: self._places(Mem.WBUF)])
+        if hw.sign_words > hw.load_words:
+            plain = self._codes(stored[: word_beats(hw, Mem.WBUF, False)])
+            weights = Mux(words.t.expand, weights, plain.replicate(hw.sign_words // hw.load_words))
         if hw.weight_pack == "5trit":
             weights, full = self._unpack(m, words, weights, full, taken)
         m.d.comb += words.next.eq(full & taken)
@@ -139,56 +150,52 @@ class LoadUnit(TransferUnit):
         ]
         return fifo.r_rdy
 
-    def _internal_beats(self, m: Module, words: Words) -> tuple[Signal, Signal, Signal]:
-        """Beats as the memories see them: bus beats, or two for each (its halves as signs) with ``expand``."""
-        half = Signal()
-        valid, beat, ready = Signal(), Signal(self.hw.axi_data_bits), Signal()
+    def _places(self, mem: Mem) -> int:
+        """Beats that are kept of a word of ``mem``, or for several; with ``expand`` a beat fills two."""
+        plain = word_beats(self.hw, mem, False)
+        return max(plain, 2 * word_beats(self.hw, mem, True)) if can_expand(self.hw, mem) else plain
+
+    def _pair(self, beat: Value) -> list[Value]:
+        """The two beats of code words that a beat of 1-bit codes stands for."""
+        half = self.hw.axi_data_bits // 2
+        part = min(half, self.hw.lanes)
+        words = [Cat(C(-1, part), ~beat[at : at + part]) for at in range(0, len(beat), part)]
+        return [Cat(words[: len(words) // 2]), Cat(words[len(words) // 2 :])]
+
+    def _assemble(self, m: Module, words: Words) -> tuple[list[Signal], Signal, Signal, Signal]:
+        """Collects a word, or a beat of words; returns the beats, whether a word is there, the signal that says it is being written,
+        and which word of a beat it is. With ``expand`` a beat fills the places of two."""
+        expand = words.t.expand if self.hw.is_ternary else None
+        count = max(self._places(mem) for mem in LOADABLE)
+        slot, last_slot = Signal(range(max(2, count))), Signal(range(max(2, count)))
+        stored = [Signal(self.hw.axi_data_bits, name=f"beat{i}") for i in range(count)]
+        full, taken = Signal(), Signal()
+        several = beat_words(self.hw, Mem.ABUF, self.hw.is_ternary)
+        part, last_part = Signal(range(several)), Signal(range(several))
+        used = Signal(init=1)  # a beat is used up with its last word, or the last of a row
+        if several > 1:
+            lookup(m, last_part, self.hw, words.t, lambda *of: beat_words(*of) - 1)
+            m.d.comb += used.eq(words.row_last | (part == last_part))
+        lookup(m, last_slot, self.hw, words.t, lambda *of: word_beats(*of) - 1 << of[-1])
+        valid, ready = Signal(), Signal()
         m.d.comb += [
             valid.eq(self.r.valid & words.active & ~packs(self.hw, words.t)),
-            beat.eq(self.r.payload.data),
+            ready.eq(~full | (taken & used & ~words.last)),  # beats after the last word belong to the next transfer
             self.r.ready.eq(ready & words.active | self.abort),
         ]
-        if self.hw.is_ternary:
-            positive = self.r.payload.data.word_select(half, self.hw.axi_data_bits // 2)
-            part = min(self.hw.axi_data_bits // 2, self.hw.lanes)
-            with m.If(words.t.expand):
-                m.d.comb += [
-                    beat.eq(Cat(Cat(C(-1, part), ~positive[at : at + part]) for at in range(0, len(positive), part))),
-                    self.r.ready.eq(ready & words.active & half | self.abort),
-                ]
-                with m.If(valid & ready):
-                    m.d.sync += half.eq(~half)
-            with m.If(self.abort):
-                m.d.sync += half.eq(0)
-        return valid, beat, ready
-
-    def _assemble(
-        self, m: Module, words: Words, valid: Value, beat: Value, ready: Signal
-    ) -> tuple[list[Signal], Signal, Signal, Signal]:
-        """Collects a word, or a beat of words; returns the beats, whether a word is there, the signal that says it is being written,
-        and which word of a beat it is."""
-        beats = {mem: word_beats(self.hw, mem) for mem in LOADABLE}
-        slot, last_slot = Signal(range(max(2, *beats.values()))), Signal(range(max(2, *beats.values())))
-        stored = [Signal(self.hw.axi_data_bits, name=f"beat{i}") for i in range(max(beats.values()))]
-        full, taken = Signal(), Signal()
-        part, used = (
-            Signal(range(self.hw.beat_words)),
-            Signal(init=1),
-        )  # a beat is used up with its last word, or the last of a row
-        if self.hw.beat_words > 1:
-            shared = (words.t.mem == Mem.ABUF) | (words.t.mem == Mem.KBUF)
-            m.d.comb += used.eq(~shared | words.row_last | part.all())
-        lookup(m, last_slot, words.t.mem, {mem: count - 1 for mem, count in beats.items()})
-        m.d.comb += ready.eq(
-            ~full | (taken & used & ~words.last)
-        )  # beats after the last word belong to the next transfer
         with m.If(words.next):
             m.d.sync += [full.eq(~used), part.eq(Mux(used, 0, part + 1))]
         with m.If(valid & ready):
+            beat = self.r.payload.data
+            pair = self._pair(beat) if expand is not None else []
             for i, register in enumerate(stored):
-                with m.If(slot == i):
-                    m.d.sync += register.eq(beat)
-            m.d.sync += [slot.eq(Mux(slot == last_slot, 0, slot + 1)), full.eq(slot == last_slot)]
+                at, data = i, beat
+                if expand is not None and i < self._places(Mem.WBUF):
+                    at, data = Mux(expand, i & ~1, i) if i % 2 else i, Mux(expand, pair[i % 2], beat)
+                with m.If(slot == at):
+                    m.d.sync += register.eq(data)
+            following = slot + (1 if expand is None else expand + 1)
+            m.d.sync += [slot.eq(Mux(slot == last_slot, 0, following)), full.eq(slot == last_slot)]
         with m.If(self.abort):
             m.d.sync += [slot.eq(0), full.eq(0), part.eq(0)]
         return stored, full, taken, part
@@ -218,7 +225,7 @@ class LoadUnit(TransferUnit):
     def _write(
         self, m: Module, words: Words, stored: list[Signal], weights: Value, full: Value, taken: Signal, part: Signal
     ) -> None:
-        count = {mem: word_beats(self.hw, mem) for mem in LOADABLE}
+        count = {mem: self._places(mem) for mem in LOADABLE}
         code = self._codes(stored[: count[Mem.ABUF]]).word_select(part, self.hw.code_word_bits)
         contents = {
             Mem.ABUF: code,
@@ -233,17 +240,23 @@ class LoadUnit(TransferUnit):
         for mem, word in contents.items():
             port = getattr(self, f"{mem.name.lower()}_w")
             mine = full & (words.t.mem == mem)
-            banks = len(port.mask) // transfer_banks(self.hw, mem)  # that one word of a transfer is for
+            groups = [bank_words(self.hw, mem, expand) for expand in (False, True)]
             limit = transfer_words(self.hw, mem) if mem in TABLES else 1 << ADDR
             m.d.comb += [
                 port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort),
                 port.addr.eq(words.addr),
-                port.mask.eq(Cat(words.bank == bank // banks for bank in range(len(port.mask)))),
+                port.mask.eq(Cat(self._is_for(words, bank, *groups) for bank in range(len(port.mask)))),
                 port.data.eq(word),
                 port.lane_mask.eq(~0),
             ]
             with m.If(port.valid & port.ready):
                 m.d.comb += taken.eq(1)
+
+    def _is_for(self, words: Words, bank: int, plain: int, expanded: int) -> Value:
+        """Whether a word is for ``bank``, a word being one each of so many banks."""
+        if plain == expanded:
+            return words.bank == bank // plain
+        return words.bank == Mux(words.t.expand, bank // expanded, bank // plain)
 
 
 class StoreUnit(TransferUnit):
@@ -312,7 +325,7 @@ class StoreUnit(TransferUnit):
 
         An entry holds a word, or all words of a beat.
         """
-        count = {mem: word_beats(self.hw, mem) for mem in STORABLE}
+        count = {mem: word_beats(self.hw, mem, False) for mem in STORABLE}
         bits = self.hw.axi_data_bits * max(count.values())
         last_bits = max(1, (bits // self.hw.axi_data_bits - 1).bit_length())
         layout = data.StructLayout({"word": bits, "last": last_bits})
@@ -363,7 +376,7 @@ class StoreUnit(TransferUnit):
         words = getattr(self, f"{source.name.lower()}_r").data
         word = Signal(len(Value.cast(words[0])), name=f"{source.name.lower()}_word")
         with m.Switch(bank):
-            for number in range(transfer_banks(self.hw, source)):
+            for number in range(transfer_banks(self.hw, source, False)):
                 with m.Case(number):
                     m.d.comb += word.eq(words[number])
         if source == Mem.IDBUF:

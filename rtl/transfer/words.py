@@ -1,5 +1,7 @@
 """What LOAD and STORE mean in addresses: fields, checks, bursts of external memory, words of on-chip memories."""
 
+from collections.abc import Callable
+
 from amaranth import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,7 +10,15 @@ from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import ADDR, FIELDS, HEADER, Mem, Op
 from ternbin.contract.memories import memories
 from ternbin.contract.pipeline import PAGE_BYTES
-from ternbin.contract.transfers import LOADABLE, beat_words, packs_trits, tile_rows, transfer_banks, word_beats
+from ternbin.contract.transfers import (
+    LOADABLE,
+    beat_words,
+    can_expand,
+    packs_trits,
+    tile_rows,
+    transfer_banks,
+    word_beats,
+)
 from ternbin.rtl.parts.banks import read_port
 from ternbin.rtl.parts.interfaces import ReadInterface, Record, Stream
 from ternbin.rtl.transfer.axi import Burst, BurstView
@@ -34,11 +44,13 @@ def packs(hw: HwConfig, transfer: data.View) -> Value:
     return packs_trits(hw, transfer.mem, transfer.expand) if hw.weight_pack == "5trit" else C(0, 1)
 
 
-def lookup(m: Module, target: Signal, selector: Value, values: dict[Mem, int]) -> None:
-    with m.Switch(selector):
-        for mem, value in values.items():
+def lookup(m: Module, target: Signal, hw: HwConfig, t: data.View, value: Callable[[HwConfig, Mem, bool], int]) -> None:
+    """``target`` gets ``value`` of the memory that ``t`` loads, as it is or with ``expand``."""
+    with m.Switch(t.mem):
+        for mem in LOADABLE:
+            plain, expanded = (value(hw, mem, expand and can_expand(hw, mem)) for expand in (False, True))
             with m.Case(mem):
-                m.d.comb += target.eq(value)
+                m.d.comb += target.eq(plain if plain == expanded else Mux(t.expand, expanded, plain))
 
 
 def _saturated(value: Value, bits: int) -> Value:
@@ -54,13 +66,16 @@ def fifth(value: Value) -> Value:
 
 def _count_beats(hw: HwConfig, m: Module, row_beats: Signal, t: data.View) -> None:
     """Bus beats of a row of ``t``; each may hold several words of ABUF or KBUF. Of packed trits a row is a row tile."""
-    full = Signal.like(row_beats)
+
+    def count(mem: Mem, expand: bool) -> Value:
+        beats, words = word_beats(hw, mem, expand), beat_words(hw, mem, expand)
+        return (t.inner << (beats - 1).bit_length()) + words - 1 >> (words - 1).bit_length()
+
     with m.Switch(t.mem):
         for mem in LOADABLE:
-            beats, words = word_beats(hw, mem), beat_words(hw, mem)
             with m.Case(mem):
-                m.d.comb += full.eq((t.inner << (beats - 1).bit_length()) + words - 1 >> (words - 1).bit_length())
-    m.d.comb += row_beats.eq(Mux(t.expand, full >> 1, full))
+                plain = count(mem, False)
+                m.d.comb += row_beats.eq(Mux(t.expand, count(mem, True), plain) if can_expand(hw, mem) else plain)
     with m.If(packs(hw, t)):
         m.d.comb += row_beats.eq(fifth(t.inner << (hw.rows * hw.lanes // hw.axi_bytes - 1).bit_length()))
 
@@ -101,7 +116,7 @@ class Bursts(wiring.Component):
         bits, shift = hw.axi_addr_bits, (hw.axi_bytes - 1).bit_length()
         t = Signal(Transfer())
         tile = hw.rows * hw.lanes // hw.axi_bytes
-        most = max(*(word_beats(hw, mem) for mem in LOADABLE), tile if hw.weight_pack == "5trit" else 1)
+        most = max(*(word_beats(hw, mem, False) for mem in LOADABLE), tile if hw.weight_pack == "5trit" else 1)
         row_beats = Signal(16 + most.bit_length())
         per_row, left = Signal.like(row_beats), Signal(len(row_beats) + 16)
         rows = Signal(16)
@@ -220,7 +235,7 @@ class Words(wiring.Component):
         address, last_word, last_row = base + word, word == self.t.inner - 1, row == self.t.outer - 1
         if self._ahead:
             address, last_word, last_row = self._counted(m, Mux(self.bank == last_bank, next_base, base))
-        lookup(m, last_bank, self.t.mem, {mem: transfer_banks(self.hw, mem) - 1 for mem in LOADABLE})
+        lookup(m, last_bank, self.hw, self.t, lambda *of: transfer_banks(*of) - 1)
         m.d.comb += [
             self.i.ready.eq(~self.active),
             self.addr.eq(address),

@@ -179,6 +179,11 @@ class HwConfig:
         most = self.axi_data_bits if self.weight_pack == "2bit" else 2 * self.axi_data_bits
         return max(1, most // (self.lanes * self.weight_planes))
 
+    @property
+    def sign_words(self) -> int:
+        """The same of 1-bit weights: on a ternary array a beat brings twice as many of them."""
+        return max(self.load_words, self.axi_data_bits // self.lanes)
+
     def memory_bits(self, weight_bits: int) -> float:
         """Bits that a weight of ``weight_bits`` (1 or 2) takes in external memory."""
         return 8 / 5 if self.weight_pack == "5trit" and weight_bits == 2 else weight_bits

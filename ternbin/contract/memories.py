@@ -52,7 +52,7 @@ def memories(hw: HwConfig) -> dict[Mem, Memory]:
     table = Memory(words=TABLE_ENTRIES, bits=TABLE_BITS)
     return {
         Mem.ABUF: Memory(banks=hw.cols, words=hw.abuf_words, **code),
-        Mem.WBUF: Memory(banks=hw.rows, words=hw.wbuf_words, write_words=hw.load_words, **weights),
+        Mem.WBUF: Memory(banks=hw.rows, words=hw.wbuf_words, write_words=hw.sign_words, **weights),
         Mem.KBUF: Memory(banks=hw.rows, words=hw.kbuf_words, **code),
         Mem.RBUF: Memory(words=hw.rbuf_words, bits=hw.res_word_bits, elements=hw.rows),
         Mem.PBUF: Memory(words=hw.pbuf_words, bits=hw.param_word_bits, elements=hw.rows),

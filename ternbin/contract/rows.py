@@ -85,9 +85,9 @@ def from_bytes(data: np.ndarray) -> np.ndarray:
     return np.unpackbits(data, axis=-1, bitorder="little")
 
 
-def weight_rows(hw: HwConfig, codes: np.ndarray) -> np.ndarray:
+def weight_rows(hw: HwConfig, codes: np.ndarray, expand: bool) -> np.ndarray:
     """Codes ``[rows, inner * lanes]`` of consecutive banks of WBUF in the order of a LOAD: one row for ``bank_words`` banks."""
-    group = bank_words(hw, Mem.WBUF)
+    group = bank_words(hw, Mem.WBUF, expand)
     return codes.reshape(len(codes) // group, group, -1, hw.lanes).swapaxes(1, 2).reshape(len(codes) // group, -1)
 
 

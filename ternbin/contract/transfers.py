@@ -17,45 +17,41 @@ def transfer_words(hw: HwConfig, mem: Mem) -> int:
     return ceil_div(memory.words * memory.bits, hw.axi_data_bits) if mem in TABLES else memory.words
 
 
-def bank_words(hw: HwConfig, mem: Mem) -> int:
+def bank_words(hw: HwConfig, mem: Mem, expand: bool) -> int:
     """Words, of as many consecutive banks, that LOAD moves as one: it sees WBUF as fewer banks of wider words."""
-    return hw.load_words if mem == Mem.WBUF else 1
+    return (hw.sign_words if expand else hw.load_words) if mem == Mem.WBUF else 1
 
 
-def transfer_banks(hw: HwConfig, mem: Mem) -> int:
+def transfer_banks(hw: HwConfig, mem: Mem, expand: bool) -> int:
     """Banks of a memory as LOAD and STORE count them; a power of two."""
-    return memories(hw)[mem].banks // bank_words(hw, mem)
+    return memories(hw)[mem].banks // bank_words(hw, mem, expand)
 
 
-def transfer_bits(hw: HwConfig, mem: Mem) -> int:
-    """Bits in external memory of one word of a LOAD or STORE without ``expand``: a power of two."""
-    return hw.axi_data_bits if mem == Mem.IDBUF or mem in TABLES else memories(hw)[mem].bits * bank_words(hw, mem)
+def transfer_bits(hw: HwConfig, mem: Mem, expand: bool) -> int:
+    """Bits in external memory of one word of a LOAD or STORE: a power of two."""
+    if mem == Mem.IDBUF or mem in TABLES:
+        return hw.axi_data_bits
+    return memories(hw)[mem].bits * bank_words(hw, mem, expand) // (2 if expand else 1)
 
 
-def word_beats(hw: HwConfig, mem: Mem) -> int:
+def word_beats(hw: HwConfig, mem: Mem, expand: bool) -> int:
     """Beats of one word, a power of two; 1 also where a beat holds several."""
-    return max(1, transfer_bits(hw, mem) // hw.axi_data_bits)
+    return max(1, transfer_bits(hw, mem, expand) // hw.axi_data_bits)
 
 
-def beat_words(hw: HwConfig, mem: Mem) -> int:
+def beat_words(hw: HwConfig, mem: Mem, expand: bool) -> int:
     """Words of one beat, a power of two; 1 also where a word takes several."""
-    return max(1, hw.axi_data_bits // transfer_bits(hw, mem))
+    return max(1, hw.axi_data_bits // transfer_bits(hw, mem, expand))
 
 
 def row_bytes(hw: HwConfig, mem: Mem, inner: int, expand: bool = False) -> int:
     """Bytes in external memory of a row of ``inner`` words: whole beats."""
-    bits = inner * transfer_bits(hw, mem) // (2 if expand else 1)
-    return ceil_div(bits, hw.axi_data_bits) * hw.axi_bytes
-
-
-def expand_step(hw: HwConfig, mem: Mem) -> int:
-    """A LOAD with ``expand`` moves a multiple of so many words a row, a power of two: whole beats of 1-bit codes."""
-    return max(1, 2 * hw.axi_data_bits // transfer_bits(hw, mem))
+    return ceil_div(inner * transfer_bits(hw, mem, expand), hw.axi_data_bits) * hw.axi_bytes
 
 
 def expand_words(hw: HwConfig, mem: Mem, words: int) -> int:
-    """The least ``inner`` from ``words`` on that a LOAD with ``expand`` can move."""
-    step = expand_step(hw, mem)
+    """The least ``inner`` from ``words`` on that a LOAD with ``expand`` can move: whole beats."""
+    step = beat_words(hw, mem, True)
     return ceil_div(words, step) * step
 
 
@@ -71,7 +67,7 @@ def packs_trits(hw: HwConfig, mem: Any, expand: Any) -> Any:
 
 def tile_rows(hw: HwConfig) -> int:
     """``outer`` of a LOAD of packed trits is a multiple of this, a power of two: one row in external memory for each row tile."""
-    return transfer_banks(hw, Mem.WBUF)
+    return transfer_banks(hw, Mem.WBUF, False)
 
 
 def external_rows(hw: HwConfig, mem: Mem, inner: int, outer: int, expand: bool) -> tuple[int, int]:

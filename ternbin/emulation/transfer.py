@@ -67,10 +67,11 @@ def _value_bytes(s: State, mem: Mem) -> int:
 def _transfer(s: State, i: Instruction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Banks ``[outer, banks of a word]`` and words ``[outer, inner]`` on chip, and byte addresses ``[rows, bytes]``, checked."""
     hw, mem, write = s.hw, Mem(i["mem"]), i.op == Op.STORE
-    banks, group = transfer_banks(hw, mem), bank_words(hw, mem)
+    expand = bool(i["expand"])
+    banks, group = transfer_banks(hw, mem, expand), bank_words(hw, mem, expand)
     row = (i["bank"] + np.arange(i["outer"]))[:, None]
     words = i["addr"] + row // banks * i["inner"] + np.arange(i["inner"])
-    count, size = external_rows(hw, mem, i["inner"], i["outer"], bool(i["expand"]))
+    count, size = external_rows(hw, mem, i["inner"], i["outer"], expand)
     starts = [i["dram"] + step * i["stride"] for step in _steps(s, i, count)]
     _check(s, starts, size, write, out_of_range(hw, i))
     s.touch(mem, words, not write)

@@ -485,7 +485,7 @@ class CallBuilder:
             start += run
 
     def _load_tiles(self, plan: Plan, tile: int, count: int) -> tuple[Lease, Lease]:
-        outer = count * transfer_banks(self.hw, Mem.WBUF)
+        outer = count * transfer_banks(self.hw, Mem.WBUF, plan.expand)
         fields = dict(inner=plan.inner, outer=outer, stride=plan.row_bytes, expand=plan.expand)
         weights = self.constant(plan.name, plan.weights, tile, count, **fields)
         return weights, self.constant(plan.name, plan.params, tile, count, inner=count * plan.params.words, outer=1)

@@ -112,7 +112,7 @@ def plan_linear(hw: HwConfig, image: Image, weights: Weights, node: Node[Linear]
     copies = isinstance(op, LmHead)  # padding must not win: it repeats the last row, which ties and loses by its index
     rows = np.where(rows < 0, len(weight) - 1, rows) if copies else rows
     data_key = ("weight", op.weight, x, groups, copies)
-    tile_rows, row_bytes = external_rows(hw, Mem.WBUF, inner, transfer_banks(hw, Mem.WBUF), expand)
+    tile_rows, row_bytes = external_rows(hw, Mem.WBUF, inner, transfer_banks(hw, Mem.WBUF, expand), expand)
     tiles, tile_bytes = len(rows) // hw.rows, tile_rows * row_bytes
     address = image.put(data_key, lambda: _weight_bytes(hw, weight, code, rows, x, inner, expand), tiles * tile_bytes)
     words, fields, odd = _epilogue(hw, weights, op, folded, rows, where)
@@ -161,7 +161,7 @@ def _piece_bytes(
         placed[:, group * x.pitch :][:, : x.width] = picked[:, group * x.width :][:, : x.width]
     planes = weight_planes(placed, code)
     spare = inner * hw.lanes - planes.shape[1]
-    loaded = weight_rows(hw, np.pad(planes, [(0, 0), (0, spare)]) if spare else planes)
+    loaded = weight_rows(hw, np.pad(planes, [(0, 0), (0, spare)]) if spare else planes, expand)
     if packs_trits(hw, Mem.WBUF, expand):
         return trit_row_bytes(hw, loaded.reshape(len(rows) // hw.rows, -1))
     return (

@@ -13,7 +13,7 @@ from ternbin.contract.memories import ceil_div
 from ternbin.contract.pipeline import SCALE_WORDS
 from ternbin.contract.program import Region, View
 from ternbin.contract.rows import code_row_bytes, code_words, expand_row_bytes, int_bytes, residual_words, scale_words
-from ternbin.contract.transfers import bank_words, expand_words, row_bytes
+from ternbin.contract.transfers import bank_words, expand_words, packs_trits, row_bytes
 from ternbin.errors import InputError
 from ternbin.graph.golden import NATS_BITS
 from ternbin.graph.ir import Codes as CodesType
@@ -167,7 +167,7 @@ def table_bytes(b: CallBuilder, node: Node[Embed | EmbedAt]) -> tuple[int, int, 
         rows = np.concatenate([codes, np.repeat(codes[-1:], -len(codes) % hw.rows, axis=0)]).astype(np.int8)
         return expand_row_bytes(hw, rows, inner) if expand else code_row_bytes(hw, code_words(hw, rows, inner))
 
-    tied = bank_words(hw, Mem.WBUF) == 1 and hw.weight_pack == "2bit"
+    tied = bank_words(hw, Mem.WBUF, expand) == 1 and not packs_trits(hw, Mem.WBUF, expand)
     key, rows = (
         ("weight", name, plain(codes.shape[1]), 1, True) if tied else ("table", name),
         ceil_div(len(codes), hw.rows) * hw.rows,

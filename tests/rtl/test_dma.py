@@ -48,20 +48,20 @@ def transfers_lut(hw):
 
 def random_transfer(hw, mem, store):
     """A legal transfer within the memory; an id above IDS stays as it is."""
-    banks, limit = transfers.transfer_banks(hw, mem), IDS if mem == Mem.IDBUF else depth(hw, mem)
+    limit = IDS if mem == Mem.IDBUF else depth(hw, mem)
     while True:
         f = {
             "mem": mem,
-            "bank": random.randrange(banks),
             "addr": random.randrange(limit),
             "inner": random.randint(1, 6),
             "outer": random.choice([1, 1, 2, 3, 7, 12]),
         }
-        if not store and hw.kind == "ternary" and mem in transfers.CODE:
-            f["expand"] = int(random.random() < 0.4 and transfers.whole_beats(hw, f))
         if mem not in (Mem.LUTV, Mem.LUTX) and random.random() < 0.1:
             f["inner"], f["outer"] = random.randint(8, limit), 1
-            f["expand"] = 0
+        if not store and hw.kind == "ternary" and mem in transfers.CODE:
+            f["expand"] = int(random.random() < 0.4 and transfers.whole_beats(hw, f | {"expand": 1}))
+        banks = transfers.transfer_banks(hw, f)
+        f["bank"] = random.randrange(banks)
         if transfers.packed(hw, f):
             f |= {"bank": 0, "outer": banks * random.choice([1, 1, 2])}
         size = transfers.row_bytes(hw, f)
@@ -173,8 +173,8 @@ def fill(hw, bench):
     """Loads of every word of every memory; the upper half of IDBUF gets small ids."""
     items = []
     for mem in [m for m in Mem if m != Mem.SBUF]:
-        banks, words = transfers.transfer_banks(hw, mem), depth(hw, mem)
-        f = {"mem": mem, "bank": 0, "addr": 0, "inner": words, "outer": banks, "dram": 4096 * (int(mem) + 1) - 64}
+        f = {"mem": mem, "bank": 0, "addr": 0, "inner": depth(hw, mem), "dram": 4096 * (int(mem) + 1) - 64}
+        f["outer"] = transfers.transfer_banks(hw, f)
         items.append(f | {"stride": transfers.row_bytes(hw, f)})
     ids = next(f for f in items if f["mem"] == Mem.IDBUF)
     ids["dram"] = 0x40
@@ -214,23 +214,18 @@ async def bench_streams(dut):
     cycle a burst at most."""
     hw, bench = await started(dut)
     await bench.run({Op.LOAD: fill(hw, bench)})
-    for op, mem in (
-        (Op.LOAD, Mem.WBUF),
-        (Op.STORE, Mem.RBUF),
-        (Op.LOAD, Mem.RBUF),
-        (Op.STORE, Mem.KBUF),
-        (Op.LOAD, Mem.KBUF),
+    for op, mem, expand in (
+        (Op.LOAD, Mem.WBUF, 0),
+        *([(Op.LOAD, Mem.WBUF, 1), (Op.LOAD, Mem.KBUF, 1)] if hw.kind == "ternary" else []),
+        (Op.STORE, Mem.RBUF, 0),
+        (Op.LOAD, Mem.RBUF, 0),
+        (Op.STORE, Mem.KBUF, 0),
+        (Op.LOAD, Mem.KBUF, 0),
     ):
-        f = {
-            "mem": mem,
-            "bank": 0,
-            "addr": 0,
-            "inner": depth(hw, mem),
-            "outer": transfers.transfer_banks(hw, mem),
-            "dram": HALF,
-        }
+        f = {"mem": mem, "bank": 0, "addr": 0, "inner": depth(hw, mem), "expand": expand, "dram": HALF}
+        f["outer"] = transfers.transfer_banks(hw, f)
         f["stride"] = transfers.row_bytes(hw, f)
-        beats = transfers.rows(hw, f) * transfers.row_beats(hw, f)
+        beats = transfers.rows(hw, f) * f["stride"] // hw.axi_bytes
         least = beats if mem == Mem.WBUF else max(beats, f["outer"] * f["inner"])
         cycles = await bench.run({op: [f]})
         assert cycles <= least + 2 * beats // hw.burst_beats + 40, (

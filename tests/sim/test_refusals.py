@@ -67,10 +67,11 @@ def a_transfer(hw: HwConfig, rng: random.Random, op: Op) -> dict[str, int]:
     inner, outer, expand = rng.randint(1, 6), rng.randint(1, 9), 0
     if op == Op.LOAD and can_expand(hw, mem) and rng.random() < 0.3:
         inner, expand = expand_words(hw, mem, inner), 1
-    bank = rng.randrange(transfer_banks(hw, mem))
+    banks = transfer_banks(hw, mem, bool(expand))
+    bank = rng.randrange(banks)
     if packs_trits(hw, mem, expand) and op == Op.LOAD:
         bank, outer = 0, tile_rows(hw) * rng.randint(1, 2)
-    rounds = ceil_div(bank + outer, transfer_banks(hw, mem))
+    rounds = ceil_div(bank + outer, banks)
     size = row_bytes(hw, mem, inner, bool(expand))
     fields = {"mem": mem, "bank": bank, "inner": inner, "outer": outer, "expand": expand}
     fields["addr"] = rng.randint(0, max(0, transfer_words(hw, mem) - rounds * inner))
@@ -290,7 +291,7 @@ def fill(hw: HwConfig) -> list[Instruction]:
     """A program that writes every word of every memory."""
     result, dram = [], DATA
     for mem in LOADABLE:
-        words, banks = transfer_words(hw, mem), transfer_banks(hw, mem)
+        words, banks = transfer_words(hw, mem), transfer_banks(hw, mem, False)
         fields = {"mem": mem, "inner": words, "outer": banks, "dram": dram, "stride": row_bytes(hw, mem, words)}
         result.append(Instruction(Op.LOAD, fields))
         dram += banks * fields["stride"]

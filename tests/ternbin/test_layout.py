@@ -46,13 +46,14 @@ def test_code_rows_come_back(codes, bits, lanes):
     assert (back[: len(words)] == words).all() and not back[len(words) :].any()
 
 
-def test_weights_of_consecutive_banks_lie_side_by_side():
+@pytest.mark.parametrize(("expand", "banks"), [(False, 4), (True, 8)], ids=["2 bits", "1 bit"])
+def test_weights_of_as_many_banks_as_a_beat_is_for_lie_side_by_side(expand, banks):
     codes = np.arange(8 * 32).reshape(8, 32)  # 8 banks of 2 words
-    loaded = weight_rows(WIDE, codes).reshape(2, 2, 4, 16)
-    for row in range(2):
+    loaded = weight_rows(WIDE, codes, expand).reshape(8 // banks, 2, banks, 16)
+    for row in range(8 // banks):
         for i in range(2):
-            for g in range(4):
-                assert (loaded[row, i, g] == codes[4 * row + g, 16 * i : 16 * i + 16]).all()
+            for g in range(banks):
+                assert (loaded[row, i, g] == codes[banks * row + g, 16 * i : 16 * i + 16]).all()
 
 
 @pytest.mark.parametrize(
@@ -64,5 +65,5 @@ def test_rows_of_weights_in_external_memory(hw, rows):
 
 def test_expanded_rows_are_whole_beats():
     assert [expand_words(WIDE, Mem.ABUF, n) for n in (1, 8, 9)] == [8, 8, 16]
-    assert [expand_words(WIDE, Mem.WBUF, n) for n in (1, 2, 3)] == [2, 2, 4]
+    assert [expand_words(WIDE, Mem.WBUF, n) for n in (1, 2, 3)] == [1, 2, 3]
     assert expand_words(PACKED, Mem.WBUF, 3) == 3

@@ -225,14 +225,14 @@ def test_a_wide_beat_of_weights_goes_to_consecutive_banks():
                 assert word.reshape(-1).tolist() == [beat >> 32 * g + b & 1 for b in range(32)]
 
 
-def test_a_wide_beat_of_weights_expands_to_two_words_a_bank():
+def test_a_wide_beat_of_weights_expands_to_words_of_twice_as_many_banks():
     m = machine(WIDE)
     m.execute(Instruction(Op.LOAD, dict(mem=Mem.WBUF, addr=1, inner=2, outer=1, dram=64, expand=1)))
-    beat = int.from_bytes(m.dram[64:80], "little")
     for i in range(2):
-        for g in range(4):
-            codes = [lane(WIDE, m.memories[Mem.WBUF], g, 1 + i, e) for e in range(16)]
-            assert codes == [1 if beat >> 64 * i + 16 * g + e & 1 else -1 for e in range(16)]
+        beat = int.from_bytes(m.dram[64 + 16 * i :][:16], "little")
+        for bank in range(8):
+            codes = [lane(WIDE, m.memories[Mem.WBUF], bank, 1 + i, e) for e in range(16)]
+            assert codes == [1 if beat >> 16 * bank + e & 1 else -1 for e in range(16)]
 
 
 def test_packed_trits_fill_row_tiles():
@@ -272,12 +272,16 @@ def test_rows_of_words_narrower_than_the_bus_end_with_a_beat():
         assert bytes(m.dram[1024 + 32 * o :][:32]) == bytes(m.dram[64 + 32 * o :][:20]) + bytes(12)
 
 
-def test_load_expand_makes_two_beats_of_one():
+@pytest.mark.parametrize("mem", [Mem.WBUF, Mem.KBUF])
+def test_load_expand_makes_two_words_of_a_beat(mem):
+    """Of a row's words of one bank, or of the weights of two banks."""
     m = machine()
-    m.execute(Instruction(Op.LOAD, dict(mem=Mem.WBUF, addr=1, inner=2, outer=2, dram=128, stride=4, expand=1)))
+    inner = 1 if mem == Mem.WBUF else 2
+    m.execute(Instruction(Op.LOAD, dict(mem=mem, addr=1, inner=inner, outer=2, dram=128, stride=4, expand=1)))
     for o in range(2):
         bits = int.from_bytes(m.dram[128 + 4 * o :][:4], "little")
-        codes = [lane(m.hw, m.memories[Mem.WBUF], o, 1 + e // 16, e % 16) for e in range(32)]
+        places = [(2 * o + w, 1) if mem == Mem.WBUF else (o, 1 + w) for w in range(2)]
+        codes = [lane(m.hw, m.memories[mem], *place, e) for place in places for e in range(16)]
         assert codes == [1 if bits >> e & 1 else -1 for e in range(32)]
 
 
@@ -380,7 +384,8 @@ def test_embedding_adds_scaled_codes():
         (Op.LOAD, dict(mem=12, inner=1, outer=1), ErrorCode.FIELD),
         (Op.LOAD, dict(mem=Mem.WBUF, inner=1, outer=1, dram=4096), ErrorCode.BUS_READ),
         (Op.STORE, dict(mem=Mem.IDBUF, inner=1, outer=1, dram=4096), ErrorCode.BUS_WRITE),
-        (Op.LOAD, dict(mem=Mem.WBUF, inner=1, outer=1, expand=1), ErrorCode.FIELD),
+        (Op.LOAD, dict(mem=Mem.KBUF, inner=1, outer=1, expand=1), ErrorCode.FIELD),
+        (Op.LOAD, dict(mem=Mem.WBUF, bank=2, inner=1, outer=1, expand=1), ErrorCode.FIELD),
         (Op.GEMM, BASE | dict(row_planes=3), ErrorCode.FIELD),
         (Op.GEMM, BASE | dict(tokens=5), ErrorCode.FIELD),
         (Op.GEMM, BASE | dict(epilogue=Epilogue.SCORES, dst_addr=255), ErrorCode.ADDRESS),

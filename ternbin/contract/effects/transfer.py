@@ -13,8 +13,8 @@ from ternbin.contract.transfers import (
     LOADABLE,
     STORABLE,
     bank_words,
+    beat_words,
     can_expand,
-    expand_step,
     external_rows,
     packs_trits,
     tile_rows,
@@ -41,13 +41,16 @@ def _any(conditions: Iterable[Any]) -> Any:
 def rules(hw: HwConfig, i: Fields, store: Any) -> list[Rule]:
     """``store``: it is a STORE, else a LOAD."""
     mem, inner, outer, expand, align = i["mem"], i["inner"], i["outer"], i["expand"], hw.axi_bytes - 1
-    no_bank = _any((mem == own) & (i["bank"] >= transfer_banks(hw, own)) for own in LOADABLE)
-    whole = _any((mem == own) & (inner & expand_step(hw, own) - 1 == 0) for own in LOADABLE if can_expand(hw, own))
+    expandable = [own for own in LOADABLE if can_expand(hw, own)]
+    fewer = [own for own in expandable if transfer_banks(hw, own, True) < transfer_banks(hw, own, False)]
+    no_bank = _any((mem == own) & (i["bank"] >= transfer_banks(hw, own, False)) for own in LOADABLE)
+    no_group = _any((mem == own) & (expand != 0) & (i["bank"] >= transfer_banks(hw, own, True)) for own in fewer)
+    whole = _any((mem == own) & (inner & beat_words(hw, own, True) - 1 == 0) for own in expandable)
     part_tile = (i["bank"] != 0) | (outer & tile_rows(hw) - 1 != 0)
     return [
         Rule("mem must be a memory that is loaded or stored", _any(mem == own for own in LOADABLE) == 0),
         Rule("mem of a STORE must not be a table or the weights", store & (_any(mem == own for own in STORABLE) == 0)),
-        Rule("bank must be one of the memory's", no_bank),
+        Rule("bank must be one of the memory's", no_bank | no_group),
         Rule("inner must be positive", inner == 0),
         Rule("outer must be positive", outer == 0),
         Rule("dram must be aligned to the bus", i["dram"] & align != 0),
@@ -61,7 +64,7 @@ def rules(hw: HwConfig, i: Fields, store: Any) -> list[Rule]:
 
 def _on_chip(hw: HwConfig, i: Instruction, kind: int) -> Access:
     mem = Mem(i["mem"])
-    rounds = ceil_div(i["bank"] + i["outer"], transfer_banks(hw, mem))
+    rounds = ceil_div(i["bank"] + i["outer"], transfer_banks(hw, mem, bool(i["expand"])))
     return Access(mem, grid(i["addr"], (rounds * i["inner"], 1)), kind)
 
 
@@ -92,7 +95,7 @@ def _load_counts(hw: HwConfig, i: Instruction) -> dict[str, int]:
     mem = Mem(i["mem"])
     result = {"axi_load_beats": moves(hw, i)[1] // hw.axi_bytes}
     if mem not in TABLES:
-        result[f"{mem.name.lower()}_writes"] = i["inner"] * i["outer"] * bank_words(hw, mem)
+        result[f"{mem.name.lower()}_writes"] = i["inner"] * i["outer"] * bank_words(hw, mem, bool(i["expand"]))
     if i["indirect"]:
         result["idbuf_reads"] = i["outer"]
     return result

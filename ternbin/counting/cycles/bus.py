@@ -11,7 +11,7 @@ import numpy as np
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Mem
 from ternbin.contract.pipeline import PAGE_BYTES, READ_AHEAD
-from ternbin.contract.transfers import external_rows
+from ternbin.contract.transfers import beat_words, external_rows
 from ternbin.counting.cycles.ports import CODES, WRITES, Spans, mark, take
 from ternbin.counting.external import OPEN_BURSTS, MemoryModel
 
@@ -23,14 +23,12 @@ _BEAT = 64  # credit for a beat: memory gains `MemoryModel.beats` a cycle
 class Transfer:
     """Bursts of a LOAD or STORE: (number, beats) in order; of ``rows`` rows each, where they do not lie end to end.
 
-    ``spacing``: cycles that the unit needs for a beat. ``late``: cycles from a beat's coming to its being taken. ``tail``: from the
-    last beat to done. ``lookup``: cycles before the first burst of a row. ``port``: the port by which the words of a load, of
-    ``beats`` each, hold up the vector unit (-1: none). ``keys``: of KBUF.
+    ``spacing``: cycles that the unit needs for a beat. ``tail``: from the last beat to done. ``lookup``: cycles before the first burst
+    of a row. ``port``: the port by which the words of a load, of ``beats`` each, hold up the vector unit (-1: none). ``keys``: of KBUF.
     """
 
     bursts: tuple[tuple[int, int], ...]
     spacing: float
-    late: int
     tail: int
     lookup: int
     port: int
@@ -40,8 +38,7 @@ class Transfer:
     def held(self, flags: np.ndarray, came: list[int], first: int) -> None:
         """Sets the flags, of cycles from ``first`` on, in which the words of a load are written whose beats were taken in ``came``."""
         every = max(1, int(self.beats))
-        late, cycles = (self.late, round(1 / self.beats)) if self.beats < 1 else (0, 1)
-        mark(flags, np.array(came[every - 1 :: every], dtype=np.int64) + (1 - late - first), cycles)
+        mark(flags, np.array(came[every - 1 :: every], dtype=np.int64) + (1 - first), max(1, round(1 / self.beats)))
 
 
 known_transfer = cache(Transfer)
@@ -69,25 +66,24 @@ def transfer(
     else:
         at = 0 if indirect else page_offset
         bursts = [run for row in range(rows) for run in _bursts(hw, (at + row * stride) % PAGE_BYTES, beats)]
-    words = inner * outer if Mem(mem) in (Mem.ABUF, Mem.KBUF) else 0  # of a beat that holds several, one a cycle
-    spacing = max(2 if expand else 1, words / (rows * beats)) if hw.beat_words > 1 else 2 if expand else 1
-    last = words and hw.beat_words > 1 and (inner - 1) % hw.beat_words + 1
+    several = beat_words(hw, Mem(mem), expand)
+    spacing = max(1, inner * outer / (rows * beats)) if several > 1 else 1  # words of a beat are written one a cycle
+    last = (inner - 1) % several + 1
     port = {Mem.ABUF: CODES, Mem.RBUF: WRITES}.get(Mem(mem), -1)
-    late = int(expand) * (hw.beat_words if words else 1)
     each, lookup = rows * beats / (inner * outer), 3 if indirect else 0
-    return known_transfer(tuple(bursts), spacing, late, max(1, last), lookup, port, each, Mem(mem) == Mem.KBUF)
+    return known_transfer(tuple(bursts), spacing, last, lookup, port, each, Mem(mem) == Mem.KBUF)
 
 
 class Beats:
     """Beats of one direction that follow each other, each as soon as memory has credit for it and the unit takes it.
 
     The first is offered in ``first`` and taken in ``taken`` at the earliest; from ``due`` / ``memory.beats`` on there is credit for it.
-    Each is taken ``spacing`` after the one before and ``late`` after it is offered, which is after the one before was taken.
+    Each is taken ``spacing`` after the one before at the earliest, and is offered after the one before was taken.
     """
 
-    def __init__(self, memory: MemoryModel, due: float, first: float, taken: float, spacing: float, late: int):
-        self.rate, self.first, self.spacing, self.late = memory.beats, first, spacing, late
-        self.start = max(first + late, taken)
+    def __init__(self, memory: MemoryModel, due: float, first: float, taken: float, spacing: float):
+        self.rate, self.first, self.spacing = memory.beats, first, spacing
+        self.start = max(first, taken)
         self.after = max(due, self.rate * (first - 1) + 1) + _BEAT  # memory keeps credit of less than a beat
         self.second = max(self.after, self.rate * self.start + 1)
 
@@ -96,11 +92,7 @@ class Beats:
 
     def taken(self, number: int) -> float:
         """The cycle in which beat ``number`` (from 1 on) is taken."""
-        return (
-            self.start
-            if number == 1
-            else max(self.start + (number - 1) * self.spacing, self._credit(number) + self.late)
-        )
+        return self.start if number == 1 else max(self.start + (number - 1) * self.spacing, self._credit(number))
 
     def offered(self, number: int) -> float:
         return self.first if number == 1 else max(self.taken(number - 1) + 1, self._credit(number))
@@ -226,7 +218,7 @@ class ReadChannel:
         """The next beats of the load, the first one offered in ``first`` at the earliest."""
         load = self.load
         first = max(first, -(-self.dues[-1] // self.memory.beats), self.ends[-1] + 1)
-        return Beats(self.memory, self.dues[-1], first, self.taken + load.spacing, load.spacing, load.late)
+        return Beats(self.memory, self.dues[-1], first, self.taken + load.spacing, load.spacing)
 
     def _took(self, beats: Beats, number: int) -> None:
         self.taken = self.ends[-1]
@@ -324,7 +316,7 @@ class ReadChannel:
         asked = max(cycle, self.accepted)
         self.accepted = max(asked, self.ends[0]) + 1
         ready = max(self.accepted + self.memory.latency, -(-self.dues[-1] // self.memory.beats), self.ends[-1] + 1)
-        run = Beats(self.memory, self.dues[-1], ready, ready, 1, 0)
+        run = Beats(self.memory, self.dues[-1], ready, ready, 1)
         self.ends.append(run.taken(beats))
         self.dues.append(run.left(beats))
         if self.runs:

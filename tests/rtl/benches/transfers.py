@@ -21,6 +21,13 @@ def load_words(hw: HwConfig) -> int:
     return wide(hw) if hw.weight_pack == "2bit" else max(2 * hw.axi_data_bits // hw.code_word_bits, 1)
 
 
+def group(hw: HwConfig, fields: dict) -> int:
+    """Banks that a word of a transfer is one word each of."""
+    if fields["mem"] != Mem.WBUF:
+        return 1
+    return max(hw.axi_data_bits // hw.lanes, 1) if fields.get("expand") else load_words(hw)
+
+
 def packed(hw: HwConfig, fields: dict) -> bool:
     """Whether a byte holds five trits."""
     return hw.weight_pack == "5trit" and fields["mem"] == Mem.WBUF and not fields.get("expand")
@@ -31,14 +38,14 @@ def banks(hw: HwConfig, mem: Mem) -> int:
     return {Mem.ABUF: hw.cols, Mem.WBUF: hw.rows, Mem.KBUF: hw.rows}.get(mem, 1)
 
 
-def transfer_banks(hw: HwConfig, mem: Mem) -> int:
+def transfer_banks(hw: HwConfig, fields: dict) -> int:
     """Banks as the fields of LOAD and STORE count them."""
-    return banks(hw, mem) // (load_words(hw) if mem == Mem.WBUF else 1)
+    return banks(hw, fields["mem"]) // group(hw, fields)
 
 
 def rows(hw: HwConfig, fields: dict) -> int:
     """Rows in external memory."""
-    return fields["outer"] // (transfer_banks(hw, Mem.WBUF) if packed(hw, fields) else 1)
+    return fields["outer"] // (transfer_banks(hw, fields) if packed(hw, fields) else 1)
 
 
 def beats(hw: HwConfig, mem: Mem) -> int:
@@ -54,15 +61,14 @@ def row_beats(hw: HwConfig, fields: dict) -> int:
     if packed(hw, fields):
         return (inner * hw.rows * hw.lanes + 5 * hw.axi_bytes - 1) // (5 * hw.axi_bytes)
     if mem in CODE:
-        bits = inner * hw.code_word_bits * (load_words(hw) if mem == Mem.WBUF else 1)
+        bits = inner * hw.code_word_bits * group(hw, fields)
         return (bits + hw.axi_data_bits - 1) // hw.axi_data_bits
     return inner * beats(hw, mem)
 
 
 def whole_beats(hw: HwConfig, fields: dict) -> bool:
     """Whether a row of code words can be expanded."""
-    per_word = hw.code_word_bits * (load_words(hw) if fields["mem"] == Mem.WBUF else 1)
-    return fields["inner"] * per_word % (2 * hw.axi_data_bits) == 0
+    return fields["inner"] * hw.code_word_bits * group(hw, fields) % (2 * hw.axi_data_bits) == 0
 
 
 def row_bytes(hw: HwConfig, fields: dict) -> int:
@@ -72,14 +78,14 @@ def row_bytes(hw: HwConfig, fields: dict) -> int:
 
 def places(hw: HwConfig, fields: dict) -> Iterator[tuple[int, tuple]]:
     """(row, (mem, bank, addr)) of every word, in order."""
-    mem, inner, count = fields["mem"], fields["inner"], transfer_banks(hw, fields["mem"])
-    group = load_words(hw) if mem == Mem.WBUF else 1
+    mem, inner, count = fields["mem"], fields["inner"], transfer_banks(hw, fields)
+    size = group(hw, fields)
     per_row = fields["outer"] // rows(hw, fields)
     for o in range(fields["outer"]):
         for i in range(inner):
             at = fields.get("bank", 0) + o
-            for g in range(group):
-                yield o // per_row, (mem, at % count * group + g, fields["addr"] + at // count * inner + i)
+            for g in range(size):
+                yield o // per_row, (mem, at % count * size + g, fields["addr"] + at // count * inner + i)
 
 
 def word_of(hw: HwConfig, mem: Mem, parts: list[int]) -> int:
