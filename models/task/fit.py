@@ -39,6 +39,7 @@ class Job:
 
     `loss_of(model, batch)`; `batches_of(epoch, progress)` yields one pass, the same for the same arguments.
     `checkpoint(folder)` writes the model; `validate()` gives nats a token; `measure()` figures of tensors by name.
+    `score()`, where there is one, is what the best checkpoint has most of; else it has the fewest nats.
     """
 
     model: Any
@@ -48,13 +49,14 @@ class Job:
     checkpoint: Callable[[Path], None]
     validate: Callable[[], float]
     measure: Callable[[], dict[str, dict[str, float]]] = field(default=dict)
+    score: Callable[[], float] | None = None
 
 
 def fit(job: Job, *, out_dir: Path, schedule: Schedule, budget: Budget, machine: Machine) -> None:
     """Train until `budget` is spent, or for `machine.patience` validations without a better score.
 
-    Every `machine.save_every` seconds and at the end the validation score is logged, the resume state saved and, where
-    the score is the best so far, a checkpoint written to `out_dir`.  Raises InputError where the loss is no longer
+    Every `machine.save_every` seconds and at the end validation is logged, the resume state saved and, where it is the
+    best so far, a checkpoint written to `out_dir`.  Raises InputError where the loss is no longer
     finite or a file cannot be written; what was saved before stays.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -157,15 +159,19 @@ def _finite(loss: float, budget: Budget, out_dir: Path, what: str = "loss") -> N
 
 def _save(job: Job, records: Records, at: Progress, budget: Budget, loss: float, optimizer: Any) -> None:
     """Validate, log, save.  Every process validates; the first one writes."""
-    score = job.validate()
-    _finite(score, budget, records.folder, "validation likelihood")
-    better = score < at.best
-    at.best, at.waited = (score, 0) if better else (at.best, at.waited + 1)
+    nats = job.validate()
+    _finite(nats, budget, records.folder, "validation likelihood")
+    score = job.score() if job.score else None
+    worth = nats if score is None else -score
+    better = worth < at.best
+    at.best, at.waited = (worth, 0) if better else (at.best, at.waited + 1)
     if not records.main:
         return
-    records.log(budget, at.epoch, loss, score, better, job.measure())
+    records.log(budget, at.epoch, loss, nats, score, better, job.measure())
     save_state(records.folder, job.model, optimizer, budget, at)
     if better:
         save_checkpoint(records.folder, job.checkpoint)
     else:
-        say(f"step {budget.step}: validation {score:.4f}, no better than {at.best:.4f}: the checkpoint stays as it is")
+        say(
+            f"step {budget.step}: validation {abs(worth):.4f}, no better than {abs(at.best):.4f}: the checkpoint stays as it is"
+        )

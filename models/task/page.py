@@ -65,10 +65,11 @@ def _last(tensors: Sequence[dict]) -> dict[str, dict[str, float]]:
 def _summary(log: Sequence[dict]) -> str:
     if not log:
         return "No validation yet."
-    last, best = log[-1], min(log, key=lambda entry: entry["validation_nll"])
+    last, best = log[-1], [entry for entry in log if entry["best"]][-1]
+    score = f" and a score of {best['validation_score']:g}" if "validation_score" in best else ""
     return (
-        f"{last['step']:,} steps in {last['minutes']:g} minutes. Best validation: {best['validation_nll']:.3f} nats a token, at step "
-        f"{best['step']:,}."
+        f"{last['step']:,} steps in {last['minutes']:g} minutes. Best validation: {best['validation_nll']:.3f} nats a token{score}, "
+        f"at step {best['step']:,}."
     )
 
 

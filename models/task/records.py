@@ -116,19 +116,22 @@ class Records:
         budget: Budget,
         epoch: int,
         loss: float,
-        score: float,
+        nats: float,
+        score: float | None,
         better: bool,
         tensors: dict[str, dict[str, float]],
     ) -> None:
         """Append a line to the log, and one of figures of tensors."""
         entry = dict(step=budget.step, minutes=round(budget.spent / 60, 2), epoch=epoch)
-        entry |= dict(loss=round(loss, 4), validation_nll=round(score, 4), best=better)
+        entry |= dict(loss=round(loss, 4), validation_nll=round(nats, 4), best=better)
+        if score is not None:
+            entry["validation_score"] = score
         self._append(LOG_FILE, entry)
         if tensors:
             self._append(TENSORS_FILE, dict(step=budget.step, tensors=tensors))
         if self.board is not None:
             self.board.add_scalar("loss", loss, budget.step)
-            self.board.add_scalar("validation, nats a token", score, budget.step)
+            self.board.add_scalar("validation, nats a token", nats, budget.step)
             for name, figures in tensors.items():
                 for figure, value in figures.items():
                     self.board.add_scalar(f"{figure}/{name}", value, budget.step)

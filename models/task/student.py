@@ -21,13 +21,14 @@ from ternbin.models.task.batches import Batch, Ends, Row, epoch_batches, shorten
 from ternbin.models.task.budget import Budget, Schedule
 from ternbin.models.task.checkpoint import full_precision_in
 from ternbin.models.task.data import SPLITS
-from ternbin.models.task.dataset import Choice, Dataset, Room, encode_set
+from ternbin.models.task.dataset import Choice, Dataset, Room, Texts, encode_set
 from ternbin.models.task.figures import tensor_figures
 from ternbin.models.task.fit import Job, fit, make_optimizer
-from ternbin.models.task.generate import mean_nll
+from ternbin.models.task.generate import generate, mean_nll
 from ternbin.models.task.machine import Machine
 from ternbin.models.task.relations import Relations
 from ternbin.models.task.scales import weigh_scales
+from ternbin.models.task.scores import METRICS
 from ternbin.models.task.sets import open_dataset
 from ternbin.models.task.task import Task, carried_task
 from ternbin.models.task.teacher import save_model
@@ -35,6 +36,7 @@ from ternbin.models.task.tokenizer import tokenizer_in
 from ternbin.models.task.written import written_rows
 
 CALIBRATION_ROWS = 256
+SCORED_ROWS = 200
 LATENT = "latent"
 
 
@@ -170,7 +172,9 @@ def train_student(
     """Distil the model in `teacher_dir` into a `bits` model, the weights of its LM head of `head_bits` (None: as all others, or as
     those of the student in `start_dir`); save it packed, with the teacher's tokenizer, in `out_dir`.
 
-    The student starts from the teacher's weights, or from those of the student in `start_dir`.
+    The student starts from the teacher's weights, or from those of the student in `start_dir`. The checkpoint that is kept has the
+    best likelihood of the validation texts; where the teacher writes targets, what is written greedily for the first :data:`SCORED_ROWS`
+    of them has the best score.
     ``out_dir/latent`` holds its latent weights, ``task.json`` what it learned.
     """
     out_dir, budget = Path(out_dir), Budget(minutes, steps)
@@ -209,8 +213,17 @@ def train_student(
         checkpoint=lambda folder: save_student(family, student, tokenizer, calibration, folder),
         validate=lambda: mean_nll(student, validation),
         measure=lambda: tensor_figures(student, calibration[0]),
+        score=(lambda: text_score(student, tokenizer, task, encoded.texts["validation"])) if recipe.written else None,
     )
     fit(job, out_dir=out_dir, schedule=recipe.schedule, budget=budget, machine=machine)
+
+
+def text_score(student: QuantModel, tokenizer: Any, task: Task, texts: Texts) -> float:
+    """The task's first score of what `student` writes greedily for the first :data:`SCORED_ROWS` of `texts`, in percent."""
+    examples, rows = texts.examples[:SCORED_ROWS], texts.rows[:SCORED_ROWS]
+    metric = METRICS[task.metric]
+    written = generate(student, tokenizer, task, [source for source, _ in rows])
+    return metric.score(written, [example.target for example in examples])[metric.first]
 
 
 def save_student(

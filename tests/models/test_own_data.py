@@ -217,11 +217,25 @@ def test_a_teacher_a_student_and_scores_from_a_table(table, teacher_dir, tmp_pat
     )
     written = (tmp_path / "written.jsonl").read_text().splitlines()
     assert len(written) == round(0.2 * 52)
+    assert all(0 <= entry["validation_score"] <= 100 for entry in log)
     found = evaluate(tmp_path, table, teacher_dir=teacher_dir, choice=Choice(columns=CHOICE.columns))
     assert found["metric"] == "exact" and found["texts"] == 6
     assert set(found["model"]) == {"greedy", "beam 4"} and set(found["integer"]["searches"]) == {"beam 4"}
     low, high = found["intervals"]["integer"]["beam 4"]["exact"]
     assert low <= found["integer"]["searches"]["beam 4"]["exact"] <= high
+
+
+def test_texts_choose_the_checkpoint_where_the_teacher_writes_targets(table, teacher_dir, tmp_path, monkeypatch):
+    scores, nats = iter([10.0, 30.0, 20.0]), iter([2.0, 3.0, 1.0])
+    monkeypatch.setattr(student, "text_score", lambda *_: next(scores))
+    monkeypatch.setattr(student, "mean_nll", lambda *_: next(nats))
+    recipe = student.StudentRecipe(written=0.1)
+    student.train_student(teacher_dir, table, tmp_path, steps=3, recipe=recipe, choice=CHOICE, machine=OFTEN)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["best"] for entry in log] == [True, True, False]
+    assert (
+        "Best validation: 3.000 nats a token and a score of 30, at step 2" in (tmp_path / "training.html").read_text()
+    )
 
 
 def test_a_checkpoint_is_fine_tuned(table, teacher_dir, tmp_path):
