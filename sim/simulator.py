@@ -141,7 +141,7 @@ class Simulator:
         self._handle = self._library.tb_new(
             ctypes.addressof(self._buffer), len(memory), model.latency, model.beats, 64, model.stall_state, seed
         )
-        self._memories = {m["name"]: self._find_memory(m) for m in generated(hw).manifest["memories"]}
+        self._memories: dict[str, int] = {}
         self._counters = [(c["name"], c["offset"]) for c in generated(hw).manifest["counters"]]
         self._watched = self._watch()
         if waves is not None:
@@ -155,12 +155,16 @@ class Simulator:
         self._handle = None
         del self._buffer
 
-    def _find_memory(self, entry: dict) -> int:
-        path = entry["instances"][0].removesuffix("0")
-        number = self._library.tb_memory(self._handle, path.encode(), entry["banks"])
-        if number < 0:
-            raise CheckError(f"the simulation must contain {entry['banks']} banks {path}*")
-        return number
+    def _number(self, name: str) -> int:
+        """The harness's number of a memory, which it looks for when first asked: a form of the RTL may be made of others."""
+        if name not in self._memories:
+            entry = next(each for each in generated(self.hw).manifest["memories"] if each["name"] == name)
+            path = entry["instances"][0].removesuffix("0")
+            number = self._library.tb_memory(self._handle, path.encode(), entry["banks"])
+            if number < 0:
+                raise CheckError(f"the simulation must contain {entry['banks']} banks {path}*")
+            self._memories[name] = number
+        return self._memories[name]
 
     def _watch(self) -> list[str]:
         """Counters of the units, in the order of the harness's numbers."""
@@ -278,7 +282,7 @@ class Simulator:
             shape = memories(self.hw)[region.mem]
             if region.bank + region.banks > shape.banks or region.addr + region.words > shape.words:
                 raise InputError(f"probe {probe.tensor}: region must lie in {region.mem.name}, not {region}")
-            memory = self._memories[region.mem.name.lower()]
+            memory = self._number(region.mem.name.lower())
             place.unit, place.index, place.memory, place.offset = probe.unit, probe.index, memory, offset
             place.bank, place.banks, place.addr, place.words = region.bank, region.banks, region.addr, region.words
             place.word_bytes = shape.word_bytes
