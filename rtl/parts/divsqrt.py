@@ -7,6 +7,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from ternbin.contract.memories import ceil_div
 from ternbin.rtl.parts.interfaces import Payload, Record, Stream
 
 NORMAL_BITS = 48  # a normalised variance: 2^46 <= Vn < 2^48
@@ -100,7 +101,7 @@ class Divide(_Recurrence[Division]):
 
     def __init__(self, num_bits: int, den_bits: int, quotient_bits: int, *, steps: int = 2):
         self.den_bits, self.steps = den_bits, steps
-        self.quotient_bits = -(-quotient_bits // steps) * steps
+        self.quotient_bits = ceil_div(quotient_bits, steps) * steps
         super().__init__(
             {
                 "i": In(stream.Signature(data.StructLayout({"num": num_bits, "den": den_bits}))),
@@ -153,7 +154,7 @@ class Rsqrt(wiring.Component):
         m = Module()
         m.submodules.isqrt = isqrt = Isqrt(NORMAL_BITS, steps=self.steps)
         m.submodules.divide = divide = Divide(NORMAL_BITS, ROOT_BITS, RECIPROCAL_BITS, steps=self.steps)
-        pairs = -(-self.bits // 2)
+        pairs = ceil_div(self.bits, 2)
         variance, full = Signal(2 * pairs), Signal()
         top = Signal(range(pairs))  # number of the highest pair of bits that is not 0
         root_shift, divide_shift = Signal(6), Signal(6)

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ternbin import formats
 from ternbin.contract.hw import HwConfig
+from ternbin.contract.memories import ceil_div
 from ternbin.errors import InputError
 from ternbin.schema import DATA_BYTES, read_json, validated
 
@@ -385,11 +386,13 @@ def _widths() -> tuple[int, ...]:
 
 def _macros(words: int, word_bits: int, width: int) -> Sram:
     """``word_bits`` made of side-by-side macros ``width`` bits wide."""
-    copies = -(-word_bits // width)
+    copies = ceil_div(word_bits, width)
     capacity = words * width // 8
     rows = sorted((r for r in cacti_rows() if r["word_bits"] == width), key=lambda r: r["capacity_bytes"])
     row = next((r for r in rows if r["capacity_bytes"] >= capacity), rows[-1])
-    stacked = max(1, -(-capacity // int(row["capacity_bytes"])))  # deeper than the table: several macros, one accessed
+    stacked = max(
+        1, ceil_div(capacity, int(row["capacity_bytes"]))
+    )  # deeper than the table: several macros, one accessed
     horowitz = next((pj for size, pj in _HOROWITZ_SRAM if capacity * copies <= size), _HOROWITZ_SRAM[-1][1])
     note = f"{CACTI}; {copies} x {width} bits of {int(row['capacity_bytes'])} bytes"
 
