@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import socket
 import struct
 import sys
 import zlib
@@ -190,6 +191,30 @@ def test_c_maps_what_uio_offers(c, tmp_path):
     c.ternbin_uio_close(uio)
     assert registers.read_bytes()[constants.REG_PROGRAM :][:4] == bytes.fromhex("78563412")
     assert memory.read_bytes()[4096:4100] == b"\7\7\7\0"
+
+
+@pytest.mark.build
+@pytest.mark.skipif(sys.platform != "linux", reason="generic-uio is Linux's")
+def test_an_interrupt_that_does_not_come_is_not_waited_for_without_end(c, tmp_path):
+    for name in ("uio0", "udmabuf0"):
+        (tmp_path / name).write_bytes(bytes(4096))
+    uio = (ctypes.c_char * 256)()
+    files = [os.fsencode(tmp_path / name) for name in ("uio0", "udmabuf0")]
+    assert c.ternbin_uio_open(uio, *files, ctypes.c_uint64(BASE), ctypes.c_size_t(4096)) == 0
+    io, fields = (
+        Io.from_buffer(uio),
+        (ctypes.c_int * 3).from_buffer(uio, ctypes.sizeof(Io) + ctypes.sizeof(ctypes.c_void_p)),
+    )
+    assert fields[2] == 60000
+    driver, kernel = socket.socketpair()
+    plain, fields[0], fields[2] = fields[0], driver.fileno(), 20
+    wait = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(io.wait)
+    assert wait(io.context) == -1  # none has come
+    kernel.send(struct.pack("<I", 1))
+    assert wait(io.context) == 0
+    assert kernel.recv(8) == struct.pack("<II", 1, 1)  # asked for each time
+    fields[0] = plain
+    c.ternbin_uio_close(uio)
 
 
 @pytest.mark.build

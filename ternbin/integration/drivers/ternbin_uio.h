@@ -12,6 +12,7 @@ struct ternbin_uio {
     struct ternbin_io io; /* for ternbin_open; it points to this structure, which must stay where it is */
     volatile uint32_t *registers;
     int registers_file, memory_file;
+    int timeout_ms; /* the longest wait for the interrupt of a call, a minute unless you set it; negative: without end */
 };
 
 /* Map registers (such as /dev/uio0) and memory (such as /dev/udmabuf0, of `bytes` bytes, at `address` for the accelerator, what
