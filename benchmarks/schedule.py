@@ -16,11 +16,13 @@ from waiting import ROOT, call
 ASKED = {
     "decoder call, 4 beams over 1, bundled model on base": "<= 1.1",
     "encoder utilization, 1,024 tokens": ">= 0.95",
+    "decoder call of 1-bit weights on base, beats a cycle": "1",
 }
 SCRIPT = """
 import json
 from ternbin.contract.hw import load_hw
-from ternbin.contract.isa import UNIT_OF, Unit
+from ternbin.contract.effects.transfer import moves
+from ternbin.contract.isa import UNIT_OF, Op, Unit
 from ternbin.counting.cycles import predict
 from ternbin.counting.events import busy
 from ternbin.counting.external import MemoryModel
@@ -57,6 +59,10 @@ for tokens in (128, 512, 1024):
     found = predict(program, memory, calls=1)
     macs = sum(work.macs for work in call_work(model, program, 0).values())
     figures[f"encoder utilization, {tokens:,} tokens"] = macs / hw.peak_macs / found.calls[0].cycles, shares(program, found, 0)
+program = map_model(shape_model("1-1", **BART_BASE), hw, 128, 2, contents=False)
+found = predict(program, memory)
+beats = sum(moves(hw, i)[1] for i in program.instructions(2) if i.op == Op.LOAD) // hw.axi_bytes
+figures["decoder call of 1-bit weights on base, beats a cycle"] = beats / found.calls[2].cycles, shares(program, found, 2)
 print(json.dumps(figures))
 """
 
