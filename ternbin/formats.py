@@ -7,8 +7,8 @@ from ternbin.errors import InputError
 RESULT = "ternbin-result/3"  # result.json; docs/result-schema.md
 ENERGY = "ternbin-energy/1"  # gate-level characterisation; docs/energy.md
 PACKED = "ternbin-packed/1"  # packed checkpoint; models/packed.py
-PROGRAM = "ternbin program 2"  # program.tbn, its first line; contract/program.py
-IMAGE = "ternbin-image/2"  # program.img, its first line; integration/image.py
+PROGRAM = "ternbin program 3"  # program.tbn, its first line; contract/program.py
+IMAGE = "ternbin-image/3"  # program.img, its first line; integration/image.py
 EXPLORE = "ternbin-explore/1"  # records.jsonl of an exploration, its first line; explore/records.py
 EXPLORATION = "ternbin-exploration/1"  # explore.json; explore/study.py
 FPGA = "ternbin-fpga/1"  # result.json of an FPGA; docs/fpga.md

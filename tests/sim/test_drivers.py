@@ -108,7 +108,7 @@ def test_python_refuses(image, python, core):
         "^max_new_tokens must be from 1 to 3, not 4$": lambda: accelerator.generate(TEXTS[0], 4),
         "^checksum of the image": lambda: python.memory_bytes(image[:-9] + image[-8:]),
         f"^image must have {len(image)} bytes, not {len(image) - 1}$": lambda: python.memory_bytes(shorter),
-        "^image must begin with": lambda: python.memory_bytes(b"ternbin program 2\n" + bytes(200)),
+        "^image must begin with": lambda: python.memory_bytes(b"ternbin program 3\n" + bytes(200)),
         f"^buffer must have {len(buffer)} bytes, not {len(buffer) - 1}$": lambda: python.Accelerator(
             simulator, buffer[:-1], image
         ),
@@ -161,7 +161,7 @@ def test_c_refuses(image, c, core):
 
     body = image[:-5]
     assert (
-        opened(image[:100]) == opened(image[:-1] + b"?") == opened(b"ternbin program 2\n" + bytes(200)) == b"bad image"
+        opened(image[:100]) == opened(image[:-1] + b"?") == opened(b"ternbin program 3\n" + bytes(200)) == b"bad image"
     )
     assert opened(body + struct.pack("<I", zlib.crc32(body))) == b"bad image"
     assert opened(bytes=io.bytes - 1) == opened(address=BASE + 64) == b"memory that does not fit"

@@ -58,7 +58,7 @@ def test_a_newer_characterisation(tmp_path):
 def test_a_newer_program(tmp_path):
     path = tmp_path / "p.tbn"
     program.save(mapped("2-2", NAMED["tiny"], new=1)[1], path)
-    path.write_bytes(path.read_bytes().replace(b"ternbin program 2\n", b"ternbin program 17\n", 1))
+    path.write_bytes(path.read_bytes().replace(b"ternbin program 3\n", b"ternbin program 17\n", 1))
     with pytest.raises(InputError, match=r"p\.tbn: made by a newer version of ternbin \(ternbin program 17; this"):
         program.load(path)
 

@@ -48,7 +48,7 @@ def test_a_damaged_file_is_refused(program, tmp_path):
 def test_foreign_and_missing_files_are_refused(tmp_path):
     path = tmp_path / "other"
     path.write_bytes(b"\x7fELF rest")
-    with pytest.raises(InputError, match="must be a file of ternbin program 2, not one that starts with"):
+    with pytest.raises(InputError, match="must be a file of ternbin program 3, not one that starts with"):
         files.load(path)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         files.load(tmp_path / "none")
