@@ -71,6 +71,7 @@ class Agreement:
         )
 
 
+ROWS = 1024  # of weights at a time: a head's in float64 are eight times what is packed
 WANTED, WANTED_HEAD = 0.95, 0.99
 """Shares of equal results below which an op has lost precision; documented differences of one step stay above."""
 
@@ -216,7 +217,9 @@ def _value(codes: Tensor, quantizer: ActQuantizer) -> Tensor:
 
 def _product(linear: QuantLinear, codes: Tensor, quantizer: ActQuantizer) -> Tensor:
     weight, scale = linear.weight_parts()  # quantized_weight() would be kept, for all layers
-    return F.linear(_value(codes, quantizer), weight * scale, linear.bias)
+    x, bias = _value(codes, quantizer), linear.bias
+    some = [slice(first, first + ROWS) for first in range(0, len(weight), ROWS)]
+    return torch.cat([F.linear(x, weight[i] * scale[i], None if bias is None else bias[i]) for i in some], -1)
 
 
 def _codes(x: Tensor, quantizer: ActQuantizer) -> tuple[Tensor, Tensor]:
