@@ -156,6 +156,7 @@ class Family(ABC, Generic[Model]):
 
     def compare(self, model: Model, lowered: Lowered, pairs: Sequence[Pair]) -> list[Agreement]:
         """Agreement of the folded graphs with the model, op by op, over (source, decoder input ids)."""
-        # packed first: row scales stay those of the float32 weights
-        double = copy.deepcopy(model).pack().double().eval()
+        # packed first: row scales stay those of the float32 weights; codes that are there are not copied
+        codes = {id(buffer): buffer for buffer in model.buffers() if not buffer.is_floating_point()}
+        double = copy.deepcopy(model, codes).pack().double().eval()
         return fidelity.compare(fidelity.Reference(self.node_modules(double)), lowered, pairs)
