@@ -65,7 +65,8 @@ def _last(tensors: Sequence[dict]) -> dict[str, dict[str, float]]:
 def _summary(log: Sequence[dict]) -> str:
     if not log:
         return "No validation yet."
-    last, best = log[-1], [entry for entry in log if entry["best"]][-1]
+    last = log[-1]
+    best = next((entry for entry in reversed(log) if entry["best"]), last)  # it may be of a log that was taken away
     score = f" and a score of {best['validation_score']:g}" if "validation_score" in best else ""
     return (
         f"{last['step']:,} steps in {last['minutes']:g} minutes. Best validation: {best['validation_nll']:.3f} nats a token{score}, "

@@ -9,7 +9,7 @@ from own import CHOICE, CONFIG, OFTEN, train, words, write_csv
 
 from ternbin.cli import main
 from ternbin.errors import InputError, MissingToolError
-from ternbin.models.task import hub, misaki, sets, student, tokenizer
+from ternbin.models.task import hub, misaki, page, sets, student, tokenizer
 from ternbin.models.task.data import SPLITS, Example
 from ternbin.models.task.dataset import Choice, Room, encode_set, open_folder
 from ternbin.models.task.evaluate import evaluate, load_model
@@ -236,6 +236,12 @@ def test_texts_choose_the_checkpoint_where_the_teacher_writes_targets(table, tea
     assert (
         "Best validation: 3.000 nats a token and a score of 30, at step 2" in (tmp_path / "training.html").read_text()
     )
+
+
+def test_a_page_is_drawn_of_a_log_whose_best_entry_was_taken_away(tmp_path):
+    entry = {"step": 9, "minutes": 1.0, "epoch": 0, "loss": 2.0, "validation_nll": 3.0, "best": False}
+    (tmp_path / "log.jsonl").write_text(json.dumps(entry) + "\n")
+    assert "3.000 nats a token, at step 9" in page.write_page(tmp_path).read_text()
 
 
 def test_a_checkpoint_is_fine_tuned(table, teacher_dir, tmp_path):
