@@ -356,8 +356,9 @@ class StoreUnit(TransferUnit):
                     m.d.comb += [word.eq(self._beats(m, source, bank)), last.eq(count[source] - 1)]
         complete = Signal(init=1)
         m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken & complete)]
-        if self.hw.beat_words > 1:
-            part, earlier = Signal(range(self.hw.beat_words)), Signal(self.hw.axi_data_bits)
+        several = beat_words(self.hw, Mem.ABUF, False)
+        if several > 1:
+            part, earlier = Signal(range(several)), Signal(self.hw.axi_data_bits)
             with m.If((mem == Mem.ABUF) | (mem == Mem.KBUF)):
                 beat = Signal(bits)
                 m.d.comb += [
@@ -381,7 +382,7 @@ class StoreUnit(TransferUnit):
                     m.d.comb += word.eq(words[number])
         if source == Mem.IDBUF:
             return word[:ID_BITS]
-        if self.hw.kind == "binary" or self.hw.beat_words > 1 or source not in (Mem.ABUF, Mem.KBUF):
+        if self.hw.kind == "binary" or beat_words(self.hw, source, False) > 1 or source not in (Mem.ABUF, Mem.KBUF):
             return word
         half, lanes = self.hw.axi_data_bits // 2, self.hw.lanes
         return Cat(Cat(word[at : at + half], word[lanes + at : lanes + at + half]) for at in range(0, lanes, half))

@@ -169,11 +169,6 @@ class HwConfig:
         return self.lanes * (BYTE_PLANES + 1) if self.whole_columns else self.code_word_bits
 
     @property
-    def beat_words(self) -> int:
-        """Whole code words of one bus beat; 1 where a word takes one beat or more."""
-        return max(1, self.axi_data_bits // self.code_word_bits)
-
-    @property
     def load_words(self) -> int:
         """Code words, of as many consecutive banks, that a load writes to WBUF at once: what the bus brings in a cycle, or more."""
         most = self.axi_data_bits if self.weight_pack == "2bit" else 2 * self.axi_data_bits

@@ -390,9 +390,8 @@ def _macros(words: int, word_bits: int, width: int) -> Sram:
     capacity = words * width // 8
     rows = sorted((r for r in cacti_rows() if r["word_bits"] == width), key=lambda r: r["capacity_bytes"])
     row = next((r for r in rows if r["capacity_bytes"] >= capacity), rows[-1])
-    stacked = max(
-        1, ceil_div(capacity, int(row["capacity_bytes"]))
-    )  # deeper than the table: several macros, one accessed
+    # deeper than the table: several macros, one accessed
+    stacked = max(1, ceil_div(capacity, int(row["capacity_bytes"])))
     horowitz = next((pj for size, pj in _HOROWITZ_SRAM if capacity * copies <= size), _HOROWITZ_SRAM[-1][1])
     note = f"{CACTI}; {copies} x {width} bits of {int(row['capacity_bytes'])} bytes"
 
