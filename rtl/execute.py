@@ -12,7 +12,7 @@ from ternbin.rtl.array.array import Array, operands
 from ternbin.rtl.array.drain import Drain
 from ternbin.rtl.array.sequencer import Sequencer
 from ternbin.rtl.epilogue.epilogue import Epilogue
-from ternbin.rtl.parts.gemm_fields import gemm_fields
+from ternbin.rtl.parts.gemm_fields import Mode, gemm_fields
 from ternbin.rtl.parts.interfaces import (
     ReadInterface,
     ReadPort,
@@ -86,10 +86,12 @@ class ExecuteUnit(wiring.Component):
         front, back = (Signal(INSTRUCTION_BITS, name=name, reset_less=True) for name in ("front", "back"))
         m.submodules.sequencer = seq = Sequencer(self._hw, fpga=self._fpga)
         m.submodules.array = array = Array(self._hw)
-        m.submodules.drain = drain = Drain(self._hw)
-        m.submodules.epilogue = epi = Epilogue(self._hw, fpga=self._fpga)
+        handed = Signal()  # from front to back
+        mode = Mode(gemm_fields(front), self._hw.beams).kept(m, handed) if self._fpga else None
+        m.submodules.drain = drain = Drain(self._hw, fpga=self._fpga, mode=mode)
+        m.submodules.epilogue = epi = Epilogue(self._hw, fpga=self._fpga, mode=mode)
         m.d.comb += [seq.instruction.eq(front), drain.instruction.eq(back), epi.instruction.eq(back)]
-        self._control(m, front, back, seq, drain, epi)
+        self._control(m, front, back, handed, seq, drain, epi)
         self._array(m, gemm_fields(front), seq, array, drain)
         wiring.connect(m, drain.o, epi.i)
         for part, names in (
@@ -105,19 +107,17 @@ class ExecuteUnit(wiring.Component):
             m.d.comb += [getattr(self, f"ev_{name}").eq(getattr(part, f"ev_{name}")) for name in events]
         return m
 
-    def _control(self, m: Module, front: Value, back: Value, seq: Sequencer, drain: Drain, epi: Epilogue) -> None:
+    def _control(
+        self, m: Module, front: Value, back: Value, handed: Signal, seq: Sequencer, drain: Drain, epi: Epilogue
+    ) -> None:
         """Takes and checks instructions, hands them from the front to the back, reports them done.
 
         An instruction that cannot be run waits for the one before it, so that the fault is that of the oldest.
         """
-        wrong, begin, ahead, handed = (
-            Signal(),
-            Signal(),
-            Signal(),
-            Signal(),
-        )  # ahead: an instruction for the back is in the front
+        wrong, begin, ahead = Signal(), Signal(), Signal()  # ahead: an instruction for the back is in the front
         working, started = Signal(), Signal()
         if self._fpga:  # checked while it is taken
+            m.d.comb += drain.following.eq(front)
             with m.If(self.port.instruction.ready):
                 m.d.sync += wrong.eq(impossible(self._hw, self.port.instruction.payload, Op.GEMM))
         else:

@@ -50,7 +50,7 @@ def _unit(name: str) -> Unit:
     return Unit[name.upper()]
 
 
-def memories(hw: HwConfig) -> dict[str, BankedMemory]:
+def memories(hw: HwConfig, *, fpga: bool = False) -> dict[str, BankedMemory]:
     """The memories of an accelerator but SBUF, by instance name."""
     shapes = banked(hw)
     result: dict[str, BankedMemory] = {}
@@ -60,10 +60,10 @@ def memories(hw: HwConfig) -> dict[str, BankedMemory]:
             "writers": {unit: _unit(unit) for unit in WRITERS[name]},
         }
         if name == WHOLE_CODES and hw.whole_columns:
-            result[name] = PlaneMemory(hw, "execute", **units)
+            result[name] = PlaneMemory(hw, "execute", **units, fpga=fpga)
             continue
         transposed = (TRANSPOSED[name][0], _unit(TRANSPOSED[name][0])) if name in TRANSPOSED else None
-        result[name] = BankedMemory(shapes[name], **units, transposed=transposed)
+        result[name] = BankedMemory(shapes[name], **units, transposed=transposed, fpga=fpga)
     return result
 
 
@@ -114,7 +114,7 @@ class Top(wiring.Component):
         m = Module()
         m.submodules.control = control = self._control = Control(self.hw, self._watchdog, fpga=self._fpga)
         m.submodules.axi = self._axi = AxiMaster(self.hw)
-        self._banked, self._scores = memories(self.hw), ScoreMemory(banked(self.hw)["sbuf"], SCORES)
+        self._banked, self._scores = memories(self.hw, fpga=self._fpga), ScoreMemory(banked(self.hw)["sbuf"], SCORES)
         self._memories = {**self._banked, "sbuf": self._scores}
         self._units = Units(**{name: part(self.hw, fpga=self._fpga) for name, part in UNITS.items()})
         for name, memory in self._memories.items():

@@ -43,7 +43,8 @@ class Drain(wiring.Component):
     result registers as soon as these are drained. ``tile`` shows these; ``column`` selects what ``values`` shows, in the same cycle.
     ``tile_free`` pulses with the last column of a tile, of scores never: they are written at once, for SBUF is always ready. All
     outputs depend on registers only. Tiles of the next instruction may be finished before its ``start``; ``busy`` from there to the
-    last column.
+    last column. ``fpga`` (constructor): the signal ``following`` has the instruction in the cycle before ``start``, for the product of
+    key and stride. ``mode`` (constructor): that of the instruction, if it is decoded.
     """
 
     instruction: Signal
@@ -61,8 +62,9 @@ class Drain(wiring.Component):
     sbuf_w: WriteInterface
     ev_drained_scores: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False, mode: Mode | None = None):
+        self._hw, self._fpga, self._mode = hw, fpga, mode
+        self.following = Signal(INSTRUCTION_BITS)
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -86,7 +88,7 @@ class Drain(wiring.Component):
         m = Module()
         f = gemm_fields(self.instruction)
         m.submodules.skid = skid = Skid(column_layout(self._hw))
-        scores, taken, push = Mode(f).scores, Signal(), Signal()
+        scores, taken, push = (self._mode or Mode(f)).scores, Signal(), Signal()
         finished, captured = Signal(), Signal()
         last_column, released, last_tile, row_tile = Signal(), Signal(), Signal(), Signal(16)
         col_tile = Signal(10)
@@ -138,18 +140,24 @@ class Drain(wiring.Component):
 
     def _places(self, m: Module, f: data.View, place: Column, push: Value, tile_ends: Value, row_ends: Value) -> None:
         """Address, bank and place in the word of the column; see "Codes go to `dest`" in docs/instruction-set.md."""
-        hw, mode = self._hw, Mode(f)
+        hw, mode = self._hw, self._mode or Mode(f)
         row_bits, lane_bits = exact_log2(hw.rows), exact_log2(hw.lanes)
         granule_bits = lane_bits - row_bits
         row_pointer, pointer = Signal(POINTER), Signal(POINTER)  # of the row tile's first column; of this column
         key, granule = Signal(lane_bits), Signal(granule_bits)
         word_ends = granule.all() if granule_bits else C(1, 1)
         begin, row_step, step = Signal(POINTER), Signal(16), Signal(16)
+        keys = f.key[row_bits:] * f.dst_stride
+        if self._fpga:
+            after = gemm_fields(self.following)
+            register = Signal.like(keys, name="keys")
+            m.d.sync += register.eq(after.key[row_bits:] * after.dst_stride)
+            keys = register
         with m.If(mode.tokens):
             m.d.comb += [begin.eq(clamp(f.dst_addr + f.lane[lane_bits:])), row_step.eq(word_ends)]
             m.d.comb += step.eq(Mux(tile_ends, f.dst_stride, 0))
         with m.Elif(mode.keys):
-            m.d.comb += begin.eq(clamp(f.dst_addr + f.key[row_bits:] * f.dst_stride + f.lane[lane_bits:]))
+            m.d.comb += begin.eq(clamp(f.dst_addr + keys + f.lane[lane_bits:]))
             m.d.comb += [row_step.eq(word_ends), step.eq(Mux(key[:row_bits].all(), f.dst_stride, 0))]
         with m.Elif(mode.transposed):
             m.d.comb += [begin.eq(clamp(f.dst_addr + f.key[lane_bits:])), row_step.eq(f.dst_stride), step.eq(key.all())]

@@ -18,7 +18,8 @@ class ProcessingElement(wiring.Component):
     A step (``en``) does ``acc = (0 if first, 2*acc if double, else acc) +- dot(row, col)``, minus with ``subtract``; ``capture``
     copies the accumulator, as it was before a step in the same cycle, to ``result``. ``row`` and ``col`` are stored code words; on an
     array that takes whole 8-bit codes ``col`` is nine planes of ``lanes`` bits, the codes' two's complement, lowest first.
-    All sums are modulo 2^acc_bits. ``fpga`` (constructor): the products do not wait for ``en``, which saves time, not energy.
+    All sums are modulo 2^acc_bits. ``fpga`` (constructor): the products do not wait for ``en``, and each is negated, not their sum, which
+    saves time, not energy.
     """
 
     en: Signal
@@ -58,7 +59,10 @@ class ProcessingElement(wiring.Component):
             nonzero.eq(self.row[:lanes] & self.col[:lanes]),
             negative.eq(self.row[lanes:] ^ self.col[lanes:]),
         ]
-        return difference(m, "dot", nonzero & ~negative, nonzero & negative, self.subtract, bits)
+        negate = self.subtract
+        if self._fpga:
+            negative, negate = negative ^ negate.replicate(lanes), C(0, 1)
+        return difference(m, "dot", nonzero & ~negative, nonzero & negative, negate, bits)
 
     def _whole_dot(self) -> Value:
         """A row a lane, one's complement where the product is the code's negative, a one for each of those, and -2^8 for every row as its
@@ -92,7 +96,8 @@ class RowSum(wiring.Component):
     """The product of a row with a column of ones, on top of a constant: what every column of the row gets added.
 
     A step (``en``) does ``acc = (init if first else acc) + (sum of the codes of row if enable else 0)``; ``capture`` as in the
-    processing element. Without ``enable`` the popcount sees constant zeros, so that it does not switch.
+    processing element. Without ``enable`` the popcount sees constant zeros, so that it does not switch; but not in the form for FPGAs
+    (``fpga``, constructor).
     """
 
     en: Signal
@@ -103,8 +108,8 @@ class RowSum(wiring.Component):
     row: Signal
     result: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "en": In(1),
@@ -133,7 +138,7 @@ class RowSum(wiring.Component):
     def _sum(self, m: Module) -> Signal:
         lanes, bits = self._hw.lanes, self._hw.acc_bits
         row = Signal(len(self.row))
-        m.d.comb += row.eq(Mux(self.enable, self.row, 0))
+        m.d.comb += row.eq(self.row if self._fpga else Mux(self.enable, self.row, 0))
         if self._hw.kind == "binary":
             return balance(m, "sum", row, C(0, 1), bits)
         return difference(m, "sum", row[:lanes] & ~row[lanes:], row[:lanes] & row[lanes:], C(0, 1), bits)

@@ -25,7 +25,7 @@ class Sequencer(wiring.Component):
     drained column. Tiles of scores are drained as fast as they come: these only wait for ``scores_open``, the drain's being ready
     for them. ``running`` while steps are to be issued: the last one runs two cycles later, so ``instruction`` must stay as long.
 
-    ``fpga`` (constructor): the numbers of the last chunk and tiles are registers, a number of planes is multiplied by additions.
+    ``fpga`` (constructor): the numbers of the last chunk and tiles are registers, and so are the next pair of planes and its addresses.
 
     ``finish``: the last step of a tile runs in this cycle, in columns ``en``. On an array that takes whole 8-bit codes, ``abuf_whole``: the
     request is for all eight planes.
@@ -84,7 +84,12 @@ class Sequencer(wiring.Component):
         issue, advance = Signal(), Signal()
         subtract, mask, columns = Signal(), Signal(self._hw.cols), Signal(COUNT)
         last_step = self._loops(m, f, running, fresh, double, subtract, mask, columns, advance)
-        self._credits(m, Mode(f).scores, running, fresh, issue, advance)
+        scores = Mode(f).scores
+        if self._fpga:
+            register = Signal(name="scores")
+            m.d.sync += register.eq(scores)
+            scores = register
+        self._credits(m, scores, running, fresh, issue, advance)
         self._requests(m, f, issue, advance, mask)
         self._steps(
             m,
@@ -138,11 +143,6 @@ class Sequencer(wiring.Component):
         top_pr = f.row_planes[3].replicate(3)
         top_pc = C(0, 3) if self._hw.whole_columns else f.col_planes[3].replicate(3)
 
-        def times(number: Value, plane: Value) -> Value:
-            if not self._fpga:
-                return number * plane
-            return add_tree([Mux(number[i], plane << i, 0) for i in range(len(number))])
-
         last_chunk, last_pair, last_col, last_row = Signal(), Signal(), Signal(), Signal()
         highest = [f.chunks - 1, f.col_tiles - 1, f.row_tiles - 1]
         if self._fpga:  # not looked at in the first cycle of an instruction
@@ -160,16 +160,48 @@ class Sequencer(wiring.Component):
             next_row_base.eq(row_base),
             next_col_base.eq(col_base),
         ]
-        # The pair after (pr, pc): the next of the same weight, else the one with the largest pr of the next weight.
-        with m.If(self.start | last_pair):
-            m.d.comb += [next_pr.eq(top_pr), next_pc.eq(top_pc)]
-        with m.Elif(same_weight):
-            m.d.comb += [next_pr.eq(pr - 1), next_pc.eq(pc + 1)]
-        with m.Else():
+        moves = self.start | (advance & last_chunk)
+
+        def follow(restart: Value, of: tuple[Value, Value], same: Value, weight: Value, pr: Value, pc: Value) -> None:
+            """The pair after ``of``: the next of the same weight, else the one with the largest ``pr`` of the next weight."""
+            with m.If(restart):
+                m.d.comb += [pr.eq(top_pr), pc.eq(top_pc)]
+            with m.Elif(same):
+                m.d.comb += [pr.eq(of[0] - 1), pc.eq(of[1] + 1)]
+            with m.Else():
+                m.d.comb += [pr.eq(Mux(weight[3], 7, weight[:3]) & top_pr), pc.eq(weight - pr)]
+
+        if self._fpga:
+            top, planes = (top_pr, top_pc), (f.row_plane, f.col_plane)
+            after = (Signal(3), Signal(3))  # the pair after (pr, pc), and how far its planes are from the first
+            offset = (Signal(POINTER + 3), Signal(POINTER + 3))
+
+            def ahead(of: tuple[Value, Value]) -> list[tuple[Value, Value]]:
+                """Of either operand the pair after ``of`` and its offset."""
+                pair, weight = (Signal(3), Signal(3)), Signal(4)
+                m.d.comb += weight.eq(of[0] + of[1] - 1)
+                follow((of[0] | of[1]) == 0, of, (of[0] != 0) & (of[1] != top_pc), weight, *pair)
+                sums = [
+                    add_tree([Mux(n[i], plane << i, 0) for i in range(3)])
+                    for n, plane in zip(pair, planes, strict=True)
+                ]
+                return list(zip(pair, sums, strict=True))
+
+            first, later = ahead(top), ahead(after)
+            for side in range(2):
+                pair, far = (Mux(self.start, *values) for values in zip(first[side], later[side], strict=True))
+                with m.If(moves):
+                    m.d.sync += [after[side].eq(pair), offset[side].eq(far)]
             m.d.comb += [
-                next_pr.eq(Mux(weight[3], 7, weight[:3]) & top_pr),
-                next_pc.eq(weight - next_pr),
+                value.eq(Mux(self.start, *of)) for value, *of in zip((next_pr, next_pc), top, after, strict=True)
             ]
+            next_row, next_col = (
+                Mux(self.start, Mux(top[side][0], (planes[side] << 3) - planes[side], 0), offset[side])
+                for side in range(2)
+            )
+        else:
+            follow(self.start | last_pair, (pr, pc), same_weight, weight, next_pr, next_pc)
+            next_row, next_col = next_pr * f.row_plane, next_pc * f.col_plane
         with m.If(self.start):
             m.d.comb += [next_row_base.eq(f.row_addr), next_col_base.eq(f.col_addr)]
         with m.Elif(last_pair):
@@ -183,15 +215,15 @@ class Sequencer(wiring.Component):
             m.d.sync += col_tile.eq(Mux(last_col, 0, col_tile + 1))
             with m.If(last_col):
                 m.d.sync += [row_tile.eq(row_tile + 1), running.eq(~last_row)]
-        with m.If(self.start | (advance & last_chunk)):
+        with m.If(moves):
             m.d.sync += [
                 chunk.eq(0),
                 pr.eq(next_pr),
                 pc.eq(next_pc),
                 row_base.eq(next_row_base),
                 col_base.eq(next_col_base),
-                row_ptr.eq(clamp(next_row_base + times(next_pr, f.row_plane))),
-                col_ptr.eq(clamp(next_col_base + times(next_pc, f.col_plane))),
+                row_ptr.eq(clamp(next_row_base + next_row)),
+                col_ptr.eq(clamp(next_col_base + next_col)),
                 fresh.eq(self.start | last_pair),
                 double.eq(~self.start & ~last_pair & ~same_weight),
             ]
@@ -232,8 +264,12 @@ class Sequencer(wiring.Component):
             self.kbuf.mask.eq(~C(0, self._hw.rows)),
             col_now.eq(self.abuf.valid & self.abuf.ready),
             row_now.eq((self.wbuf.valid & self.wbuf.ready) | (self.kbuf.valid & self.kbuf.ready)),
-            advance.eq((col_taken | col_now) & (row_taken | row_now)),
         ]
+        if self._fpga:  # never are both taken without an advance; what memories say comes beside ``issue``
+            row_ready = Mux(f.row_kbuf, self.kbuf.ready, self.wbuf.ready)
+            m.d.comb += advance.eq(issue & ((col_taken | self.abuf.ready) & (row_taken | row_ready)))
+        else:
+            m.d.comb += advance.eq((col_taken | col_now) & (row_taken | row_now))
         m.d.sync += [
             col_taken.eq((col_taken | col_now) & ~advance),
             row_taken.eq((row_taken | row_now) & ~advance),

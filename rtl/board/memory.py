@@ -1,7 +1,8 @@
 """External memory in block RAM: an AXI4 slave for the accelerator, a port for the host."""
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -11,6 +12,7 @@ from ternbin.rtl.transfer.axi import MasterPorts, master_ports
 
 OKAY, DECERR = 0, 3
 WORD = 32  # bits of the host's accesses
+AHEAD = 4  # beats that are read before they are taken: block RAM does not wait for the bus
 
 
 class BoardMemory(MasterPorts, wiring.Component):
@@ -56,10 +58,9 @@ class BoardMemory(MasterPorts, wiring.Component):
 
     def _host(self, m: Module, read: Signal, write: Signal) -> None:
         fetched, lane = Signal(), self.addr[2 : exact_log2(self._hw.axi_bytes)]
-        held = self.m_axi_rvalid & ~self.m_axi_rready  # the word that the memory shows is still wanted
         m.d.comb += [
             write.eq(self.valid & self.write),
-            read.eq(self.valid & ~self.write & ~fetched & ~held),
+            read.eq(self.valid & ~self.write & ~fetched),
             self.ready.eq(write | fetched),
             self.data.eq(self._read_port.data.word_select(lane, WORD)),
         ]
@@ -67,29 +68,33 @@ class BoardMemory(MasterPorts, wiring.Component):
 
     def _reads(self, m: Module, host: Signal) -> None:
         at, left, more = Signal(self._hw.axi_addr_bits), Signal(8), Signal()
-        step = Signal()
+        step, arrives, last, response = Signal(), Signal(), Signal(), Signal(2)
+        places = Signal(range(AHEAD + 1), init=AHEAD)  # for beats that are not asked for
+        m.submodules.beats = beats = SyncFIFO(width=self._hw.axi_data_bits + 3, depth=AHEAD)
         m.d.comb += [
-            self.m_axi_arready.eq(~more & ~self.m_axi_rvalid),
-            step.eq(more & (~self.m_axi_rvalid | self.m_axi_rready) & ~host),
+            self.m_axi_arready.eq(~more & (places == AHEAD)),
+            step.eq(more & (places != 0) & ~host),
             self._read_port.en.eq(step | host),
             self._read_port.addr.eq(at[self._place]),
-            self.m_axi_rdata.eq(self._read_port.data),
+            beats.w_en.eq(arrives),
+            beats.w_data.eq(Cat(last, response, self._read_port.data)),
+            beats.r_en.eq(self.m_axi_rready),
+            self.m_axi_rvalid.eq(beats.r_rdy),
+            Cat(self.m_axi_rlast, self.m_axi_rresp, self.m_axi_rdata).eq(beats.r_data),
         ]
         with m.If(host):
             m.d.comb += self._read_port.addr.eq(self.addr[self._place])
-        with m.If(self.m_axi_rready):
-            m.d.sync += self.m_axi_rvalid.eq(0)
+        m.d.sync += [arrives.eq(step), places.eq(places - step + (self.m_axi_rvalid & self.m_axi_rready))]
         with m.If(step):
             m.d.sync += [
-                self.m_axi_rvalid.eq(1),
-                self.m_axi_rlast.eq(left == 0),
-                self.m_axi_rresp.eq(OKAY),
+                last.eq(left == 0),
+                response.eq(OKAY),
                 at.eq(at + self._hw.axi_bytes),
                 left.eq(left - 1),
                 more.eq(left != 0),
             ]
             with m.If(at[self._place.stop :].any()):
-                m.d.sync += self.m_axi_rresp.eq(DECERR)
+                m.d.sync += response.eq(DECERR)
         with m.If(self.m_axi_arvalid & self.m_axi_arready):
             m.d.sync += [
                 at.eq(self.m_axi_araddr),

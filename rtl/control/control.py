@@ -172,7 +172,7 @@ class Control(wiring.Component):
     ``abort`` resets or stops the units until the bus is quiet; ``busy`` falls then. ERROR_ADDR of a fault of a unit is its oldest
     unfinished instruction; of TIMEOUT the oldest one of the first unit that has any, else the next one to be dispatched.
     Events, per unit: busy (has instructions in flight), wait_token (its next instruction waits for tokens), instructions.
-    ``fpga`` (constructor): errors are seen a cycle later, from registers.
+    ``fpga`` (constructor): errors are seen a cycle later, from registers; ``abort`` is one.
     """
 
     start: Signal
@@ -282,6 +282,8 @@ class Control(wiring.Component):
             with m.If(condition):
                 m.d.comb += code.eq(reason)
         good = fetch.o.valid & (code == ErrorCode.NONE)
+        if self._fpga:  # a transfer that breaks a rule is dropped with all else before it asks for anything
+            good = fetch.o.valid & known & (item.check == CHECK) & ~item.bus_error
         m.d.comb += ended.eq(good & (opcode == Op.END))
         for unit, queue in queues.items():
             mine = Cat(opcode == op for op, owner in UNIT_OF.items() if owner == unit).any()
@@ -365,6 +367,12 @@ class Control(wiring.Component):
         def fail(reason: Value, where: Value) -> None:
             m.d.sync += [self.error.eq(reason), self.error_addr.eq(where)]
 
+        def give_up() -> None:
+            fail(code, addr)
+            m.next = "ABORT"
+            if self._fpga:
+                m.d.sync += self.abort.eq(1)
+
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += tokens.clear.eq(1)
@@ -380,18 +388,20 @@ class Control(wiring.Component):
                 with m.If(ended):
                     m.next = "FINISH"
                 with m.If(raised):
-                    fail(code, addr)
-                    m.next = "ABORT"
+                    give_up()
             with m.State("FINISH"):
                 m.d.comb += [self.busy.eq(1), fetch.stop.eq(1)]
                 with m.If(idle & ~fetch.busy & self.quiet):
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
                 with m.If(raised):
-                    fail(code, addr)
+                    give_up()
                     m.d.sync += self.done.eq(0)
-                    m.next = "ABORT"
             with m.State("ABORT"):
-                m.d.comb += [self.busy.eq(1), fetch.stop.eq(1), self.abort.eq(1), tokens.clear.eq(1)]
+                m.d.comb += [self.busy.eq(1), fetch.stop.eq(1), tokens.clear.eq(1)]
+                if not self._fpga:
+                    m.d.comb += self.abort.eq(1)
                 with m.If(~fetch.busy & self.quiet):
                     m.next = "IDLE"
+                    if self._fpga:
+                        m.d.sync += self.abort.eq(0)

@@ -19,7 +19,8 @@ BYTE_RANGE = 11  # bits that hold every 8-bit code and tell what is beyond
 class CodeWriter(wiring.Component):
     """Routes one column of stored codes (``nz``, ``neg``: one bit a row) to the destination of the instruction.
 
-    Combinational: ``ready`` is that of the port. On a binary array a code is its ``nz`` bit alone.
+    Combinational: ``ready`` is that of the port. On a binary array a code is its ``nz`` bit alone. ``mode`` (constructor): that of the
+    instruction, if it is decoded.
     """
 
     instruction: Signal
@@ -33,8 +34,8 @@ class CodeWriter(wiring.Component):
     kbuf_w: WriteInterface
     kbuf_t: TransposedInterface
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, mode: Mode | None = None):
+        self._hw, self._mode = hw, mode
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -52,7 +53,7 @@ class CodeWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        hw, mode = self._hw, Mode(gemm_fields(self.instruction))
+        hw, mode = self._hw, self._mode or Mode(gemm_fields(self.instruction))
         planes = [self.nz, self.neg][: hw.planes]
         granules = hw.lanes // hw.rows
         granule, at_zero = Signal(exact_log2(granules)), Signal()

@@ -15,7 +15,16 @@ from ternbin.graph.fixedpoint import BIAS_BITS, MUL_BITS
 from ternbin.rtl.epilogue.code_writer import BYTE_RANGE, ByteWriter, CodeWriter
 from ternbin.rtl.epilogue.params import Parameters
 from ternbin.rtl.epilogue.toptokens import logit_units
-from ternbin.rtl.parts.arithmetic import clip, instruction_fields, outside, residual_range, round_shift, split_lanes
+from ternbin.rtl.parts.arithmetic import (
+    add_tree,
+    clip,
+    clipped_shift,
+    instruction_fields,
+    outside,
+    residual_range,
+    round_shift,
+    split_lanes,
+)
 from ternbin.rtl.parts.gemm_fields import Column, Mode, Place, column_layout, gemm_fields, place_layout
 from ternbin.rtl.parts.interfaces import (
     ReadInterface,
@@ -43,7 +52,8 @@ class Lane(wiring.Component):
     Stage 1 (``load_code``, ``load_product``, ``load_bias``): stored code ``nz``, ``neg`` by the thresholds; acc*M and the bias. Stage 2
     (``load_sum``): ``sum``, acc*M + B. Stage 3 (``load_scaled``): shifted, enough bits for every later clip to see which side a value
     is on; ``scaled`` is it for the 8-bit codes, ``word`` saturated on top of ``old`` (``saturated``: it was). ``decide``, ``scale``,
-    ``add``: whether the logic before the registers works, and that behind the last one.
+    ``add``: whether the logic before the registers works, and that behind the last one. ``fpga`` (constructor): the logic before the
+    registers always works; comparisons pick one of sixteen codes, values are clipped while they are rounded.
     """
 
     acc: Signal
@@ -69,8 +79,8 @@ class Lane(wiring.Component):
     word: Signal
     saturated: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         fields = instruction_fields(Op.GEMM).members
         super().__init__(
             {
@@ -105,23 +115,32 @@ class Lane(wiring.Component):
 
     def _code(self, m: Module) -> None:
         code, nz, neg = Signal(signed(4)), Signal(reset_less=True), Signal(reset_less=True)
-        terms = [
-            Mux(
-                (j < self.thresholds) & (self.acc >= self.parameter.word_select(j, 16).as_signed()),
-                Mux(self.dirs[j], C(1, signed(2)), C(-1, signed(2))),
-                C(0, signed(2)),
-            )
-            for j in range(4)
-        ]
-        positive = code > 0
+        met = [(j < self.thresholds) & (self.acc >= self.parameter.word_select(j, 16).as_signed()) for j in range(4)]
         m.d.comb += [self.nz.eq(nz), self.neg.eq(neg)]
-        with m.If(self.decide):
-            m.d.comb += code.eq(self.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
+        if self._fpga:
+            codes = [Signal(signed(4), name=f"code{n}") for n in range(16)]  # by the thresholds met
+            steps = [Mux(self.dirs[j], C(1, signed(2)), C(-1, signed(2))) for j in range(4)]
+            for n, each in enumerate(codes):
+                m.d.comb += each.eq(
+                    self.base + add_tree([C(0, signed(2)), *(steps[j] for j in range(4) if n >> j & 1)])
+                )
+            stored = [Cat(bits).bit_select(Cat(met), 1) for bits in zip(*map(self._stored, codes), strict=True)]
+        else:
+            terms = [
+                Mux(met[j], Mux(self.dirs[j], C(1, signed(2)), C(-1, signed(2))), C(0, signed(2))) for j in range(4)
+            ]
+            with m.If(self.decide):
+                m.d.comb += code.eq(self.base + ((terms[0] + terms[1]) + (terms[2] + terms[3])))
+            stored = self._stored(code)
         with m.If(self.load_code):
-            if self._hw.kind == "binary":
-                m.d.sync += nz.eq(positive)
-            else:
-                m.d.sync += [nz.eq(self.binary | (code != 0)), neg.eq(Mux(self.binary, ~positive, code < 0))]
+            m.d.sync += [bit.eq(value) for bit, value in zip((nz, neg), stored, strict=False)]
+
+    def _stored(self, code: Value) -> list[Value]:
+        """Its bit or bits as they are stored: ``nz``, on a ternary array ``neg``."""
+        positive = code > 0
+        if self._hw.kind == "binary":
+            return [positive]
+        return [self.binary | (code != 0), Mux(self.binary, ~positive, code < 0)]
 
     def _scaled(self, m: Module) -> None:
         hw, bits = self._hw, max(BYTE_RANGE, self._hw.res_bits + 2)
@@ -136,10 +155,14 @@ class Lane(wiring.Component):
             m.d.sync += bias.eq(self.parameter[MUL_BITS:].as_signed())
         with m.If(self.load_sum):
             m.d.sync += total.eq(product + bias)
-        with m.If(self.scale):
-            m.d.comb += shifted.eq(round_shift(total, self.shift))
+        if self._fpga:
+            clipped, _ = clipped_shift(total, self.shift, *residual_range(bits))
+        else:
+            with m.If(self.scale):
+                m.d.comb += shifted.eq(round_shift(total, self.shift))
+            clipped = clip(shifted, *residual_range(bits))
         with m.If(self.load_scaled):
-            m.d.sync += scaled.eq(clip(shifted, *residual_range(bits)))
+            m.d.sync += scaled.eq(clipped)
         with m.If(self.add):
             m.d.comb += [result.eq(self.old + scaled), self.word.eq(clip(result, low, high))]
         m.d.comb += [
@@ -154,7 +177,7 @@ class Epilogue(wiring.Component):
 
     ``busy`` while a column is inside. All requests come from registers. Events count columns taken, by mode, cycles in which a
     write waits, and saturated residual values. ``fpga`` (constructor): whether a write is taken is known late, and only picks which
-    stages move.
+    stages move. ``mode`` (constructor): that of the instruction, if it is decoded.
     """
 
     instruction: Signal
@@ -172,8 +195,8 @@ class Epilogue(wiring.Component):
     ev_stall_write: Signal
     ev_saturations: Signal
 
-    def __init__(self, hw: HwConfig, *, fpga: bool = False):
-        self._hw, self._fpga = hw, fpga
+    def __init__(self, hw: HwConfig, *, fpga: bool = False, mode: Mode | None = None):
+        self._hw, self._fpga, self._decoded = hw, fpga, mode
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -196,9 +219,9 @@ class Epilogue(wiring.Component):
         m = Module()
         hw = self._hw
         f = gemm_fields(self.instruction)
-        self._mode = mode = Mode(f, hw.beams)
-        m.submodules.parameters = parameters = Parameters(hw)
-        m.submodules.writer = writer = CodeWriter(hw)
+        self._mode = mode = self._decoded or Mode(f, hw.beams)
+        m.submodules.parameters = parameters = Parameters(hw, self._decoded)
+        m.submodules.writer = writer = CodeWriter(hw, self._decoded)
         m.submodules.bytes = byte_writer = ByteWriter(hw, fpga=self._fpga)
         for part in (parameters, writer, byte_writer):
             m.d.comb += part.instruction.eq(self.instruction)

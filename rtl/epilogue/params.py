@@ -16,7 +16,7 @@ class Parameters(wiring.Component):
     """``o[r]``: the 16-bit parameters 0..3 of row r, first one lowest, while ``valid``; unused ones are undefined.
 
     ``release``: pulse with the last column of a row tile; the next tile's parameters follow, if they were read, in the next cycle.
-    With ``param_stride`` 0 all row tiles share one set, read once.
+    With ``param_stride`` 0 all row tiles share one set, read once. ``mode`` (constructor): that of the instruction, if it is decoded.
     """
 
     instruction: Signal
@@ -26,8 +26,8 @@ class Parameters(wiring.Component):
     valid: Signal
     o: data.View
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, mode: Mode | None = None):
+        self._hw, self._mode = hw, mode
         super().__init__(
             {
                 "instruction": In(INSTRUCTION_BITS),
@@ -41,7 +41,7 @@ class Parameters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        f, mode = gemm_fields(self.instruction), Mode(gemm_fields(self.instruction), self._hw.beams)
+        f, mode = gemm_fields(self.instruction), self._mode or Mode(gemm_fields(self.instruction), self._hw.beams)
         words, shared = Signal(3), Signal()
         reading, taken, word, pointer, tiles = Signal(), Signal(), Signal(2), Signal(POINTER), Signal(16)
         arrives, arriving, staged, active = Signal(), Signal(2), Signal(), Signal()

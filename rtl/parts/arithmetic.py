@@ -49,6 +49,15 @@ def outside(value: Value, low: int, high: int) -> Value:
     return (value > high) | (value < low)
 
 
+def clipped_shift(value: Value, shift: Value, low: int, high: int) -> tuple[Value, Value]:
+    """:func:`clip` of :func:`round_shift`, and whether that changes it: found beside the rounding, not behind it."""
+    shape = Shape.cast(range(low, high + 1))
+    fine = (value << 1) >> shift  # a bit more than the result has
+    over, under = fine > 2 * high, fine < 2 * low - 1
+    rounded = (fine[: shape.width + 1] + 1)[1 : shape.width + 1].as_signed()
+    return Mux(over, Const(high, shape), Mux(under, Const(low, shape), rounded)), over | under
+
+
 def residual_range(bits: int) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 

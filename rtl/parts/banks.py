@@ -56,7 +56,8 @@ class BankedMemory(wiring.Component):
     planes, one lane of every bank; lane 0 clears the others). Low-rate requesters should come first: then nobody starves.
 
     A request with an address at or above the depth is taken, touches nothing, and raises ``fault[unit]`` in that cycle.
-    ``active``: a request was taken. Events: ``reads`` and ``writes`` in banks accessed.
+    ``active``: a request was taken. Events: ``reads`` and ``writes`` in banks accessed. ``fpga`` (constructor): every requester's
+    address is checked, while it is found out whose request is taken.
     """
 
     fault: Signal
@@ -71,8 +72,9 @@ class BankedMemory(wiring.Component):
         readers: Mapping[str, Unit],
         writers: Mapping[str, Unit],
         transposed: tuple[str, Unit] | None = None,
+        fpga: bool = False,
     ):
-        self.memory = memory
+        self.memory, self._fpga = memory, fpga
         self._readers, self._writers, self._transposed = dict(readers), dict(writers), transposed
         ports = {f"r_{name}": In(self._read_port(name)) for name in readers}
         ports |= {f"w_{name}": In(write_port(memory)) for name in writers}
@@ -156,7 +158,12 @@ class BankedMemory(wiring.Component):
 
     def _holds(self, requesters: dict, addr: Value) -> Value:
         """Whether the granted one of ``requesters`` may access the word."""
-        return holds(self.memory, addr)
+        if not self._fpga:
+            return holds(self.memory, addr)
+        result = C(0, 1)
+        for port in reversed(requesters):
+            result = Mux(port.valid, holds(self.memory, port.addr), result)
+        return result
 
     def _write_data(self, m: Module, ports: list) -> tuple[list[Value], Value]:
         """Data of every bank and the element mask, from the first valid requester."""

@@ -135,14 +135,15 @@ class Divide(_Recurrence[Division]):
 class Rsqrt(wiring.Component):
     """Reciprocal square root of a variance of ``bits``: normalise, root, reciprocal, three values in flight, in order.
 
-    ``o``: ``r = floor(2^47 / isqrt(Vn))`` and ``shift = 27 - k/2`` of numerics rule 3. The variance is at least 1.
+    ``o``: ``r = floor(2^47 / isqrt(Vn))`` and ``shift = 27 - k/2`` of numerics rule 3. The variance is at least 1. ``fpga``
+    (constructor): its highest bits are looked for while it is taken.
     """
 
     i: Stream[Value]
     o: Stream[Root]
 
-    def __init__(self, bits: int, *, steps: int = 2):
-        self.bits, self.steps = bits, steps
+    def __init__(self, bits: int, *, steps: int = 2, fpga: bool = False):
+        self.bits, self.steps, self._fpga = bits, steps, fpga
         super().__init__(
             {
                 "i": In(stream.Signature(bits)),
@@ -158,9 +159,11 @@ class Rsqrt(wiring.Component):
         variance, full = Signal(2 * pairs), Signal()
         top = Signal(range(pairs))  # number of the highest pair of bits that is not 0
         root_shift, divide_shift = Signal(6), Signal(6)
+        looked_at = self.i.payload if self._fpga else variance
+        highest = Signal.like(top) if self._fpga else top
         for i in range(pairs):
-            with m.If(variance[2 * i : 2 * i + 2] != 0):
-                m.d.comb += top.eq(i)
+            with m.If(looked_at[2 * i : 2 * i + 2] != 0):
+                m.d.comb += highest.eq(i)
         m.d.comb += [
             self.i.ready.eq(~full | isqrt.i.ready),
             isqrt.i.valid.eq(full),
@@ -176,6 +179,8 @@ class Rsqrt(wiring.Component):
         ]
         with m.If(self.i.ready):
             m.d.sync += [full.eq(self.i.valid), variance.eq(self.i.payload)]
+            if self._fpga:
+                m.d.sync += top.eq(highest)
         with m.If(isqrt.i.valid & isqrt.i.ready):
             m.d.sync += root_shift.eq(top + 4)  # k/2 = 23 - top
         with m.If(divide.i.valid & divide.i.ready):

@@ -1,6 +1,8 @@
 """What the parts of the execute unit share: decoding of a GEMM, clamped addresses, the record of a drained column."""
 
-from amaranth.hdl import C, Mux, Value, signed
+from copy import copy
+
+from amaranth.hdl import C, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.utils import exact_log2
 
@@ -97,3 +99,14 @@ class Mode:
         self.tokens = self.any_codes & (fields.dest == Dest.TOKENS)
         self.keys = self.any_codes & (fields.dest == Dest.KEYS)
         self.transposed = self.any_codes & (fields.dest == Dest.TRANSPOSED)
+
+    def kept(self, m: Module, load: Value) -> "Mode":
+        """What it is in a cycle with ``load``, from the next one on: registers."""
+        result = copy(self)
+        for name, value in vars(self).items():
+            if value is not None:
+                register = Signal(name=f"mode_{name}", reset_less=True)
+                with m.If(load):
+                    m.d.sync += register.eq(value)
+                setattr(result, name, register)
+        return result

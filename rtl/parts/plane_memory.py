@@ -28,9 +28,11 @@ class PlaneMemory(BankedMemory):
     ev_planes_reads: Signal
     ev_planes_writes: Signal
 
-    def __init__(self, hw: HwConfig, whole: str, *, readers: Mapping[str, Unit], writers: Mapping[str, Unit]):
+    def __init__(
+        self, hw: HwConfig, whole: str, *, readers: Mapping[str, Unit], writers: Mapping[str, Unit], fpga: bool = False
+    ):
         self._hw, self._whole = hw, whole
-        super().__init__(memories(hw)[Mem.ABUF], readers=readers, writers=writers)
+        super().__init__(memories(hw)[Mem.ABUF], readers=readers, writers=writers, fpga=fpga)
 
     def _read_port(self, name: str) -> ReadPort:
         return ReadPort(self.memory.banks, self._hw.column_word_bits if name == self._whole else self.memory.bits)

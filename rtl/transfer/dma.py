@@ -60,6 +60,11 @@ class TransferUnit(wiring.Component):
             }
         )
 
+    @property
+    def _goes_on(self) -> Value:
+        """Whether memories are accessed: not from the first cycle of ``abort`` on, or in the form for FPGAs the second, without words."""
+        return C(1, 1) if self._fpga else ~self.abort
+
 
 def _descriptors(m: Module, unit: TransferUnit, bursts: Bursts, words: Words) -> None:
     """An instruction goes to both stages at once; the data stage may lag by DESCRIPTORS transfers."""
@@ -111,7 +116,7 @@ class LoadUnit(TransferUnit):
     def elaborate(self, platform):
         m = Module()
         hw = self.hw
-        bursts, words = Bursts(hw, indirect=True), Words(hw, ahead=self._fpga)
+        bursts, words = Bursts(hw, indirect=True, ahead=self._fpga), Words(hw, ahead=self._fpga)
         m.submodules.bursts = ResetInserter(self.abort)(bursts)
         m.submodules.words = ResetInserter(self.abort)(words)
         _descriptors(m, self, bursts, words)
@@ -239,11 +244,11 @@ class LoadUnit(TransferUnit):
         }
         for mem, word in contents.items():
             port = getattr(self, f"{mem.name.lower()}_w")
-            mine = full & (words.t.mem == mem)
+            mine = full & words.of(mem)
             groups = [bank_words(self.hw, mem, expand) for expand in (False, True)]
             limit = transfer_words(self.hw, mem) if mem in TABLES else 1 << ADDR
             m.d.comb += [
-                port.valid.eq(mine & ~words.over & (words.addr < limit) & ~self.abort),
+                port.valid.eq(mine & ~words.over & (words.addr < limit) & self._goes_on),
                 port.addr.eq(words.addr),
                 port.mask.eq(Cat(self._is_for(words, bank, *groups) for bank in range(len(port.mask)))),
                 port.data.eq(word),
@@ -281,7 +286,7 @@ class StoreUnit(TransferUnit):
 
     def elaborate(self, platform):
         m = Module()
-        bursts, words = Bursts(self.hw, indirect=False), Words(self.hw, ahead=self._fpga)
+        bursts, words = Bursts(self.hw, indirect=False, ahead=self._fpga), Words(self.hw, ahead=self._fpga)
         m.submodules.bursts = ResetInserter(self.abort)(bursts)
         m.submodules.words = ResetInserter(self.abort)(words)
         _descriptors(m, self, bursts, words)
@@ -332,12 +337,12 @@ class StoreUnit(TransferUnit):
         fifo = SyncFIFO(width=layout.size, depth=READ_AHEAD)
         m.submodules.queue = ResetInserter(self.abort)(fifo)
         taken, mem, bank, row_last = Signal(), Signal(4), Signal.like(words.bank), Signal()
-        level = fifo.level  # pyright: ignore[reportAttributeAccessIssue]  # not in the stub
-        wanted = words.active & ~words.over & (level + taken < READ_AHEAD) & ~self.abort
+        complete = Signal(init=1)
+        wanted = words.active & ~words.over & self._room(m, fifo, words.next, taken, complete) & self._goes_on
         for source in STORABLE:
             port = getattr(self, f"{source.name.lower()}_r")
             m.d.comb += [
-                port.valid.eq(wanted & (words.t.mem == source)),
+                port.valid.eq(wanted & words.of(source)),
                 port.addr.eq(words.addr),
                 port.mask.eq(1 << words.bank),
             ]
@@ -354,7 +359,6 @@ class StoreUnit(TransferUnit):
             for source in STORABLE:
                 with m.Case(source):
                     m.d.comb += [word.eq(self._beats(m, source, bank)), last.eq(count[source] - 1)]
-        complete = Signal(init=1)
         m.d.comb += [fifo.w_data.eq(Cat(word, last)), fifo.w_en.eq(taken & complete)]
         several = beat_words(self.hw, Mem.ABUF, False)
         if several > 1:
@@ -371,6 +375,21 @@ class StoreUnit(TransferUnit):
             with m.If(self.abort):
                 m.d.sync += [part.eq(0), earlier.eq(0)]
         return fifo, data.View(layout, fifo.r_data), taken
+
+    def _room(self, m: Module, fifo: SyncFIFO, asked: Value, taken: Value, complete: Value) -> Value:
+        """Whether the queue has a place for one more word; ``asked`` for it now, or ``taken`` a cycle ago."""
+        if not self._fpga:
+            level = fifo.level  # pyright: ignore[reportAttributeAccessIssue]  # not in the stub
+            return level + taken < READ_AHEAD
+        count, without, room = Signal(range(READ_AHEAD + 1)), Signal(range(READ_AHEAD + 1)), Signal(init=1)
+        m.d.comb += without.eq(count - (fifo.r_en & fifo.r_rdy) - (taken & ~complete))
+        m.d.sync += [
+            count.eq(without + asked),
+            room.eq(Mux(asked, without < READ_AHEAD - 1, without < READ_AHEAD)),
+        ]
+        with m.If(self.abort):
+            m.d.sync += [count.eq(0), room.eq(1)]
+        return room
 
     def _beats(self, m: Module, source: Mem, bank: Signal) -> Value:
         """The word that was read, its beats one after the other."""

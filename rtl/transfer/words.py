@@ -89,7 +89,8 @@ class Bursts(wiring.Component):
     """The addresses of a transfer, one stream item per burst, in order.
 
     ``o.last`` marks the last burst of a transfer. Rows that lie end to end become one region. With ``indirect`` (constructor), rows
-    may be picked by IDBUF. ``fault``: an external address is beyond the bus; the stage then waits for reset.
+    may be picked by IDBUF. ``fault``: an external address is beyond the bus; the stage then waits for reset. ``ahead`` (constructor):
+    whether a burst is the last of its region is found beside its length, and a row's number is multiplied as it comes.
     """
 
     i: Stream[data.View]
@@ -98,8 +99,8 @@ class Bursts(wiring.Component):
     busy: Signal
     idbuf_r: ReadInterface
 
-    def __init__(self, hw: HwConfig, *, indirect: bool):
-        self.hw, self._indirect = hw, indirect
+    def __init__(self, hw: HwConfig, *, indirect: bool, ahead: bool = False):
+        self.hw, self._indirect, self._ahead = hw, indirect, ahead
         super().__init__(
             {
                 "i": In(stream.Signature(Transfer())),
@@ -127,12 +128,21 @@ class Bursts(wiring.Component):
         to_page = (PAGE_BYTES // hw.axi_bytes) - at[shift : PAGE_BYTES.bit_length() - 1]
         cap = min(hw.burst_beats, PAGE_BYTES // hw.axi_bytes)
         limit = Signal.like(size)
+        if self._ahead:
+            ends, step = Signal(), limit
+            short = left[: len(size)]
+            m.d.comb += ends.eq(
+                (left <= cap) & (short + at[shift : PAGE_BYTES.bit_length() - 1] <= PAGE_BYTES >> shift)
+            )
+            smaller = ends
+        else:
+            ends, step, smaller = left == size, size, left < limit
         m.d.comb += [
             limit.eq(Mux(to_page < cap, to_page, cap)),
-            size.eq(Mux(left < limit, left, limit)),
+            size.eq(Mux(smaller, left, limit)),
             self.o.payload.burst.addr.eq(at),
             self.o.payload.burst.len.eq(size - 1),
-            self.o.payload.last.eq((left == size) & (rows == 1)),
+            self.o.payload.last.eq(ends & (rows == 1)),
         ]
         with m.FSM():
             with m.State("IDLE"):
@@ -159,8 +169,8 @@ class Bursts(wiring.Component):
             with m.State("BURST"):
                 m.d.comb += [self.o.valid.eq(~at[bits]), self.fault.eq(at[bits])]
                 with m.If(self.o.valid & self.o.ready):
-                    m.d.sync += [at.eq(at[:bits] + (size << shift)), left.eq(left - size)]
-                    with m.If(left == size):
+                    m.d.sync += [at.eq(at[:bits] + (step << shift)), left.eq(left - step)]
+                    with m.If(ends):
                         following = _saturated(row + t.stride, bits)
                         m.d.sync += [row.eq(following), at.eq(following), left.eq(per_row), rows.eq(rows - 1)]
                         with m.If(rows == 1):
@@ -175,7 +185,7 @@ class Bursts(wiring.Component):
 
     def _lookup_states(self, m: Module, t: data.View, at: Signal) -> None:
         """Address of a row: id of entry ``index`` + row number times stride. One multiplication a row, in a cycle of its own."""
-        entry = Signal(32)
+        entry = Signal(64 if self._ahead else 32)
         m.d.comb += [self.idbuf_r.addr.eq(t.index), self.idbuf_r.mask.eq(1)]
         with m.State("LOOKUP"):
             m.d.comb += self.idbuf_r.valid.eq(1)
@@ -183,10 +193,11 @@ class Bursts(wiring.Component):
                 m.d.sync += t.index.eq(t.index + 1)
                 m.next = "ENTRY"
         with m.State("ENTRY"):
-            m.d.sync += entry.eq(self.idbuf_r.data[0][:32])
+            number = self.idbuf_r.data[0][:32]
+            m.d.sync += entry.eq(number * t.stride if self._ahead else number)
             m.next = "SCALE"
         with m.State("SCALE"):
-            m.d.sync += at.eq(_saturated(t.dram + entry * t.stride, self.hw.axi_addr_bits))
+            m.d.sync += at.eq(_saturated(t.dram + (entry if self._ahead else entry * t.stride), self.hw.axi_addr_bits))
             m.next = "BURST"
 
 
@@ -195,7 +206,8 @@ class Words(wiring.Component):
 
     A transfer is taken from ``i`` when none is active or with its last word's ``next`` one cycle later. ``over``: the address does
     not fit ADDR bits. ``row_last``, ``tile_last``, ``last``: this is the last word of its row, of its row's round of all banks, of all.
-    With ``ahead`` (constructor) address and the numbers of words and rows left are registers, else sums and comparisons of the counters.
+    With ``ahead`` (constructor) address, the numbers of words and rows left and the memory, one bit each, are registers; else sums and
+    comparisons.
     """
 
     i: Stream[data.View]
@@ -211,6 +223,7 @@ class Words(wiring.Component):
 
     def __init__(self, hw: HwConfig, *, ahead: bool = False):
         self.hw, self._ahead = hw, ahead
+        self._of = {mem: Signal(name=f"of_{mem.name.lower()}") for mem in LOADABLE} if ahead else {}
         super().__init__(
             {
                 "i": In(stream.Signature(Transfer())),
@@ -225,6 +238,10 @@ class Words(wiring.Component):
                 "last": Out(1),
             }
         )
+
+    def of(self, mem: Mem) -> Value:
+        """Whether the words are of ``mem``."""
+        return self._of[mem] if self._ahead else self.t.mem == mem
 
     def elaborate(self, platform):
         m = Module()
@@ -269,6 +286,7 @@ class Words(wiring.Component):
                 address.eq(self.i.payload.addr),
                 words.eq(self.i.payload.inner),
                 rows.eq(self.i.payload.outer),
+                *(bit.eq(self.i.payload.mem == mem) for mem, bit in self._of.items()),
             ]
         with m.If(self.next):
             m.d.sync += [address.eq(address + 1), words.eq(words - 1)]

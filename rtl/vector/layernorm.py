@@ -24,6 +24,7 @@ from ternbin.rtl.parts.arithmetic import (
     add_tree,
     clip,
     clip_address,
+    clipped_shift,
     instruction_fields,
     outside,
     residual_range,
@@ -288,6 +289,7 @@ class Lane(wiring.Component):
     """What the normalisation does with one value: n*x - s; times r; shift; times G plus Bt; shift and saturate.
 
     Each is a register that is loaded with its bit of ``steps``. ``parameter``: G (MUL_BITS), Bt. ``clips``: the last step saturates.
+    ``fpga`` (constructor): that is found beside the rounding.
     """
 
     steps: Signal
@@ -301,8 +303,8 @@ class Lane(wiring.Component):
     y: Signal
     clips: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "steps": In(5),
@@ -326,13 +328,18 @@ class Lane(wiring.Component):
         affine, result = Signal(signed(XHAT_BITS + MUL_BITS + 1)), Signal(signed(XHAT_BITS + MUL_BITS + 1))
         gamma, beta = self.parameter[:MUL_BITS].as_signed(), self.parameter[MUL_BITS:].as_signed()
         low, high = residual_range(self._hw.res_bits)
-        m.d.comb += [result.eq(round_shift(affine, self.shift)), self.clips.eq(outside(result, low, high))]
+        if self._fpga:
+            y, clips = clipped_shift(affine, self.shift, low, high)
+        else:
+            m.d.comb += result.eq(round_shift(affine, self.shift))
+            y, clips = clip(result, low, high), outside(result, low, high)
+        m.d.comb += self.clips.eq(clips)
         steps = (
             centred.eq(self.x * self.features - self.s),
             scaled.eq(centred * self.r),
             normal.eq(round_shift(scaled, self.r_shift)),
             affine.eq(normal * gamma + (beta << 8)),
-            self.y.eq(clip(result, low, high)),
+            self.y.eq(y),
         )
         for now, step in zip(self.steps, steps, strict=True):
             with m.If(now):
@@ -354,8 +361,8 @@ class LayerNorm(wiring.Component):
     ev_rsqrt: Signal
     ev_saturations: Signal
 
-    def __init__(self, hw: HwConfig):
-        self.hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self.hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "start": In(1),
@@ -381,7 +388,7 @@ class LayerNorm(wiring.Component):
         self._requests(m, buffer)
 
         m.submodules.variance = variance = Variance(hw)
-        m.submodules.rsqrt = rsqrt = Rsqrt(variance_bits(hw))
+        m.submodules.rsqrt = rsqrt = Rsqrt(variance_bits(hw), fpga=self._fpga)
         slots_s = Array(Signal(signed(sum_bits(hw)), name=f"slot_s{i}") for i in range(SLOTS))
         slots_r = Array(Signal(RECIPROCAL_BITS, name=f"slot_r{i}") for i in range(SLOTS))
         slots_shift = Array(Signal(6, name=f"slot_shift{i}") for i in range(SLOTS))

@@ -17,8 +17,8 @@ class MaskedSoftmax(Softmax):
 
     pbuf_r: ReadInterface
 
-    def __init__(self, hw: HwConfig):
-        super().__init__(hw, {"pbuf_r": Out(ReadPort(1, hw.param_word_bits))})
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        super().__init__(hw, {"pbuf_r": Out(ReadPort(1, hw.param_word_bits))}, fpga=fpga)
         self._mask_ports: list[ReadInterface] = []
 
     def elaborate(self, platform):

@@ -15,6 +15,7 @@ from ternbin.rtl.parts.arithmetic import (
     Word,
     clip,
     clip_address,
+    clipped_shift,
     instruction_fields,
     outside,
     residual_range,
@@ -118,7 +119,8 @@ class CodeWriter(wiring.Component):
 
 
 class QuantLane(wiring.Component):
-    """One value to its code, a cycle after ``load``. ``clipped``: an 8-bit code was, and the value counts (``keep``, with the code)."""
+    """One value to its code, a cycle after ``load``. ``clipped``: an 8-bit code was, and the value counts (``keep``, with the code).
+    ``fpga`` (constructor): that is found beside the rounding."""
 
     load: Signal
     int8: Signal
@@ -132,8 +134,8 @@ class QuantLane(wiring.Component):
     code: Signal
     clipped: Signal
 
-    def __init__(self, hw: HwConfig):
-        self._hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._hw, self._fpga = hw, fpga
         fields = instruction_fields(Op.QUANT).members
         super().__init__(
             {
@@ -152,16 +154,18 @@ class QuantLane(wiring.Component):
         m = Module()
         product, shifted = (Signal(signed(self._hw.res_bits + 25), name=name) for name in ("product", "shifted"))
         above = Signal(2)  # how the value compares with t0 and t1
-        m.d.comb += [
-            shifted.eq(round_shift(product, self.shift)),
-            self.clipped.eq(outside(shifted, -127, 127) & self.keep),
-        ]
+        if self._fpga:
+            code, clipped = clipped_shift(product, self.shift, -127, 127)
+        else:
+            m.d.comb += shifted.eq(round_shift(product, self.shift))
+            code, clipped = clip(shifted, -127, 127), outside(shifted, -127, 127)
+        m.d.comb += self.clipped.eq(clipped & self.keep)
         with m.If(self.load):
             m.d.sync += above.eq(Cat(self.value >= self.t0, self.value >= self.t1))
         with m.If(self.load & self.int8):
             m.d.sync += product.eq(self.value * self.mul)
         with m.If(self.int8):
-            m.d.comb += self.code.eq(clip(shifted, -127, 127))
+            m.d.comb += self.code.eq(code)
         with m.Elif(self.binary):
             m.d.comb += self.code.eq(Mux(above[0], 1, 0xFF))
         with m.Else():

@@ -5,7 +5,7 @@ scores, and their sum; codes. They read a word a cycle each, from the banks of t
 comes first. Up to ``SLOTS`` queries wait between two passes, which hides the latency of reductions and, for 8-bit codes, of divisions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,7 +45,7 @@ class Pass:
 
 class Softmax(wiring.Component):
     """SOFTMAX without its writes of codes: these come in the order of the writer's granules. ``start`` (one cycle, when idle), ``f`` must
-    stay."""
+    stay. ``fpga`` (constructor): scores are compared four by four, and what the exponentials need of ``f`` comes from registers."""
 
     Walk: ClassVar[type[ScoreWalk]] = ScoreWalk
 
@@ -63,8 +63,8 @@ class Softmax(wiring.Component):
     ev_code_words: Signal
     ev_divides: Signal
 
-    def __init__(self, hw: HwConfig, ports: Mapping[str, wiring.Member] | None = None):
-        self.hw = hw
+    def __init__(self, hw: HwConfig, ports: Mapping[str, wiring.Member] | None = None, *, fpga: bool = False):
+        self.hw, self._fpga = hw, fpga
         scores = ReadPort(hw.cols, hw.score_word_bits)
         super().__init__(
             {
@@ -145,6 +145,27 @@ class Softmax(wiring.Component):
             m.d.comb += result.eq(Mux(a > b, a, b))
             return result
 
+        def largest(four: Sequence[Value]) -> Signal:
+            """Of up to four: each pair is compared at once."""
+            beats = {(i, j): Signal(name="beats") for i in range(len(four)) for j in range(i)}
+            wins = [
+                Cat(beats[i, j] if j < i else ~beats[j, i] for j in range(len(four)) if j != i)
+                for i in range(len(four))
+            ]
+            result = Signal(score, name="largest")
+            m.d.comb += [signal.eq(four[i] > four[j]) for (i, j), signal in beats.items()]
+            m.d.comb += result.eq(
+                tree(lambda a, b: a | b, [Mux(win.all(), v, 0) for win, v in zip(wins, four, strict=True)])
+            )
+            return result
+
+        def best_of(values: list[Signal]) -> Value:
+            if not self._fpga:
+                return tree(larger, values)
+            while len(values) > 1:
+                values = [largest(values[i : i + 4]) for i in range(0, len(values), 4)]
+            return values[0]
+
         candidates = [Signal(score, name=f"candidate{e}") for e in range(hw.rows)]
         for e, word in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):
             m.d.comb += candidates[e].eq(Mux(keep[e], word, lowest))
@@ -153,7 +174,7 @@ class Softmax(wiring.Component):
         with m.If(walk.o.valid & walk.o.ready & walk.o.payload.end):
             m.d.sync += free.bit_select(walk.o.payload.slot, 1).eq(0)
         with m.If(take):
-            m.d.sync += [best.eq(tree(larger, candidates)), end.eq(head.tag.end), slot.eq(head.tag.slot)]
+            m.d.sync += [best.eq(best_of(candidates)), end.eq(head.tag.end), slot.eq(head.tag.slot)]
         with m.If(valid):
             m.d.sync += [running.eq(overall), started.eq(~end)]
             with m.If(end):
@@ -216,9 +237,14 @@ class Softmax(wiring.Component):
         exponentials: list[Signal],
     ) -> None:
         hw, f = self.hw, self.f
-        m.submodules.table = table = ExpTable(hw)
+        m.submodules.table = table = ExpTable(hw, fpga=self._fpga)
         wiring.connect(m, wiring.flipped(self.lutv_w), table.port)
         m.d.comb += [table.enable.eq(advance), self.lutv_error.eq(table.error)]
+        scale = {"power": f.power, "mul": Mux(f.power, f.mul, 1), "shift": Mux(f.power, f.shift, 0)}
+        if self._fpga:  # no score is there in the first cycle of an instruction
+            registers = {name: Signal.like(Value.cast(value), name=f"kept_{name}") for name, value in scale.items()}
+            m.d.sync += [register.eq(scale[name]) for name, register in registers.items()]
+            scale = registers
         common = shared_inputs(
             m,
             {
@@ -226,9 +252,7 @@ class Softmax(wiring.Component):
                 "take": take,
                 "multiply": advance & tags[0].valid,
                 "maximum": maximum,
-                "power": f.power,
-                "mul": Mux(f.power, f.mul, 1),
-                "shift": Mux(f.power, f.shift, 0),
+                **scale,
             },
         )
         for e, score in enumerate(split_lanes(head.data, hw.rows, hw.acc_bits)):

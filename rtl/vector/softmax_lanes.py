@@ -23,7 +23,8 @@ RECIP_BITS = layout(Op.SOFTMAX)["recip"][1]  # of N
 class ExpTable(wiring.Component):
     """LUTV: 256 x 16 bits, ``rows`` lookups a cycle; ``entry`` follows ``index`` after an enabled edge.
 
-    ``port`` writes beats: address = number of the beat, data = axi_data_bits / 16 entries. ``error``: a beat beyond the table.
+    ``port`` writes beats: address = number of the beat, data = axi_data_bits / 16 entries. ``error``: a beat beyond the table. ``fpga``
+    (constructor): what a look-up shows that meets a write of its entry is open; no program has that, for a LOAD waits for what looks up.
     """
 
     port: WriteInterface
@@ -32,8 +33,8 @@ class ExpTable(wiring.Component):
     index: data.View
     entry: data.View
 
-    def __init__(self, hw: HwConfig):
-        self.hw = hw
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self.hw, self._fpga = hw, fpga
         super().__init__(
             {
                 "port": In(WritePort(1, hw.axi_data_bits, 1)),
@@ -47,7 +48,10 @@ class ExpTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         per_beat = self.hw.axi_data_bits // ENTRY_BITS
-        m.submodules.table = table = memory.Memory(shape=ENTRY_BITS, depth=ENTRIES, init=[])
+        attributes = (
+            {"no_rw_check": 1} if self._fpga else {}
+        )  # Yosys: else logic beside block RAM sees to such a look-up
+        m.submodules.table = table = memory.Memory(shape=ENTRY_BITS, depth=ENTRIES, init=[], attrs=attributes)
         inside = Signal()
         m.d.comb += [
             inside.eq(self.port.addr < ENTRIES // per_beat),
@@ -127,7 +131,8 @@ class ExpLane(wiring.Component):
 
 
 class CodeLane(wiring.Component):
-    """Code of an exponential, in the cycle after ``load``; of 0 unless ``keep``."""
+    """Code of an exponential, in the cycle after ``load``; of 0 unless ``keep``. ``fpga`` (constructor): products wait for no ``keep`` and
+    ``uint8``, which saves time, not energy."""
 
     load: Signal
     keep: Signal
@@ -139,7 +144,8 @@ class CodeLane(wiring.Component):
     binary: Signal
     code: Signal
 
-    def __init__(self, hw: HwConfig):
+    def __init__(self, hw: HwConfig, *, fpga: bool = False):
+        self._fpga = fpga
         super().__init__(
             {
                 "load": In(1),
@@ -158,11 +164,19 @@ class CodeLane(wiring.Component):
         m = Module()
         exponential, above, probability = Signal(ENTRY_BITS), Signal(2), Signal(RECIP_BITS + ENTRY_BITS)
         rounded = Signal(RECIP_BITS + ENTRY_BITS + 1 - POINT)
-        m.d.comb += [exponential.eq(Mux(self.keep, self.exponential, 0)), rounded.eq(round_shift(probability, POINT))]
+        m.d.comb += exponential.eq(Mux(self.keep, self.exponential, 0))
+        if self._fpga:
+            kept, product = Signal(), self.exponential * self.recip
+            m.d.comb += rounded.eq(Mux(kept, round_shift(probability, POINT), 0))
+            with m.If(self.load):
+                m.d.sync += kept.eq(self.keep)
+        else:
+            product = Mux(self.uint8, exponential * self.recip, 0)
+            m.d.comb += rounded.eq(round_shift(probability, POINT))
         with m.If(self.load):
             m.d.sync += [
                 above.eq(Cat((exponential << 16) > self.c1, (exponential << 16) >= self.c2)),
-                probability.eq(Mux(self.uint8, exponential * self.recip, 0)),
+                probability.eq(product),
             ]
         with m.If(self.uint8):
             m.d.comb += self.code.eq(Mux(rounded > 255, 255, rounded[:8]))

@@ -46,7 +46,7 @@ class VectorUnit(wiring.Component):
     tokens together LAYERNORM takes at least 4 cycles per word for parameters, of each token at least 14 for the reciprocal root; an
     8-bit code word takes 8 writes; each query of a uint8 SOFTMAX at least 26 cycles for its division.
 
-    ``fpga`` (constructor): an instruction is checked while it is taken.
+    ``fpga`` (constructor): an instruction is checked, and its opcode decoded, while it is taken.
     """
 
     port: UnitInterface
@@ -102,8 +102,8 @@ class VectorUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         hw = self.hw
-        m.submodules.layernorm = layernorm = LayerNorm(hw)
-        m.submodules.softmax = softmax = Softmax(hw) if hw.search is None else MaskedSoftmax(hw)
+        m.submodules.layernorm = layernorm = LayerNorm(hw, fpga=self._fpga)
+        m.submodules.softmax = softmax = (Softmax if hw.search is None else MaskedSoftmax)(hw, fpga=self._fpga)
         m.submodules.quant = quant = Quant(hw)
         m.submodules.embed = embed = Embed(hw)
         m.submodules.writer = writer = CodeWriter(hw)
@@ -111,10 +111,12 @@ class VectorUnit(wiring.Component):
         opcode = instruction[:8]
         mine = [op for op, unit in UNIT_OF.items() if unit == Unit.VECTOR]
         if self._fpga:
-            impossible = Signal()
+            impossible, chosen = Signal(), Signal(range(len(mine)))
             m.d.sync += impossible.eq(refused(hw, self.port.instruction.payload, *mine))
+            numbers = {op: number for number, op in enumerate(mine)}
         else:
-            impossible = refused(hw, instruction, *mine)
+            impossible, chosen = refused(hw, instruction, *mine), opcode
+            numbers = {op: op for op in mine}
         done = layernorm.done | embed.done | writer.done
         m.d.comb += [
             self.port.instruction.ready.eq(state == State.IDLE),
@@ -127,6 +129,11 @@ class VectorUnit(wiring.Component):
             with m.Case(State.IDLE):
                 with m.If(self.port.instruction.valid):
                     m.d.sync += [instruction.eq(self.port.instruction.payload), state.eq(State.CHECK)]
+                    if self._fpga:
+                        with m.Switch(self.port.instruction.payload[:8]):
+                            for op, number in numbers.items():
+                                with m.Case(op):
+                                    m.d.sync += chosen.eq(number)
             with m.Case(State.CHECK):
                 m.d.sync += state.eq(Mux(impossible, State.IDLE, State.RUN))
             with m.Case(State.RUN):
@@ -136,21 +143,29 @@ class VectorUnit(wiring.Component):
                 m.d.sync += state.eq(State.IDLE)
         engines = {Op.LAYERNORM: layernorm, Op.SOFTMAX: softmax, Op.QUANT: quant, Op.EMBED: embed}
         for op, engine in engines.items():
-            m.d.comb += [engine.start.eq(start & (opcode == op)), engine.f.eq(fields_of(instruction, op))]
-        self._writer(m, writer, start, instruction, quant, softmax)
-        self._memories(m, opcode, layernorm, embed, quant, softmax, writer)
+            m.d.comb += [engine.start.eq(start & (chosen == numbers[op])), engine.f.eq(fields_of(instruction, op))]
+        is_quant = chosen == numbers[Op.QUANT]
+        writes = is_quant | (chosen == numbers[Op.SOFTMAX])
+        self._writer(m, writer, start, instruction, is_quant, writes, quant, softmax)
+        self._memories(m, chosen, numbers, layernorm, embed, quant, softmax, writer)
         self._events(m, layernorm, embed, quant, softmax, writer)
         return m
 
     def _writer(
-        self, m: Module, writer: CodeWriter, start: Value, instruction: Value, quant: Quant, softmax: Softmax
+        self,
+        m: Module,
+        writer: CodeWriter,
+        start: Value,
+        instruction: Value,
+        is_quant: Value,
+        writes: Value,
+        quant: Quant,
+        softmax: Softmax,
     ) -> None:
         """QUANT and SOFTMAX share the writer of codes."""
         q, s = fields_of(instruction, Op.QUANT), fields_of(instruction, Op.SOFTMAX)
-        opcode = instruction[:8]
-        is_quant = opcode == Op.QUANT
         m.d.comb += [
-            writer.start.eq(start & (is_quant | (opcode == Op.SOFTMAX))),
+            writer.start.eq(start & writes),
             *(
                 getattr(writer, name).eq(Mux(is_quant, q[name], s[name]))
                 for name in ("dst_addr", "dst_stride", "dst_plane", "kind")
@@ -167,7 +182,8 @@ class VectorUnit(wiring.Component):
     def _memories(
         self,
         m: Module,
-        opcode: Value,
+        chosen: Value,
+        numbers: dict[Op, int],
         layernorm: LayerNorm,
         embed: Embed,
         quant: Quant,
@@ -189,9 +205,9 @@ class VectorUnit(wiring.Component):
             (self.rbuf_w, {Op.LAYERNORM: layernorm.rbuf_w, Op.EMBED: embed.rbuf_w}),
         )
         for mine, users in shared:
-            with m.Switch(opcode):
+            with m.Switch(chosen):
                 for op, inner in users.items():
-                    with m.Case(op):
+                    with m.Case(numbers[op]):
                         wiring.connect(m, wiring.flipped(mine), inner)
 
     def _events(

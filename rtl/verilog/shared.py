@@ -19,13 +19,13 @@ def shared_parts(hw: HwConfig, fpga: bool = False) -> dict[str, wiring.Component
     """All that ``primitives.instance`` names in an accelerator, by module; the elements of the array first."""
     return {
         pe.PE_MODULE: pe.ProcessingElement(hw, fpga=fpga),
-        pe.ROWSUM_MODULE: pe.RowSum(hw),
+        pe.ROWSUM_MODULE: pe.RowSum(hw, fpga=fpga),
         softmax_lanes.EXP_LANE: softmax_lanes.ExpLane(hw),
-        softmax_lanes.CODE_LANE: softmax_lanes.CodeLane(hw),
-        layernorm.LANE: layernorm.Lane(hw),
-        quant.QUANT_LANE: quant.QuantLane(hw),
+        softmax_lanes.CODE_LANE: softmax_lanes.CodeLane(hw, fpga=fpga),
+        layernorm.LANE: layernorm.Lane(hw, fpga=fpga),
+        quant.QUANT_LANE: quant.QuantLane(hw, fpga=fpga),
         quant.EMBED_LANE: quant.EmbedLane(hw, fpga=fpga),
-        epilogue.LANE: epilogue.Lane(hw),
+        epilogue.LANE: epilogue.Lane(hw, fpga=fpga),
         array.ROW_MODULE: array.Row(hw),
     }
 

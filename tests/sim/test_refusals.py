@@ -53,7 +53,7 @@ CONFIGS = {
     "tiny-binary": NAMED["tiny-binary"],
     "tiny-ternary8": NAMED["tiny-ternary8"],
     "beams, packed trits": replace(NAMED["tiny"].searching(2), weight_pack="5trit"),
-    "form for FPGAs": NAMED["tiny"],
+    "beams, packed trits, form for FPGAs": replace(NAMED["tiny"].searching(2), weight_pack="5trit"),
 }
 END = Instruction(Op.END)
 CODES, PLANE = 170, 30  # where codes go, away from those that are read; words between two planes of them
