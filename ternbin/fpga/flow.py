@@ -54,9 +54,11 @@ def route(verilog: list[str], top: str, device: Device, folder: Path, seed: int)
     script = f"read_verilog -sv -DSYNTHESIS {' '.join(verilog)}; synth_ecp5 -top {top}; opt_clean -purge; write_json design.json"
     with stage("synthesis"):
         tools.run(tools.YOSYS, ["-p", script], folder, _steps(r"^\d+(?:\.\d+)?\. (Executing .*)\."))
+    # Exponent: thousands of paths are nearly as long as the longest, and a placer that heeds all of them serves none (docs/fpga.md).
     place = [
         f"--{device.size}", "--package", device.package, "--json", "design.json", "--lpf", CONSTRAINTS_FILE, "--freq",
-        str(CLOCK_MHZ), "--seed", str(seed), "--timing-allow-fail", "--report", "report.json", "--textcfg", "design.config",
+        str(CLOCK_MHZ), "--seed", str(seed), "--timing-allow-fail", "--placer-heap-critexp", "4", "--report", "report.json",
+        "--textcfg", "design.config",
     ]  # fmt: skip
     with stage("placement and routing"):
         tools.run(tools.NEXTPNR, place, folder, _steps(r"^Info: +(.*(?:at iteration|Routing|Packing|placed|arcs).*)"))
