@@ -1,5 +1,7 @@
 """What SOFTMAX does with one score: its exponential, and the code of an exponential; the table of exponentials of all lanes."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -24,7 +26,7 @@ class ExpTable(wiring.Component):
     """LUTV: 256 x 16 bits, ``rows`` lookups a cycle; ``entry`` follows ``index`` after an enabled edge.
 
     ``port`` writes beats: address = number of the beat, data = axi_data_bits / 16 entries. ``error``: a beat beyond the table. ``fpga``
-    (constructor): what a look-up shows that meets a write of its entry is open; no program has that, for a LOAD waits for what looks up.
+    (constructor): what a look-up shows that meets a write of its entry is open: no program without a race has that.
     """
 
     port: WriteInterface
@@ -48,9 +50,8 @@ class ExpTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         per_beat = self.hw.axi_data_bits // ENTRY_BITS
-        attributes = (
-            {"no_rw_check": 1} if self._fpga else {}
-        )  # Yosys: else logic beside block RAM sees to such a look-up
+        # Yosys: without the attribute, logic beside block RAM sees to look-ups that meet a write.
+        attributes: Any = {"no_rw_check": 1} if self._fpga else {}  # the stub has texts only
         m.submodules.table = table = memory.Memory(shape=ENTRY_BITS, depth=ENTRIES, init=[], attrs=attributes)
         inside = Signal()
         m.d.comb += [

@@ -113,10 +113,9 @@ class VectorUnit(wiring.Component):
         if self._fpga:
             impossible, chosen = Signal(), Signal(range(len(mine)))
             m.d.sync += impossible.eq(refused(hw, self.port.instruction.payload, *mine))
-            numbers = {op: number for number, op in enumerate(mine)}
         else:
             impossible, chosen = refused(hw, instruction, *mine), opcode
-            numbers = {op: op for op in mine}
+        numbers = {op: number if self._fpga else int(op) for number, op in enumerate(mine)}
         done = layernorm.done | embed.done | writer.done
         m.d.comb += [
             self.port.instruction.ready.eq(state == State.IDLE),
