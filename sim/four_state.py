@@ -76,13 +76,15 @@ def _included(ports: Sequence[Mapping], checks: Mapping[str, str]) -> str:
     return "\n".join([*lines, f"  wire [{len(checks) - 1}:0] unknown = {{{bits}}};", ""])
 
 
-def compile_four_state(hw: HwConfig, folder: Path, words: int, model: MemoryModel) -> Path:
+def compile_four_state(
+    hw: HwConfig, folder: Path, words: int, model: MemoryModel, verilog: Mapping[str, str] | None = None
+) -> Path:
     """The program for ``vvp``. ``words`` of external memory, of the bus's width. Raises MissingToolError, CheckError."""
     if shutil.which("iverilog") is None:
         raise MissingToolError("iverilog must be on PATH: install it, for example with: apt-get install iverilog")
     ports = generated(hw).manifest["ports"]
     checks = _checks(hw.axi_bytes)
-    texts = {name: _pessimistic(text) for name, text in generated(hw).verilog.items()}
+    texts = {name: _pessimistic(text) for name, text in (verilog or generated(hw).verilog).items()}
     texts |= {"bench.v": wrapper(generated(hw).manifest["top"], ports), "ports.vh": _included(ports, checks)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -108,13 +110,20 @@ def compile_four_state(hw: HwConfig, folder: Path, words: int, model: MemoryMode
 class FourState:
     """What ``Simulator`` is for the compiled simulation, to the extent that a driver needs: ``memory`` is brought up to date by ``call``.
 
-    Use as a context manager; ``folder`` holds what it writes.
+    Use as a context manager; ``folder`` holds what it writes. ``verilog``: other than that which is generated for ``hw``.
     """
 
-    def __init__(self, hw: HwConfig, folder: Path, memory: bytearray, model: MemoryModel):
+    def __init__(
+        self,
+        hw: HwConfig,
+        folder: Path,
+        memory: bytearray,
+        model: MemoryModel,
+        verilog: Mapping[str, str] | None = None,
+    ):
         self.hw, self.memory, self._folder = hw, memory, folder
         self._known = b""
-        program = compile_four_state(hw, folder, len(memory) // hw.axi_bytes, model)
+        program = compile_four_state(hw, folder, len(memory) // hw.axi_bytes, model, verilog)
         self._process = subprocess.Popen(
             ["vvp", "-n", program.name], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )

@@ -17,6 +17,7 @@ from ternbin.mapping.mapper import map_model
 from ternbin.models.bart.lower import lower
 from ternbin.models.bart.random_model import random_quant_bart
 from ternbin.passes import fold
+from ternbin.rtl.verilog.generate import generate
 from ternbin.sim.build import build
 from ternbin.sim.four_state import FourState
 from ternbin.sim.host import Host
@@ -50,12 +51,12 @@ def generated(program: Program, policy: Policy, simulator, resets=()) -> tuple[l
     return tokens, [call.cycles for call in host.calls]
 
 
-def both(tmp_path, program: Program, policy: Policy, model: MemoryModel, resets=()):
+def both(tmp_path, program: Program, policy: Policy, model: MemoryModel, resets=(), verilog=None):
     """The run in the compiled simulation and in that of four states: the same cycles, and no X where it matters."""
     images = [program.with_ids(IDS, policy.prompt[0]) for _ in range(2)]
     with Simulator(program.hw, build(program.hw), images[0], model, seed=5) as simulator:
         compiled = generated(program, policy, simulator, resets)
-    with FourState(program.hw, tmp_path, images[1], model) as simulator:
+    with FourState(program.hw, tmp_path, images[1], model, verilog) as simulator:
         found = generated(program, policy, simulator, resets)
         assert simulator.unknown() == {} and simulator.unknown_words == 0
     assert found == compiled and images[0] == images[1]
@@ -70,6 +71,12 @@ def test_binary(tmp_path):
     """Unused lanes of a binary array hold no zeros that would hide what they are multiplied with."""
     program, policy = job("1-1", NAMED["tiny-binary"])
     both(tmp_path, program, policy, MemoryModel(latency=9, stall_seed=7))
+
+
+def test_the_form_for_fpgas(tmp_path):
+    """Its registers hold what the other form decodes or adds up again in every cycle."""
+    program, policy = job("2-2", TINY)
+    both(tmp_path, program, policy, MemoryModel(stall_seed=3), INTERRUPTED, generate(program.hw, "fpga"))
 
 
 def test_what_was_not_written_is_seen(tmp_path):
