@@ -19,7 +19,7 @@ module ternbin_ram #(
   localparam PART = WIDTH / (ELEMENTS * PLANES);
 
 `ifndef __ICARUS__  // which takes no parameter in an attribute
-  (* ram_style = DEPTH <= 1024 && PART % 4 == 0 ? "distributed" : "auto" *)
+  (* ram_style = DEPTH <= 256 && PART % 4 == 0 ? "distributed" : "auto" *)
 `endif
   reg [WIDTH-1:0] mem [0:DEPTH-1];
   integer part;
