@@ -44,7 +44,7 @@ class Drain(wiring.Component):
     ``tile_free`` pulses with the last column of a tile, of scores never: they are written at once, for SBUF is always ready. All
     outputs depend on registers only. Tiles of the next instruction may be finished before its ``start``; ``busy`` from there to the
     last column. ``fpga`` (constructor): the signal ``following`` has the instruction in the cycle before ``start``, for the product of
-    key and stride; the numbers of the last tiles are registers. ``mode`` (constructor): that of the instruction, if it is decoded.
+    key and stride. ``mode`` (constructor): that of the instruction, if it is decoded.
     """
 
     instruction: Signal
@@ -95,15 +95,10 @@ class Drain(wiring.Component):
         last_col_tile = Signal()
         low = exact_log2(self._hw.cols)
         last_of_tile = Signal(low)
-        highest = [f.col_tiles - 1, f.row_tiles - 1, (f.tokens - 1)[:low]]
-        if self._fpga:  # not looked at in the first cycle of an instruction
-            registers = [Signal.like(value, name=f"highest{i}") for i, value in enumerate(highest)]
-            m.d.sync += [register.eq(value) for register, value in zip(registers, highest, strict=True)]
-            highest = registers
         m.d.comb += [
-            last_col_tile.eq(col_tile == highest[0]),
-            last_tile.eq(row_tile == highest[1]),
-            last_of_tile.eq(Mux(last_col_tile, highest[2], self._hw.cols - 1)),
+            last_col_tile.eq(col_tile == f.col_tiles - 1),
+            last_tile.eq(row_tile == f.row_tiles - 1),
+            last_of_tile.eq(Mux(last_col_tile, (f.tokens - 1)[:low], self._hw.cols - 1)),
             last_column.eq(scores | (self.column == last_of_tile)),
             taken.eq(captured & self.busy),
             push.eq(taken & (scores | skid.i.ready)),

@@ -254,7 +254,7 @@ class Quant(wiring.Component):
 
 class EmbedLane(wiring.Component):
     """sat(old + code*scale), a cycle after ``take``; ``clipped``: it was. ``fpga`` (constructor): the code, which comes last,
-    picks one of three results, behind the registers."""
+    picks one of three results."""
 
     take: Signal
     scale: Signal
@@ -281,25 +281,16 @@ class EmbedLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         low, high = residual_range(self._hw.res_bits)
-        total = Signal(signed(34))
         if self._fpga:
             less, more = self.old - self.scale, self.old + self.scale
-            sums = [clip(less, low, high), clip(more, low, high), outside(less, low, high), outside(more, low, high)]
-            kept = []
-            for value in (self.nonzero, self.negative, self.old, *sums):
-                register = Signal.like(value, name="kept", reset_less=True)
-                with m.If(self.take):
-                    m.d.sync += register.eq(value)
-                kept.append(register)
-            nonzero, negative, old, less, more, less_clipped, more_clipped = kept
-            m.d.comb += [
-                self.result.eq(Mux(nonzero, Mux(negative, less, more), old)),
-                self.clipped.eq(nonzero & Mux(negative, less_clipped, more_clipped)),
-            ]
+            result = Mux(self.nonzero, Mux(self.negative, clip(less, low, high), clip(more, low, high)), self.old)
+            clipped = self.nonzero & Mux(self.negative, outside(less, low, high), outside(more, low, high))
         else:
+            total = Signal(signed(34))
             m.d.comb += total.eq(self.old + Mux(self.nonzero, Mux(self.negative, -self.scale, self.scale), 0))
-            with m.If(self.take):
-                m.d.sync += [self.result.eq(clip(total, low, high)), self.clipped.eq(outside(total, low, high))]
+            result, clipped = clip(total, low, high), outside(total, low, high)
+        with m.If(self.take):
+            m.d.sync += [self.result.eq(result), self.clipped.eq(clipped)]
         return m
 
 
