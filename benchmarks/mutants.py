@@ -4,7 +4,8 @@
 
 One simulator holds all mutants (benchmarks/mutant_design.py); compiling it takes some minutes. Verdicts are kept in ``--work``, one for
 each step of the suite: a later call goes on where an earlier one stopped, and a new step is run on those that the others let pass.
-``--survivors`` lists those that nothing noticed; ``--prove`` asks of each whether it changes anything at all (benchmarks/mutant_equal.py).
+``--survivors`` lists those that nothing noticed; ``--prove`` asks of each whether it changes anything at all (benchmarks/mutant_equal.py);
+``--unit`` judges the mutants of one unit, for example one that has changed.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import multiprocessing
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, zip_longest
 from multiprocessing.connection import Connection
@@ -144,7 +145,7 @@ def prove(
 def table(built: Mutants, found: dict[int, str], proven: set[int]) -> str:
     """Of those that are judged."""
     lines = ["| unit | change nothing | mutants | noticed | share |", "| --- | --- | --- | --- | --- |"]
-    for unit in [*UNITS, "all"]:
+    for unit in [*dict.fromkeys(each.unit for each in built.mutants), "all"]:
         nothing = sum(each.number in proven or each.dead for each in built.mutants if unit in (each.unit, "all"))
         own = [
             bool(found[each.number])
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="of the choice of mutants")
     parser.add_argument("--instructions", type=int, default=200, help="random ones that a mutant executes")
+    parser.add_argument("--unit", choices=UNITS, help="of this one only (default: all)")
     parser.add_argument("--judge", type=int, default=1 << 30, help="at most so many now (default: all)")
     parser.add_argument("--work", type=Path, default=Path("reports/mutants"))
     parser.add_argument("--survivors", action="store_true")
@@ -169,6 +171,8 @@ def main() -> None:
     args = parser.parse_args()
     with stage("simulator"):
         built = build(mutant_suite.HW, args.mutants, args.seed, args.work / "verilog")
+    if args.unit:
+        built = replace(built, mutants=tuple(each for each in built.mutants if each.unit == args.unit))
     text = (args.work / "verilog" / "mutants.v").read_bytes()
     path = args.work / f"{hashlib.sha256(text).hexdigest()[:12]}.jsonl"
     say(f"verdicts: {path}")

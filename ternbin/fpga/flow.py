@@ -34,7 +34,7 @@ def implement(
         texts = sources(hw, device, memory_kb)
         for name, text in texts.items():
             write_text(folder / name, text)
-    result = route([name for name in texts if name.endswith(".v")], BOARD_TOP, device, folder, seed)
+    result = route(sorted(name for name in texts if name.endswith(".v")), BOARD_TOP, device, folder, seed)
     result = {
         "schema": formats.FPGA,
         "version": __version__,
