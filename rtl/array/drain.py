@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.counters import DRAIN_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
+from ternbin.rtl.parts.arithmetic import registered
 from ternbin.rtl.parts.gemm_fields import POINTER, Column, Mode, address, clamp, column_layout, gemm_fields
 from ternbin.rtl.parts.interfaces import Stream, WriteInterface, WritePort, events_signature
 
@@ -150,9 +151,7 @@ class Drain(wiring.Component):
         keys = f.key[row_bits:] * f.dst_stride
         if self._fpga:
             after = gemm_fields(self.following)
-            register = Signal.like(keys, name="keys")
-            m.d.sync += register.eq(after.key[row_bits:] * after.dst_stride)
-            keys = register
+            keys = registered(m, after.key[row_bits:] * after.dst_stride, "keys")
         with m.If(mode.tokens):
             m.d.comb += [begin.eq(clamp(f.dst_addr + f.lane[lane_bits:])), row_step.eq(word_ends)]
             m.d.comb += step.eq(Mux(tile_ends, f.dst_stride, 0))

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.counters import SEQUENCER_EVENTS
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import INSTRUCTION_BITS
-from ternbin.rtl.parts.arithmetic import add_tree
+from ternbin.rtl.parts.arithmetic import add_tree, registered
 from ternbin.rtl.parts.gemm_fields import POINTER, Mode, address, clamp, gemm_fields
 from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, events_signature
 
@@ -86,9 +86,7 @@ class Sequencer(wiring.Component):
         last_step = self._loops(m, f, running, fresh, double, subtract, mask, columns, advance)
         scores = Mode(f).scores
         if self._fpga:
-            register = Signal(name="scores")
-            m.d.sync += register.eq(scores)
-            scores = register
+            scores = registered(m, scores, "scores")
         self._credits(m, scores, running, fresh, issue, advance)
         self._requests(m, f, issue, advance, mask)
         self._steps(

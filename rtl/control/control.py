@@ -21,6 +21,7 @@ from ternbin.contract.isa import (
 )
 from ternbin.contract.pipeline import IN_FLIGHT, TOKEN_BITS
 from ternbin.rtl.control.fetch import Fetch
+from ternbin.rtl.parts.arithmetic import registered
 from ternbin.rtl.parts.interfaces import Record, Stream, UnitInterface, UnitPort, events_signature
 from ternbin.rtl.parts.legality import any_broken
 from ternbin.rtl.transfer.axi import Burst, BurstView, ReadBeat, ReadBeatView
@@ -31,13 +32,6 @@ def header_field(word: Value, name: str) -> Value:
     """A field of the header, the same in all instructions."""
     low, bits, _ = layout(Op.END)[name]
     return word[low : low + bits]
-
-
-def _register(m: Module, value: Value) -> Signal:
-    """``value`` a cycle later."""
-    result = Signal(len(value))
-    m.d.sync += result.eq(value)
-    return result
 
 
 class Queued(data.StructLayout):
@@ -301,7 +295,7 @@ class Control(wiring.Component):
         still = Signal(range(self._watchdog + 1))
         moved = Cat(self.trace_start, self.trace_done, self.active, fetch.o.valid & fetch.o.ready).any()
         if self._fpga:
-            moved = _register(m, moved)
+            moved = registered(m, moved, "result")
         m.d.sync += still.eq(Mux(moved | ~self.busy, 0, still + 1))
         addr = fetch.o.payload.addr
         for queue in reversed(queues.values()):
@@ -335,9 +329,9 @@ class Control(wiring.Component):
         if self._fpga:
             found = [
                 (
-                    _register(m, condition),
-                    reason if isinstance(reason, int) else _register(m, reason),
-                    _register(m, where),
+                    registered(m, condition, "result"),
+                    reason if isinstance(reason, int) else registered(m, reason, "result"),
+                    registered(m, where, "result"),
                 )
                 for condition, reason, where in found
             ]

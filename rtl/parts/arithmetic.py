@@ -33,6 +33,13 @@ def split_lanes(word: Value, lanes: int, bits: int) -> list[Value]:
     return [word[e * pitch : e * pitch + bits].as_signed() for e in range(lanes)]
 
 
+def registered(m: Module, value: Value, name: str) -> Signal:
+    """``value`` (unsigned) a cycle later: a register ``name``."""
+    result = Signal(len(value), name=name)
+    m.d.sync += result.eq(value)
+    return result
+
+
 def round_shift(value: Value, shift: Value | int) -> Value:
     """``rshift`` of the numerics rules, exact for every shift: one bit more is kept, then rounded away."""
     return (((value << 1) >> shift) + 1) >> 1

@@ -17,7 +17,7 @@ from amaranth.utils import exact_log2
 from ternbin.contract.hw import HwConfig
 from ternbin.contract.isa import Kind, Op
 from ternbin.contract.pipeline import SLOTS
-from ternbin.rtl.parts.arithmetic import ReadBuffer, Word, add_tree, instruction_fields, split_lanes, tree
+from ternbin.rtl.parts.arithmetic import ReadBuffer, Word, add_tree, instruction_fields, registered, split_lanes, tree
 from ternbin.rtl.parts.divsqrt import Divide
 from ternbin.rtl.parts.interfaces import ReadInterface, ReadPort, Stream, WriteInterface, WritePort
 from ternbin.rtl.parts.primitives import instance, shared_inputs
@@ -242,9 +242,7 @@ class Softmax(wiring.Component):
         m.d.comb += [table.enable.eq(advance), self.lutv_error.eq(table.error)]
         scale = {"power": f.power, "mul": Mux(f.power, f.mul, 1), "shift": Mux(f.power, f.shift, 0)}
         if self._fpga:  # no score is there in the first cycle of an instruction
-            registers = {name: Signal.like(Value.cast(value), name=f"kept_{name}") for name, value in scale.items()}
-            m.d.sync += [register.eq(scale[name]) for name, register in registers.items()]
-            scale = registers
+            scale = {name: registered(m, value, f"kept_{name}") for name, value in scale.items()}
         common = shared_inputs(
             m,
             {

@@ -145,7 +145,7 @@ class VectorUnit(wiring.Component):
             m.d.comb += [engine.start.eq(start & (chosen == numbers[op])), engine.f.eq(fields_of(instruction, op))]
         is_quant = chosen == numbers[Op.QUANT]
         writes = is_quant | (chosen == numbers[Op.SOFTMAX])
-        self._writer(m, writer, start, instruction, is_quant, writes, quant, softmax)
+        self._writer(m, writer, start & writes, instruction, is_quant, quant, softmax)
         self._memories(m, chosen, numbers, layernorm, embed, quant, softmax, writer)
         self._events(m, layernorm, embed, quant, softmax, writer)
         return m
@@ -157,14 +157,13 @@ class VectorUnit(wiring.Component):
         start: Value,
         instruction: Value,
         is_quant: Value,
-        writes: Value,
         quant: Quant,
         softmax: Softmax,
     ) -> None:
         """QUANT and SOFTMAX share the writer of codes."""
         q, s = fields_of(instruction, Op.QUANT), fields_of(instruction, Op.SOFTMAX)
         m.d.comb += [
-            writer.start.eq(start & writes),
+            writer.start.eq(start),
             *(
                 getattr(writer, name).eq(Mux(is_quant, q[name], s[name]))
                 for name in ("dst_addr", "dst_stride", "dst_plane", "kind")
