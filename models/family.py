@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor
 
+from ternbin.errors import InputError
 from ternbin.graph.given import Given
 from ternbin.graph.ir import Lowered
 from ternbin.models import calibrate, fidelity, packed
@@ -145,6 +146,10 @@ class Family(ABC, Generic[Model]):
         new = self.quantize(self.stock(model), replace(model.quant_config, bits=bits, fracs={}))
         packed.keep_codes(model, new)
         return new
+
+    def widen(self, model: Model, bits: str, seed: int) -> Model:
+        """A student of binary activations, twice as wide, that begins as `model`, of ternary ones.  Raises InputError."""
+        raise InputError(f"model to widen must be of another family, not {self.quant_type.removeprefix('ternbin_')}")
 
     def calibrate(self, model: Model, batches: Iterable[dict]) -> None:
         """Set the steps that are unset, and the residual grids."""

@@ -73,6 +73,12 @@ class Seq2Seq(Family[Seq2SeqModel]):
 
         return qbart.stock_model(cast("QuantSeq2Seq", model))
 
+    def widen(self, model: Seq2SeqModel, bits: str, seed: int) -> Seq2SeqModel:
+        from ternbin.models.bart import widen
+
+        quant = replace(model.quant_config, bits=bits, fracs={})
+        return widen.widen(cast("QuantSeq2Seq", model), quant, seed)
+
     def batches(self, model: Seq2SeqModel, pairs: Sequence[Pair]) -> list[dict]:
         limit = min(CALIBRATION_LENGTH, model.config.max_position_embeddings)
         if not pairs:

@@ -60,7 +60,13 @@ def _relation(x: Tensor, heads: int, valid: Tensor) -> Tensor:
     return scores.masked_fill(~valid[:, None, None], -1e4).log_softmax(-1)
 
 
+def mean_of_copies(x: Tensor, width: int) -> Tensor:
+    """[.., width] of x [.., copies * width]: a student may have several copies of every channel (`ternbin.models.bart.widen`)."""
+    return x.unflatten(-1, (-1, width)).mean(-2)
+
+
 def _divergence(student: Tensor, teacher: Tensor, heads: int, valid: Tensor) -> Tensor:
+    student = mean_of_copies(student, teacher.shape[-1])
     own, wanted = _relation(student, heads, valid), _relation(teacher.detach(), heads, valid)
     each = (wanted.exp() * (wanted - own)).sum(-1).transpose(1, 2)  # [B, T, heads]
     return each[valid].mean()

@@ -26,7 +26,7 @@ from ternbin.models.task.figures import tensor_figures
 from ternbin.models.task.fit import Job, fit, make_optimizer
 from ternbin.models.task.generate import generate, mean_nll
 from ternbin.models.task.machine import Machine
-from ternbin.models.task.relations import Relations
+from ternbin.models.task.relations import Relations, mean_of_copies
 from ternbin.models.task.scales import weigh_scales
 from ternbin.models.task.scores import METRICS
 from ternbin.models.task.sets import open_dataset
@@ -48,7 +48,8 @@ class StudentRecipe:
     `scale_lr` multiplies the learning rate of the activation steps.  Until `short_fraction` of the budget,
     sources have at most `short_source` of the task's longest source.  `written`: share of the training rows whose target
     is what the teacher writes (sequence-level distillation).  `weigh_scales`: rows of weights start with the scale of
-    least error on the inputs they see (`ternbin.models.task.scales`).
+    least error on the inputs they see (`ternbin.models.task.scales`).  `widen`: a student of binary activations has twice the
+    width of the ternary one that it starts from.
     """
 
     schedule: Schedule = field(default_factory=lambda: Schedule(lr=1.5e-3))
@@ -62,6 +63,7 @@ class StudentRecipe:
     short_fraction: float = 0.5
     written: float = 0.0
     weigh_scales: bool = False
+    widen: bool = False
 
 
 def student_groups(model, recipe: StudentRecipe) -> list[dict]:
@@ -81,12 +83,13 @@ def student_groups(model, recipe: StudentRecipe) -> list[dict]:
 def hidden_error(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], valid: torch.Tensor) -> torch.Tensor:
     """Mean squared error of hidden states (B, T, D) over layers and the tokens that `valid` (B, T) marks.
 
-    In units of the teacher's mean square, layer by layer: a pre-norm stream grows from layer to layer.
+    In units of the teacher's mean square, layer by layer: a pre-norm stream grows from layer to layer.  Of a wider student
+    (B, T, copies * D) the mean of the copies is compared.
     """
     errors = []
     for s, t in zip(student, teacher, strict=True):
         wanted = t[valid]
-        errors.append((s[valid] - wanted).square().mean() / wanted.square().mean())
+        errors.append((mean_of_copies(s[valid], t.shape[-1]) - wanted).square().mean() / wanted.square().mean())
     return torch.stack(errors).mean()
 
 
@@ -124,20 +127,32 @@ def student_batches(
 
 
 def first_student(
-    family: Family[Any], teacher, bits: str, start_dir: Path | None, head_bits: int | None = None
+    family: Family[Any],
+    teacher,
+    bits: str,
+    start_dir: Path | None,
+    head_bits: int | None = None,
+    *,
+    widen: bool = False,
+    seed: int = 0,
 ) -> QuantModel:
     """The student before training: of the teacher's weights, or of the latent weights of another student, with the steps it
-    has learned where activations have the same codes."""
+    has learned where activations have the same codes; or twice as wide as that student."""
     quant = QuantConfig(bits=bits, head_weight_bits=head_bits)
     if start_dir is None:
+        if widen:
+            raise InputError("--widen must be given with --start, a student of ternary activations")
         return family.quantize(teacher, quant)
     folder = start_dir / LATENT if (start_dir / LATENT).is_dir() else start_dir
     other, full_precision = family_in(folder)
     if other is not family or full_precision:
         raise InputError(f"--start must be a quantized model of the teacher's family, not the one in {str(folder)!r}")
     started = family.load(folder)
-    student = family.requantize(started, bits)
-    keep_steps(started, student)
+    if widen:
+        student = family.widen(started, bits, seed)
+    else:
+        student = family.requantize(started, bits)
+        keep_steps(started, student)
     if head_bits is not None:
         student.set_head_bits(head_bits)
     return student
@@ -188,7 +203,7 @@ def train_student(
         held, SPLITS[:2], tokenizer, Room.of(teacher.config), choice=choice, carried=carried_task(teacher_dir)
     )
     task, rows, validation = encoded.task, encoded.texts["train"].rows, encoded.texts["validation"].rows
-    student = first_student(family, teacher, bits, start_dir, head_bits)
+    student = first_student(family, teacher, bits, start_dir, head_bits, widen=recipe.widen, seed=seed)
     out_dir.mkdir(parents=True, exist_ok=True)
     task.save(out_dir)
     teacher.to(device)

@@ -16,7 +16,7 @@ from ternbin.storage import claimed
 if TYPE_CHECKING:
     from ternbin.models.task.budget import Schedule
 
-RECIPE = ("relation", "written", "weigh_scales")  # options that are fields of a student's recipe
+RECIPE = ("relation", "written", "weigh_scales", "widen")  # options that are fields of a student's recipe
 ROLES = {  # options of one role
     "student": (*RECIPE, "head_bits"),
     "teacher": ("dropout", "pretrain", "config", "tokenizer", "units", "vocab"),
@@ -76,6 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="start a student's rows with scales weighted by their inputs",
+    )
+    parser.add_argument(
+        "--widen",
+        action="store_true",
+        default=None,
+        help="make a 1-1 student twice as wide as the 2-2 of --start, two binary activations for each ternary one",
     )
     _add_machine(parser)
     parser.add_argument("--seed", type=options.whole(0), default=0)

@@ -23,8 +23,8 @@ from ternbin.energy.published import published
 from ternbin.energy.uncertainty import Spread
 from ternbin.errors import InputError
 from ternbin.explore.equal_quality import equal_quality
-from ternbin.explore.place import CASES, MIB, Mapped, Subject, best, levels
-from ternbin.explore.quality import UNQUANTIZED, Records, Scored, quality
+from ternbin.explore.place import CASES, MIB, Case, Mapped, Subject, best, levels
+from ternbin.explore.quality import Records, Scored, quality
 from ternbin.explore.references import Choice, Reference, Tried
 from ternbin.explore.subjects import SUBJECTS
 from ternbin.explore.sweeps import Energy, Point, Sweeper, kept_in_fp32, mapped_anew, sweep_record
@@ -160,8 +160,7 @@ def choose(subject: Subject, dram: str, step: Step) -> Chosen:
     for case in CASES:
         if not case.reference:
             step(f"{subject.name} {case.name}")
-            mapped = best(subject, case, dram)
-            found[case.name] = [[Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]] * 3
+            found[case.name] = [own_choices(best(subject, case, dram), dram)] * 3
     ours = found["W2A2"][0]
     tried: dict[tuple[int, int], dict[Tried, Mapped | InputError]] = {}  # by bits
     for case in CASES:
@@ -173,16 +172,28 @@ def choose(subject: Subject, dram: str, step: Step) -> Chosen:
     return Chosen(*({case.name: found[case.name][number] for case in CASES} for number in range(3)))
 
 
-def unquantized(subject: Subject, ours: Sequence[Choice], dram: str, step: Step) -> Records:
-    """A model at the precisions that a full-precision score is taken for, each as it needs least energy for its latency; ``ours``: the
-    accelerator beside which it stands, a choice for each phase."""
+def scored(subject: Subject, ours: Sequence[Choice], dram: str, step: Step) -> Records:
+    """A model at the precisions that it is scored at, each as it needs least energy, a reference for its latency; ``ours``: the
+    accelerator beside which that stands, a choice for each phase."""
     found: Records = {}
+    names = {score.precision for score in subject.scores}
     for case in CASES:
-        if case.name in UNQUANTIZED:
+        if case.name in names:
             step(f"{subject.name} {case.name}")
-            reference = Reference(subject, case, dram)
-            found[case.name] = record(subject, [reference.chosen(number, own)[1] for number, own in enumerate(ours)])
+            found[case.name] = record(subject, _choices(subject, case, ours, dram))
     return found
+
+
+def _choices(subject: Subject, case: Case, ours: Sequence[Choice], dram: str) -> list[Choice]:
+    if case.reference:
+        reference = Reference(subject, case, dram)
+        return [reference.chosen(number, own)[1] for number, own in enumerate(ours)]
+    return own_choices(best(subject, case, dram), dram)
+
+
+def own_choices(mapped: Mapped, dram: str) -> list[Choice]:
+    """One for each phase."""
+    return [Choice(mapped, phase, mapped.lines(phase, dram)) for phase in mapped.phases]
 
 
 def audit_subject(subject: Subject, dram: str, step: Step = _silent, anew: Anew | None = None) -> dict[str, Any]:
@@ -195,7 +206,7 @@ def audit_subject(subject: Subject, dram: str, step: Step = _silent, anew: Anew 
     tables = {name: {case: record(subject, own) for case, own in table.items()} for name, table in vars(chosen).items()}
     found = {name: all_ratios(table) for name, table in tables.items()}
     models: list[Scored] = [(subject.scores, tables["latency"])]
-    models += [(one.scores, unquantized(one, chosen.latency["W2A2"], dram, step)) for one in subject.smaller]
+    models += [(one.scores, scored(one, chosen.latency["W2A2"], dram, step)) for one in subject.others]
     return {
         "name": subject.name,
         "source_len": subject.source_len,

@@ -56,7 +56,7 @@ CASES = (
 class Subject:
     """What is audited: a model by its bits, on ``hw``, ``source_len`` tokens in and ``new_tokens`` out. ``lengths`` and ``capacities``
     (times those of ``hw``) are the values of the break-even curves, ``parameters`` the paper's count, ``scores`` what is known of its
-    quality, ``smaller`` models of the same task that are scored in full precision only."""
+    quality, ``others`` models of the same task in other shapes, at the precisions that they are scored at."""
 
     name: str
     model: Callable[[str], Lowered]
@@ -68,7 +68,7 @@ class Subject:
     parameters: Parameters
     memory: MemoryModel = MemoryModel()
     scores: tuple[Score, ...] = ()
-    smaller: tuple["Subject", ...] = ()
+    others: tuple["Subject", ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,16 @@ from ternbin.schema import DATA_BYTES, read_json
 
 _STUDENT = re.compile(r"W\dA\d")
 _BITS = re.compile(r"\d-\d")  # folders of further checkpoints, by their bits
+SHAPE = (  # fields of a configuration from which follows what a model needs
+    "d_model",
+    "encoder_attention_heads",
+    "encoder_ffn_dim",
+    "encoder_layers",
+    "vocab_size",
+    "activation_function",
+    "max_position_embeddings",
+    "scale_embedding",
+)
 UNQUANTIZED = {
     "FP32": "measured",
     "BF16": "projected",
@@ -31,22 +41,30 @@ class Score:
 
 
 def scores(folder: Path) -> tuple[Score, ...]:
-    """Of the evaluation in ``folder`` and in those below it that are named after bits. A student's integer model where there is one: that
+    """Of the evaluation in ``folder`` and of its settings of the same shape. A student's integer model where there is one: that
     is what runs; the teacher as FP32, and for BF16 and INT8 as if they kept all of it. Evaluations of another number of texts than
     the first are left out: their scores do not compare."""
-    files = [
-        folder / "eval.json",
-        *sorted(path / "eval.json" for path in folder.iterdir() if _BITS.fullmatch(path.name)),
-    ]
     found: dict[tuple[str, str], Score] = {}
-    evaluations: list[Any] = [read_json(path, DATA_BYTES) for path in files if path.exists()]
-    for evaluation in evaluations:
-        if evaluation["texts"] != evaluations[0]["texts"]:
-            continue
-        for system, own in evaluation["models"].items():
-            for score in _of(system, own):
-                found.setdefault((score.system, score.precision), score)
+    for path, evaluation in _evaluations(folder).items():
+        if path == folder or not _other_shape(path, folder):
+            for system, own in evaluation["models"].items():
+                for score in _of(system, own):
+                    found.setdefault((score.system, score.precision), score)
     return tuple(found.values())
+
+
+def _evaluations(folder: Path) -> dict[Path, Any]:
+    """By folder: this one, then those in it that are named after bits, where they have as many texts."""
+    folders = [folder, *sorted(path for path in folder.iterdir() if _BITS.fullmatch(path.name))]
+    found = {path: read_json(path / "eval.json", DATA_BYTES) for path in folders if (path / "eval.json").exists()}
+    texts = next((evaluation["texts"] for evaluation in found.values()), None)
+    return {path: evaluation for path, evaluation in found.items() if evaluation["texts"] == texts}
+
+
+def _other_shape(setting: Path, folder: Path) -> dict[str, Any]:
+    """The fields of SHAPE in which a setting differs from the model in ``folder``."""
+    own, first = (read_json(path / "config.json", DATA_BYTES) for path in (setting, folder))
+    return {name: own[name] for name in SHAPE if own[name] != first[name]}
 
 
 def _of(system: str, own: dict[str, Any]) -> list[Score]:
@@ -59,24 +77,33 @@ def _of(system: str, own: dict[str, Any]) -> list[Score]:
 
 
 @dataclass(frozen=True)
-class Smaller:
-    """A smaller full-precision model of the same task: ``config``, fields of a BART configuration that differ from the subject's."""
+class Other:
+    """A model of the same task in another shape: ``config``, fields of a BART configuration that differ from the subject's."""
 
     name: str
     config: dict[str, Any]
     scores: tuple[Score, ...]
 
 
-def smaller(folder: Path) -> tuple[Smaller, ...]:
-    """Those that ``smaller.json`` beside a checkpoint lists, their scores as :func:`scores` gives a teacher's. Raises InputError for scores
-    on another number of texts than the checkpoint's own, which do not compare."""
+def others(folder: Path) -> tuple[Other, ...]:
+    """Smaller full-precision models, which ``smaller.json`` beside a checkpoint lists, their scores as :func:`scores` gives a teacher's,
+    and the checkpoint's settings of another shape. Raises InputError for scores on another number of texts than the checkpoint's own,
+    which do not compare."""
+    found: list[Other] = []
     path = folder / "smaller.json"
-    if not path.exists():
-        return ()
-    data, own = read_json(path, DATA_BYTES), read_json(folder / "eval.json", DATA_BYTES)
-    if data["texts"] != own["texts"]:
-        raise InputError(f"{path}: texts must be {own['texts']}, not {data['texts']}")
-    return tuple(Smaller(name, model["config"], tuple(_of(name, model))) for name, model in data["models"].items())
+    if path.exists():
+        data, own = read_json(path, DATA_BYTES), read_json(folder / "eval.json", DATA_BYTES)
+        if data["texts"] != own["texts"]:
+            raise InputError(f"{path}: texts must be {own['texts']}, not {data['texts']}")
+        found += [Other(name, model["config"], tuple(_of(name, model))) for name, model in data["models"].items()]
+    for setting, evaluation in _evaluations(folder).items():
+        if setting != folder and (config := _other_shape(setting, folder)):
+            found += [
+                Other(system, config, tuple(_of(system, own)))
+                for system, own in evaluation["models"].items()
+                if _STUDENT.search(system)
+            ]
+    return tuple(found)
 
 
 Records = dict[str, dict[str, Any]]  # of a model, by precision

@@ -9,7 +9,7 @@ from transformers import BartConfig
 
 from ternbin.contract.hw import NAMED
 from ternbin.explore.place import Subject
-from ternbin.explore.quality import Smaller, scores, smaller
+from ternbin.explore.quality import Other, others, scores
 from ternbin.models import prepare
 from ternbin.models.bart.shape import BART_BASE, shape_model
 from ternbin.models.task.paper import bart_base as paper_bart_base
@@ -34,11 +34,11 @@ def bundled() -> Subject:
         count(on_meta(config)),
         scores=scores(folder),
     )
-    return replace(subject, smaller=tuple(of_shape(subject, config, one) for one in smaller(folder)))
+    return replace(subject, others=tuple(of_shape(subject, config, one) for one in others(folder)))
 
 
-def of_shape(subject: Subject, config: BartConfig, one: Smaller) -> Subject:
-    """A smaller model in the place of ``subject``, whose configuration is ``config``: what it needs follows from its shape."""
+def of_shape(subject: Subject, config: BartConfig, one: Other) -> Subject:
+    """A model of another shape in the place of ``subject``, whose configuration is ``config``: what it needs follows from its shape."""
     own = BartConfig.from_dict(config.to_dict() | one.config)
     dims: dict[str, Any] = {
         "d_model": own.d_model,

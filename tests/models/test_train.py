@@ -168,6 +168,22 @@ def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
         student.first_student(family, full, "1-1", teacher_dir)
 
 
+def test_a_wider_student_starts_from_another(data_dir, teacher_dir, tmp_path):
+    first, wide = tmp_path / "first", tmp_path / "wide"
+    student.train_student(teacher_dir, data_dir, first, steps=1, machine=OFTEN)
+    recipe = student.StudentRecipe(widen=True, relation=1.0)
+    student.train_student(
+        teacher_dir, data_dir, wide, bits="1-1", start_dir=first, steps=6, recipe=recipe, machine=OFTEN
+    )
+    log = [json.loads(line) for line in (wide / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"]
+    model = load_model(wide)
+    assert (model.config.d_model, model.quant_config.bits) == (2 * TINY["d_model"], "1-1")
+    with pytest.raises(InputError, match="--widen must be given with --start"):
+        student.train_student(teacher_dir, data_dir, tmp_path / "none", bits="1-1", steps=1, recipe=recipe)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_teacher_starts_from_the_weights_that_a_student_stands_for(data_dir, teacher_dir, tmp_path):
     student.train_student(teacher_dir, data_dir, tmp_path / "student", steps=1, machine=OFTEN)
     packed, start = load_model(tmp_path / "student"), start_in(tmp_path / "student")

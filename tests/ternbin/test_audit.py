@@ -36,7 +36,7 @@ from ternbin.explore import references
 from ternbin.explore.audit import audit_subject
 from ternbin.explore.equal_quality import Size, at_equal_score, equal_quality, frontier
 from ternbin.explore.place import CASES, Subject, best, place, reference_config, whole_codes
-from ternbin.explore.quality import quality, scores, smaller
+from ternbin.explore.quality import others, quality, scores
 from ternbin.explore.references import Choice, Reference, fewer_lanes, of_rows, tiled
 from ternbin.explore.subjects import of_shape
 from ternbin.explore.sweeps import batched, crossing
@@ -442,10 +442,10 @@ def test_smaller_models_are_what_a_file_beside_the_checkpoint_lists(report, tmp_
     config = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "vocab_size": 99}
     scored = {"model": {"greedy": {"rouge1": 20.0, "rougeL": 18.0}}, "nll": {"test": 3.5}}
     (tmp_path / "eval.json").write_text((folder / "eval.json").read_text())
-    assert smaller(tmp_path) == ()
+    assert others(tmp_path) == ()
     path = tmp_path / "smaller.json"
     path.write_text(json.dumps({"texts": 1000, "models": {"d 32 (FP32)": {"config": config} | scored}}))
-    (one,) = smaller(tmp_path)
+    (one,) = others(tmp_path)
     assert [(score.precision, score.rouge_1, score.tier) for score in one.scores] == [
         ("FP32", 20.0, "measured"),
         ("BF16", 20.0, "projected"),
@@ -462,7 +462,7 @@ def test_smaller_models_are_what_a_file_beside_the_checkpoint_lists(report, tmp_
     assert "d 32 (FP32)" in {row[0] for row in quality_rows(own)} and "<svg" in audit_plots.quality(own)
     path.write_text(json.dumps({"texts": 200, "models": {}}))
     with pytest.raises(InputError, match="smaller.json: texts must be 1000, not 200"):
-        smaller(tmp_path)
+        others(tmp_path)
 
 
 def test_measured_energy_stands_beside_the_model_s(report, tmp_path):
