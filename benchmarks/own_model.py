@@ -1,6 +1,6 @@
 """The worked example of docs/own-model.md, from an empty folder: teacher, students of three settings, scores, words on the accelerator.
 
-    python benchmarks/own_model.py reports/own-model --steps 1200 300 500 500
+    python benchmarks/own_model.py reports/own-model --steps 1200 300 500 500 500
 
 Goes on where it was stopped. Prints the table of the page: CPU minutes of training, exact matches on the first test words of the fake-quant
 and of the integer model, and how many words the accelerator wrote as the integer model did, every tensor compared.
@@ -22,7 +22,8 @@ from ternbin.models.task.sets import open_dataset
 from ternbin.models.task.task import carried_task
 from ternbin.models.task.tokenizer import tokenizer_in
 
-CHAIN = {"teacher": None, "2-8": None, "2-2": "2-8", "1-1": "2-2"}
+WIDE = "1-1 widened"
+CHAIN = {"teacher": None, "2-8": None, "2-2": "2-8", "1-1": "2-2", WIDE: "2-2"}
 """What is trained, and the student that it starts from."""
 
 
@@ -32,13 +33,14 @@ def command(name: str, steps: int, data: str) -> list[str]:
         return ["train", "teacher", "--data", data, "--steps", str(steps), "--out", "teacher"]
     start = CHAIN[name]
     more = ["--start", folder(start)] if start else []
-    words = ["train", "student", "--data", data, "--teacher", "teacher", *more, "--bits", name]
+    wide = ["--widen"] if name == WIDE else []
+    words = ["train", "student", "--data", data, "--teacher", "teacher", *more, "--bits", name.split()[0], *wide]
     return [*words, "--steps", str(steps), "--out", folder(name)]
 
 
 def folder(name: str) -> str:
     """Where a model goes."""
-    return name if name == "teacher" else f"s{name.replace('-', '')}"
+    return name if name == "teacher" else f"s{name.replace('-', '').replace(' ', '-')}"
 
 
 def run(words: list[str], where: Path) -> float:
@@ -69,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", default="misaki")
-    parser.add_argument("--steps", type=int, nargs=4, default=(1200, 300, 500, 500))
+    parser.add_argument("--steps", type=int, nargs=5, default=(1200, 300, 500, 500, 500))
     parser.add_argument("--limit", type=int, default=500)
     parser.add_argument("--words", type=int, default=3)
     args = parser.parse_args()

@@ -108,11 +108,11 @@ def _shift_outputs(old: Seq2SeqModel, new: Seq2SeqModel) -> None:
 
 def _shift_stream(old: Seq2SeqModel, new: Seq2SeqModel) -> None:
     """The two thresholds of what reads a LayerNorm; where the stream goes on from there, its next writer takes the shift back."""
-    for (norm, readers, _), (wide, _, writer) in zip(_norms(old), _norms(new), strict=True):
+    for (_, readers, _), (norm, _, writer) in zip(_norms(old), _norms(new), strict=True):
         if readers:
             steps: list[Tensor] = [reader.x_quant.step for reader in readers]
             by = torch.stack(steps).mean() / 2
-            _shift(wide.bias, by)
+            _shift(norm.bias, by)
             if writer is not None:
                 _shift(writer.bias, -by)
 

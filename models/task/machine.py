@@ -14,7 +14,7 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """`precision` "auto": fp32 on a CPU, bf16 on a GPU.  `accumulate`: batches whose gradients make one step.
+    """`precision` "auto": fp32 on a CPU, bf16 on a GPU; "tf32" is fp32 on a CPU.  `accumulate`: batches whose gradients make one step.
 
     `patience`: validations without a better score after which a run ends; None: never.  `save_every`: seconds.
     `threads`: of the CPU.

@@ -93,7 +93,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "fp32", "tf32", "bf16"),
         default="auto",
-        help="of products (default: auto: fp32 on a CPU, bf16 on a GPU)",
+        help="of products (default: auto: fp32 on a CPU, on a GPU bf16, tf32 for students of 1- or 2-bit activations)",
     )
     parser.add_argument(
         "--accumulate", type=options.whole(1), default=1, metavar="N", help="batches a step (default: 1)"

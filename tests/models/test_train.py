@@ -152,6 +152,12 @@ def test_student_learns(data_dir, teacher_dir, tmp_path, bits, head_bits):
     assert torch.equal(packed(input_ids=ids, labels=ids).logits, latent(input_ids=ids, labels=ids).logits)
 
 
+@pytest.mark.parametrize(("bits", "precision"), [("2-2", "tf32"), ("1-1", "tf32"), ("2-8", "auto"), ("1-8", "auto")])
+def test_few_bits_are_not_trained_in_bf16_unasked(bits, precision):
+    assert student.exact_enough(Machine(), bits).precision == precision
+    assert student.exact_enough(Machine(precision="bf16"), bits).precision == "bf16"
+
+
 def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
     student.train_student(teacher_dir, data_dir, tmp_path / "first", steps=1, machine=OFTEN)
     family, full = full_precision_in(teacher_dir, "teacher")

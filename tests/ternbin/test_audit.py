@@ -465,6 +465,40 @@ def test_smaller_models_are_what_a_file_beside_the_checkpoint_lists(report, tmp_
         others(tmp_path)
 
 
+def test_a_setting_of_another_shape_is_scored_with_its_own_energy(tmp_path):
+    folder = prepare.bundled_dir()
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("eval.json", "config.json"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    (tmp_path / "1-1").mkdir()
+    evaluation = json.loads((folder / "eval.json").read_text())
+    student = evaluation["models"].pop("student (W2A2)")
+    evaluation["models"]["student (W1A1)"] = student
+    (tmp_path / "1-1" / "eval.json").write_text(json.dumps(evaluation))
+    (tmp_path / "1-1" / "config.json").write_text(json.dumps(config))
+    assert "W1A1" in {score.precision for score in scores(tmp_path)} and others(tmp_path) == ()
+    width = {"d_model": 2 * config["d_model"], "encoder_attention_heads": 6}
+    (tmp_path / "1-1" / "config.json").write_text(json.dumps(config | width))
+    assert "W1A1" not in {score.precision for score in scores(tmp_path)}
+    (wide,) = others(tmp_path)
+    assert wide.config == width and [score.precision for score in wide.scores] == ["W1A1"]
+    small = BartConfig(
+        activation_function="relu",
+        d_model=32,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        vocab_size=99,
+    )
+    one = replace(wide, config={"d_model": 64, "encoder_attention_heads": 4})
+    own, narrow = (
+        audits.scored(of_shape(SUBJECT, small, each), [], "lpddr4", lambda case: None)["W1A1"]["phases"]
+        for each in (one, replace(one, config={}))
+    )
+    for phase, other in zip(own, narrow, strict=True):
+        assert phase["macs"] > other["macs"] and phase["per_token_pj"]["pj"] > other["per_token_pj"]["pj"]
+
+
 def test_measured_energy_stands_beside_the_model_s(report, tmp_path):
     path = tmp_path / "m.json"
     windows = [{"seconds": 2.0, "joules": 0.5, "passes": 100}, {"seconds": 1.0, "joules": 0.28, "passes": 50}]
