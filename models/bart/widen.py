@@ -30,7 +30,7 @@ WIDTHS = ("d_model", "encoder_attention_heads", "decoder_attention_heads", "enco
 def widen(old: QuantSeq2Seq, quant: QuantConfig, seed: int) -> QuantSeq2Seq:
     """The student of `quant`, of binary weights and activations, COPIES times as wide as `old`, of ternary activations.
 
-    Row c of a tensor becomes rows c and d + c, likewise columns.  `seed` draws which copy of a weight that is 0 is positive.
+    Row c of a tensor becomes rows c and d + c, likewise columns.  `seed` draws which copies of weights that are 0 are positive.
     Raises InputError for other bits, for positions that are not learned, and for an `old` without learned steps.
     """
     bits = old.quant_config.act_bits, quant.act_bits, quant.weight_bits
@@ -76,11 +76,14 @@ def _widen_step(name: str, old: ActQuantizer, new: ActQuantizer) -> None:
 
 
 def _two_signs(module: QuantWeight, rows: int, generator: torch.Generator) -> Tensor:
-    """[rows * R, COPIES * W] of latent weights [R, W] whose signs are, two by two, the ternary code; row scales are the ternary ones."""
+    """[rows * R, COPIES * W] of latent weights [R, W] whose signs are, two by two, the ternary code; row scales are the ternary ones.
+
+    Of the weights of a row that are 0, as many have a positive first copy as a negative one: their noise has no mean.
+    """
     weight = module.value
-    scale = weight_codes(weight, 2)[1]
-    draw = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
-    apart = draw * scale / 2
+    codes, scale = weight_codes(weight, 2)
+    drawn = torch.rand(weight.shape, generator=generator).masked_fill(codes != 0, 2.0)
+    apart = (drawn.argsort(1).argsort(1) % 2 * 2 - 1) * scale / 2
     first, second = weight + apart, weight - apart
     wide = [torch.cat(pair, dim=1) for pair in ((first, second), (second, first))[:rows]]
     latent = torch.cat(wide)
