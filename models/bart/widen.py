@@ -20,7 +20,7 @@ from ternbin.models.bart.qbart import QuantSeq2Seq, quantized_config
 from ternbin.models.bart.structure import Seq2SeqModel, Stack, embedding_norm, final_norm, stacks
 from ternbin.models.config import QuantConfig
 from ternbin.models.modules import QuantEmbedding, QuantLayerNorm, QuantLinear, QuantPositions, QuantWeight
-from ternbin.models.quantizers import ActQuantizer, weight_codes
+from ternbin.models.quantizers import ActQuantizer, latent_weight
 
 COPIES = 2
 WIDTHS = ("d_model", "encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim")
@@ -80,8 +80,8 @@ def _two_signs(module: QuantWeight, rows: int, generator: torch.Generator) -> Te
 
     Of the weights of a row that are 0, as many have a positive first copy as a negative one: their noise has no mean.
     """
-    weight = module.value
-    codes, scale = weight_codes(weight, 2)
+    codes, scale = (part.to(torch.float32) for part in module.weight_parts())
+    weight = latent_weight(codes, scale, module.bits) if module.latent is None else module.latent
     drawn = torch.rand(weight.shape, generator=generator).masked_fill(codes != 0, 2.0)
     apart = (drawn.argsort(1).argsort(1) % 2 * 2 - 1) * scale / 2
     first, second = weight + apart, weight - apart

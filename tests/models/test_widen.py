@@ -49,10 +49,14 @@ def test_two_binary_activations_make_the_ternary_one():
 
 
 @torch.no_grad()
-def test_a_ternary_weight_is_the_mean_of_two_binary_ones():
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_ternary_weight_is_the_mean_of_two_binary_ones(packed):
     old, new = pair()
+    if packed:  # without the latent weights that it was trained as
+        new = widen(old.pack(), new.quant_config, 0)
     for name, module in old.weights():
-        value, wide = module.quantized_weight(), new.get_submodule(name).quantized_weight()
+        other: Any = new.get_submodule(name)
+        value, wide = module.quantized_weight(), other.quantized_weight()
         table = COPIES**-0.5 if name in old.tied or name in old.tied.values() else 1.0
         for part in wide.chunk(len(wide) // len(value)):
             assert torch.allclose(mean_of_copies(part, value.shape[1]), value * table, atol=1e-6), name
