@@ -161,9 +161,25 @@ def first_student(
     else:
         student = family.requantize(started, bits)
         keep_steps(started, student)
+    _check_fit(student, teacher)
     if head_bits is not None:
         student.set_head_bits(head_bits)
     return student
+
+
+def _check_fit(student: Any, teacher: Any) -> None:
+    """Raise InputError for a student whose logits or hidden states cannot be compared with the teacher's."""
+    (rows, width), (tokens, of_teacher) = (model.get_input_embeddings().weight.shape for model in (student, teacher))
+    wrong = {
+        "tokens": (rows, tokens),
+        "layers": tuple(
+            (m.config.num_hidden_layers, getattr(m.config, "decoder_layers", 0)) for m in (student, teacher)
+        ),
+        "width, or a multiple of it": (width if width % of_teacher else of_teacher, of_teacher),
+    }
+    for what, (own, wanted) in wrong.items():
+        if own != wanted:
+            raise InputError(f"--start must have the teacher's {what}: {wanted}, not {own}")
 
 
 @torch.no_grad()

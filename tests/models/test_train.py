@@ -174,6 +174,24 @@ def test_a_student_starts_from_another(data_dir, teacher_dir, tmp_path):
         student.first_student(family, full, "1-1", teacher_dir)
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"vocab_size": 99}, "tokens: 4096, not 99"),
+        ({"decoder_layers": 2}, r"layers: \(1, 1\), not \(1, 2\)"),
+        ({"d_model": 96}, "width, or a multiple of it: 64, not 96"),
+    ],
+)
+def test_a_student_that_does_not_fit_its_teacher_is_refused(teacher_dir, tmp_path, other, said):
+    family, full = full_precision_in(teacher_dir, "teacher")
+    config = full.config.from_dict(full.config.to_dict() | other)
+    strange = family.quantize(type(full)(config), QuantConfig())
+    family.calibrate(strange, [dict(input_ids=torch.tensor([[0, 5, 2]]), decoder_input_ids=torch.tensor([[2, 0]]))])
+    family.save(strange, tmp_path)
+    with pytest.raises(InputError, match="--start must have the teacher's " + said):
+        student.first_student(family, full, "2-2", tmp_path)
+
+
 def test_a_wider_student_starts_from_another(data_dir, teacher_dir, tmp_path):
     first, wide = tmp_path / "first", tmp_path / "wide"
     student.train_student(teacher_dir, data_dir, first, steps=1, machine=OFTEN)
