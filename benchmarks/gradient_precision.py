@@ -7,10 +7,11 @@ after it see other inputs. Beside bf16 stands float32 with weights changed by a 
 """
 
 import argparse
+import copy
 import random
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,15 @@ def cosine(first: list[Tensor], second: list[Tensor]) -> float:
     return float(torch.stack(each).mean())
 
 
+@torch.no_grad()
+def disturbed(model: Any) -> Any:
+    """A copy of other weights, by NOISE of each."""
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.mul_(1 + NOISE * torch.randn_like(parameter))
+    return copied
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("student", type=Path)
@@ -43,47 +53,27 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--batches", type=int, default=6)
     args = parser.parse_args()
+    torch.manual_seed(0)
     _, teacher = full_precision_in(args.teacher, "teacher")
     student = load_model(args.student / LATENT).train()
     student.set_fracs({})
-    room = Room.of(student.config)
-    rows = (
-        encode_set(
-            open_dataset(args.data),
-            ["validation"],
-            tokenizer_in(args.student),
-            room,
-            carried=carried_task(args.student),
-        )
-        .texts["validation"]
-        .rows
-    )
+    tokenizer, room = tokenizer_in(args.student), Room.of(student.config)
+    encoded = encode_set(open_dataset(args.data), ["validation"], tokenizer, room, carried=carried_task(args.student))
     loss_of = Distillation(student, teacher, StudentRecipe())
-    matrices = [p for p in student.parameters() if p.ndim > 1]
+    changed = disturbed(student)
 
-    def gradient(batch: Batch, precision: str) -> tuple[float, list[Tensor]]:
-        student.zero_grad()
+    def gradient(model: Any, batch: Batch, precision: str) -> tuple[float, list[Tensor]]:
+        model.zero_grad()
         with Machine(precision=precision).autocast():
-            loss = loss_of(student, batch)
+            loss = loss_of(model, batch)
         loss.backward()
-        return float(loss), [p.grad.clone() for p in matrices if p.grad is not None]
-
-    @torch.no_grad()
-    def changed(call: Callable[[], tuple[float, list[Tensor]]]) -> tuple[float, list[Tensor]]:
-        kept = [p.clone() for p in student.parameters()]
-        for parameter in student.parameters():
-            parameter.mul_(1 + NOISE * torch.randn_like(parameter))
-        with torch.enable_grad():
-            found = call()
-        for parameter, value in zip(student.parameters(), kept, strict=True):
-            parameter.copy_(value)
-        return found
+        return float(loss), [p.grad.clone() for p in model.parameters() if p.ndim > 1 and p.grad is not None]
 
     print("| loss in fp32 | in bf16 | with noise | cosine of bf16 | of noise |\n| --- | --- | --- | --- | --- |")
-    batches = epoch_batches(rows, 1200, ends=Ends.of(teacher.config), rng=random.Random(0))
+    batches = epoch_batches(encoded.texts["validation"].rows, 1200, ends=Ends.of(teacher.config), rng=random.Random(0))
     for batch in islice(batches, args.batches):
-        (loss, own), (other_loss, other) = gradient(batch, "fp32"), gradient(batch, "bf16")
-        noisy_loss, noisy = changed(lambda batch=batch: gradient(batch, "fp32"))
+        (loss, own), (other_loss, other) = gradient(student, batch, "fp32"), gradient(student, batch, "bf16")
+        noisy_loss, noisy = gradient(changed, batch, "fp32")
         print(
             f"| {loss:.3f} | {other_loss:.3f} | {noisy_loss:.3f} | {cosine(own, other):.2f} | {cosine(own, noisy):.2f} |"
         )

@@ -90,7 +90,7 @@ def _two_signs(module: QuantWeight, rows: int, generator: torch.Generator) -> Te
     return latent * (torch.cat([scale] * rows) / latent.abs().mean(1, keepdim=True).clamp_min(1e-12))
 
 
-def _shift(bias: Tensor, by: Tensor | float) -> None:
+def _shift(bias: Tensor, by: Tensor) -> None:
     """Move the first copy up and the second down, in place."""
     half = len(bias) // COPIES
     bias[:half] += by

@@ -11,16 +11,16 @@ from ternbin.schema import DATA_BYTES, read_json
 
 _STUDENT = re.compile(r"W\dA\d")
 _BITS = re.compile(r"\d-\d")  # folders of further checkpoints, by their bits
-SHAPE = (  # fields of a configuration from which follows what a model needs
-    "d_model",
-    "encoder_attention_heads",
-    "encoder_ffn_dim",
-    "encoder_layers",
-    "vocab_size",
-    "activation_function",
-    "max_position_embeddings",
-    "scale_embedding",
-)
+SHAPE = {  # what a model needs follows from these: of ternbin.models.bart.shape.shape_model, and what a configuration calls them
+    "d_model": "d_model",
+    "heads": "encoder_attention_heads",
+    "ffn": "encoder_ffn_dim",
+    "layers": "encoder_layers",
+    "vocab": "vocab_size",
+    "activation": "activation_function",
+    "positions": "max_position_embeddings",
+    "scale_embedding": "scale_embedding",
+}
 UNQUANTIZED = {
     "FP32": "measured",
     "BF16": "projected",
@@ -46,7 +46,7 @@ def scores(folder: Path) -> tuple[Score, ...]:
     the first are left out: their scores do not compare."""
     found: dict[tuple[str, str], Score] = {}
     for path, evaluation in _evaluations(folder).items():
-        if path == folder or not _other_shape(path, folder):
+        if not _other_shape(path, folder):
             for system, own in evaluation["models"].items():
                 for score in _of(system, own):
                     found.setdefault((score.system, score.precision), score)
@@ -62,9 +62,11 @@ def _evaluations(folder: Path) -> dict[Path, Any]:
 
 
 def _other_shape(setting: Path, folder: Path) -> dict[str, Any]:
-    """The fields of SHAPE in which a setting differs from the model in ``folder``."""
+    """The fields of SHAPE in which a setting differs from the model in ``folder``, which may be that model itself."""
+    if setting == folder:
+        return {}
     own, first = (read_json(path / "config.json", DATA_BYTES) for path in (setting, folder))
-    return {name: own[name] for name in SHAPE if own[name] != first[name]}
+    return {name: own[name] for name in SHAPE.values() if own[name] != first[name]}
 
 
 def _of(system: str, own: dict[str, Any]) -> list[Score]:
@@ -97,7 +99,7 @@ def others(folder: Path) -> tuple[Other, ...]:
             raise InputError(f"{path}: texts must be {own['texts']}, not {data['texts']}")
         found += [Other(name, model["config"], tuple(_of(name, model))) for name, model in data["models"].items()]
     for setting, evaluation in _evaluations(folder).items():
-        if setting != folder and (config := _other_shape(setting, folder)):
+        if config := _other_shape(setting, folder):
             found += [
                 Other(system, config, tuple(_of(system, own)))
                 for system, own in evaluation["models"].items()

@@ -9,7 +9,7 @@ from transformers import BartConfig
 
 from ternbin.contract.hw import NAMED
 from ternbin.explore.place import Subject
-from ternbin.explore.quality import Other, others, scores
+from ternbin.explore.quality import SHAPE, Other, others, scores
 from ternbin.models import prepare
 from ternbin.models.bart.shape import BART_BASE, shape_model
 from ternbin.models.task.paper import bart_base as paper_bart_base
@@ -40,16 +40,7 @@ def bundled() -> Subject:
 def of_shape(subject: Subject, config: BartConfig, one: Other) -> Subject:
     """A model of another shape in the place of ``subject``, whose configuration is ``config``: what it needs follows from its shape."""
     own = BartConfig.from_dict(config.to_dict() | one.config)
-    dims: dict[str, Any] = {
-        "d_model": own.d_model,
-        "heads": own.encoder_attention_heads,
-        "ffn": own.encoder_ffn_dim,
-        "layers": own.encoder_layers,
-        "vocab": own.vocab_size,
-        "activation": own.activation_function,
-        "positions": own.max_position_embeddings,
-        "scale_embedding": own.scale_embedding,
-    }
+    dims: dict[str, Any] = {option: getattr(own, name) for option, name in SHAPE.items()}
     model = cache(lambda bits: shape_model(bits, **dims))
     return replace(subject, name=one.name, model=model, parameters=count(on_meta(own)), scores=one.scores)
 

@@ -53,6 +53,13 @@ from ternbin.rtl.verilog.generate import generate
 
 torch.set_num_threads(1)
 CASE = {case.name: case for case in CASES}
+LITTLE: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "vocab_size": 99,
+}
 SUBJECT = Subject("little", cache(lowered), NAMED["small"], 15, 3, (8, 15), (1, 2), count(bart_base()))
 
 
@@ -441,12 +448,11 @@ def test_equal_quality_lies_between_two_sizes_on_the_logarithm_of_energy():
 
 def test_smaller_models_are_what_a_file_beside_the_checkpoint_lists(report, tmp_path):
     folder = prepare.bundled_dir()
-    config = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "vocab_size": 99}
     scored = {"model": {"greedy": {"rouge1": 20.0, "rougeL": 18.0}}, "nll": {"test": 3.5}}
     (tmp_path / "eval.json").write_text((folder / "eval.json").read_text())
     assert others(tmp_path) == ()
     path = tmp_path / "smaller.json"
-    path.write_text(json.dumps({"texts": 1000, "models": {"d 32 (FP32)": {"config": config} | scored}}))
+    path.write_text(json.dumps({"texts": 1000, "models": {"d 32 (FP32)": {"config": LITTLE} | scored}}))
     (one,) = others(tmp_path)
     assert [(score.precision, score.rouge_1, score.tier) for score in one.scores] == [
         ("FP32", 20.0, "measured"),
@@ -484,14 +490,7 @@ def test_a_setting_of_another_shape_is_scored_with_its_own_energy(tmp_path):
     assert "W1A1" not in {score.precision for score in scores(tmp_path)}
     (wide,) = others(tmp_path)
     assert wide.config == width and [score.precision for score in wide.scores] == ["W1A1"]
-    small = BartConfig(
-        activation_function="relu",
-        d_model=32,
-        encoder_layers=1,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        vocab_size=99,
-    )
+    small = BartConfig(activation_function="relu", **LITTLE)
     one = replace(wide, config={"d_model": 64, "encoder_attention_heads": 4})
     own, narrow = (
         audits.scored(of_shape(SUBJECT, small, each), [], "lpddr4", lambda case: None)["W1A1"]["phases"]
