@@ -36,7 +36,7 @@ from ternbin.models.task.tokenizer import tokenizer_in
 from ternbin.models.task.written import written_rows
 
 CALIBRATION_ROWS = 256
-SCORED_ROWS = 200
+SCORED_ROWS = 500
 LATENT = "latent"
 
 
